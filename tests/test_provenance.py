@@ -1,0 +1,48 @@
+"""The record of a column: complete, writable as JSON, and read with the right sign."""
+
+import json
+from importlib.metadata import version
+from typing import Any
+
+import pytest
+
+from tracin_func.provenance import SIGN, UNIT, provenance, versions
+
+PARTS: dict[str, Any] = {
+    "command": ("tracin-func", "self"),
+    "source": {"kind": "embedded", "split": {"seed": 42}, "front_end": {"n_fft": 2048}},
+    "checkpoints": ({"name": "model_epoch_2.pt", "learning_rate": 0.01},),
+    "loss": {"name": "standard", "margin": 1.0},
+    "pairs": {"drawn": 566, "distinct": 441},
+    "engine": {"name": "item", "chunk": 16},
+}
+
+
+@pytest.mark.parametrize("score", ["self", "influence"])
+def test_record_is_json_and_complete(score: str) -> None:
+    record = provenance(**PARTS, score=score)
+    assert json.loads(json.dumps(record)) == record
+    parts = json.loads(json.dumps(PARTS))
+    assert {name: record[name] for name in PARTS} == parts
+    assert (record["score"], record["sign"], record["unit"]) == (score, SIGN[score], UNIT)
+
+
+def test_sign_sentences_say_what_larger_means() -> None:
+    assert "larger = harder" in SIGN["self"]
+    assert "positive: training on p lowered the loss of q" in SIGN["influence"]
+    assert "first-order" in UNIT
+
+
+def test_called_from_python_there_is_no_command() -> None:
+    assert provenance(**{**PARTS, "command": None}, score="self")["command"] is None
+
+
+def test_versions_are_those_installed() -> None:
+    found = versions()
+    assert list(found) == ["tracin-func", "torch", "numpy", "python", "platform"]
+    assert (found["torch"], found["numpy"]) == (version("torch"), version("numpy"))
+
+
+def test_unknown_score_is_refused() -> None:
+    with pytest.raises(ValueError, match="`score` should be one of 'self', 'influence'. Got 'both'."):
+        provenance(**PARTS, score="both")

@@ -1,0 +1,125 @@
+"""Reading WAV files: what the samples become, and one clear line for each file that does not fit."""
+
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from tracin_func.errors import InputError
+from tracin_func.sources.wav import read_wav
+
+RAMP = np.linspace(-0.9, 0.9, 100)
+
+
+def write(path: Path, samples: np.ndarray, subtype: str = "PCM_16", rate: int = 48000, **options: str) -> Path:
+    soundfile.write(path, samples, rate, subtype=subtype, **options)
+    return path
+
+
+def test_sixteen_bit_samples_are_divided_by_32768(tmp_path: Path) -> None:
+    values = np.array([-32768, -1, 0, 1, 32767], dtype=np.int16)
+    waveform = read_wav(write(tmp_path / "a.wav", values))
+    assert waveform.dtype == np.float64
+    np.testing.assert_array_equal(waveform, values / 32768)
+
+
+@pytest.mark.parametrize(
+    ("subtype", "step"), [("PCM_16", 2**-15), ("PCM_24", 2**-23), ("PCM_32", 2**-31), ("FLOAT", 2**-24), ("DOUBLE", 0)]
+)
+@pytest.mark.parametrize("container", ["WAV", "WAVEX", "RF64"])
+def test_every_kind_of_sample_is_read_to_its_own_precision(
+    tmp_path: Path, subtype: str, step: float, container: str
+) -> None:
+    waveform = read_wav(write(tmp_path / "a.wav", RAMP, subtype, format=container))
+    np.testing.assert_allclose(waveform, RAMP, rtol=0, atol=step)
+
+
+def test_stereo_is_the_mean_of_both_channels(tmp_path: Path) -> None:
+    left = np.array([100, 200, 300], dtype=np.int16)
+    right = np.array([-101, 500, 301], dtype=np.int16)
+    waveform = read_wav(write(tmp_path / "a.wav", np.stack([left, right], axis=1)))
+    np.testing.assert_array_equal(waveform, (left / 32768 + right / 32768) / 2)
+
+
+def test_big_endian_and_trailing_chunks_are_read(tmp_path: Path) -> None:
+    np.testing.assert_allclose(read_wav(write(tmp_path / "big.wav", RAMP, endian="BIG")), RAMP, rtol=0, atol=2**-15)
+    path = write(tmp_path / "notes.wav", RAMP)
+    path.write_bytes(path.read_bytes() + b"note\x04\x00\x00\x00abcd")
+    assert len(read_wav(path)) == 100
+
+
+def test_a_streamed_file_of_unknown_length_is_read(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.wav", RAMP)
+    content = bytearray(path.read_bytes())
+    at = content.index(b"data") + 4
+    content[at : at + 4] = struct.pack("<I", 0xFFFFFFFF)
+    path.write_bytes(content)
+    assert len(read_wav(path)) == 100
+
+
+def test_another_rate_is_read_when_it_is_stated(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.wav", RAMP, rate=44100)
+    assert len(read_wav(path, sample_rate=44100)) == 100
+    with pytest.raises(InputError, match="a.wav has 44100 .* expected 48000.* --sample-rate 44100"):
+        read_wav(path)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_samples_that_are_not_finite_are_refused(tmp_path: Path, value: float) -> None:
+    samples = np.stack([RAMP, RAMP], axis=1)
+    samples[17, 1] = value
+    with pytest.raises(InputError, match="a.wav holds NaN or infinite samples, the first at position 17"):
+        read_wav(write(tmp_path / "a.wav", samples, "FLOAT"))
+
+
+@pytest.mark.parametrize("missing", [1, 57, 198])
+def test_a_truncated_file_is_refused(tmp_path: Path, missing: int) -> None:
+    path = write(tmp_path / "a.wav", RAMP)
+    path.write_bytes(path.read_bytes()[:-missing])
+    with pytest.raises(InputError, match=f"a.wav is truncated: {missing} of the 200 bytes"):
+        read_wav(path)
+
+
+@pytest.mark.parametrize("kept", [3, 11, 20, 40])
+def test_a_file_cut_inside_its_header_is_refused(tmp_path: Path, kept: int) -> None:
+    path = write(tmp_path / "a.wav", RAMP)
+    path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises(InputError, match="a.wav"):
+        read_wav(path)
+
+
+def test_files_that_hold_no_recording_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "empty.wav").touch()
+    (tmp_path / "text.wav").write_text("these are not the samples that you look for\n" * 20)
+    write(tmp_path / "none.wav", np.zeros(0))
+    (tmp_path / "folder.wav").mkdir()
+    for name, reason in {
+        "empty.wav": "is empty",
+        "text.wav": "is not a readable WAV file",
+        "none.wav": "holds 0 samples",
+        "folder.wav": "cannot be read",
+        "missing.wav": "does not exist",
+    }.items():
+        with pytest.raises(InputError, match=f"{name} {reason}"):
+            read_wav(tmp_path / name)
+
+
+def test_other_kinds_of_sound_file_are_refused_by_name(tmp_path: Path) -> None:
+    write(tmp_path / "eight.wav", RAMP, "PCM_U8")
+    write(tmp_path / "six.wav", np.zeros((10, 6)))
+    soundfile.write(tmp_path / "flac.wav", RAMP, 48000, format="FLAC")
+    for name, reason in {
+        "eight.wav": "holds PCM_U8 samples; expected one of PCM_16, PCM_24",
+        "six.wav": "has 6 channels",
+        "flac.wav": "is not a WAV file but FLAC",
+    }.items():
+        with pytest.raises(InputError, match=f"{name} {reason}"):
+            read_wav(tmp_path / name)
+
+
+def test_paths_beyond_ascii_are_read(tmp_path: Path) -> None:
+    folder = tmp_path / "Aufnahmen für 角度"
+    folder.mkdir()
+    assert len(read_wav(str(write(folder / "tön.WAV", RAMP)))) == 100

@@ -1,0 +1,65 @@
+"""tracin-func: which training pairs made my ranking model behave like this?
+
+TracIn (arXiv 2002.08484) on ranking pairs, with per-sample gradients by torch.func. Names are imported when
+they are first used, so that the command line can show its help without loading torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tracin_func.api import influence, self_influence
+    from tracin_func.checkpoints import Checkpoint, find_checkpoints
+    from tracin_func.errors import InputError, NumericalError, OutputError, UsageError
+    from tracin_func.losses import GHMRankingLoss, LogisticLoss, MarginRankingLoss
+    from tracin_func.pairs import Pairs
+    from tracin_func.results import Influence, SelfInfluence
+    from tracin_func.scoring import Scores, score
+    from tracin_func.task import Task
+    from tracin_func.trace import Compute
+
+__all__ = [
+    "Checkpoint",
+    "Compute",
+    "GHMRankingLoss",
+    "Influence",
+    "InputError",
+    "LogisticLoss",
+    "MarginRankingLoss",
+    "NumericalError",
+    "OutputError",
+    "Pairs",
+    "Scores",
+    "SelfInfluence",
+    "Task",
+    "UsageError",
+    "find_checkpoints",
+    "influence",
+    "score",
+    "self_influence",
+]
+
+_MODULES = {
+    "api": ("influence", "self_influence"),
+    "checkpoints": ("Checkpoint", "find_checkpoints"),
+    "errors": ("InputError", "NumericalError", "OutputError", "UsageError"),
+    "losses": ("GHMRankingLoss", "LogisticLoss", "MarginRankingLoss"),
+    "pairs": ("Pairs",),
+    "results": ("Influence", "SelfInfluence"),
+    "scoring": ("Scores", "score"),
+    "task": ("Task",),
+    "trace": ("Compute",),
+}
+_HOME = {name: module for module, names in _MODULES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

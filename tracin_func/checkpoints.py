@@ -1,0 +1,235 @@
+"""Checkpoints: files found in natural order, read as untrusted data, one at a time.
+
+A file is `.pt`/`.pth` (a dict with `model_state_dict`, `state_dict` or `model`, or a bare state dict) or
+`.safetensors`. Reading allows tensors, numbers, strings and numpy scalars; nothing a file holds is executed.
+"""
+
+import pickle
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from tracin_func.errors import InputError, UsageError
+
+SUFFIXES = (".pt", ".pth", ".safetensors")
+WEIGHT_KEYS = ("model_state_dict", "state_dict", "model")
+WRAPPER_PREFIXES = ("module.", "_orig_mod.")
+
+LearningRate = float | Mapping[str, float]
+
+# Trainers put accuracies and losses as numpy scalars beside the weights; their types carry no code.
+# numpy 1 and 2 keep the two constructors under different module names, so both are allowed.
+_SCALAR, _ARRAY = np.float64(0).__reduce__()[0], np.empty(0).__reduce__()[0]
+_NUMPY_SCALARS: list[Any] = [
+    np.dtype,
+    np.ndarray,
+    *((_SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
+    *((_ARRAY, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")),
+    *{type(np.dtype(code)) for code in "?bhilqBHILQefdFDSU"},
+]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One saved state of the model, read when it is its turn.
+
+    Args:
+        source: a state dict, or the path of a checkpoint file.
+        learning_rate: η_t, a number or a mapping by parameter name; the file's own when left out.
+        name: what outputs call it; the file name, or its position, when left out.
+    """
+
+    source: Mapping[str, Tensor] | Path | str
+    learning_rate: LearningRate | None = None
+    name: str | None = None
+
+    def __post_init__(self) -> None:
+        rates = self.learning_rate
+        for rate in [] if rates is None else rates.values() if isinstance(rates, Mapping) else [rates]:
+            if not (np.isfinite(rate) and rate >= 0):
+                raise UsageError(f"`learning_rate` should be finite and at least 0. Got {rate}.")
+
+
+@dataclass(frozen=True)
+class LoadedCheckpoint:
+    """What a checkpoint file holds. `args` are the training's settings, `recorded` its other plain values."""
+
+    name: str
+    weights: dict[str, Tensor]
+    optimizer: Mapping[str, Any] | None
+    args: Mapping[str, Any]
+    recorded: Mapping[str, Any]
+
+
+def load(checkpoint: Checkpoint, position: int) -> LoadedCheckpoint:
+    """Read one checkpoint onto the CPU.
+
+    Raises:
+        InputError: missing, truncated, holding objects that are refused, or without weights.
+    """
+    if isinstance(checkpoint.source, Mapping):
+        name = checkpoint.name or f"checkpoint {position}"
+        return LoadedCheckpoint(name, _strip(dict(checkpoint.source), name), None, {}, {})
+    path = Path(checkpoint.source)
+    return read(path, checkpoint.name or path.name)
+
+
+def read(path: Path, name: str) -> LoadedCheckpoint:
+    """Read the checkpoint file at `path`; see `load`."""
+    if not path.is_file():
+        raise InputError(f"{path}: no such checkpoint file.")
+    if path.suffix == ".safetensors":
+        return LoadedCheckpoint(name, _strip(_read_safetensors(path), str(path)), None, {}, {})
+    content = _read_torch(path)
+    if not isinstance(content, Mapping):
+        raise InputError(f"{path}: holds a {type(content).__name__}. Expected a dict with {_expected()}.")
+    key = next((key for key in WEIGHT_KEYS if isinstance(content.get(key), Mapping)), None)
+    weights = dict(content if key is None else content[key])
+    if not weights or not all(isinstance(value, Tensor) for value in weights.values()):
+        keys = ", ".join(map(str, list(content)[:8])) or "nothing"
+        raise InputError(f"{path}: no weights found among its keys ({keys}). Expected {_expected()}.")
+    if key is None:
+        return LoadedCheckpoint(name, _strip(weights, str(path)), None, {}, {})
+    args = content.get("args", {})
+    args = vars(args) if hasattr(args, "__dict__") else args
+    plain = {k: v for k, v in content.items() if isinstance(v, int | float | str | np.generic)}
+    return LoadedCheckpoint(
+        name,
+        _strip(weights, str(path)),
+        content.get("optimizer_state_dict", content.get("optimizer")),
+        args if isinstance(args, Mapping) else {},
+        plain,
+    )
+
+
+def find_checkpoints(directory: Path, prefix: str = "model_epoch_") -> list[Path]:
+    """The checkpoint files `directory/prefix*` in natural order: epoch 2 before epoch 10.
+
+    Raises:
+        InputError: no such folder, or no file of that prefix; the message lists what there is.
+    """
+    if not directory.is_dir():
+        raise InputError(f"{directory}: no such folder. Expected a folder of checkpoints `{prefix}N.pt`.")
+    files = [path for path in directory.iterdir() if path.suffix in SUFFIXES and path.is_file()]
+    found = sorted((path for path in files if path.name.startswith(prefix)), key=natural_order)
+    if not found:
+        names = ", ".join(path.name for path in sorted(files, key=natural_order)[:6]) or "no checkpoint file at all"
+        raise InputError(
+            f"{directory}: no checkpoint whose name starts with {prefix!r}; there is: {names}. "
+            "Give the start of the names with --checkpoint-prefix."
+        )
+    return found
+
+
+def natural_order(path: Path) -> list[tuple[int, int | str]]:
+    """Sort key that reads digits as numbers."""
+    parts = re.split(r"(\d+)", path.name)
+    return [(0, int(part)) if part.isdigit() else (1, part) for part in parts if part]
+
+
+def learning_rates(
+    loaded: LoadedCheckpoint, trainable: Mapping[str, Tensor], given: LearningRate | None
+) -> tuple[LearningRate, str]:
+    """η_t of a checkpoint and where it came from: `given`, the optimiser's groups, or `args`.
+
+    Rates that differ between groups are mapped to parameters by the groups' `param_names`, else by the shapes
+    of the optimiser's state where these allow one assignment only.
+
+    Raises:
+        InputError: no rate is to be found, or groups differ and cannot be told apart.
+    """
+    if given is not None:
+        return given, "given"
+    groups = (loaded.optimizer or {}).get("param_groups") or []
+    if groups and all("lr" in group for group in groups):
+        rates = [float(group["lr"]) for group in groups]
+        if len(set(rates)) == 1:
+            return rates[0], "optimizer"
+        if all("param_names" in group for group in groups):
+            named = {n: r for group, r in zip(groups, rates, strict=True) for n in group["param_names"]}
+            return _strip_names(named), "optimizer"
+        return _rates_by_shape(loaded, groups, rates, trainable), "optimizer"
+    for key in ("learning_rate", "lr"):
+        if isinstance(loaded.args.get(key), int | float):
+            return float(loaded.args[key]), f"args.{key}"
+    raise InputError(
+        f"{loaded.name}: records no learning rate. Expected `optimizer_state_dict` or `args` with one; "
+        "give it with --learning-rate (`learning_rate=` in Python)."
+    )
+
+
+def _rates_by_shape(
+    loaded: LoadedCheckpoint,
+    groups: Sequence[Mapping[str, Any]],
+    rates: Sequence[float],
+    trainable: Mapping[str, Tensor],
+) -> dict[str, float]:
+    state = (loaded.optimizer or {}).get("state") or {}
+    rates_of_shape: dict[tuple[int, ...], set[float]] = {}
+    for group, rate in zip(groups, rates, strict=True):
+        for index in group["params"]:
+            moments = [value for value in state.get(index, {}).values() if isinstance(value, Tensor) and value.ndim]
+            if moments:
+                rates_of_shape.setdefault(tuple(moments[0].shape), set()).add(rate)
+    result = {}
+    for name, parameter in trainable.items():
+        candidates = rates_of_shape.get(tuple(parameter.shape), set())
+        if len(candidates) != 1:
+            raise InputError(
+                f"{loaded.name}: its optimiser has groups with learning rates {sorted(set(rates))}, and the group "
+                f"of parameter {name!r} cannot be told. Expected `param_names` in the groups; give one rate with "
+                "--learning-rate, or a mapping by parameter name in Python."
+            )
+        result[name] = next(iter(candidates))
+    return result
+
+
+def _read_torch(path: Path) -> Any:
+    try:
+        with torch.serialization.safe_globals(_NUMPY_SCALARS):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        refused = re.search(r"GLOBAL ([\w.]+)|Unsupported (?:global|class) ([\w.]+)", str(error))
+        if refused is None:
+            raise InputError(f"{path}: not a readable checkpoint (truncated, or not a torch file).") from None
+        raise InputError(
+            f"{path}: holds an object of {refused.group(1) or refused.group(2)}, which is refused: unpickling it "
+            "would run code. Save the state dict alone: torch.save({'model_state_dict': model.state_dict()}, path)."
+        ) from None
+    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InputError(f"{path}: not a readable checkpoint (truncated, or not a torch file): {reason}") from None
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return safetensors.torch.load_file(path)
+    except (safetensors.SafetensorError, OSError) as error:
+        raise InputError(f"{path}: not a readable safetensors file: {error}") from None
+
+
+def _strip(weights: dict[str, Tensor], where: str) -> dict[str, Tensor]:
+    stripped = _strip_names(weights)
+    if len(stripped) != len(weights):
+        raise InputError(f"{where}: two weights share one name once wrapper prefixes are removed.")
+    return stripped
+
+
+def _strip_names(named: Mapping[str, Any]) -> dict[str, Any]:
+    """Names without the prefixes that DataParallel and torch.compile put before every one of them."""
+    names = list(named)
+    while prefix := next((p for p in WRAPPER_PREFIXES if names and all(n.startswith(p) for n in names)), None):
+        names = [name[len(prefix) :] for name in names]
+    return dict(zip(names, named.values(), strict=True))
+
+
+def _expected() -> str:
+    return f"{', '.join(f'`{key}`' for key in WEIGHT_KEYS)} or a bare state dict"

@@ -1,0 +1,40 @@
+"""The command line: `tracin-func self`, `influence` and `demo`. Loads torch only when a command runs."""
+
+from importlib.metadata import version
+from typing import Annotated
+
+import typer
+
+from tracin_func.cli import demo, influence, self_influence
+
+app = typer.Typer(
+    name="tracin-func",
+    help="Which training pairs made my ranking model behave like this? TracIn (arXiv 2002.08484) on ranking pairs.",
+    epilog="Every option can also be set as an environment variable: TRACIN_FUNC_DATA_ROOT for --data-root.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("self")(self_influence.command)
+app.command("influence")(influence.command)
+app.command("demo")(demo.command)
+
+
+def main() -> None:
+    """Run the command line."""
+    app()
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"tracin-func {version('tracin-func')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    shown: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    pass

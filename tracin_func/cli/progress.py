@@ -1,0 +1,39 @@
+"""Progress on stderr: a bar on a terminal, a line at each tenth elsewhere."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from tracin_func.cli.faults import say
+
+
+class Advance:
+    """Counts work done of `total` and shows it; `advance` takes what was done since."""
+
+    def __init__(self, label: str, total: float, bar: Progress | None) -> None:
+        self._label, self._total, self._bar = label, total, bar
+        self._done, self._told = 0.0, 0
+        self._task = bar.add_task(label, total=total) if bar else None
+
+    def __call__(self, amount: float) -> None:
+        self._done += amount
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, advance=amount)
+        elif (tenth := int(10 * min(self._done / self._total, 1) + 1e-6)) > self._told:
+            self._told = tenth
+            if tenth % 5 == 0:
+                say(f"{self._label}: {10 * tenth}%")
+
+
+@contextmanager
+def progress(label: str, total: float) -> Iterator[Advance]:
+    """Shows work of `total` while the block runs."""
+    if not sys.stderr.isatty():
+        yield Advance(label, total, None)
+        return
+    columns = TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        yield Advance(label, total, bar)

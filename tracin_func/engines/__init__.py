@@ -1,0 +1,1 @@
+"""Ways to obtain gradients of units."""

@@ -1,0 +1,63 @@
+"""One autograd call a unit: slow, and obviously correct. Runs what vmap cannot."""
+
+import torch
+from torch import Tensor
+
+from tracin_func.engines.rowwise import UNSUITABLE, first_line, gradient_rows
+from tracin_func.gradients import Plan, Units, positions
+from tracin_func.items import Batch, each
+from tracin_func.rows import Rows
+from tracin_func.scorer import State
+
+
+class LoopEngine:
+    """Per-unit gradients by torch.autograd.grad, one unit after another."""
+
+    name = "loop"
+
+    def refusal(self, units: Units, state: State) -> str | None:
+        try:
+            differentiate(units, state, units.take(positions(0, 1)))
+        except UNSUITABLE as error:
+            return first_line(error)
+        return None
+
+    def values(self, units: Units, state: State, chunk: int) -> Tensor:
+        with torch.no_grad():
+            parts = [
+                units.objective(state.parameters, state.constants, _only(units.take(positions(unit, unit + 1))))
+                for unit in range(units.count)
+            ]
+        return torch.stack(parts)
+
+    def gradients(self, units: Units, state: State, root_rate: dict[str, float], plan: Plan) -> Rows:
+        return gradient_rows(
+            units,
+            state,
+            root_rate,
+            plan,
+            differentiate=lambda batch: differentiate(units, state, batch),
+            values=lambda: self.values(units, state, plan.chunk),
+        )
+
+
+def differentiate(units: Units, state: State, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
+    """Gradients by parameter name [1, *shape] and objective [1] of the one unit in `batch`."""
+    parameters = {name: tensor.detach().requires_grad_() for name, tensor in state.parameters.items()}
+    with torch.enable_grad():
+        value = units.objective(parameters, state.constants, _only(batch))
+    if value.requires_grad:
+        gradients = torch.autograd.grad(value, list(parameters.values()), materialize_grads=True)
+    else:  # the objective is a constant
+        gradients = tuple(torch.zeros_like(tensor) for tensor in parameters.values())
+    named = {name: gradient.unsqueeze(0) for name, gradient in zip(parameters, gradients, strict=True)}
+    return named, value.detach().unsqueeze(0)
+
+
+def _only(batch: Batch) -> Batch:
+    """The one unit of a batch of one, without the units axis."""
+
+    def strip(leaf: Tensor) -> Tensor:
+        return leaf.squeeze(0)
+
+    return each(strip, batch)

@@ -1,0 +1,66 @@
+"""vmap(grad) of one scalar objective a unit: exact per-unit gradients in chunks (torch.func)."""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+from torch.func import grad_and_value, vmap
+
+from tracin_func.engines.rowwise import UNSUITABLE, first_line, gradient_rows
+from tracin_func.gradients import Plan, Units, positions
+from tracin_func.items import Batch
+from tracin_func.rows import Rows
+from tracin_func.scorer import State
+
+
+class VmappedEngine:
+    """Per-unit gradients by vmap over grad; a unit is differentiated alone, whatever its companions."""
+
+    name = "vmap(grad)"
+
+    def refusal(self, units: Units, state: State) -> str | None:
+        try:
+            differentiate(units, state, units.take(positions(0, min(2, units.count))))
+        except UNSUITABLE as error:
+            return first_line(error)
+        return None
+
+    def values(self, units: Units, state: State, chunk: int) -> Tensor:
+        def one(unit: Batch) -> Tensor:
+            return units.objective(state.parameters, state.constants, unit)
+
+        with torch.no_grad(), _quiet_fallbacks():
+            parts = [
+                vmap(one)(units.take(positions(start, min(start + chunk, units.count))))
+                for start in range(0, units.count, chunk)
+            ]
+        return torch.cat(parts)
+
+    def gradients(self, units: Units, state: State, root_rate: dict[str, float], plan: Plan) -> Rows:
+        return gradient_rows(
+            units,
+            state,
+            root_rate,
+            plan,
+            differentiate=lambda batch: differentiate(units, state, batch),
+            values=lambda: self.values(units, state, plan.chunk),
+        )
+
+
+def differentiate(units: Units, state: State, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
+    """Gradients by parameter name [n, *shape] and objectives [n] of the units in `batch`."""
+    # no_grad outside the transform: grad records what it needs itself, and nothing else should be.
+    with torch.no_grad(), _quiet_fallbacks():
+        function = vmap(grad_and_value(units.objective), in_dims=(None, None, 0))
+        gradients, values = function(state.parameters, state.constants, batch)
+    return gradients, values
+
+
+@contextmanager
+def _quiet_fallbacks() -> Iterator[None]:
+    """Without the warning of operations that vmap runs one by one (LSTM, some attention): slow, not wrong."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="There is a performance drop")
+        yield

@@ -1,0 +1,106 @@
+"""What an engine gives: gradients of units at one checkpoint, seen only through inner products.
+
+A UNIT is an item with the objective f(x) or a whole pair with its loss; an engine knows neither. With the
+metric M_t = diag η_t applied, g_i = √M_t ∇θ objective_i(θ_t).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from tracin_func.items import Batch
+from tracin_func.scorer import State
+
+
+@dataclass(frozen=True)
+class Combination:
+    """n linear combinations Σ_j coefficient_j g_{index_j}: both [n, m]; m = 2 over items, 1 over pairs."""
+
+    index: Tensor
+    coefficient: Tensor
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def select(self, rows: Tensor | slice) -> "Combination":
+        """The combinations at `rows`."""
+        return Combination(self.index[rows], self.coefficient[rows])
+
+
+class Gradients(Protocol):
+    """Gradients of all units at one checkpoint, metric applied."""
+
+    @property
+    def values(self) -> Tensor:
+        """The objective of every unit, [units]."""
+        ...
+
+    def columns(self, right: Combination) -> Tensor:
+        """⟨g_i, right_j⟩, float64 [units, right]."""
+        ...
+
+    def squared_norm(self, combination: Combination) -> Tensor:
+        """‖Σ_j c_j g_j‖² ≥ 0, float64 [n]. Cancellation between nearly equal units is handled here and only here."""
+        ...
+
+
+@dataclass(frozen=True)
+class Units:
+    """What an engine differentiates.
+
+    Args:
+        count: number of units.
+        take: positions [n] -> the data of these units, a pytree with the units on the first axis, on the device.
+        objective: (parameters, constants, one unit) -> scalar; one unit has no first axis.
+        label: position -> the name that an error calls the unit.
+    """
+
+    count: int
+    take: Callable[[Tensor], Batch]
+    objective: Callable[[dict[str, Tensor], dict[str, Tensor], Batch], Tensor]
+    label: Callable[[int], str]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How an engine works through units; fixed once, recorded, and the same for every checkpoint.
+
+    Args:
+        chunk: units differentiated together.
+        block: units whose gradient rows are held at a time; fewer than all are recomputed when needed again.
+        row_bytes: bytes of one gradient row.
+        chunk_bytes: expected peak of working on one chunk, rows not included.
+        reason: how the sizes were chosen.
+    """
+
+    chunk: int
+    block: int
+    row_bytes: int
+    chunk_bytes: int
+    reason: str
+
+
+class Engine(Protocol):
+    """One way to obtain gradients. Engines run on `meta` tensors: no choice of theirs depends on data."""
+
+    name: str
+
+    def refusal(self, units: Units, state: State) -> str | None:
+        """Why these units cannot be differentiated this way, or None."""
+        ...
+
+    def values(self, units: Units, state: State, chunk: int) -> Tensor:
+        """The objective of every unit alone, [units]; no gradient."""
+        ...
+
+    def gradients(self, units: Units, state: State, root_rate: dict[str, float], plan: Plan) -> Gradients:
+        """The gradients of all units, each parameter's part times its √η."""
+        ...
+
+
+def positions(start: int, stop: int) -> Tensor:
+    """start, ..., stop − 1."""
+    return torch.arange(start, stop)

@@ -1,0 +1,96 @@
+"""Items: what a scorer scores. A tensor, a pytree of tensors with a common first axis, or a dataset."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+# The pytree module is private by name only: torch.func's own in_dims are defined by it.
+from torch.utils import _pytree as pytree
+from torch.utils.data import default_collate
+
+from tracin_func.errors import InputError
+
+Batch = Any  # a tensor, or a pytree of tensors, with the items on the first axis
+
+
+class Items(Protocol):
+    """Random access to items by position."""
+
+    def __len__(self) -> int: ...
+
+    def take(self, index: Tensor) -> Batch:
+        """The items at positions `index` [n], stacked on a first axis [n, ...]."""
+        ...
+
+
+class StackedItems:
+    """Items already stacked: one pytree whose tensors share their first axis."""
+
+    def __init__(self, tree: Batch) -> None:
+        leaves = pytree.tree_leaves(tree)
+        wrong = [type(leaf).__name__ for leaf in leaves if not isinstance(leaf, Tensor)]
+        if wrong or not leaves:
+            raise InputError(
+                f"`items` should hold tensors only. Got {', '.join(wrong) or 'nothing'}. "
+                "A list is read as a dataset of single items; stack what belongs to one input in a dict or tuple."
+            )
+        lengths = sorted({leaf.shape[0] if leaf.ndim else 0 for leaf in leaves})
+        if len(lengths) > 1:
+            raise InputError(f"`items` should share their first axis, [items]. Got lengths {lengths}.")
+        self._tree = tree
+        self._length = lengths[0]
+
+    def __len__(self) -> int:
+        return self._length
+
+    def take(self, index: Tensor) -> Batch:
+        return pytree.tree_map(lambda leaf: leaf[index.to(leaf.device)], self._tree)
+
+
+class DatasetItems:
+    """Items of a map-style dataset, loaded and collated when they are asked for."""
+
+    def __init__(self, dataset: Any) -> None:
+        self._dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def take(self, index: Tensor) -> Batch:
+        return default_collate([self._dataset[position] for position in index.tolist()])
+
+
+def as_items(items: Any) -> Items:
+    """Read `items` as what it is.
+
+    A tensor [items, ...], or a dict or tuple of tensors with a common first axis, is stacked already; a list
+    or anything else with `__len__` and `__getitem__` is a map-style dataset of single items.
+
+    Raises:
+        InputError: none of these, or tensors of different lengths.
+    """
+    if isinstance(items, StackedItems | DatasetItems):
+        return items
+    if isinstance(items, Tensor | Mapping | tuple):
+        return StackedItems(items)
+    if isinstance(items, Sequence) or (hasattr(items, "__getitem__") and hasattr(items, "__len__")):
+        return DatasetItems(items)
+    raise InputError(
+        f"`items` should be a tensor, a dict or tuple of tensors, or a map-style dataset. Got {type(items).__name__}."
+    )
+
+
+def place(batch: Batch, device: torch.device, dtype: torch.dtype | None) -> Batch:
+    """`batch` on `device`; its floating-point tensors as `dtype`, token ids and masks as they are."""
+
+    def move(leaf: Tensor) -> Tensor:
+        return leaf.to(device, dtype if leaf.is_floating_point() else None)
+
+    return pytree.tree_map(move, batch)
+
+
+def each(function: Callable[[Tensor], Any], batch: Batch) -> Batch:
+    """`function` applied to every tensor of a batch."""
+    return pytree.tree_map(function, batch)

@@ -1,0 +1,238 @@
+"""Losses of ranking pairs: margin, GHM-weighted margin, logistic, or any callable of one's own.
+
+Every loss sees a pair through its two scores s_a, s_b and its target y. A loss may also weigh a pair by
+where it stands among ALL training pairs at a checkpoint (`bind`); such weights are constants: no gradient
+flows through them.
+"""
+
+import inspect
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+from torch.nn.functional import softplus
+
+from tracin_func.errors import UsageError
+from tracin_func.pairs import Pairs
+
+Weigh = Callable[[Tensor, Tensor, Pairs], Tensor]
+GHM_VARIANTS = ("symmetric", "lab")
+
+
+@runtime_checkable
+class PairLoss(Protocol):
+    """What scoring asks of a loss."""
+
+    def __call__(self, first: Tensor, second: Tensor, target: Tensor, margin: Tensor | None = None) -> Tensor:
+        """Element-wise loss of scores `first` and `second`, any equal shapes; `margin` is the pairs' own."""
+        ...
+
+    def bind(self, first: Tensor, second: Tensor, pairs: Pairs) -> Weigh:
+        """Learn from the scores [pairs] of all training pairs; the result weighs any pairs by their scores."""
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """The settings that provenance records."""
+        ...
+
+
+@dataclass(frozen=True)
+class MarginRankingLoss:
+    """Margin ranking loss ℓ = max(0, margin − y (s_a − s_b)).
+
+    At y (s_a − s_b) ≥ margin the pair is satisfied: its gradient is exactly 0, at the kink as well.
+    """
+
+    margin: float = 1.0
+
+    def __call__(self, first: Tensor, second: Tensor, target: Tensor, margin: Tensor | None = None) -> Tensor:
+        # torch.relu, not torch.maximum: the subgradient at the tie is 0, not −1/2.
+        return torch.relu((self.margin if margin is None else margin) - target * (first - second))
+
+    def bind(self, first: Tensor, second: Tensor, pairs: Pairs) -> Weigh:
+        return unit_weight
+
+    def describe(self) -> dict[str, Any]:
+        return {"loss_type": "standard", **asdict(self)}
+
+
+@dataclass(frozen=True)
+class LogisticLoss:
+    """Logistic (Bradley-Terry) loss ℓ = (1 − ε) softplus(−z) + ε softplus(z), z = y (s_a − s_b) − margin.
+
+    ε is `label_smoothing`. The margin of a pair, where it has one, shifts z; it is 0 otherwise.
+    """
+
+    label_smoothing: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.label_smoothing < 1:
+            raise UsageError(f"`label_smoothing` should lie in [0, 1). Got {self.label_smoothing}.")
+
+    def __call__(self, first: Tensor, second: Tensor, target: Tensor, margin: Tensor | None = None) -> Tensor:
+        logit = target * (first - second)
+        if margin is not None:
+            logit = logit - margin
+        return (1 - self.label_smoothing) * softplus(-logit) + self.label_smoothing * softplus(logit)
+
+    def bind(self, first: Tensor, second: Tensor, pairs: Pairs) -> Weigh:
+        return unit_weight
+
+    def describe(self) -> dict[str, Any]:
+        return {"loss_type": "logistic", **asdict(self)}
+
+
+@dataclass(frozen=True)
+class GHMRankingLoss:
+    """Gradient-harmonised margin ranking loss: w_k × margin loss (arXiv 1811.05181, adapted to pairs).
+
+    The difficulty d = sigmoid(margin − c y (s_a − s_b)) of a pair falls in one of `bins` equal bins on [0, 1].
+    With R_k of the P training pairs (repeats counted) in bin k, a pair of bin k weighs what it weighs on
+    average over the random training batches of B pairs that hold it,
+
+        w_k = E[(1 + H)^(−alpha)],   H ~ Hypergeometric(P − 1, R_k − 1, B − 1),
+
+    summed exactly. With `batch_size` None the batch is all P pairs and w_k = R_k^(−alpha).
+
+    Args:
+        margin: margin of the hinge and of the difficulty.
+        bins: number of equal bins.
+        alpha: exponent of the density; 0 is the standard loss.
+        batch_size: B, the batch size of the training; None for all pairs.
+        variant: `symmetric`: c = 1 and the last bin is closed. `lab`: c = 1 for y = +1 and 3 for y = −1, and a
+            difficulty that rounds to 1 in float32 falls in no bin and weighs 0, as such models were trained;
+            swapping (a, b, −y) then does change a score.
+
+    Does not: give weights inside a batch gradient; weights come from a pass over scores, outside vmap.
+    """
+
+    margin: float = 1.0
+    bins: int = 10
+    alpha: float = 0.75
+    batch_size: int | None = 32
+    variant: Literal["symmetric", "lab"] = "symmetric"
+
+    def __post_init__(self) -> None:
+        if self.bins < 1:
+            raise UsageError(f"`bins` should be at least 1. Got {self.bins}.")
+        if self.batch_size is not None and self.batch_size < 1:
+            raise UsageError(f"`batch_size` should be at least 1, or None for all. Got {self.batch_size}.")
+        if self.variant not in GHM_VARIANTS:
+            raise UsageError(f"`variant` should be one of {', '.join(GHM_VARIANTS)}. Got {self.variant!r}.")
+
+    def __call__(self, first: Tensor, second: Tensor, target: Tensor, margin: Tensor | None = None) -> Tensor:
+        return MarginRankingLoss(self.margin)(first, second, target, margin)
+
+    def bin(self, first: Tensor, second: Tensor, target: Tensor, margin: Tensor | None = None) -> Tensor:
+        """The bin of each pair, int64 [pairs]; −1 where the `lab` variant puts it in none."""
+        difference = target * (first - second)
+        excess = (self.margin if margin is None else margin) - difference
+        if self.variant == "symmetric":
+            difficulty = torch.sigmoid(excess)
+            return (difficulty * self.bins).long().clamp(max=self.bins - 1)
+        factor = torch.where(target > 0, 1.0, 3.0).to(difference)
+        difficulty = torch.sigmoid((excess - (factor - 1) * difference).float())
+        index = (difficulty * self.bins).long().clamp(max=self.bins - 1)
+        return torch.where(difficulty >= 1, -1, index)
+
+    def bind(self, first: Tensor, second: Tensor, pairs: Pairs) -> Weigh:
+        histogram = torch.zeros(self.bins, dtype=torch.int64, device=first.device)
+        index = self._bin_of(first, second, pairs)
+        binned = index >= 0
+        histogram.index_add_(0, index[binned], pairs.counts.to(first.device)[binned])
+        total = int(pairs.counts.sum())
+        weight = torch.tensor(
+            [
+                batch_expectation(total, int(size), self.batch_size, self.alpha) if size else float("nan")
+                for size in histogram.tolist()
+            ],
+            dtype=torch.float64,
+            device=first.device if first.device.type != "mps" else "cpu",
+        )
+        occupied = histogram.nonzero()[:, 0]
+
+        def weigh(first: Tensor, second: Tensor, pairs: Pairs) -> Tensor:
+            index = self._bin_of(first, second, pairs)
+            if not len(occupied):
+                return torch.zeros_like(first)
+            # An empty bin (a test pair may fall in one) takes the nearest occupied bin's weight.
+            nearest = occupied[(index[:, None] - occupied[None, :]).abs().argmin(dim=1)]
+            return torch.where(index >= 0, weight[nearest.to(weight.device)].to(first), 0)
+
+        return weigh
+
+    def _bin_of(self, first: Tensor, second: Tensor, pairs: Pairs) -> Tensor:
+        margin = None if pairs.margin is None else pairs.margin.to(first)
+        return self.bin(first, second, pairs.target.to(first), margin)
+
+    def describe(self) -> dict[str, Any]:
+        return {"loss_type": "ghm", **asdict(self)}
+
+
+@dataclass(frozen=True)
+class CallableLoss:
+    """Any element-wise torch callable ℓ(s_a, s_b, y[, margin]) as a loss."""
+
+    function: Callable[..., Tensor]
+    takes_margin: bool
+
+    def __call__(self, first: Tensor, second: Tensor, target: Tensor, margin: Tensor | None = None) -> Tensor:
+        if self.takes_margin:
+            return self.function(first, second, target, margin)
+        return self.function(first, second, target)
+
+    def bind(self, first: Tensor, second: Tensor, pairs: Pairs) -> Weigh:
+        if pairs.margin is not None and not self.takes_margin:
+            raise UsageError(
+                "`pairs.margin` is given, and the loss takes no margin. Expected ℓ(s_a, s_b, y, margin); "
+                "add a fourth parameter to the loss or leave the margin out."
+            )
+        return unit_weight
+
+    def describe(self) -> dict[str, Any]:
+        return {"loss_type": getattr(self.function, "__qualname__", type(self.function).__qualname__)}
+
+
+def as_loss(loss: PairLoss | Callable[..., Tensor]) -> PairLoss:
+    """`loss` itself when it is one of ours, else the callable ℓ(s_a, s_b, y[, margin]) wrapped."""
+    if isinstance(loss, PairLoss):
+        return loss
+    if not callable(loss):
+        raise UsageError(f"`loss` should be callable as ℓ(s_a, s_b, y[, margin]). Got {type(loss).__name__}.")
+    try:
+        positional = [
+            parameter
+            for parameter in inspect.signature(loss).parameters.values()
+            if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+        ]
+    except ValueError:  # some builtins have no signature
+        return CallableLoss(loss, takes_margin=False)
+    return CallableLoss(loss, takes_margin=len(positional) >= 4)
+
+
+def unit_weight(first: Tensor, second: Tensor, pairs: Pairs) -> Tensor:
+    """Weight 1 for every pair."""
+    return torch.ones_like(first)
+
+
+def batch_expectation(population: int, members: int, batch_size: int | None, alpha: float) -> float:
+    """E[(1 + H)^(−alpha)], H ~ Hypergeometric(population − 1, members − 1, batch_size − 1).
+
+    The mean GHM weight, over random batches, of a pair whose bin has `members` of the `population` pairs.
+    """
+    if batch_size is None or batch_size >= population:
+        return math.pow(members, -alpha)
+    others, peers, draws = population - 1, members - 1, batch_size - 1
+    fewest, most = max(0, draws - (others - peers)), min(peers, draws)
+    hits = torch.arange(fewest, most + 1, dtype=torch.float64)
+    log_probability = _log_choose(peers, hits) + _log_choose(others - peers, draws - hits)
+    probability = torch.softmax(log_probability, dim=0)  # the common factor 1/C(others, draws) cancels
+    return float((probability * (1 + hits) ** -alpha).sum())
+
+
+def _log_choose(total: int, chosen: Tensor) -> Tensor:
+    size = torch.tensor(float(total), dtype=torch.float64)
+    return torch.lgamma(size + 1) - torch.lgamma(chosen + 1) - torch.lgamma(size - chosen + 1)

@@ -1,0 +1,119 @@
+"""Ranking pairs: who was compared with whom, and who should score higher.
+
+A pair p = (a, b, y) names two items by their positions; y = +1 when item a should score above item b and
+-1 when below. A pair that was drawn k times is one row with `count` k.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tracin_func.errors import InputError
+
+IntLike = Tensor | Sequence[int]
+FloatLike = Tensor | Sequence[float]
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """A table of ranking pairs over items 0 .. items-1.
+
+    Args:
+        first: positions of item a, integer [pairs].
+        second: positions of item b, integer [pairs].
+        target: +1 (a above b) or -1 (a below b), [pairs].
+        weight: factor of each pair's loss, [pairs], at least 0; 1 when left out.
+        margin: margin of each pair, [pairs]; the loss's own when left out.
+        count: how often each pair was drawn, integer [pairs], at least 1; 1 when left out. Histograms and
+            sums over pairs respect it; the score of a pair is per visit and does not.
+        ids: one name a pair, [pairs]; `first_second` by item id when left out.
+
+    Raises:
+        InputError: lengths differ, a position is negative, an item is compared with itself, or a value lies
+            outside what is listed above. The message names the first offending row.
+    """
+
+    first: Tensor
+    second: Tensor
+    target: Tensor
+    weight: Tensor | None = None
+    margin: Tensor | None = None
+    count: Tensor | None = None
+    ids: tuple[str, ...] | None = None
+
+    def __init__(
+        self,
+        first: IntLike,
+        second: IntLike,
+        target: IntLike,
+        weight: FloatLike | None = None,
+        margin: FloatLike | None = None,
+        count: IntLike | None = None,
+        ids: Sequence[str] | None = None,
+    ) -> None:
+        columns = {
+            "first": _column("first", first, torch.int64),
+            "second": _column("second", second, torch.int64),
+            "target": _column("target", target, torch.int8),
+            "weight": None if weight is None else _column("weight", weight, torch.float64),
+            "margin": None if margin is None else _column("margin", margin, torch.float64),
+            "count": None if count is None else _column("count", count, torch.int64),
+            "ids": None if ids is None else tuple(ids),
+        }
+        for name, column in columns.items():
+            object.__setattr__(self, name, column)
+        pairs = len(self.first)
+        for name, column in columns.items():
+            if column is not None and len(column) != pairs:
+                raise InputError(f"`{name}` has {len(column)} rows, `first` has {pairs}; expected one a pair.")
+        _require(self.first >= 0, "`first` should be a position of an item, 0 or more", self.first)
+        _require(self.second >= 0, "`second` should be a position of an item, 0 or more", self.second)
+        _require(self.target.abs() == 1, "`target` should be +1 or -1 (a tie cannot be ranked)", self.target)
+        _require(self.first != self.second, "a pair should compare two different items", self.first)
+        if self.weight is not None:
+            valid = self.weight.isfinite() & (self.weight >= 0)
+            _require(valid, "`weight` should be finite and at least 0", self.weight)
+        if self.margin is not None:
+            _require(self.margin.isfinite(), "`margin` should be finite", self.margin)
+        if self.count is not None:
+            _require(self.count >= 1, "`count` should be at least 1", self.count)
+
+    def __len__(self) -> int:
+        return len(self.first)
+
+    @property
+    def counts(self) -> Tensor:
+        """How often each pair was drawn, int64 [pairs]; ones when `count` was left out."""
+        return torch.ones_like(self.first) if self.count is None else self.count
+
+    def select(self, rows: Tensor) -> "Pairs":
+        """The pairs at `rows` (positions or a mask), in that order."""
+        rows = rows.nonzero()[:, 0] if rows.dtype == torch.bool else rows
+        return Pairs(
+            self.first[rows],
+            self.second[rows],
+            self.target[rows],
+            None if self.weight is None else self.weight[rows],
+            None if self.margin is None else self.margin[rows],
+            None if self.count is None else self.count[rows],
+            None if self.ids is None else [self.ids[row] for row in rows.tolist()],
+        )
+
+
+def _column(name: str, values: IntLike | FloatLike, dtype: torch.dtype) -> Tensor:
+    column = torch.as_tensor(values).detach().cpu()
+    if column.ndim != 1:
+        raise InputError(f"`{name}` should have one axis, [pairs]; got shape {tuple(column.shape)}.")
+    converted = column.to(dtype)
+    if not dtype.is_floating_point and len(column) and not torch.equal(converted.to(column.dtype), column):
+        row = int((converted.to(column.dtype) != column).nonzero()[0])
+        raise InputError(f"`{name}` should hold whole numbers that fit {dtype}; row {row} is {column[row].item()}.")
+    return converted
+
+
+def _require(valid: Tensor, expectation: str, column: Tensor) -> None:
+    if not bool(valid.all()):
+        row = int((~valid).nonzero()[0])
+        raise InputError(f"{expectation}; row {row} is {column[row].item()}.")

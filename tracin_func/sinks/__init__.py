@@ -1,0 +1,1 @@
+"""Where results go: columns of scores in files that others read and write too."""

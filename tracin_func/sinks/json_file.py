@@ -1,0 +1,241 @@
+"""A JSON file that others write too: read whole, replaced whole, one process at a time.
+
+Numbers are kept as they were written (`Number`), so that reading and writing change no digit; keys keep their
+order, and a key that occurs twice is refused, because one of its values would be lost.
+"""
+
+import contextlib
+import json
+import os
+import re
+import stat
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from tracin_func.errors import InputError, OutputError
+
+Json = Any
+
+_ELSEWHERE = "Fix: correct or move the file, or write to another folder with --metadata-dir."
+_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"(\s*:)?|[{}]')
+_encode = json.JSONEncoder(ensure_ascii=False).encode
+
+
+class Number(str):
+    """A number of a file, as it was written there."""
+
+    __slots__ = ()
+
+
+def real_path(path: str | Path) -> Path:
+    """The absolute path a chain of symbolic links ends at; the last file need not exist."""
+    try:
+        return Path(path).resolve()
+    except (OSError, RuntimeError) as error:  # RuntimeError: a loop of links, before Python 3.13
+        raise OutputError(f"`{path}` leads nowhere: {error}. Fix: remove the link, or name another file.") from error
+
+
+# Reading
+
+
+def read_object(path: Path, number: type[Number] | None = Number) -> dict[str, Json]:
+    """The JSON object in a file, {} where there is no file; `number=None` makes numbers of its numbers.
+
+    Raises:
+        InputError: no permission, not UTF-8, not JSON, not an object, or an object with a key twice.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        document = json.loads(
+            text, object_pairs_hook=_unique, parse_int=number, parse_float=number, parse_constant=number
+        )
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise InputError(f"`{path}` cannot be read: {error.strerror}. Expected a JSON file. {_ELSEWHERE}") from error
+    except json.JSONDecodeError as error:
+        place = f"line {error.lineno}, column {error.colno}"
+        raise InputError(f"`{path}` is not JSON: {error.msg} ({place}). {_ELSEWHERE}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"`{path}` is not UTF-8 text (byte {error.start}). Expected JSON. {_ELSEWHERE}") from error
+    except RecursionError as error:
+        raise InputError(
+            f"`{path}` is nested too deeply to be read. Expected pairs of columns. {_ELSEWHERE}"
+        ) from error
+    except _KeyTwiceError as error:
+        key, line = _second_key(text)
+        raise InputError(
+            f"`{path}` has the key `{key}` a second time in one object (line {line}). Expected each key "
+            f"once: one of the two values would be lost. {_ELSEWHERE}"
+        ) from error
+    if not isinstance(document, dict):
+        raise InputError(f"`{path}` holds {kind(document)}. Expected an object of pairs. {_ELSEWHERE}")
+    return document
+
+
+def kind(value: Json) -> str:
+    """How a message names a JSON value: `3.5`, `null`, a string, an object, an array."""
+    if isinstance(value, Number):
+        return f"`{value}`"
+    for of, name in ((dict, "an object"), (list, "an array"), (str, "a string")):
+        if isinstance(value, of):
+            return name
+    return f"`{_encode(value)}`"
+
+
+class _KeyTwiceError(Exception):
+    """An object of the file has a key twice."""
+
+
+def _unique(members: list[tuple[str, Json]]) -> dict[str, Json]:
+    unique = dict(members)
+    if len(unique) != len(members):
+        raise _KeyTwiceError
+    return unique
+
+
+def _second_key(text: str) -> tuple[str, int]:
+    """The first key that occurs twice in one object of a JSON text, and the line of its second occurrence."""
+    seen: list[set[str]] = []
+    for token in _TOKEN.finditer(text):
+        if token[0] == "{":
+            seen.append(set())
+        elif token[0] == "}":
+            seen.pop()
+        elif token[1]:
+            key: str = json.loads(token[0][: -len(token[1])])
+            if key in seen[-1]:
+                return key, text.count("\n", 0, token.start()) + 1
+            seen[-1].add(key)
+    raise AssertionError("called for a text without a repeated key")
+
+
+# Writing
+
+
+def dumps(value: Json, newline: str = "\n") -> str:
+    """The text `json.dumps(value, indent=2, ensure_ascii=False)` gives, each `Number` as it was written."""
+    if isinstance(value, Number):
+        return str(value)
+    if not isinstance(value, dict | list) or not value:
+        return _encode(value)
+    inner = f"{newline}  "
+    if isinstance(value, dict):
+        members = [f"{inner}{_encode(key)}: {dumps(member, inner)}" for key, member in value.items()]
+        return f"{{{','.join(members)}{newline}}}"
+    return f"[{','.join(inner + dumps(member, inner) for member in value)}{newline}]"
+
+
+def require_writable(path: Path) -> None:
+    """Refuse what cannot be replaced: a read-only file, no file at all, a folder that cannot be made.
+
+    Raises:
+        OutputError: with what stands in the way.
+    """
+    remedy = "Fix: change its permissions, or write to another folder with --metadata-dir."
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError as error:
+        raise _not_written(path, error) from error
+    else:
+        if not stat.S_ISREG(mode):
+            raise OutputError(f"`{path}` is a folder or a device. Expected a file. Fix: name a file to write to.")
+        # os.replace would take the place of a read-only file without a word; root may write any of them.
+        if not mode & 0o222 or not os.access(path, os.W_OK):
+            raise OutputError(f"`{path}` is read-only. Expected a file to merge into. {remedy}")
+    folder = path.parent
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    if not folder.is_dir():
+        raise OutputError(f"`{folder}` is not a folder, `{path}` cannot be written below it. {remedy}")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise OutputError(f"The folder `{folder}` is not writable, `{path}` cannot be written. {remedy}")
+
+
+@contextlib.contextmanager
+def locked(path: Path, timeout: float) -> Iterator[None]:
+    """Hold the lock of the file at `path`, and make its folder; other processes that merge into it wait.
+
+    Raises:
+        OutputError: another process held the lock for `timeout` seconds, or the folder refuses the lock file.
+    """
+    lock = FileLock(path.with_name(f".{path.name}.lock"), timeout=timeout)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout as error:
+        raise OutputError(
+            f"Another process has been writing to `{path}` for more than {timeout:g} s; nothing was changed. "
+            "Expected a merge to take a second. Fix: wait for the other run to end, or end it, and try again."
+        ) from error
+    except (OSError, NotImplementedError) as error:
+        raise _not_written(path, error) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def replace(path: Path, writes: Sequence[tuple[Path, str]]) -> None:
+    """Replace files of the folder of `path`, in order; call it inside `locked(path)`.
+
+    Each text is on the disk in full before the first takes its place: a full disk changes no file.
+
+    Args:
+        path: the file whose lock is held; temporary files are named after it.
+        writes: files and their new texts; a file may occur again.
+
+    Raises:
+        OutputError: nothing was replaced, or not all; each file is its old or its new self.
+    """
+    temporary = [path.with_name(f".{path.name}.{step}.tmp") for step in range(max(3, len(writes)))]
+    try:
+        for file, (target, text) in zip(temporary, writes, strict=False):
+            _stage(file, target, text)
+        for file, (target, _) in zip(temporary, writes, strict=False):
+            os.replace(file, target)
+            _sync_folder(path.parent)
+    except OSError as error:
+        raise _not_written(path, error) from error
+    finally:
+        for file in temporary:
+            with contextlib.suppress(OSError):
+                file.unlink(missing_ok=True)
+
+
+def _stage(file: Path, target: Path, text: str) -> None:
+    """Write and flush a temporary file with the permissions, and where possible the owner, of its target."""
+    file.unlink(missing_ok=True)  # left by a kill, and ours: we hold the lock
+    # A lone surrogate has no UTF-8; its escape is what a JSON string may hold.
+    with open(file, "x", encoding="utf-8", errors="backslashreplace", newline="\n") as stream:
+        stream.write(text)
+        stream.flush()
+        with contextlib.suppress(FileNotFoundError):
+            old = target.stat()
+            with contextlib.suppress(PermissionError, AttributeError):  # no chown on Windows
+                os.chown(file, old.st_uid, old.st_gid)
+            os.chmod(file, stat.S_IMODE(old.st_mode))
+        os.fsync(stream.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _not_written(path: Path, error: Exception) -> OutputError:
+    reason = error.strerror if isinstance(error, OSError) else str(error)
+    return OutputError(
+        f"`{path}` could not be written: {reason}. What was there before is unharmed. Fix: see to free "
+        "space and permissions of the folder, or write to another one with --metadata-dir."
+    )

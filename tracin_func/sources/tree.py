@@ -1,0 +1,234 @@
+"""The lab's tree of recordings: finding clips of one material and tone, and loading them as items.
+
+Clips lie as `ROOT/deg036/plastic/plastic_deg036_500hz_04.wav`: class (an angle in degrees), material, tone
+and take. A clip's id is its file name without the ending.
+"""
+
+import itertools
+import logging
+import math
+import re
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from tracin_func.errors import InputError, UsageError
+from tracin_func.sources.frontend import FrontEnd
+from tracin_func.sources.wav import read_wav
+
+LAYOUT = "ROOT/deg036/plastic/plastic_deg036_500hz_04.wav"
+
+_CLASS = re.compile(r"deg(\d+)", re.ASCII)
+_TONE_AND_TAKE = re.compile(r"(\d+hz)_(\d+)(?i:\.wav)", re.ASCII)
+_Name = TypeVar("_Name", str, int)
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One recording: `degree_class` is the folder's name (deg036), `degree` its number (36)."""
+
+    id: str
+    path: Path
+    degree_class: str
+    degree: int
+    material: str
+    frequency: str
+    take: int
+
+
+def find_clips(
+    root: str | Path,
+    *,
+    material: str,
+    frequency: str,
+    classes: Sequence[str] | None = None,
+    takes: Sequence[int] | None = None,
+) -> list[Clip]:
+    """The clips of one material and tone, ordered by class (by angle), then by take.
+
+    Files that do not follow the layout are left out; how many goes to the log.
+
+    Args:
+        root: folder of the tree.
+        material: such as `plastic`.
+        frequency: the tone, such as `500hz`.
+        classes: class folders to use, such as `deg036`; all present when left out.
+        takes: takes to use; all present when left out. A class need not have each of them.
+
+    Raises:
+        InputError: the root is missing or has no class folders, the material, tone, a class or a take is
+            nowhere to be found (the message lists what there is), fewer than two classes are left, or two
+            files are the same take.
+    """
+    root = Path(root)
+    try:
+        clips = _clips_of_material(root, material)
+    except OSError as error:
+        raise InputError(f"{error.filename} cannot be read: {error.strerror}. Check the data root.") from None
+    place = f"of {material!r} under {root}"
+    _require_present("tone", [frequency], {clip.frequency for clip in clips}, place, "--frequency")
+    clips = [clip for clip in clips if clip.frequency == frequency]
+    place = f"of {frequency} {place}"
+    if classes is not None:
+        _require_present("class", classes, {clip.degree_class for clip in clips}, place, "--classes")
+        clips = [clip for clip in clips if clip.degree_class in classes]
+    if takes is not None:
+        _require_present("take", takes, {clip.take for clip in clips}, place, "--takes")
+        clips = [clip for clip in clips if clip.take in takes]
+    clips.sort(key=lambda clip: (clip.degree, clip.take, clip.path.name))
+    for clip, following in itertools.pairwise(clips):
+        if (clip.degree, clip.take) == (following.degree, following.take):
+            raise InputError(
+                f"{clip.path} and {following.path} are the same take; expected one file a take. Remove one."
+            )
+    present = sorted({clip.degree for clip in clips})
+    if len(present) < 2:
+        raise InputError(
+            f"{len(present)} class {place} (degrees: {_listed(present)}); expected at least two, since pairs "
+            "compare different angles. Add recordings or name more with --classes."
+        )
+    return clips
+
+
+def load_items(
+    clips: Sequence[Clip],
+    front_end: FrontEnd,
+    *,
+    sample_rate: int = 48000,
+    clip_seconds: float | None = None,
+    workers: int = 0,
+    progress: Callable[[int], None] | None = None,
+) -> Tensor:
+    """Spectrograms of clips of one length, float32 [items, 1, frequencies, frames], computed in float64.
+
+    Args:
+        clips: what to read, [items].
+        front_end: from waveform to spectrogram.
+        sample_rate: the rate all files must state; nothing is resampled.
+        clip_seconds: use this much from the start of each clip; the whole clip when left out.
+        workers: threads that read; 0 reads in this one. The result does not depend on it.
+        progress: called, in this thread, with the number of clips finished.
+
+    Raises:
+        InputError: a file does not fit (see `read_wav` and `FrontEnd`), is shorter than `clip_seconds`, or
+            has another length than the first clip. The message names the file.
+        UsageError: `clip_seconds` or `workers` is out of range.
+    """
+    if clip_seconds is not None and not 0 < clip_seconds < math.inf:
+        raise UsageError(f"`clip_seconds` should be above 0. Got {clip_seconds}.")
+    if workers < 0:
+        raise UsageError(f"`workers` should be 0 or more. Got {workers}.")
+    if not clips:
+        raise InputError("no clips to load; expected at least one. Check --classes and --takes.")
+
+    def load(clip: Clip) -> tuple[int, Tensor]:
+        waveform = torch.from_numpy(read_wav(clip.path, sample_rate=sample_rate))
+        if clip_seconds is not None:
+            waveform = _cropped(waveform, clip, clip_seconds, sample_rate)
+        try:
+            return len(waveform), front_end(waveform).float()
+        except InputError as error:
+            raise InputError(f"{clip.path}: {error}") from None
+
+    if workers == 0:
+        return _stacked(clips, map(load, clips), sample_rate, progress)
+    with ThreadPoolExecutor(workers) as pool:
+        return _stacked(clips, pool.map(load, clips), sample_rate, progress)
+
+
+def _clips_of_material(root: Path, material: str) -> list[Clip]:
+    if not root.is_dir():
+        what = "is not a folder" if root.exists() else "does not exist"
+        raise InputError(f"data root {root} {what}; expected a tree like {LAYOUT}. Check --data-root.")
+    folders = [folder for folder in root.iterdir() if _CLASS.fullmatch(folder.name) and folder.is_dir()]
+    if not folders:
+        raise InputError(f"data root {root} has no class folder; expected {LAYOUT}. Check --data-root.")
+    materials = {entry.name for folder in folders for entry in folder.iterdir() if entry.is_dir()}
+    _require_present("material", [material], materials, f"under {root}", "--material")
+    clips, ignored = [], []
+    for folder in folders:
+        if not (folder / material).is_dir():
+            continue
+        for path in (folder / material).iterdir():
+            clip = _clip(path, folder.name, material)
+            if clip is None:
+                ignored.append(path)
+            else:
+                clips.append(clip)
+    if ignored:
+        _log.info(
+            f"{len(ignored)} entries of {material} under {root} do not follow {LAYOUT} and are left out, such as "
+            f"{min(ignored).name}"
+        )
+    return clips
+
+
+def _clip(path: Path, degree_class: str, material: str) -> Clip | None:
+    """The clip at `path`, None when its name does not follow the layout or it is no file."""
+    prefix = f"{material}_{degree_class}_"
+    match = _TONE_AND_TAKE.fullmatch(path.name.removeprefix(prefix))
+    if not path.name.startswith(prefix) or match is None or not path.is_file():
+        return None
+    degree = int(degree_class.removeprefix("deg"))
+    return Clip(path.stem, path, degree_class, degree, material, match[1], int(match[2]))
+
+
+def _require_present(kind: str, wanted: Iterable[_Name], present: set[_Name], place: str, option: str) -> None:
+    for name in wanted:
+        if name not in present:
+            raise InputError(
+                f"no {kind} {name!r} {place}; there are: {_listed(sorted(present))}. Choose with {option}."
+            )
+
+
+def _listed(names: Sequence[str] | Sequence[int]) -> str:
+    return ", ".join(str(name) for name in names) or "none"
+
+
+def _cropped(waveform: Tensor, clip: Clip, clip_seconds: float, sample_rate: int) -> Tensor:
+    wanted = round(clip_seconds * sample_rate)
+    if len(waveform) < wanted:
+        raise InputError(
+            f"{clip.path} has {_length(len(waveform), sample_rate)}, shorter than --clip-seconds "
+            f"{clip_seconds:g} ({wanted} samples). Lower it to "
+            f"{_seconds(len(waveform), sample_rate)} or remove the file."
+        )
+    return waveform[:wanted]
+
+
+def _stacked(
+    clips: Sequence[Clip],
+    loaded: Iterable[tuple[int, Tensor]],
+    sample_rate: int,
+    progress: Callable[[int], None] | None,
+) -> Tensor:
+    items, expected = torch.empty(0), 0
+    for row, (clip, (samples, spectrogram)) in enumerate(zip(clips, loaded, strict=True)):
+        if row == 0:
+            items, expected = spectrogram.new_empty(len(clips), *spectrogram.shape), samples
+        if samples != expected:
+            shorter = _seconds(min(samples, expected), sample_rate)
+            raise InputError(
+                f"{clip.path} has {_length(samples, sample_rate)}, {clips[0].path} has "
+                f"{_length(expected, sample_rate)}; expected one length. Crop all clips with "
+                f"--clip-seconds {shorter} or less."
+            )
+        items[row] = spectrogram
+        if progress is not None:
+            progress(row + 1)
+    return items
+
+
+def _length(samples: int, sample_rate: int) -> str:
+    return f"{samples} samples ({samples / sample_rate:.3f} s)"
+
+
+def _seconds(samples: int, sample_rate: int) -> str:
+    """Rounded down, so that as a value of --clip-seconds it never asks for more than there is."""
+    return f"{samples * 1000 // sample_rate / 1000:g}"
