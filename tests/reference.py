@@ -159,7 +159,9 @@ def root_rates(module: nn.Module, rate: float | Mapping[str, float]) -> Tensor:
     """√η of every entry of a row."""
     return torch.cat(
         [
-            torch.full((parameter.numel(),), math.sqrt(rate[name] if isinstance(rate, Mapping) else rate)).double()
+            torch.full(
+                (parameter.numel(),), math.sqrt(rate[name] if isinstance(rate, Mapping) else rate), dtype=torch.float64
+            )
             for name, parameter in trainable(module).items()
         ]
     )
@@ -206,7 +208,7 @@ def weights_of(job: Job, module: nn.Module) -> tuple[list[float], list[float]]:
         bins = [ghm_bin(job.loss, *row) for row in _rows(job.loss, job.train, differences(job.train))]
         weight = ghm_weights(job.loss, bins, job.train.counts.tolist())
         train = [own * weight(k) for own, k in zip(train, bins, strict=True)]
-        if job.weight_test_pairs:
+        if job.weight_test_pairs and job.test_functional == "loss":
             rows = _rows(job.loss, job.test, differences(job.test))
             test = [own * weight(ghm_bin(job.loss, *row)) for own, row in zip(test, rows, strict=True)]
     return train, test
@@ -224,9 +226,11 @@ def _rows(loss: GHMRankingLoss, pairs: Pairs, differences: list[float]) -> list[
 def ghm_bin(loss: GHMRankingLoss, difference: float, y: int, margin: float) -> int | None:
     """The bin of a pair; None where the lab's variant has none."""
     factor = 3.0 if loss.variant == "lab" and y < 0 else 1.0
-    difficulty = 1 / (1 + math.exp(-(margin - factor * y * difference)))
-    if loss.variant == "lab":
-        difficulty = float(np.float32(difficulty))
+    excess = margin - factor * y * difference
+    difficulty = 1 / (1 + math.exp(-excess))
+    if loss.variant == "lab":  # as such models were trained: all of it in float32
+        one = np.float32(1)
+        difficulty = float(one / (one + np.exp(-np.float32(excess))))
         if difficulty >= 1.0:
             return None
     return min(int(difficulty * loss.bins), loss.bins - 1)

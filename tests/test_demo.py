@@ -120,13 +120,20 @@ def test_two_at_once_make_it_once(cache: Path, monkeypatch: pytest.MonkeyPatch) 
     assert lines == ["another process is making the embedded default; waiting for it"]
 
 
-@pytest.mark.parametrize("home", ["a file in the way", "no home"])
+@pytest.mark.parametrize("home", ["a file in the way", "no home", "a relative home"])
 def test_where_the_cache_cannot_be_written_a_temporary_folder_serves(
     home: str, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "temporary").mkdir()
     monkeypatch.setattr(demo.tempfile, "tempdir", str(tmp_path / "temporary"))
     if home == "no home":
+        monkeypatch.delenv(demo.CACHE_VARIABLE)
+
+        def fail(_: str) -> Path:
+            raise RuntimeError("could not determine the home directory")
+
+        monkeypatch.setattr(demo.platformdirs, "user_cache_path", fail)
+    elif home == "a relative home":
         monkeypatch.delenv(demo.CACHE_VARIABLE)
         monkeypatch.setattr(demo.platformdirs, "user_cache_path", lambda _: Path("~/.cache"))
     else:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Literal
 
 import psutil
@@ -48,7 +49,7 @@ def make_plan(
         return Plan(chunk, block, row, chunk * work, "as asked")
 
     def run(size: int) -> Tensor:
-        part = Units(size, units.take, units.objective, units.label)
+        part = replace(units, count=size)
         plan = Plan(size, size, row, size * work, "measuring")
         return engine.gradients(part, state, dict.fromkeys(state.parameters, 1.0), plan).values
 

@@ -40,7 +40,7 @@ def mixing_operation(forward: Forward, count: int) -> str | None:
     except (RuntimeError, ValueError, IndexError) as error:
         return f"a forward that fails on a batch: {error}"
     scale = torch.maximum(scores.abs().max(), among_others.abs().max())
-    tolerance = 64 * torch.finfo(scores.dtype).eps * scale
+    tolerance = 2 * torch.finfo(scores.dtype).eps * scale
     if bool((scores[_MIDDLE] - among_others[_MIDDLE]).abs() <= tolerance):
         return None
     return _name_operation(forward, here, there)

@@ -6,7 +6,7 @@ metric M_t = diag η_t applied, g_i = √M_t ∇θ objective_i(θ_t).
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -56,12 +56,15 @@ class Units:
         take: positions [n] -> the data of these units, a pytree with the units on the first axis, on the device.
         objective: (parameters, constants, one unit) -> scalar; one unit has no first axis.
         label: position -> the name that an error calls the unit.
+        within: (parameters, constants, work) -> work(), while the module itself holds these tensors: what the
+            backward recomputes (torch.utils.checkpoint) would otherwise read the user's own weights.
     """
 
     count: int
     take: Callable[[Tensor], Batch]
     objective: Callable[[dict[str, Tensor], dict[str, Tensor], Batch], Tensor]
     label: Callable[[int], str]
+    within: Callable[[dict[str, Tensor], dict[str, Tensor], Callable[[], Any]], Any] = lambda _, __, work: work()
 
 
 @dataclass(frozen=True)

@@ -180,9 +180,9 @@ class CallableLoss:
     takes_margin: bool
 
     def __call__(self, first: Tensor, second: Tensor, target: Tensor, margin: Tensor | None = None) -> Tensor:
-        if self.takes_margin:
-            return self.function(first, second, target, margin)
-        return self.function(first, second, target)
+        if margin is None:  # a default of the function's own stays in force
+            return self.function(first, second, target)
+        return self.function(first, second, target, margin)
 
     def bind(self, first: Tensor, second: Tensor, pairs: Pairs) -> Weigh:
         if pairs.margin is not None and not self.takes_margin:

@@ -7,6 +7,7 @@ A pair p = (a, b, y) names two items by their positions; y = +1 when item a shou
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -103,7 +104,8 @@ class Pairs:
 
 
 def _column(name: str, values: IntLike | FloatLike, dtype: torch.dtype) -> Tensor:
-    column = torch.as_tensor(values).detach().cpu()
+    # By way of numpy a list of Python floats keeps its double precision; torch would make it float32.
+    column = torch.as_tensor(values if isinstance(values, Tensor) else np.asarray(values)).detach().cpu()
     if column.ndim != 1:
         raise InputError(f"`{name}` should have one axis, [pairs]; got shape {tuple(column.shape)}.")
     converted = column.to(dtype)

@@ -91,7 +91,7 @@ class SelfInfluence:
     def save(self, path: str | Path, *, command: Sequence[str] | None = None, column: str = SELF_COLUMN) -> MergeReport:
         """Merge the scores into the JSON file `path`, with provenance beside it; see `sinks.merge`."""
         rows = {name: {column: value} for name, value in zip(self.ids, self.scores.tolist(), strict=True)}
-        record = {column: _provenance("self", self.run, self.pairs, command)}
+        record = _provenance("self", self.run, self.pairs, command)
         return merge_columns(path, rows, swapped=self.pairs.swapped, provenance=record)
 
 
@@ -170,7 +170,7 @@ class Influence:
             for name, values in zip(self.ids, self.scores.tolist(), strict=True)
         }
         record = _provenance("influence", self.run, self.train, command)
-        return merge_columns(path, rows, swapped=self.train.swapped, provenance=dict.fromkeys(columns, record))
+        return merge_columns(path, rows, swapped=self.train.swapped, provenance=record)
 
 
 def _top(scores: Tensor, ids: tuple[str, ...], k: int) -> list[tuple[str, float]]:

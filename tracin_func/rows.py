@@ -47,7 +47,6 @@ class Rows:
         self._held: tuple[Tensor, Tensor] | None = None
         if self._block >= units:
             self._held = fetch(0, units)
-            self._learn_norms(0, self._held[0])
         self.values: Tensor = values() if self._held is None else self._held[1]
 
     def columns(self, right: Combination) -> Tensor:
@@ -99,9 +98,8 @@ class Rows:
             yield start, self._rows_at(start)
 
     def _rows_at(self, start: int) -> Tensor:
-        if self._held is not None:
-            return self._held[0]
-        rows, _ = self._fetch(start, min(start + self._block, self._units))
+        # Norms are taken when rows are used: a score that is not finite should be told before its gradient.
+        rows = self._fetch(start, min(start + self._block, self._units))[0] if self._held is None else self._held[0]
         self._learn_norms(start, rows)
         return rows
 

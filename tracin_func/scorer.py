@@ -6,9 +6,10 @@ one tensor, so its uses add up in the gradient, and a module reachable under two
 both paths, torch.func.functional_call(tie_weights=True) would write over the real weights (pytorch#164759).
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -82,6 +83,7 @@ class Scorer:
             return tensor.detach().to(device, target, copy=True)
 
         parameters: Parameters = {}
+        read: Parameters = {}  # as it was read, to compare tied weights before any rounding
         constants: dict[str, Tensor] = {}
         for slot, tensor in by_slot.items():
             if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
@@ -90,10 +92,16 @@ class Scorer:
             if canonical is None:
                 constants[slot] = ours(tensor)
             elif canonical not in parameters:
-                parameters[canonical] = ours(tensor)
-            elif not torch.equal(parameters[canonical], ours(tensor)):
+                parameters[canonical], read[canonical] = ours(tensor), tensor
+            elif not torch.equal(read[canonical], tensor):
                 raise InputError(f"{name}: {slot!r} and {canonical!r} are one tied parameter, and their values differ.")
         return State(name, {name: parameters[name] for name in self.trainable}, constants)
+
+    def within(self, parameters: Mapping[str, Tensor], constants: Mapping[str, Tensor], work: Callable[[], Any]) -> Any:
+        """work(), while the module holds these tensors: a backward that runs parts of the forward again needs it."""
+        tensors = {slot: parameters[name] for slot, name in self._slots.items()} | dict(constants)
+        held = {f"module.{slot}": tensor for slot, tensor in tensors.items()}
+        return functional_call(_Holder(self.module), held, (work,), tie_weights=False)
 
     def score(self, parameters: Mapping[str, Tensor], constants: Mapping[str, Tensor], *batch: Batch) -> Tensor:
         """f of one batch (two for a joint scorer), [items]; [items, 1] is flattened."""
@@ -168,6 +176,17 @@ class Scorer:
                 "Give the class it was trained with (--model FILE.py:Class, --model-arg name=value)."
             )
         return result
+
+
+class _Holder(nn.Module):
+    """Runs any work where functional_call has replaced the tensors of `module`."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, work: Callable[[], Any]) -> Any:
+        return work()
 
 
 @contextmanager

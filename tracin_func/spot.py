@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from tracin_func.gradients import Combination, Engine, Plan, Units
+from tracin_func.gradients import Combination, Engine, Plan
 from tracin_func.scorer import State
 from tracin_func.units import UnitMaker
 
@@ -26,7 +26,7 @@ def cpu_deviation(engine: Engine, make: UnitMaker, unit: str, state: State, weig
 def _gram(engine: Engine, make: UnitMaker, unit: str, state: State) -> Tensor:
     every = torch.arange(sum(map(len, make.tables)))
     units = make.items() if unit == "items" else make.pairs(torch.ones(len(every)), every)
-    two = Units(min(2, units.count), units.take, units.objective, units.label)
-    plan = Plan(two.count, two.count, 0, 0, "spot check")
+    two = replace(units, count=min(2, units.count))
+    plan = Plan(1, two.count, 0, 0, "spot check")
     gradients = engine.gradients(two, state, dict.fromkeys(state.parameters, 1.0), plan)
     return gradients.columns(Combination(torch.arange(two.count)[:, None], torch.ones(two.count, 1)))

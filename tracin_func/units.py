@@ -51,6 +51,7 @@ class UnitMaker:
             lambda index: self.take_items(used[index]),
             objective,
             lambda unit: f"item {self.task.item_id(int(used[unit]))}",
+            self.scorer.within,
         )
 
     def joint(self) -> Units:
@@ -63,7 +64,7 @@ class UnitMaker:
         def take(index: Tensor) -> Batch:
             return self.take_items(first[index]), self.take_items(second[index])
 
-        return Units(len(first), take, objective, self._pair_label)
+        return Units(len(first), take, objective, self._pair_label, self.scorer.within)
 
     def pairs(self, weight: Tensor, chosen: Tensor) -> Units:
         """One unit for each of the rows `chosen` of both tables; its objective is `weight` times its loss.
@@ -82,7 +83,10 @@ class UnitMaker:
                 "constants": place(constants, self.device, self.float_dtype),
             }
 
-        return Units(len(chosen), take, self._pair_objective, lambda unit: self._pair_label(int(chosen[unit])))
+        def label(unit: int) -> str:
+            return self._pair_label(int(chosen[unit]))
+
+        return Units(len(chosen), take, self._pair_objective, label, self.scorer.within)
 
     def take_items(self, index: Tensor) -> Batch:
         """Items by position, on the device."""
@@ -103,10 +107,11 @@ class UnitMaker:
             second = self.scorer.score_one(parameters, constants, pair["second"])
         row = pair["constants"]
         target = row["target"].to(first.dtype)
-        loss = self.loss(first, second, target)
         if "margin" in row:
-            own = self.loss(first, second, target, row["margin"].to(first.dtype))
-            loss = torch.where(row["has_margin"], own, loss)
+            loss = self.loss(first, second, target, row["margin"].to(first.dtype))
+        if "margin" not in row or "has_margin" in row:
+            plain = self.loss(first, second, target)
+            loss = torch.where(row["has_margin"], loss, plain) if "margin" in row else plain
         if self.test_functional == "score-margin":
             loss = torch.where(row["is_test"], -target * (first - second), loss)
         weighted: Tensor = loss * row["weight"]
@@ -122,9 +127,10 @@ class UnitMaker:
             owns = [pairs.margin is not None for pairs in self.tables]
             margins = [zero if p.margin is None else p.margin for p, zero in zip(self.tables, zeros, strict=True)]
             columns["margin"] = torch.cat(margins)
-            columns["has_margin"] = torch.cat(
-                [torch.full((len(pairs),), own) for pairs, own in zip(self.tables, owns, strict=True)]
-            )
+            if not all(owns):
+                columns["has_margin"] = torch.cat(
+                    [torch.full((len(pairs),), own) for pairs, own in zip(self.tables, owns, strict=True)]
+                )
         return columns
 
     def _both(self) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,7 @@ from tracin_func.cli.faults import say
 from tracin_func.cli.options import TABLE
 from tracin_func.cli.progress import progress
 from tracin_func.cli.report import print_influence, print_self
-from tracin_func.cli.settings import DEFAULTS, Settings, whole_or, words
+from tracin_func.cli.settings import DEFAULTS, MOST_SEED, Settings, whole_or, words
 from tracin_func.devices import resolve_device
 from tracin_func.errors import InputError, UsageError
 from tracin_func.results import SELF_COLUMN
@@ -31,7 +31,6 @@ TONES_OPTIONS = (
     *("checkpoint_dir", "checkpoint_prefix", "model", "model_arg", "pairs", "exclusions_file", "seed"),
 )
 LOSS_OPTIONS = ("loss_type", "margin", "ghm_bins", "ghm_alpha", "ghm_variant", "ghm_batch_size")
-
 
 
 EMBEDDED, TONES, TASK = "embedded", "tones", "task"
@@ -61,6 +60,8 @@ def run_job(command: str, options: Mapping[str, Any]) -> None:
     logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
     with_influence = command == "influence"
     with_self = not with_influence or bool(options["with_self"])
+    if options["top"] is not None and options["top"] < 1:
+        raise UsageError(f"--top should be at least 1. Got {options['top']}.")
     compute = _compute(options)
     resolve_device(compute.device)  # a device that is not there is told before anything is read
     kind = _kind(options)
@@ -160,7 +161,7 @@ def _tones_task(kind: str, options: Mapping[str, Any], with_test: bool) -> Task:
         _numbers("--takes", options["takes"]),
         options["sample_rate"] or DEFAULTS["sample_rate"],
         options["clip_seconds"],
-        settings.whole("seed"),
+        settings.whole("seed", 0, MOST_SEED),
         options["pairs"] or DEFAULTS["pairs"],
         _num_test(options.get("num_test")),
         Path(exclusions) if exclusions else None,

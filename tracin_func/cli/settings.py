@@ -1,11 +1,12 @@
 """Settings of a run: option, else environment, else the checkpoint's `args`, else the default."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from tracin_func.errors import InputError, UsageError
-from tracin_func.losses import GHMRankingLoss, LogisticLoss, MarginRankingLoss, PairLoss
+from tracin_func.losses import GHM_VARIANTS, GHMRankingLoss, LogisticLoss, MarginRankingLoss, PairLoss
 
 DEFAULTS: dict[str, Any] = {
     "frequency": "500hz",
@@ -25,6 +26,9 @@ DEFAULTS: dict[str, Any] = {
     "num_workers": 0,
     "test_functional": "loss",
 }
+
+MOST = 10**9
+MOST_SEED = 2**32 - 1  # numpy's generator takes no larger one
 
 # What a setting is called in a checkpoint's `args`.
 ARGUMENT_NAMES = {
@@ -66,25 +70,32 @@ class Settings:
         """A setting that should be a number, wherever it came from."""
         value = self.get(name)
         try:
-            return float(value)
+            number = float(value)
         except (TypeError, ValueError):
-            raise InputError(f"{name} should be a number. Got {value!r} from the checkpoint's args.") from None
+            number = math.nan
+        if not math.isfinite(number):
+            raise self.fault(name, f"should be a finite number. Got {value!r}")
+        return number
 
-    def whole(self, name: str) -> int:
+    def whole(self, name: str, least: int, most: int) -> int:
         """A setting that should be a whole number, wherever it came from."""
         value = self.number(name)
-        if value != int(value):
-            raise InputError(f"{name} should be a whole number. Got {value}.")
+        if value != int(value) or not least <= value <= most:
+            raise self.fault(name, f"should be a whole number from {least} to {most}. Got {value:g}")
         return int(value)
+
+    def fault(self, name: str, message: str) -> UsageError | InputError:
+        """The error that fits where a setting came from: the user, or the checkpoint."""
+        flag = f"--{name.replace('_', '-')}"
+        if self.given.get(name) is not None:
+            return UsageError(f"{flag} {message}.")
+        return InputError(f"`{ARGUMENT_NAMES.get(name, name)}` in the checkpoint's args {message}. Give {flag}.")
 
     def loss(self) -> PairLoss:
         """The loss of the run."""
         name = str(self.get("loss_type"))
         if name not in LOSS_TYPES:
-            message = f"the loss type should be one of {', '.join(LOSS_TYPES)}. Got {name!r}"
-            if self.given.get("loss_type") is None:
-                raise InputError(f"{message} from the checkpoint's args; choose with --loss-type.")
-            raise UsageError(f"--loss-type: {message}.")
+            raise self.fault("loss_type", f"should be one of {', '.join(LOSS_TYPES)}. Got {name!r}")
         return LOSS_TYPES[name](self)
 
     def ghm(self) -> GHMRankingLoss:
@@ -92,9 +103,14 @@ class Settings:
         variant = self.get("ghm_variant")
         if self.given.get("ghm_variant") is None and "ghm_bins" in self.trained and "ghm_variant" not in self.trained:
             variant = "lab"
-        batch_size = None if self.given.get("ghm_batch_size") == "all" else self.whole("ghm_batch_size")
+        if variant not in GHM_VARIANTS:
+            raise self.fault("ghm_variant", f"should be one of {', '.join(GHM_VARIANTS)}. Got {variant!r}")
         return GHMRankingLoss(
-            self.number("margin"), self.whole("ghm_bins"), self.number("ghm_alpha"), batch_size, variant
+            self.number("margin"),
+            self.whole("ghm_bins", 1, MOST),
+            self.number("ghm_alpha"),
+            None if self.given.get("ghm_batch_size") == "all" else self.whole("ghm_batch_size", 1, MOST),
+            variant,
         )
 
 

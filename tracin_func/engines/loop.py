@@ -44,12 +44,15 @@ class LoopEngine:
 def differentiate(units: Units, state: State, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
     """Gradients by parameter name [1, *shape] and objective [1] of the one unit in `batch`."""
     parameters = {name: tensor.detach().requires_grad_() for name, tensor in state.parameters.items()}
-    with torch.enable_grad():
-        value = units.objective(parameters, state.constants, _only(batch))
-    if value.requires_grad:
-        gradients = torch.autograd.grad(value, list(parameters.values()), materialize_grads=True)
-    else:  # the objective is a constant
-        gradients = tuple(torch.zeros_like(tensor) for tensor in parameters.values())
+
+    def work() -> tuple[Tensor, tuple[Tensor, ...]]:
+        with torch.enable_grad():
+            value = units.objective(parameters, state.constants, _only(batch))
+        if not value.requires_grad:  # the objective is a constant
+            return value, tuple(torch.zeros_like(tensor) for tensor in parameters.values())
+        return value, torch.autograd.grad(value, list(parameters.values()), materialize_grads=True)
+
+    value, gradients = units.within(parameters, state.constants, work)
     named = {name: gradient.unsqueeze(0) for name, gradient in zip(parameters, gradients, strict=True)}
     return named, value.detach().unsqueeze(0)
 

@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -21,8 +22,10 @@ class VmappedEngine:
     name = "vmap(grad)"
 
     def refusal(self, units: Units, state: State) -> str | None:
+        two = replace(units, count=min(2, units.count))
         try:
-            differentiate(units, state, units.take(positions(0, min(2, units.count))))
+            differentiate(two, state, two.take(positions(0, two.count)))
+            self.values(two, state, two.count)  # without gradients some operations take another path (LSTM)
         except UNSUITABLE as error:
             return first_line(error)
         return None

@@ -53,7 +53,7 @@ class EmbeddedDemo:
 def embedded(frequency: str = "500hz", material: str = "plastic", *, progress: Progress | None = None) -> EmbeddedDemo:
     """SYNTHETIC tones of one frequency and material and checkpoints trained on them, made on first use.
 
-    The first use of a tone takes about 20 seconds on two cores. It is safe to kill, and for several processes
+    The first use of a tone takes about 15 seconds. It is safe to kill, and for several processes
     to ask for the same tone at once: one makes it, the others wait. Where the cache cannot be written, a
     folder for temporary files serves, and the log says so.
 
@@ -69,10 +69,10 @@ def embedded(frequency: str = "500hz", material: str = "plastic", *, progress: P
     _require("frequency", frequency, FREQUENCIES)
     _require("material", material, tuple(MATERIALS))
     name = f"{material}_{frequency}-{_recipe_key()}"
-    demo = _demo_at(cache_dir() / name)
-    if _is_made(demo):
+    cache = cache_dir()
+    if cache is not None and _is_made(demo := _demo_at(cache / name)):
         return demo
-    folder = _writable_cache_dir()
+    folder = _writable_cache_dir(cache)
     try:
         with _locked(folder / f"{name}.lock", progress or _ignore):
             demo = _demo_at(folder / name)
@@ -132,25 +132,32 @@ def write_demo(
     return commands
 
 
-def cache_dir() -> Path:
-    """Folder of the cache: of TRACIN_FUNC_CACHE_DIR, else of the platform. Not made here."""
+def cache_dir() -> Path | None:
+    """Folder of the cache: of TRACIN_FUNC_CACHE_DIR, else of the platform. Not made here.
+
+    None without a home folder: older platformdirs then answer with a relative path, newer ones raise.
+    """
     own = os.environ.get(CACHE_VARIABLE)
-    return (Path(own).absolute() if own else platformdirs.user_cache_path("tracin-func")) / "embedded"
-
-
-def _writable_cache_dir() -> Path:
-    """`cache_dir`, made; a folder for temporary files when it cannot be written."""
-    folder = cache_dir()
+    if own:
+        return Path(own).absolute() / "embedded"
     try:
-        # Without a home folder the platform's answer is relative ("~"): not a place to write.
-        if not folder.is_absolute():
+        folder = platformdirs.user_cache_path("tracin-func")
+    except RuntimeError:
+        return None
+    return folder / "embedded" if folder.is_absolute() else None
+
+
+def _writable_cache_dir(folder: Path | None) -> Path:
+    """`folder`, made; a folder for temporary files when it cannot be written."""
+    try:
+        if folder is None:
             raise OSError("there is no home folder")
         _require_writable(folder)
     except OSError as error:
         spare = _temporary_cache_dir()
         _log.warning(
             "%s cannot be written (%s): the embedded default is kept in %s. Set %s to a folder of your own.",
-            *(folder, error.strerror or error, spare, CACHE_VARIABLE),
+            *(folder or "The cache", error.strerror or error, spare, CACHE_VARIABLE),
         )
         return spare
     return folder

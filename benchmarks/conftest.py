@@ -1,0 +1,40 @@
+"""What the benchmarks share: the embedded default as a task, and the devices there are."""
+
+import numpy as np
+import pytest
+import torch
+
+from tracin_func import Pairs, Task
+from tracin_func.checkpoints import Checkpoint, find_checkpoints, load
+from tracin_func.cli.settings import Settings
+from tracin_func.sources.demo import embedded
+from tracin_func.sources.drawing import draw_sequence, split_items
+from tracin_func.sources.frontend import FrontEnd
+from tracin_func.sources.ranker import AngleRanker
+from tracin_func.sources.tree import find_clips, load_items
+
+
+@pytest.fixture(params=["cpu", "cuda", "mps"])
+def device(request: pytest.FixtureRequest) -> torch.device:
+    """Each kind of device; one that is not there is skipped with the reason."""
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not there[request.param]:
+        pytest.skip(f"no {request.param} device on this machine")
+    return torch.device(request.param)
+
+
+@pytest.fixture(scope="session")
+def embedded_task() -> Task:
+    """The embedded default with its 54 items, 566 drawn training pairs and 120 drawn test pairs, a row a draw."""
+    demo = embedded("500hz", "plastic")
+    clips = find_clips(demo.data_root, material="plastic", frequency="500hz")
+    degrees = torch.tensor([clip.degree for clip in clips])
+    rng = np.random.RandomState(42)
+    tables = []
+    for positions in split_items(len(clips), 42):
+        first, second, target = zip(*draw_sequence(positions, degrees, rng), strict=True)
+        tables.append(Pairs(first, second, target, ids=[f"draw {row}" for row in range(len(first))]))
+    paths = find_checkpoints(demo.checkpoint_dir)
+    loss = Settings({}, load(Checkpoint(paths[0]), 1).args).loss()
+    checkpoints = [Checkpoint(path) for path in paths]
+    return Task(AngleRanker(), load_items(clips, FrontEnd()), tables[0], checkpoints, tables[1], loss)

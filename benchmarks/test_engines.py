@@ -1,0 +1,112 @@
+"""Seconds of each engine on the embedded default, and the ratio of `pair` to `item` in one process."""
+
+import statistics
+import time
+from dataclasses import replace
+
+import pytest
+import torch
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from tracin_func import Compute, Pairs, Task
+from tracin_func.budget import available_bytes, make_plan
+from tracin_func.checkpoints import load
+from tracin_func.engines.vmapped import VmappedEngine
+from tracin_func.gradients import Combination, Gradients, Units
+from tracin_func.losses import as_loss
+from tracin_func.scorer import Scorer, State, evaluating
+from tracin_func.scoring import score
+from tracin_func.units import UnitMaker
+
+ROUNDS = 5
+
+
+def describe(benchmark: BenchmarkFixture, device: torch.device, **facts: object) -> None:
+    """Save what a figure was measured on."""
+    benchmark.extra_info |= {
+        "device": str(device),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        **facts,
+    }
+
+
+@pytest.mark.benchmark(group="self and influence, end to end on one checkpoint")
+@pytest.mark.parametrize("engine", ["item", "pair", "loop"])
+def test_engine(benchmark: BenchmarkFixture, embedded_task: Task, device: torch.device, engine: str) -> None:
+    """Both scores of 566 training and 5 test pairs; `loop` on the first 40 training pairs (see extra_info)."""
+    assert embedded_task.test_pairs is not None
+    train = embedded_task.train_pairs.select(torch.arange(40 if engine == "loop" else 566))
+    test = embedded_task.test_pairs.select(torch.arange(5))
+    task = replace(embedded_task, train_pairs=train, test_pairs=test, checkpoints=embedded_task.checkpoints[:1])
+    compute = Compute(engine=engine, device=device, batch_size=16)
+
+    def run() -> object:
+        return score(task, compute, self_influence=True, influence=True)
+
+    result = benchmark.pedantic(run, rounds=ROUNDS, warmup_rounds=1)
+    assert result.influence is not None
+    assert result.influence.scores.shape == (len(train), 5)
+    describe(benchmark, device, engine=engine, train_pairs=len(train), items=54, batch_size=16)
+
+
+@pytest.mark.benchmark(group="gradient seconds of pair against item")
+def test_pair_against_item(benchmark: BenchmarkFixture, embedded_task: Task, device: torch.device) -> None:
+    """Gradients of 566 pairs by `pair` and of 54 items by `item`, alternated, each at its best batch size.
+
+    No pair is skipped as inactive: the work is that of a loss that is active everywhere.
+    """
+    task = embedded_task
+    scorer = Scorer(task.scorer)
+    make = UnitMaker(task, scorer, as_loss(task.loss), "loss", device, None)
+    loaded = load(task.checkpoints[0], 1)
+    state = scorer.state(loaded.name, loaded.weights, device, None)
+    rows = torch.arange(len(task.train_pairs) + len(make.tables[1]))
+    pairs = make.pairs(torch.ones(len(rows)), rows[: len(task.train_pairs)])
+    items = make.items()
+    assert (items.count, pairs.count) == (54, 566)
+    seconds: dict[str, list[float]] = {"item": [], "pair": []}
+    with evaluating(scorer.module):
+        work = {name: prepare(units, state, device) for name, units in (("item", items), ("pair", pairs))}
+        by_item, _ = timed(work["item"])
+        by_pair, _ = timed(work["pair"])
+        assert_same_norms(task.train_pairs, by_item, by_pair)
+        for _ in range(ROUNDS if benchmark.enabled else 1):
+            for name, run in work.items():
+                seconds[name].append(timed(run)[1])
+        benchmark.pedantic(work["item"], rounds=1)
+    median = {name: statistics.median(values) for name, values in seconds.items()}
+    ratio = statistics.median(p / i for p, i in zip(seconds["pair"], seconds["item"], strict=True))
+    describe(
+        benchmark,
+        device,
+        ratio=round(ratio, 1),
+        **{f"{name}_seconds": round(value, 3) for name, value in median.items()},
+    )
+    print(f"\npair {median['pair']:.3f} s, item {median['item']:.3f} s on {device}: ratio {ratio:.1f}")
+
+
+def prepare(units: Units, state: State, device: torch.device):  # type: ignore[no-untyped-def]
+    """A call that computes all gradients of `units`, at the batch size that was fastest."""
+    engine, rates = VmappedEngine(), dict.fromkeys(state.parameters, 1.0)
+    plan = make_plan(engine, units, state, batch_size="auto", budget=available_bytes(device), visits=100)
+    return lambda: engine.gradients(units, state, rates, plan)
+
+
+def timed(run) -> tuple[Gradients, float]:  # type: ignore[no-untyped-def]
+    """Its result, and its seconds; reading a number waits for the device."""
+    start = time.perf_counter()
+    gradients = run()
+    gradients.values.sum().item()
+    return gradients, time.perf_counter() - start
+
+
+def assert_same_norms(pairs: Pairs, by_item: Gradients, by_pair: Gradients) -> None:
+    """Both give the same ‖∇ℓ_p‖² where the hinge is active."""
+    own = by_pair.squared_norm(Combination(torch.arange(len(pairs))[:, None], torch.ones(len(pairs), 1)))
+    index = torch.stack([pairs.first, pairs.second], dim=1)
+    slopes = torch.stack([-pairs.target, pairs.target], dim=1).double()
+    expected = by_item.squared_norm(Combination(index, slopes))
+    active = own > 0
+    assert bool(active.any())
+    torch.testing.assert_close(own[active], expected[active], rtol=1e-4, atol=0)

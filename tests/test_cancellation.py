@@ -1,0 +1,88 @@
+"""Nearly equal items: the difference of their gradients is small beside either of them."""
+
+import copy
+
+import pytest
+import torch
+from reference import Job, reference
+from torch import Tensor, nn
+
+import tracin_func as ti
+from tracin_func.gradients import Combination
+from tracin_func.rows import inner, pair_norms, row_norms
+
+ITEMS = 24
+TRAIN = ti.Pairs(list(range(0, ITEMS, 2)) * 2, list(range(1, ITEMS, 2)) * 2, [1] * (ITEMS // 2) + [-1] * (ITEMS // 2))
+
+
+def nearly_equal(gap: float) -> Job:
+    """Items 2k and 2k + 1 differ so little that ‖g_a − g_b‖/‖g_a‖ is about `gap`."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        module = nn.Sequential(nn.Linear(40, 64), nn.Softplus(), nn.Linear(64, 1))
+        items = torch.randn(ITEMS, 40)
+        items[1::2] = items[::2] + gap * torch.randn(ITEMS // 2, 40)
+    checkpoint = ti.Checkpoint(module.state_dict(), 1.0)
+    return Job(module, items, TRAIN, TRAIN, [checkpoint], ti.MarginRankingLoss(5.0))
+
+
+def item_rows(job: Job) -> Tensor:
+    """Gradients of the scores, float32 [items, params], by autograd."""
+    module = copy.deepcopy(job.module)
+    rows = []
+    for item in job.items:
+        gradients = torch.autograd.grad(module(item[None])[0, 0], list(module.parameters()))
+        rows.append(torch.cat([gradient.flatten() for gradient in gradients]))
+    return torch.stack(rows)
+
+
+def plain_gram(rows: Tensor) -> Tensor:
+    """u² K_aa + 2uv K_ab + v² K_bb with u = −y, v = y, K = G Gᵀ in float32: what must not be done."""
+    gram = rows @ rows.T
+    first, second = TRAIN.first, TRAIN.second
+    return (gram[first, first] - 2 * gram[first, second] + gram[second, second]).double()
+
+
+@pytest.mark.parametrize("engine", ["loop", "pair", "item", "auto"])
+@pytest.mark.parametrize("gap", [1e-2, 1e-3])
+def test_nearly_equal_items_in_float32(engine: str, gap: float) -> None:
+    job = nearly_equal(gap)
+    right = reference(job).own[0]
+    norm = item_rows(job).norm(dim=1)[TRAIN.first].double()
+    assert 0.2 * gap < float((right.sqrt() / norm).median()) < 5 * gap
+    found = ti.self_influence(job.module, job.items, TRAIN, job.checkpoints, loss=job.loss, engine=engine)
+    assert float(((found.scores - right) / right).abs().max()) < 0.01
+    assert bool((found.scores > 0).all())
+
+
+def test_a_plain_float32_gram_fails_the_same_test() -> None:
+    job = nearly_equal(1e-3)
+    right = reference(job).own[0]
+    assert float(((plain_gram(item_rows(job)) - right) / right).abs().max()) > 0.05
+
+
+def test_the_gram_branch_is_mended_where_it_cancels() -> None:
+    """The same on rows themselves, with so many pairs that a Gram matrix is formed."""
+    rows = item_rows(nearly_equal(1e-3))
+    index = torch.combinations(torch.arange(ITEMS)).repeat(3, 1)
+    unit = torch.ones(len(index), 1)
+    combination = Combination(index, torch.cat([unit, -unit], dim=1).double())
+    assert 16 * len(index) >= ITEMS * ITEMS, "otherwise no Gram matrix is formed"
+    norms = row_norms(rows)
+    found = pair_norms(rows, rows, combination, (norms[index[:, 0]], norms[index[:, 1]]))
+    wide = rows.double()
+    right = (wide[index[:, 0]] - wide[index[:, 1]]).square().sum(dim=1)
+    assert float(((found - right) / right).abs().max()) < 1e-4
+    gram = inner(rows, rows, torch.float32)
+    naive = norms[index[:, 0]] + norms[index[:, 1]] - 2 * gram[index[:, 0], index[:, 1]]
+    assert float(((naive - right) / right).abs().max()) > 1e-3
+
+
+def test_equal_items_give_exactly_zero() -> None:
+    job = nearly_equal(0.0)
+    for engine in ("pair", "item", "loop"):
+        found = ti.influence(job.module, job.items, TRAIN, TRAIN, job.checkpoints, loss=job.loss, engine=engine)
+        assert float(found.scores.abs().max()) < 1e-10
+        own = ti.self_influence(job.module, job.items, TRAIN, job.checkpoints, loss=job.loss, engine=engine)
+        assert float(own.scores.max()) < 1e-10
+        assert float(own.scores.min()) >= 0

@@ -1,0 +1,54 @@
+"""The README's commands and example are run as they stand."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    """The code blocks of one language, in order."""
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def shell(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """`command` as a reader types it, with the commands of this environment."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return subprocess.run(
+        command, shell=True, cwd=folder, env=os.environ | {"PATH": path}, capture_output=True, text=True, check=False
+    )
+
+
+def test_the_two_first_commands_install_run_and_test() -> None:
+    install, test = blocks("sh")[:2]
+    assert install == 'pip install -e ".[dev]" && tracin-func self\n'
+    assert test == "pytest\n"
+
+
+def test_the_commands_run(tmp_path: Path, embedded_500hz: object) -> None:
+    commands = [line for block in blocks("sh")[2:] for line in block.splitlines()]
+    assert len(commands) == 5
+    for command in commands:
+        result = shell(command, tmp_path)
+        assert result.returncode == 0, (command, result.stderr)
+        assert result.stdout
+    written = {path.name for path in (tmp_path / "metadata").glob("*_metadata.json")}
+    assert written == {
+        "plastic_500hz_metadata.json",
+        "plastic_500hz_influence_metadata.json",
+        "plastic_1000hz_influence_metadata.json",
+    }
+
+
+def test_the_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    (example,) = blocks("python")
+    exec(compile(example, "README.md", "exec"), {})
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0] == "torch.Size([760, 20])"
+    assert printed[0] in example
+    assert len(printed) == 2
