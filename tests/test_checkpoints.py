@@ -1,5 +1,6 @@
 """Checkpoint files: every layout that is read, every fault that is named, and nothing that is executed."""
 
+import contextlib
 import random
 import re
 import sys
@@ -82,8 +83,8 @@ def test_numpy_scalars_beside_the_weights(tmp_path: Path, model: nn.Module) -> N
 class Bomb:
     """Unpickling it would leave a mark."""
 
-    def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
-        return sys.modules.__setitem__, ("tracin_func_bomb", 1)
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        return exec, ("import sys; sys.modules['tracin_func_bomb'] = sys",)
 
 
 class Plain:
@@ -91,7 +92,7 @@ class Plain:
 
 
 def test_pickled_objects_are_refused_by_name_and_not_run(tmp_path: Path, model: nn.Module) -> None:
-    for thing, name in ((Plain(), "Plain"), (Bomb(), ""), (model, "Sequential")):
+    for thing, name in ((Plain(), "Plain"), (Bomb(), "exec"), (model, "Sequential")):
         path = saved(tmp_path, {"model_state_dict": model.state_dict(), "thing": thing})
         with pytest.raises(ti.InputError, match=rf"model.pt: holds an object of [\w.]*{name}.*, which is refused"):
             read(path, "x")
@@ -139,7 +140,6 @@ def test_truncated_files(tmp_path: Path, model: nn.Module, zipped: bool) -> None
 
 
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
-@pytest.mark.xfail(reason="torch's unpickler also raises IndexError, AssertionError and struct.error")
 def test_damaged_files_never_raise_anything_else(tmp_path: Path, model: nn.Module) -> None:
     path = tmp_path / "model.pt"
     torch.save({"model_state_dict": model.state_dict()}, path, _use_new_zipfile_serialization=False)
@@ -148,7 +148,7 @@ def test_damaged_files_never_raise_anything_else(tmp_path: Path, model: nn.Modul
         damaged = bytearray(whole[: chance.randrange(1, len(whole))])
         damaged[chance.randrange(len(damaged))] = chance.randrange(256)
         path.write_bytes(damaged)
-        with pytest.raises(ti.InputError):
+        with contextlib.suppress(ti.InputError):  # a flipped bit in a weight is none of its business
             read(path, "x")
 
 

@@ -5,6 +5,7 @@ import json
 import pickle
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -361,6 +362,38 @@ def test_options_wrong_in_themselves(lab: Lab, options: list[str], line: str) ->
 def test_models_that_do_not_fit(lab: Lab, source: str, line: str) -> None:
     (lab.folder / "mine.py").write_text(source)
     assert line in refused("self", lab, "--model", f"{lab.folder / 'mine.py'}:Mine", code=3)
+
+
+def test_a_reader_who_leaves_early_costs_nothing(lab: Lab) -> None:
+    command = [sys.executable, "-m", "tracin_func", "influence", *lab.arguments("--num-test", "3")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    errors = process.stderr.read()
+    assert process.wait() == 0, errors
+    assert "Traceback" not in errors
+    assert "Exception ignored" not in errors
+    assert (lab.results / "box_500hz_influence_metadata.json").exists()
+    process.stderr.close()
+
+
+def test_an_interrupt_leaves_files_as_they_were(lab: Lab) -> None:
+    assert run("self", lab)[0] == 0
+    before = lab.files()
+    command = [sys.executable, "-m", "tracin_func", "self", *lab.arguments("--margin", "2", "--engine", "loop")]
+    restored = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    code = f"{restored}; import sys, runpy; sys.argv[1:] = {command[3:]!r}; runpy.run_module('tracin_func', run_name='__main__')"
+    process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    while "reading clips: 100%" not in (line := process.stderr.readline()):
+        assert line, "ended too early"
+    process.send_signal(signal.SIGINT)
+    errors = process.stderr.read()
+    assert process.wait() == 130, errors
+    assert errors.rstrip().endswith("interrupted; result files are as they were.")
+    assert lab.files() == before
+    process.stderr.close()
 
 
 def test_help_names_the_choices_there_are() -> None:

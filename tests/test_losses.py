@@ -114,13 +114,6 @@ def test_ghm_weight_is_the_mean_over_training_batches() -> None:
     found = loss.bind(s_a, s_b, pairs)(s_a, s_b, pairs)
     bins = loss.bin(s_a, s_b, pairs.target.double())
     mean, error = plain_batch_ghm(bins, 0.75, 32, 20_000, seed=1)
-    # One estimate a bin: pairs of one bin have one weight. 4 standard errors of up to ten bins.
-    for k in bins.unique().tolist():
-        rows = bins == k
-        deviation = float((mean[rows].mean() - found[rows].mean()).abs())
-        assert deviation <= 4 * float(error[rows].mean()) / math.sqrt(
-            int(rows.sum())
-        ) + 1e-12 or deviation <= 3 * float(error[rows].mean()), k
     assert bool(((mean - found).abs() <= 5 * error + 1e-12).all())
     whole = ti.GHMRankingLoss(1.0, bins=10, alpha=0.75, batch_size=None).bind(s_a, s_b, pairs)(s_a, s_b, pairs)
     assert not bool(((mean - whole).abs() <= 5 * error + 1e-12).all()), "the test should tell B = 32 from B = all"

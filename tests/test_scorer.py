@@ -174,6 +174,7 @@ def test_what_a_scorer_may_return(items: Tensor, shape: Any, message: str) -> No
         scored(Odd(shape), items)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch.compile itself
 def test_compiled_modules_are_unwrapped(linear: nn.Module, items: Tensor) -> None:
     compiled = torch.compile(linear)
     assert torch.equal(scored(compiled, items), scored(linear, items))

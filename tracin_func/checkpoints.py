@@ -6,6 +6,7 @@ A file is `.pt`/`.pth` (a dict with `model_state_dict`, `state_dict` or `model`,
 
 import pickle
 import re
+import struct
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,21 @@ WEIGHT_KEYS = ("model_state_dict", "state_dict", "model")
 WRAPPER_PREFIXES = ("module.", "_orig_mod.")
 
 LearningRate = float | Mapping[str, float]
+
+# What torch's unpickler raises on a file that is cut short or damaged, depending on where.
+_DAMAGED = (
+    RuntimeError,
+    EOFError,
+    ValueError,
+    LookupError,
+    OSError,
+    AssertionError,
+    AttributeError,
+    TypeError,
+    OverflowError,
+    MemoryError,
+    struct.error,
+)
 
 # Trainers put accuracies and losses as numpy scalars beside the weights; their types carry no code.
 # numpy 1 and 2 keep the two constructors under different module names, so both are allowed.
@@ -206,7 +222,7 @@ def _read_torch(path: Path) -> Any:
             f"{path}: holds an object of {refused.group(1) or refused.group(2)}, which is refused: unpickling it "
             "would run code. Save the state dict alone: torch.save({'model_state_dict': model.state_dict()}, path)."
         ) from None
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+    except _DAMAGED as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(f"{path}: not a readable checkpoint (truncated, or not a torch file): {reason}") from None
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from tracin_func.errors import InputError
+from tracin_func.errors import InputError, NumericalError
 from tracin_func.gradients import Gradients
 from tracin_func.losses import as_loss
 from tracin_func.pairs import Pairs
@@ -57,11 +57,14 @@ def score(task: Task, compute: Compute, *, self_influence: bool = True, influenc
     for traced in tracer:
         start = time.perf_counter()
         train.append(traced.train.terms)
-        if self_influence:
-            own.append(squared_norms(traced.gradients, traced.train))
-        if influence and traced.test is not None:
-            test.append(traced.test.terms)
-            products.append(inner_products(traced.gradients, traced.train, traced.test))
+        try:
+            if self_influence:
+                own.append(squared_norms(traced.gradients, traced.train))
+            if influence and traced.test is not None:
+                test.append(traced.test.terms)
+                products.append(inner_products(traced.gradients, traced.train, traced.test))
+        except NumericalError as error:  # gradients are checked when they are used
+            raise NumericalError(f"{traced.loaded.name}: {error}") from None
         seconds += traced.seconds + time.perf_counter() - start
         checkpoints.append(traced.describe())
     assert tracer.setup is not None

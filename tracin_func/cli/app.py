@@ -12,6 +12,7 @@ app = typer.Typer(
     help="Which training pairs made my ranking model behave like this? TracIn (arXiv 2002.08484) on ranking pairs.",
     epilog="Every option can also be set as an environment variable: TRACIN_FUNC_DATA_ROOT for --data-root.",
     no_args_is_help=True,
+    rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )

@@ -25,6 +25,7 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
     def run(**options: Any) -> None:
         try:
             command(**options)
+            sys.stdout.flush()  # so that a reader who has left is noticed here, not while Python shuts down
         except tuple(_EXIT_CODES) as error:
             if options.get("debug"):
                 traceback.print_exc()

@@ -98,8 +98,15 @@ def _print_facts(console: Console, run: Run, pairs: PairRecord) -> None:
     )
 
 
+class _Pipe(Console):
+    """A console that leaves a broken pipe to `guarded`: the results are in their files by then."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
 def _console() -> Console:
-    return Console() if sys.stdout.isatty() else Console(width=PLAIN_WIDTH)
+    return _Pipe() if sys.stdout.isatty() else _Pipe(width=PLAIN_WIDTH)
 
 
 def _order(values: Tensor) -> list[int]:
