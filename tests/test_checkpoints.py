@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 import tracin_func as ti
-from tracin_func.checkpoints import Checkpoint, learning_rates, load, read
+from tracin_func.checkpoints import Checkpoint, learning_rates, load, read, unwrapped
 
 
 @pytest.fixture
@@ -40,12 +40,12 @@ def saved(tmp_path: Path, content: Any, name: str = "model.pt") -> Path:
 def test_layouts_and_prefixes(tmp_path: Path, model: nn.Module, key: str | None, prefix: str, suffix: str) -> None:
     weights = {prefix + name: tensor for name, tensor in model.state_dict().items()}
     path = saved(tmp_path, weights if key is None else {key: weights, "epoch": 3}, f"model{suffix}")
-    assert same(read(path, "x").weights, model)
+    assert same(unwrapped(read(path, "x").weights, model.state_dict()), model)
 
 
 def test_a_prefix_of_some_keys_only_is_a_name() -> None:
     weights = {"module.weight": torch.ones(1), "head.weight": torch.ones(1)}
-    assert list(load(Checkpoint(weights, 0.1), 1).weights) == ["module.weight", "head.weight"]
+    assert list(unwrapped(weights, ["weight"])) == ["module.weight", "head.weight"]
 
 
 def test_safetensors(tmp_path: Path, model: nn.Module) -> None:
@@ -111,11 +111,7 @@ def test_a_whole_pickled_model_is_refused(tmp_path: Path, model: nn.Module) -> N
         ({}, r"no weights found among its keys \(nothing\)"),
         ({"epoch": 3, "loss": 0.1}, r"no weights found among its keys \(epoch, loss\)"),
         ({"model_state_dict": {"w": 3.0}}, r"no weights found among its keys \(model_state_dict\)"),
-        pytest.param(
-            {0: torch.ones(1)},
-            "model.pt",
-            marks=pytest.mark.xfail(raises=AttributeError, reason="keys that are no strings"),
-        ),
+        ({0: torch.ones(1)}, r"no weights found among its keys \(0\)"),
     ],
 )
 def test_files_without_weights(tmp_path: Path, content: Any, message: str) -> None:
@@ -203,17 +199,14 @@ def test_the_rate_of_args(tmp_path: Path, model: nn.Module) -> None:
         rates(tmp_path, model)
 
 
-@pytest.mark.xfail(reason="an OrderedDict has a __dict__, and is read as an empty Namespace")
 def test_args_in_an_ordered_dict(tmp_path: Path, model: nn.Module) -> None:
     assert rates(tmp_path, model, args=OrderedDict(lr=0.3)) == (0.3, "args.lr")
 
 
-@pytest.mark.xfail(reason="a name in place of the optimiser's state", raises=AttributeError)
 def test_an_optimizers_name(tmp_path: Path, model: nn.Module) -> None:
     assert rates(tmp_path, model, optimizer="adam", args={"lr": 0.3}) == (0.3, "args.lr")
 
 
-@pytest.mark.xfail(reason="only rates given by the caller are checked")
 @pytest.mark.parametrize("rate", [-0.1, float("nan"), float("inf")])
 def test_recorded_rates_are_checked(tmp_path: Path, model: nn.Module, rate: float) -> None:
     with pytest.raises(ti.InputError, match="learning rate"):
@@ -265,7 +258,6 @@ def test_a_rate_of_zero_is_told(model: nn.Module) -> None:
     assert not bool(found.scores.any())
 
 
-@pytest.mark.xfail(reason="numpy scalars of the checkpoint go into the record as they are", raises=TypeError)
 def test_numpy_scalars_can_be_written_into_the_record(tmp_path: Path, model: nn.Module) -> None:
     content = {"model_state_dict": model.state_dict(), "accuracy": np.float32(0.5), "epoch": np.int64(3)}
     scored(model, ti.Checkpoint(saved(tmp_path, content), 0.1)).save(tmp_path / "scores.json")

@@ -383,7 +383,8 @@ def test_an_interrupt_leaves_files_as_they_were(lab: Lab) -> None:
     before = lab.files()
     command = [sys.executable, "-m", "tracin_func", "self", *lab.arguments("--margin", "2", "--engine", "loop")]
     restored = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
-    code = f"{restored}; import sys, runpy; sys.argv[1:] = {command[3:]!r}; runpy.run_module('tracin_func', run_name='__main__')"
+    start = f"sys.argv[1:] = {command[3:]!r}; runpy.run_module('tracin_func', run_name='__main__')"
+    code = f"{restored}; import sys, runpy; {start}"
     process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     while "reading clips: 100%" not in (line := process.stderr.readline()):

@@ -100,7 +100,6 @@ def test_engine_equals_reference(architecture: Architecture, engine: str, dtype:
     assert any("scored alone" in notice for notice in run.notices) == architecture.coupled
 
 
-@pytest.mark.xfail(reason="the message of the vmap failure is passed on, and names no operation")
 @pytest.mark.parametrize("engine", ["pair", "item"])
 @pytest.mark.parametrize("cell", ["GRU", "RNN"])
 def test_a_refusal_names_its_cause(cell: str, engine: str) -> None:

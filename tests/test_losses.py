@@ -254,13 +254,12 @@ def test_a_default_margin_of_the_callable_stays() -> None:
 
 def test_a_loss_of_one_number_for_all_pairs_is_refused() -> None:
     pairs, layer = ti.Pairs([0, 1], [1, 2], [1, 1]), nn.Linear(2, 1)
-    with pytest.raises((ti.NumericalError, ti.UsageError), match="the loss returned shape .*Expected one value a pair"):
+    with pytest.raises(ti.UsageError, match="`loss` returned shape .*Expected one value a pair"):
         ti.self_influence(
             layer, torch.randn(3, 2), pairs, [ti.Checkpoint(layer.state_dict(), 0.1)], loss=nn.MarginRankingLoss()
         )
 
 
-@pytest.mark.xfail(reason="slopes that are NaN or infinite pass into the scores")
 def test_slopes_that_are_not_finite_stop_the_run() -> None:
     pairs, layer = ti.Pairs([0, 1], [1, 2], [1, 1]), nn.Linear(2, 1)
 

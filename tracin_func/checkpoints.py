@@ -8,10 +8,10 @@ import pickle
 import re
 import struct
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import safetensors
@@ -26,6 +26,7 @@ WEIGHT_KEYS = ("model_state_dict", "state_dict", "model")
 WRAPPER_PREFIXES = ("module.", "_orig_mod.")
 
 LearningRate = float | Mapping[str, float]
+Value = TypeVar("Value")
 
 # What torch's unpickler raises on a file that is cut short or damaged, depending on where.
 _DAMAGED = (
@@ -70,7 +71,11 @@ class Checkpoint:
 
     def __post_init__(self) -> None:
         rates = self.learning_rate
-        for rate in [] if rates is None else rates.values() if isinstance(rates, Mapping) else [rates]:
+        if rates is None:
+            return
+        plain = {n: float(rate) for n, rate in rates.items()} if isinstance(rates, Mapping) else float(rates)
+        object.__setattr__(self, "learning_rate", plain)  # a tensor or numpy scalar would not go into a record
+        for rate in plain.values() if isinstance(plain, dict) else [plain]:
             if not (np.isfinite(rate) and rate >= 0):
                 raise UsageError(f"`learning_rate` should be finite and at least 0. Got {rate}.")
 
@@ -94,7 +99,7 @@ def load(checkpoint: Checkpoint, position: int) -> LoadedCheckpoint:
     """
     if isinstance(checkpoint.source, Mapping):
         name = checkpoint.name or f"checkpoint {position}"
-        return LoadedCheckpoint(name, _strip(dict(checkpoint.source), name), None, {}, {})
+        return LoadedCheckpoint(name, dict(checkpoint.source), None, {}, {})
     path = Path(checkpoint.source)
     return read(path, checkpoint.name or path.name)
 
@@ -104,26 +109,26 @@ def read(path: Path, name: str) -> LoadedCheckpoint:
     if not path.is_file():
         raise InputError(f"{path}: no such checkpoint file.")
     if path.suffix == ".safetensors":
-        return LoadedCheckpoint(name, _strip(_read_safetensors(path), str(path)), None, {}, {})
+        return LoadedCheckpoint(name, _read_safetensors(path), None, {}, {})
     content = _read_torch(path)
     if not isinstance(content, Mapping):
         raise InputError(f"{path}: holds a {type(content).__name__}. Expected a dict with {_expected()}.")
     key = next((key for key in WEIGHT_KEYS if isinstance(content.get(key), Mapping)), None)
     weights = dict(content if key is None else content[key])
-    if not weights or not all(isinstance(value, Tensor) for value in weights.values()):
+    if not weights or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in weights.items()):
         keys = ", ".join(map(str, list(content)[:8])) or "nothing"
         raise InputError(f"{path}: no weights found among its keys ({keys}). Expected {_expected()}.")
     if key is None:
-        return LoadedCheckpoint(name, _strip(weights, str(path)), None, {}, {})
-    args = content.get("args", {})
-    args = vars(args) if hasattr(args, "__dict__") else args
-    plain = {k: v for k, v in content.items() if isinstance(v, int | float | str | np.generic)}
+        return LoadedCheckpoint(name, weights, None, {}, {})
+    args = content.get("args")
+    optimizer = content.get("optimizer_state_dict", content.get("optimizer"))
+    plain = {name: value.item() if isinstance(value, np.generic) else value for name, value in content.items()}
     return LoadedCheckpoint(
         name,
-        _strip(weights, str(path)),
-        content.get("optimizer_state_dict", content.get("optimizer")),
+        weights,
+        optimizer if isinstance(optimizer, Mapping) else None,
         args if isinstance(args, Mapping) else {},
-        plain,
+        {name: value for name, value in plain.items() if isinstance(value, int | float | str)},
     )
 
 
@@ -167,20 +172,40 @@ def learning_rates(
         return given, "given"
     groups = (loaded.optimizer or {}).get("param_groups") or []
     if groups and all("lr" in group for group in groups):
-        rates = [float(group["lr"]) for group in groups]
+        rates = [_checked(float(group["lr"]), loaded.name) for group in groups]
         if len(set(rates)) == 1:
             return rates[0], "optimizer"
         if all("param_names" in group for group in groups):
             named = {n: r for group, r in zip(groups, rates, strict=True) for n in group["param_names"]}
-            return _strip_names(named), "optimizer"
+            return unwrapped(named, trainable), "optimizer"
         return _rates_by_shape(loaded, groups, rates, trainable), "optimizer"
     for key in ("learning_rate", "lr"):
         if isinstance(loaded.args.get(key), int | float):
-            return float(loaded.args[key]), f"args.{key}"
+            return _checked(float(loaded.args[key]), loaded.name), f"args.{key}"
     raise InputError(
         f"{loaded.name}: records no learning rate. Expected `optimizer_state_dict` or `args` with one; "
         "give it with --learning-rate (`learning_rate=` in Python)."
     )
+
+
+def unwrapped(named: Mapping[str, Value], known: Collection[str]) -> dict[str, Value]:
+    """`named` without the prefixes that DataParallel and torch.compile put before every name.
+
+    A prefix stays where all names are `known` with it: a model may have a part called `module`.
+    """
+    names = list(named)
+    while not all(name in known for name in names):
+        prefix = next((prefix for prefix in WRAPPER_PREFIXES if all(name.startswith(prefix) for name in names)), None)
+        if prefix is None:
+            break
+        names = [name[len(prefix) :] for name in names]
+    return dict(zip(names, named.values(), strict=True))
+
+
+def _checked(rate: float, name: str) -> float:
+    if not (np.isfinite(rate) and rate >= 0):
+        raise InputError(f"{name}: records the learning rate {rate}. Expected one of at least 0; give --learning-rate.")
+    return rate
 
 
 def _rates_by_shape(
@@ -232,21 +257,6 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         return safetensors.torch.load_file(path)
     except (safetensors.SafetensorError, OSError) as error:
         raise InputError(f"{path}: not a readable safetensors file: {error}") from None
-
-
-def _strip(weights: dict[str, Tensor], where: str) -> dict[str, Tensor]:
-    stripped = _strip_names(weights)
-    if len(stripped) != len(weights):
-        raise InputError(f"{where}: two weights share one name once wrapper prefixes are removed.")
-    return stripped
-
-
-def _strip_names(named: Mapping[str, Any]) -> dict[str, Any]:
-    """Names without the prefixes that DataParallel and torch.compile put before every one of them."""
-    names = list(named)
-    while prefix := next((p for p in WRAPPER_PREFIXES if names and all(n.startswith(p) for n in names)), None):
-        names = [name[len(prefix) :] for name in names]
-    return dict(zip(names, named.values(), strict=True))
 
 
 def _expected() -> str:

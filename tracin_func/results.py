@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tracin_func.errors import InputError
 from tracin_func.provenance import provenance
 from tracin_func.sinks.merge import MergeReport, merge_columns
 
@@ -90,6 +91,7 @@ class SelfInfluence:
 
     def save(self, path: str | Path, *, command: Sequence[str] | None = None, column: str = SELF_COLUMN) -> MergeReport:
         """Merge the scores into the JSON file `path`, with provenance beside it; see `sinks.merge`."""
+        _require_distinct(self.ids)
         rows = {name: {column: value} for name, value in zip(self.ids, self.scores.tolist(), strict=True)}
         record = _provenance("self", self.run, self.pairs, command)
         return merge_columns(path, rows, swapped=self.pairs.swapped, provenance=record)
@@ -164,6 +166,8 @@ class Influence:
         self, path: str | Path, *, command: Sequence[str] | None = None, column: str = INFLUENCE_COLUMN
     ) -> MergeReport:
         """Merge the scores into the JSON file `path`, one column a test pair; see `sinks.merge`."""
+        _require_distinct(self.ids)
+        _require_distinct(self.test_ids)
         columns = [f"{column}_{name}" for name in self.test_ids]
         rows = {
             name: dict(zip(columns, values, strict=True))
@@ -171,6 +175,15 @@ class Influence:
         }
         record = _provenance("influence", self.run, self.train, command)
         return merge_columns(path, rows, swapped=self.train.swapped, provenance=record)
+
+
+def _require_distinct(ids: tuple[str, ...]) -> None:
+    if len(set(ids)) < len(ids):
+        double = next(name for name in ids if ids.count(name) > 1)
+        raise InputError(
+            f"two pairs are called {double!r}, and a file keeps one value a pair. Merge repeats with `count`, or give "
+            "`Pairs` ids of your own."
+        )
 
 
 def _top(scores: Tensor, ids: tuple[str, ...], k: int) -> list[tuple[str, float]]:

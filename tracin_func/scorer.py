@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from tracin_func.checkpoints import unwrapped
 from tracin_func.errors import InputError, UsageError
 from tracin_func.items import Batch, each
 
@@ -52,7 +53,7 @@ class Scorer:
         self.module = module
         self.joint = joint
         self._slots: dict[str, str] = {}  # slot path -> canonical name of the trainable parameter in it
-        self._fixed: dict[str, Tensor] = {}  # slot path -> frozen parameter or buffer
+        self._own: dict[str, Tensor] = {}  # slot path -> the module's parameter or buffer in it
         self._canonical: dict[str, str] = {}  # every state-dict name of a slot -> its slot path
         self._read_slots()
         self.trainable = list(dict.fromkeys(self._slots.values()))
@@ -76,25 +77,18 @@ class Scorer:
         Raises:
             InputError: keys or shapes do not fit the module, tied weights differ, or a weight is NaN or Inf.
         """
-        by_slot = self._fit(name, weights)
-
-        def ours(tensor: Tensor) -> Tensor:
-            target = dtype if tensor.is_floating_point() else None
-            return tensor.detach().to(device, target, copy=True)
-
         parameters: Parameters = {}
-        read: Parameters = {}  # as it was read, to compare tied weights before any rounding
         constants: dict[str, Tensor] = {}
-        for slot, tensor in by_slot.items():
+        for slot, tensor in self._fit(name, unwrapped(weights, self._canonical)).items():
             if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
                 raise InputError(f"{name}: weight {slot!r} holds NaN or Inf. Leave this checkpoint out.")
+            own = self._own[slot]
+            target = dtype if dtype is not None and own.is_floating_point() else own.dtype
             canonical = self._slots.get(slot)
             if canonical is None:
-                constants[slot] = ours(tensor)
+                constants[slot] = tensor.detach().to(device, target, copy=True)
             elif canonical not in parameters:
-                parameters[canonical], read[canonical] = ours(tensor), tensor
-            elif not torch.equal(read[canonical], tensor):
-                raise InputError(f"{name}: {slot!r} and {canonical!r} are one tied parameter, and their values differ.")
+                parameters[canonical] = tensor.detach().to(device, target, copy=True)
         return State(name, {name: parameters[name] for name in self.trainable}, constants)
 
     def within(self, parameters: Mapping[str, Tensor], constants: Mapping[str, Tensor], work: Callable[[], Any]) -> Any:
@@ -125,46 +119,43 @@ class Scorer:
 
     def _read_slots(self) -> None:
         names = {parameter: name for name, parameter in self.module.named_parameters()}
-        owners: dict[int, str] = {}
+        first_paths: dict[int, str] = {}
         for path, module in self.module.named_modules(remove_duplicate=False):
             prefix = f"{path}." if path else ""
-            first_path = owners.setdefault(id(module), prefix)
-            for local, parameter in module._parameters.items():
-                if parameter is None:
+            first_path = first_paths.setdefault(id(module), prefix)
+            for local, tensor in [*module._parameters.items(), *module._buffers.items()]:
+                if tensor is None:
                     continue
                 slot = self._canonical[prefix + local] = first_path + local
-                if parameter.requires_grad:
-                    self._slots[slot] = names[parameter]
-                else:
-                    self._fixed[slot] = parameter
-            for local, buffer in module._buffers.items():
-                if buffer is not None:
-                    slot = self._canonical[prefix + local] = first_path + local
-                    self._fixed[slot] = buffer
+                self._own[slot] = tensor
+                if tensor.requires_grad:
+                    self._slots[slot] = names[tensor]
 
     def _fit(self, name: str, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """`weights` by slot path, non-persistent buffers from the module, every key and shape checked."""
         expected: dict[str, Tensor] = self.module.state_dict(keep_vars=True)
-        unexpected = [key for key in weights if key not in self._canonical]
+        persistent = {self._canonical[key] for key in expected if key in self._canonical}
         shapes = [
             f"{key}: {list(weights[key].shape)} in the file, {list(tensor.shape)} in the model"
             for key, tensor in expected.items()
             if key in weights and weights[key].shape != tensor.shape
         ]
-        given = {self._canonical[key]: tensor for key, tensor in weights.items() if key in self._canonical}
-        tied = {canonical: given[slot] for slot, canonical in self._slots.items() if slot in given}
+        given: dict[int, tuple[str, Tensor]] = {}  # by the module's own tensor, which several names may share
+        for key, tensor in weights.items():
+            if key in self._canonical:
+                other, value = given.setdefault(id(self._own[self._canonical[key]]), (key, tensor))
+                if value is not tensor and not torch.equal(value, tensor):
+                    raise InputError(f"{name}: {other!r} and {key!r} are one weight of the model; their values differ.")
         result: dict[str, Tensor] = {}
         missing = []
-        persistent = {self._canonical[key] for key in expected if key in self._canonical}
-        for slot in [*self._slots, *self._fixed]:
-            if slot in given:
-                result[slot] = given[slot]
-            elif self._slots.get(slot) in tied:  # safetensors keeps one name of a tied weight
-                result[slot] = tied[self._slots[slot]]
+        for slot, own in self._own.items():
+            if id(own) in given:  # safetensors keeps one name of a tied weight
+                result[slot] = given[id(own)][1]
             elif slot in persistent and not slot.endswith("num_batches_tracked"):
                 missing.append(slot)
             else:
-                result[slot] = self._fixed[slot]
+                result[slot] = own
+        unexpected = [key for key in weights if key not in self._canonical]
         faults = [
             f"{label} {', '.join(found[:4])}{f' and {len(found) - 4} more' if len(found) > 4 else ''}"
             for label, found in (("missing", missing), ("unexpected", unexpected), ("wrong shape", shapes))
@@ -191,11 +182,19 @@ class _Holder(nn.Module):
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """The module in eval mode; every submodule's own mode is put back afterwards."""
-    modes = {submodule: submodule.training for submodule in module.modules()}
+    """The module in eval mode; afterwards every submodule is put back as it was, attribute by attribute.
+
+    A forward may keep things of its own on the module (RNNs a list of weights, the old weight_norm the product):
+    left there, these would be tensors of ours.
+    """
+    before = {submodule: dict(vars(submodule)) for submodule in module.modules()}
+    lists = [(value, list(value)) for own in before.values() for value in own.values() if isinstance(value, list)]
     module.eval()
     try:
         yield
     finally:
-        for submodule, mode in modes.items():
-            submodule.training = mode
+        for submodule, own in before.items():
+            vars(submodule).clear()
+            vars(submodule).update(own)
+        for value, content in lists:
+            value[:] = content

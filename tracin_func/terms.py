@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tracin_func.errors import NumericalError
+from tracin_func.errors import UsageError
 from tracin_func.losses import PairLoss, Weigh
 from tracin_func.pairs import Pairs
 
@@ -27,6 +27,11 @@ class Terms:
     weight: Tensor
     active: Tensor
 
+    def not_finite(self) -> int | None:
+        """The first pair whose loss or slope is NaN or infinite."""
+        finite = self.loss.isfinite() & self.first_slope.isfinite() & self.second_slope.isfinite()
+        return None if bool(finite.all()) else int((~finite).nonzero()[0])
+
 
 def loss_terms(loss: PairLoss, weigh: Weigh, first: Tensor, second: Tensor, pairs: Pairs) -> Terms:
     """Terms of w_p ℓ(s_a, s_b, y); w_p is the loss's own weight times `pairs.weight`.
@@ -40,7 +45,8 @@ def loss_terms(loss: PairLoss, weigh: Weigh, first: Tensor, second: Tensor, pair
     with torch.enable_grad():
         value = loss(s_a, s_b, pairs.target.to(s_a), None if pairs.margin is None else pairs.margin.to(s_a))
         if value.shape != s_a.shape:
-            raise NumericalError(f"the loss returned shape {tuple(value.shape)}. Expected one value a pair.")
+            got, expected = tuple(value.shape), tuple(s_a.shape)
+            raise UsageError(f"`loss` returned shape {got}. Expected one value a pair: {expected}.")
         slopes = torch.autograd.grad(value.sum(), (s_a, s_b), materialize_grads=True)
     return _terms(value.detach(), weight, slopes[0], slopes[1], first, second, pairs)
 

@@ -43,7 +43,7 @@ class Compute:
         batch_size: units differentiated together, or "auto" for a measurement within the memory budget.
         memory_budget: bytes; half of what is free when None.
         test_functional: `loss` or `score-margin`.
-        weight_test_pairs: test pairs get the loss's population weights too (GHM).
+        weight_test_pairs: test pairs get the loss's population weights too (GHM); `score-margin` has none.
         progress: called with the share of one checkpoint that was just finished.
         notice: called with each sentence that the user should read.
     """
@@ -253,6 +253,9 @@ class Tracer:
         if len(scores) > 1:
             test_weigh = weigh if compute.weight_test_pairs else unit_weight
             terms.append(functional_terms(compute.test_functional, make.loss, test_weigh, *scores[1], make.tables[1]))
+        for table, offset in zip(terms, (0, len(make.tables[0])), strict=False):
+            if (row := table.not_finite()) is not None:
+                raise NumericalError(f"the loss of {make.pair_label(offset + row)}, or its slope, is NaN or infinite.")
         return terms
 
     def _pair_scores(self, values: Tensor) -> list[tuple[Tensor, Tensor]]:

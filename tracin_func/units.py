@@ -64,7 +64,7 @@ class UnitMaker:
         def take(index: Tensor) -> Batch:
             return self.take_items(first[index]), self.take_items(second[index])
 
-        return Units(len(first), take, objective, self._pair_label, self.scorer.within)
+        return Units(len(first), take, objective, self.pair_label, self.scorer.within)
 
     def pairs(self, weight: Tensor, chosen: Tensor) -> Units:
         """One unit for each of the rows `chosen` of both tables; its objective is `weight` times its loss.
@@ -84,7 +84,7 @@ class UnitMaker:
             }
 
         def label(unit: int) -> str:
-            return self._pair_label(int(chosen[unit]))
+            return self.pair_label(int(chosen[unit]))
 
         return Units(len(chosen), take, self._pair_objective, label, self.scorer.within)
 
@@ -136,7 +136,8 @@ class UnitMaker:
     def _both(self) -> tuple[Tensor, Tensor]:
         return torch.cat([p.first for p in self.tables]), torch.cat([p.second for p in self.tables])
 
-    def _pair_label(self, row: int) -> str:
+    def pair_label(self, row: int) -> str:
+        """The name that errors call a row of both tables."""
         train = len(self.task.train_pairs)
         role, pairs, row = ("test", self.tables[1], row - train) if row >= train else ("train", self.tables[0], row)
         first, second = int(pairs.first[row]), int(pairs.second[row])

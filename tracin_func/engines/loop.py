@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from tracin_func.engines.rowwise import UNSUITABLE, first_line, gradient_rows
+from tracin_func.engines.rowwise import UNSUITABLE, cause, gradient_rows
 from tracin_func.gradients import Plan, Units, positions
 from tracin_func.items import Batch, each
 from tracin_func.rows import Rows
@@ -19,7 +19,7 @@ class LoopEngine:
         try:
             differentiate(units, state, units.take(positions(0, 1)))
         except UNSUITABLE as error:
-            return first_line(error)
+            return cause(error)
         return None
 
     def values(self, units: Units, state: State, chunk: int) -> Tensor:

@@ -1,5 +1,6 @@
 """What engines that build whole gradient rows share: the layout of a row, and filling rows chunk by chunk."""
 
+import traceback
 from collections.abc import Callable
 
 import torch
@@ -56,10 +57,15 @@ def row_dtype(state: State) -> torch.dtype:
     return torch.float64 if double else torch.float32
 
 
-def first_line(error: BaseException) -> str:
-    """The first line of an error's text, or its type."""
+def cause(error: BaseException) -> str:
+    """The first line of an error's text and the module it was raised in."""
     lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    inside = ""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        owner = frame.f_locals.get("self")
+        if isinstance(owner, torch.nn.Module):
+            inside = f" (in {type(owner).__name__})"
+    return f"{lines[0] if lines else type(error).__name__}{inside}"
 
 
 def _layout(state: State) -> dict[str, tuple[int, int]]:

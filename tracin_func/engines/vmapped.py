@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.func import grad_and_value, vmap
 
-from tracin_func.engines.rowwise import UNSUITABLE, first_line, gradient_rows
+from tracin_func.engines.rowwise import UNSUITABLE, cause, gradient_rows
 from tracin_func.gradients import Plan, Units, positions
 from tracin_func.items import Batch
 from tracin_func.rows import Rows
@@ -27,7 +27,7 @@ class VmappedEngine:
             differentiate(two, state, two.take(positions(0, two.count)))
             self.values(two, state, two.count)  # without gradients some operations take another path (LSTM)
         except UNSUITABLE as error:
-            return first_line(error)
+            return cause(error)
         return None
 
     def values(self, units: Units, state: State, chunk: int) -> Tensor:
