@@ -9,10 +9,10 @@ import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from tracin_func import Compute, Pairs, Task
-from tracin_func.budget import available_bytes, make_plan
+from tracin_func.budget import available_bytes
 from tracin_func.checkpoints import load
 from tracin_func.engines.vmapped import VmappedEngine
-from tracin_func.gradients import Combination, Gradients, Units
+from tracin_func.gradients import Combination, Gradients, Request, Units
 from tracin_func.losses import as_loss
 from tracin_func.scorer import Scorer, State, evaluating
 from tracin_func.scoring import score
@@ -89,7 +89,7 @@ def test_pair_against_item(benchmark: BenchmarkFixture, embedded_task: Task, dev
 def prepare(units: Units, state: State, device: torch.device):  # type: ignore[no-untyped-def]
     """A call that computes all gradients of `units`, at the batch size that was fastest."""
     engine, rates = VmappedEngine(), dict.fromkeys(state.parameters, 1.0)
-    plan = make_plan(engine, units, state, batch_size="auto", budget=available_bytes(device), visits=100)
+    plan = engine.plan(units, state, Request("auto", available_bytes(device), visits=100))
     return lambda: engine.gradients(units, state, rates, plan)
 
 

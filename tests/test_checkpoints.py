@@ -248,7 +248,7 @@ def scored(model: nn.Module, checkpoint: ti.Checkpoint) -> ti.SelfInfluence:
 
 
 def test_a_rate_of_every_parameter_is_needed(model: nn.Module) -> None:
-    with pytest.raises(ti.InputError, match="`learning_rate` has no entry for 0.bias, 1.weight, 1.bias"):
+    with pytest.raises(ti.InputError, match="`learning_rate` has 0.bias, 1.weight, 1.bias missing"):
         scored(model, ti.Checkpoint(model.state_dict(), {"0.weight": 0.1}))
 
 

@@ -111,6 +111,19 @@ def test_a_sampled_repeat_gives_way_to_the_next_draw() -> None:
     assert rows(sample_test_pairs(drawn, 2, seed)) == [[0, 1], [2, 1]]  # 2 repeats 0; so do 3 and 0: 1 is next
 
 
+def test_an_excluded_draw_gives_way_like_a_repeat() -> None:
+    drawn = [DrawnPair(0, 1, -1), DrawnPair(2, 1, 1), DrawnPair(0, 1, -1), DrawnPair(3, 1, 1)]
+    seed = next(s for s in range(100) if random.Random(s).sample(range(4), 2) == [0, 3])
+    assert rows(sample_test_pairs(drawn, 2, seed, kept=[1, 2])) == [[2, 1], [3, 1]]  # 0 is excluded: 1 is next
+    assert rows(sample_test_pairs(drawn, None, seed, kept=[1, 2])) == [[2, 1], [3, 1]]
+    table = Pairs([0, 2, 3], [1, 1, 1], [-1, 1, 1], weight=[1.0, 2.0, 3.0])
+    picked = sample_test_pairs(drawn, 2, seed, table=table, kept=[1, 2])
+    assert picked.weight is not None
+    assert picked.weight.tolist() == [2, 3]
+    with pytest.raises(InputError, match="3 test pairs were asked for and there are 2"):
+        sample_test_pairs(drawn, 3, seed, kept=[1, 2])
+
+
 def test_every_sample_is_distinct_and_keeps_the_sampled_draws() -> None:
     _, drawn = lab_drawing()
     counts = Counter(drawn)

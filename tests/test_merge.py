@@ -15,7 +15,7 @@ import pytest
 
 from tracin_func.errors import InputError, OutputError
 from tracin_func.sinks.json_file import dumps
-from tracin_func.sinks.merge import check_mergeable, embedded_conflict, merge_columns, provenance_path
+from tracin_func.sinks.merge import check_mergeable, embedded_conflict, merge_columns, own_conflict, provenance_path
 
 DATA = Path(__file__).parent / "data"
 LAB_FILES = [
@@ -250,6 +250,21 @@ class TestProvenance:
         assert "`s`" in str(embedded_conflict(path)), "pair q is still of another origin"
         for name in LAB_FILES:
             assert "--metadata-dir" in str(embedded_conflict(DATA / name))
+
+    def test_own_conflict(self, tmp_path: Path) -> None:
+        path = tmp_path / "x.json"
+        assert own_conflict(path) is None
+        merge_columns(path, {"p": {"s": 1.0}}, provenance=OTHER)
+        merge_columns(path, {"p": {"t": 1.0}})
+        assert own_conflict(path) is None, "an unknown origin is no conflict"
+        merge_columns(path, {"q": {"s": 1.0}}, provenance=EMBEDDED)
+        line = str(own_conflict(path))
+        assert "`s`, which was computed from the embedded, synthetic data" in line
+        assert "--metadata-dir" in line
+        merge_columns(path, {"p": {"s": 1.0}, "q": {"s": 1.0}}, provenance=OTHER)
+        assert own_conflict(path) is None
+        for name in LAB_FILES:
+            assert own_conflict(DATA / name) is None
 
 
 class TestRefusals:

@@ -2,6 +2,7 @@
 
 import json
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,13 +25,33 @@ def test_record_is_json_and_complete(score: str) -> None:
     assert json.loads(json.dumps(record)) == record
     parts = json.loads(json.dumps(PARTS))
     assert {name: record[name] for name in PARTS} == parts
-    assert (record["score"], record["sign"], record["unit"]) == (score, SIGN[score], UNIT)
+    meaning = "loss" if score == "influence" else "self"
+    assert (record["score"], record["sign"], record["unit"]) == (score, SIGN[meaning], UNIT[meaning])
+    assert ("test_functional" in record) == (score == "influence")
 
 
 def test_sign_sentences_say_what_larger_means() -> None:
     assert "larger = harder" in SIGN["self"]
-    assert "positive: training on p lowered the loss of q" in SIGN["influence"]
-    assert "first-order" in UNIT
+    assert "positive: training on p lowered the loss of q" in SIGN["loss"]
+    assert "positive: training on p raised the score margin of q" in SIGN["score-margin"]
+    assert "first-order change of the score margin" in UNIT["score-margin"]
+
+
+def test_a_score_margin_is_said_to_be_one() -> None:
+    record = provenance(**PARTS, score="influence", test_functional="score-margin", weight_test_pairs=True)
+    assert (record["sign"], record["unit"]) == (SIGN["score-margin"], UNIT["score-margin"])
+    assert (record["test_functional"], record["weight_test_pairs"]) == ("score-margin", True)
+
+
+def test_where_it_ran_is_recorded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("TRACIN_FUNC_MARGIN", "3")
+    monkeypatch.chdir(tmp_path)
+    record = provenance(**PARTS, score="self", notices=["one"])
+    assert record["environment"]["TRACIN_FUNC_MARGIN"] == "3"
+    assert record["working_folder"] == str(tmp_path)
+    assert record["notices"] == ["one"]
+    tmp_path.rmdir()
+    assert provenance(**PARTS, score="self")["working_folder"] is None
 
 
 def test_called_from_python_there_is_no_command() -> None:

@@ -37,11 +37,12 @@ def test_the_commands_run(tmp_path: Path, embedded_500hz: object) -> None:
         result = shell(command, tmp_path)
         assert result.returncode == 0, (command, result.stderr)
         assert result.stdout
-    written = {path.name for path in (tmp_path / "metadata").glob("*_metadata.json")}
+    written = {str(path.relative_to(tmp_path)) for path in tmp_path.glob("*/*_metadata.json")}
     assert written == {
-        "plastic_500hz_metadata.json",
-        "plastic_500hz_influence_metadata.json",
-        "plastic_1000hz_influence_metadata.json",
+        "metadata/plastic_500hz_metadata.json",
+        "metadata/plastic_500hz_influence_metadata.json",
+        "results/plastic_500hz_metadata.json",
+        "results/plastic_1000hz_influence_metadata.json",
     }
 
 

@@ -159,7 +159,6 @@ class Odd(nn.Module):
     ("shape", "message"),
     [
         (lambda s: s.expand(-1, 2), r"Odd returned torch.float32 of shape \(1, 2\). Expected floating-point scores"),
-        (lambda s: s.sum(), r"Odd returned torch.float32 of shape \(\)"),
         (lambda s: s[:, :, None], r"Odd returned torch.float32 of shape \(1, 1, 1\)"),
         (lambda s: (s, s), r"Odd returned a tuple. Expected one tensor \[items\] or \[items, 1\]"),
         (lambda s: (s > 0)[:, 0], r"Odd returned torch.bool of shape \(1,\)"),
@@ -187,7 +186,7 @@ def test_scripted_modules_are_refused(linear: nn.Module, items: Tensor) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"engine": "ghosts"}, "`engine` should be one of auto, loop, pair, item. Got 'ghosts'."),
+        ({"engine": "ghosts"}, "`engine` should be one of auto, loop, pair, item, ghost. Got 'ghosts'."),
         ({"batch_size": 0}, "`batch_size` should be at least 1, or 'auto'. Got 0."),
         ({"device": "abacus"}, "`device` should be auto, cuda, mps, cpu, or one of these with an index. Got 'abacus'."),
         ({"device": "meta"}, "`device` should be auto, cuda, mps, cpu"),

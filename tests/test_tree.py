@@ -1,6 +1,5 @@
 """The lab's tree: which clips are found, in what order, and what is said when something is not there."""
 
-import logging
 from pathlib import Path
 
 import numpy as np
@@ -67,7 +66,7 @@ def test_a_take_that_one_class_lacks_is_no_error(root: Path) -> None:
     assert [(clip.degree, clip.take) for clip in clips] == [(0, 0), (0, 5), (36, 0), (180, 0)]
 
 
-def test_other_files_are_left_out_and_counted(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_other_files_are_left_out_and_counted(root: Path) -> None:
     expected = find_clips(root, material="plastic", frequency="500hz")
     folder = root / "deg036" / "plastic"
     strays = (
@@ -81,12 +80,31 @@ def test_other_files_are_left_out_and_counted(root: Path, caplog: pytest.LogCapt
     )
     for name in strays:
         (folder / name).write_text("no sound")
-    (folder / "plastic_deg036_500hz_11.wav").mkdir()
     (root / "degrees").mkdir()
     (root / "readme.txt").touch()
-    with caplog.at_level(logging.INFO, logger="tracin_func"):
-        assert find_clips(root, material="plastic", frequency="500hz") == expected
-    assert f"{len(strays) + 1} entries of plastic" in caplog.text
+    told: list[str] = []
+    assert find_clips(root, material="plastic", frequency="500hz", notice=told.append) == expected
+    (line,) = told
+    assert line.startswith(f"{len(strays)} of the entries of plastic under {root} do not follow")
+    assert line.endswith("such as deg036/plastic/._plastic_deg036_500hz_01.wav.")
+
+
+@pytest.mark.parametrize("name", ["deg036/plastic/plastic_deg036_500hz_08.wav", "deg072", "deg072/plastic"])
+@pytest.mark.parametrize("dangling", [True, False])
+def test_what_is_named_like_a_recording_and_is_none_is_refused(root: Path, name: str, dangling: bool) -> None:
+    path = root / name
+    path.parent.mkdir(exist_ok=True)
+    if dangling:
+        path.symlink_to(root / "gone")
+    elif path.suffix:
+        path.mkdir()
+    else:
+        path.touch()
+    reason = "a link that leads nowhere" if dangling else "no (file|folder)"
+    with pytest.raises(InputError, match=f"{name} is named like a (recording|class|material) and is {reason}"):
+        find_clips(root, material="plastic", frequency="500hz")
+    if path.suffix:
+        assert find_clips(root, material="plastic", frequency="500hz", takes=[0, 1])
 
 
 def test_upper_case_endings_are_found(root: Path) -> None:

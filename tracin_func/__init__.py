@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tracin_func.api import influence, self_influence
     from tracin_func.checkpoints import Checkpoint, find_checkpoints
+    from tracin_func.compute import Compute
     from tracin_func.errors import InputError, NumericalError, OutputError, UsageError
     from tracin_func.losses import GHMRankingLoss, LogisticLoss, MarginRankingLoss
     from tracin_func.pairs import Pairs
     from tracin_func.results import Influence, SelfInfluence
     from tracin_func.scoring import Scores, score
     from tracin_func.task import Task
-    from tracin_func.trace import Compute
 
 __all__ = [
     "Checkpoint",
@@ -48,7 +48,7 @@ _MODULES = {
     "results": ("Influence", "SelfInfluence"),
     "scoring": ("Scores", "score"),
     "task": ("Task",),
-    "trace": ("Compute",),
+    "compute": ("Compute",),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 

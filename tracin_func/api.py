@@ -7,12 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from tracin_func.checkpoints import Checkpoint
+from tracin_func.compute import Compute
 from tracin_func.losses import MarginRankingLoss, PairLoss
 from tracin_func.pairs import Pairs
 from tracin_func.results import Influence, SelfInfluence
 from tracin_func.scoring import score
 from tracin_func.task import Task
-from tracin_func.trace import Compute
 
 Loss = PairLoss | Callable[..., Tensor]
 

@@ -3,13 +3,12 @@
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Literal
 
 import psutil
 import torch
 from torch import Tensor
 
-from tracin_func.gradients import Engine, Plan, Units, positions
+from tracin_func.gradients import Plan, Request, Units, positions
 from tracin_func.items import each
 from tracin_func.scorer import State
 
@@ -30,31 +29,43 @@ def available_bytes(device: torch.device) -> int:
     return int(SHARE * free)
 
 
-def make_plan(
-    engine: Engine, units: Units, state: State, *, batch_size: int | Literal["auto"], budget: int, visits: int
-) -> Plan:
-    """Chunk and block sizes for `engine` on `units` within `budget` bytes: half for rows, half for the work.
+def plan_chunks(units: Units, state: State, request: Request, run: Callable[[Units, Plan], Tensor]) -> Plan:
+    """Chunk and block sizes for gradient rows of `units` within the budget: half for rows, half for the work.
 
-    `visits` is how often the units will be differentiated (the number of checkpoints). With `batch_size` "auto"
-    the chunk is the fastest of a short measurement.
+    With batch size "auto" the chunk is the fastest of a short measurement of `run(units, plan)`, which
+    differentiates the units and returns their objectives.
     """
-    row = sum(tensor.numel() * max(tensor.element_size(), 4) for tensor in state.parameters.values())
+    row = row_bytes(state)
     work = _unit_bytes(units, state) + 2 * row
-    block = max(1, budget // 2 // row)
-    largest = max(1, min(units.count, budget // 2 // work))
-    if engine.name == "loop":
-        return Plan(1, block, row, work, "one at a time")
-    if batch_size != "auto":
-        chunk = min(batch_size, units.count)
+    block = block_size(units.count, row, request.budget)
+    largest = max(1, min(units.count, request.budget // 2 // work))
+    if request.batch_size != "auto":
+        chunk = min(request.batch_size, units.count)
         return Plan(chunk, block, row, chunk * work, "as asked")
 
-    def run(size: int) -> Tensor:
-        part = replace(units, count=size)
-        plan = Plan(size, size, row, size * work, "measuring")
-        return engine.gradients(part, state, dict.fromkeys(state.parameters, 1.0), plan).values
+    def measure(size: int) -> Tensor:
+        return run(replace(units, count=size), Plan(size, size, row, size * work, "measuring"))
 
-    chunk, reason = _fastest_chunk(run, largest, units.count * visits)
+    chunk, reason = _fastest_chunk(measure, largest, units.count * request.visits)
     return Plan(chunk, block, row, chunk * work, reason)
+
+
+def plan_singles(units: Units, state: State, request: Request) -> Plan:
+    """The plan of an engine that takes one unit at a time."""
+    row = row_bytes(state)
+    block = block_size(units.count, row, request.budget)
+    return Plan(1, block, row, _unit_bytes(units, state) + 2 * row, "one at a time")
+
+
+def row_bytes(state: State) -> int:
+    """Bytes of one gradient row; half-precision gradients are held in float32."""
+    return sum(tensor.numel() * max(tensor.element_size(), 4) for tensor in state.parameters.values())
+
+
+def block_size(units: int, row: int, budget: int) -> int:
+    """Rows held at a time in half the budget: all, or as many as leave room for a second block beside them."""
+    fitting = max(1, budget // 2 // row)
+    return units if fitting >= units else max(1, fitting // 2)
 
 
 def _unit_bytes(units: Units, state: State) -> int:

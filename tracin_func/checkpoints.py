@@ -139,7 +139,8 @@ def find_checkpoints(directory: Path, prefix: str = "model_epoch_") -> list[Path
         InputError: no such folder, or no file of that prefix; the message lists what there is.
     """
     if not directory.is_dir():
-        raise InputError(f"{directory}: no such folder. Expected a folder of checkpoints `{prefix}N.pt`.")
+        what = "not a folder" if directory.exists() else "no such folder"
+        raise InputError(f"{directory}: {what}. Expected a folder of checkpoints `{prefix}N.pt`.")
     files = [path for path in directory.iterdir() if path.suffix in SUFFIXES and path.is_file()]
     found = sorted((path for path in files if path.name.startswith(prefix)), key=natural_order)
     if not found:
@@ -154,7 +155,7 @@ def find_checkpoints(directory: Path, prefix: str = "model_epoch_") -> list[Path
 def natural_order(path: Path) -> list[tuple[int, int | str]]:
     """Sort key that reads digits as numbers."""
     parts = re.split(r"(\d+)", path.name)
-    return [(0, int(part)) if part.isdigit() else (1, part) for part in parts if part]
+    return [(0, int(part)) if part.isdecimal() else (1, part) for part in parts if part]
 
 
 def learning_rates(
@@ -170,18 +171,25 @@ def learning_rates(
     """
     if given is not None:
         return given, "given"
-    groups = (loaded.optimizer or {}).get("param_groups") or []
-    if groups and all("lr" in group for group in groups):
-        rates = [_checked(float(group["lr"]), loaded.name) for group in groups]
+    groups = _groups(loaded)
+    if groups:
+        rates = [_checked(group["lr"], loaded.name) for group in groups]
+        held = sum(len(group["params"]) for group in groups)
+        if held < len(trainable):
+            raise InputError(
+                f"{loaded.name}: its optimiser holds {held} parameters, the model has {len(trainable)} trainable ones. "
+                "Freeze what was not trained (requires_grad_(False)), or give learning rates by parameter name."
+            )
         if len(set(rates)) == 1:
             return rates[0], "optimizer"
         if all("param_names" in group for group in groups):
             named = {n: r for group, r in zip(groups, rates, strict=True) for n in group["param_names"]}
-            return unwrapped(named, trainable), "optimizer"
+            named = unwrapped(named, trainable)
+            return {name: named[name] for name in named if name in trainable}, "optimizer"
         return _rates_by_shape(loaded, groups, rates, trainable), "optimizer"
     for key in ("learning_rate", "lr"):
         if isinstance(loaded.args.get(key), int | float):
-            return _checked(float(loaded.args[key]), loaded.name), f"args.{key}"
+            return _checked(loaded.args[key], loaded.name), f"args.{key}"
     raise InputError(
         f"{loaded.name}: records no learning rate. Expected `optimizer_state_dict` or `args` with one; "
         "give it with --learning-rate (`learning_rate=` in Python)."
@@ -202,7 +210,22 @@ def unwrapped(named: Mapping[str, Value], known: Collection[str]) -> dict[str, V
     return dict(zip(names, named.values(), strict=True))
 
 
-def _checked(rate: float, name: str) -> float:
+def _groups(loaded: LoadedCheckpoint) -> list[Mapping[str, Any]]:
+    """The optimiser's parameter groups that record a rate and their parameters; none where any does not."""
+    groups = (loaded.optimizer or {}).get("param_groups")
+    if not isinstance(groups, list | tuple) or not all(isinstance(group, Mapping) for group in groups):
+        return []
+    complete = all("lr" in group and isinstance(group.get("params"), list | tuple) for group in groups)
+    return list(groups) if complete else []
+
+
+def _checked(recorded: Any, name: str) -> float:
+    try:
+        rate = float(recorded)
+    except (TypeError, ValueError):
+        raise InputError(
+            f"{name}: records the learning rate {recorded!r}. Expected a number; give --learning-rate."
+        ) from None
     if not (np.isfinite(rate) and rate >= 0):
         raise InputError(f"{name}: records the learning rate {rate}. Expected one of at least 0; give --learning-rate.")
     return rate
@@ -215,22 +238,23 @@ def _rates_by_shape(
     trainable: Mapping[str, Tensor],
 ) -> dict[str, float]:
     state = (loaded.optimizer or {}).get("state") or {}
-    rates_of_shape: dict[tuple[int, ...], set[float]] = {}
+    rates_of_shape: dict[tuple[int, ...], list[float]] = {}
     for group, rate in zip(groups, rates, strict=True):
         for index in group["params"]:
             moments = [value for value in state.get(index, {}).values() if isinstance(value, Tensor) and value.ndim]
             if moments:
-                rates_of_shape.setdefault(tuple(moments[0].shape), set()).add(rate)
+                rates_of_shape.setdefault(tuple(moments[0].shape), []).append(rate)
+    shapes = [tuple(parameter.shape) for parameter in trainable.values()]
     result = {}
-    for name, parameter in trainable.items():
-        candidates = rates_of_shape.get(tuple(parameter.shape), set())
-        if len(candidates) != 1:
+    for (name, _), shape in zip(trainable.items(), shapes, strict=True):
+        candidates = rates_of_shape.get(shape, [])
+        if len(set(candidates)) != 1 or len(candidates) != shapes.count(shape):
             raise InputError(
                 f"{loaded.name}: its optimiser has groups with learning rates {sorted(set(rates))}, and the group "
                 f"of parameter {name!r} cannot be told. Expected `param_names` in the groups; give one rate with "
                 "--learning-rate, or a mapping by parameter name in Python."
             )
-        result[name] = next(iter(candidates))
+        result[name] = candidates[0]
     return result
 
 
@@ -248,8 +272,9 @@ def _read_torch(path: Path) -> Any:
             "would run code. Save the state dict alone: torch.save({'model_state_dict': model.state_dict()}, path)."
         ) from None
     except _DAMAGED as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(f"{path}: not a readable checkpoint (truncated, or not a torch file): {reason}") from None
+        # What else these say is about pickle's machinery: a number, or nothing.
+        reason = f": {str(error).strip().splitlines()[0]}" if isinstance(error, RuntimeError | OSError) else ""
+        raise InputError(f"{path}: not a readable checkpoint (truncated, or not a torch file){reason}.") from None
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:

@@ -15,30 +15,45 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
+from tracin_func.items import RaggedItemsError
+
 Forward = Callable[[Tensor], Tensor]  # positions of units [n] -> their scores in one batch [n]
 
 _LIBRARY = tuple(str(Path(module.__file__).parent) for module in (torch,) if module.__file__)
 _PACKAGE = str(Path(__file__).parent)
+# What a forward raises on a batch that does not suit it.
+FORWARD_FAULTS = (RuntimeError, TypeError, LookupError, ValueError, AttributeError, AssertionError)
+
 _MIDDLE = 1  # the item under test stands between two companions: what looks back and what looks ahead shows
 
 
 def mixing_operation(forward: Forward, count: int) -> str | None:
     """The first operation through which `forward` mixes units, as "name (file:line)"; None when it mixes none.
 
-    A forward that cannot take a batch of three at all also counts as mixing. `forward` runs at most five times,
-    on three units each.
+    Three units are tried (a normalisation by the largest would not show on the largest). A forward that cannot
+    take a batch of three at all counts as mixing; units that cannot be stacked never meet, and mix nothing.
     """
-    if count < 2:
-        return None
-    companions = [position % count for position in (1, 2, 3, 4)]
-    here, there = (torch.tensor([companions[0], 0, companions[1]]), torch.tensor([companions[2], 0, companions[3]]))
-    if count < 5:  # not enough others: two copies of the unit itself are a different set of companions
-        there = torch.tensor([0, 0, 0])
-    try:
-        with torch.no_grad():
-            scores, among_others = forward(here), forward(there)
-    except (RuntimeError, ValueError, IndexError) as error:
-        return f"a forward that fails on a batch: {error}"
+    for unit in sorted({0, count // 2, count - 1}) if count > 1 else ():
+        others = [position % count for position in (unit + 1, unit + 2, unit + 3, unit + 4)]
+        here = torch.tensor([others[0], unit, others[1]])
+        # Where there are not enough others, copies of the unit itself are a different set of companions.
+        there = torch.tensor([others[2], unit, others[3]] if count > 4 else [unit, unit, unit])
+        try:
+            operation = _mixing_here(forward, here, there)
+        except RaggedItemsError:
+            return None
+        except FORWARD_FAULTS as error:
+            return f"a forward that fails on a batch: {error}"
+        if operation is not None:
+            return operation
+    return None
+
+
+def _mixing_here(forward: Forward, here: Tensor, there: Tensor) -> str | None:
+    with torch.no_grad():
+        scores, among_others = forward(here), forward(there)
+    if not bool((scores.isfinite() & among_others.isfinite()).all()):
+        return None  # told as what it is when the scores are used
     scale = torch.maximum(scores.abs().max(), among_others.abs().max())
     tolerance = 2 * torch.finfo(scores.dtype).eps * scale
     if bool((scores[_MIDDLE] - among_others[_MIDDLE]).abs() <= tolerance):

@@ -6,7 +6,7 @@ metric M_t = diag η_t applied, g_i = √M_t ∇θ objective_i(θ_t).
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from tracin_func.items import Batch
 from tracin_func.scorer import State
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Combination:
     """n linear combinations Σ_j coefficient_j g_{index_j}: both [n, m]; m = 2 over items, 1 over pairs."""
 
@@ -56,6 +56,8 @@ class Units:
         take: positions [n] -> the data of these units, a pytree with the units on the first axis, on the device.
         objective: (parameters, constants, one unit) -> scalar; one unit has no first axis.
         label: position -> the name that an error calls the unit.
+        batched: (parameters, constants, units on a first axis) -> objectives [n] of one joint forward; None where
+            one unit's objective would depend on its companions, and `coupled` then says through what.
         within: (parameters, constants, work) -> work(), while the module itself holds these tensors: what the
             backward recomputes (torch.utils.checkpoint) would otherwise read the user's own weights.
     """
@@ -65,6 +67,8 @@ class Units:
     objective: Callable[[dict[str, Tensor], dict[str, Tensor], Batch], Tensor]
     label: Callable[[int], str]
     within: Callable[[dict[str, Tensor], dict[str, Tensor], Callable[[], Any]], Any] = lambda _, __, work: work()
+    batched: Callable[[dict[str, Tensor], dict[str, Tensor], Batch], Tensor] | None = None
+    coupled: str | None = None
 
 
 @dataclass(frozen=True)
@@ -86,6 +90,21 @@ class Plan:
     reason: str
 
 
+@dataclass(frozen=True)
+class Request:
+    """What a plan has to respect.
+
+    Args:
+        batch_size: units differentiated together, or "auto".
+        budget: bytes; half for rows, half for the work.
+        visits: how often the units will be differentiated: the number of checkpoints.
+    """
+
+    batch_size: int | Literal["auto"]
+    budget: int
+    visits: int
+
+
 class Engine(Protocol):
     """One way to obtain gradients. Engines run on `meta` tensors: no choice of theirs depends on data."""
 
@@ -93,6 +112,10 @@ class Engine(Protocol):
 
     def refusal(self, units: Units, state: State) -> str | None:
         """Why these units cannot be differentiated this way, or None."""
+        ...
+
+    def plan(self, units: Units, state: State, request: Request) -> Plan:
+        """How to work through these units within the memory budget."""
         ...
 
     def values(self, units: Units, state: State, chunk: int) -> Tensor:

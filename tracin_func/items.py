@@ -15,6 +15,10 @@ from tracin_func.errors import InputError
 Batch = Any  # a tensor, or a pytree of tensors, with the items on the first axis
 
 
+class RaggedItemsError(InputError):
+    """Units that cannot share a batch, such as items of different shapes; each can still be taken alone."""
+
+
 class Items(Protocol):
     """Random access to items by position."""
 
@@ -59,7 +63,13 @@ class DatasetItems:
         return len(self._dataset)
 
     def take(self, index: Tensor) -> Batch:
-        return default_collate([self._dataset[position] for position in index.tolist()])
+        items = [self._dataset[position] for position in index.tolist()]
+        # A TensorDataset of one tensor gives tuples of one: the item is what is in them.
+        items = [item[0] if isinstance(item, tuple) and len(item) == 1 else item for item in items]
+        try:
+            return default_collate(items)
+        except (RuntimeError, TypeError, ValueError) as error:
+            raise RaggedItemsError(f"items {index.tolist()[:4]} cannot be stacked: {error}") from None
 
 
 def as_items(items: Any) -> Items:
@@ -86,6 +96,7 @@ def place(batch: Batch, device: torch.device, dtype: torch.dtype | None) -> Batc
     """`batch` on `device`; its floating-point tensors as `dtype`, token ids and masks as they are."""
 
     def move(leaf: Tensor) -> Tensor:
+        leaf = leaf.clone() if leaf.is_inference() else leaf  # made in inference mode: no graph may hold it
         return leaf.to(device, dtype if leaf.is_floating_point() else None)
 
     return pytree.tree_map(move, batch)

@@ -48,6 +48,9 @@ class MarginRankingLoss:
 
     margin: float = 1.0
 
+    def __post_init__(self) -> None:
+        _require_finite("margin", self.margin)
+
     def __call__(self, first: Tensor, second: Tensor, target: Tensor, margin: Tensor | None = None) -> Tensor:
         # torch.relu, not torch.maximum: the subgradient at the tie is 0, not −1/2.
         return torch.relu((self.margin if margin is None else margin) - target * (first - second))
@@ -116,6 +119,8 @@ class GHMRankingLoss:
     variant: Literal["symmetric", "lab"] = "symmetric"
 
     def __post_init__(self) -> None:
+        _require_finite("margin", self.margin)
+        _require_finite("alpha", self.alpha)
         if self.bins < 1:
             raise UsageError(f"`bins` should be at least 1. Got {self.bins}.")
         if self.batch_size is not None and self.batch_size < 1:
@@ -139,37 +144,42 @@ class GHMRankingLoss:
         return torch.where(difficulty >= 1, -1, index)
 
     def bind(self, first: Tensor, second: Tensor, pairs: Pairs) -> Weigh:
-        histogram = torch.zeros(self.bins, dtype=torch.int64, device=first.device)
-        index = self._bin_of(first, second, pairs)
-        binned = index >= 0
-        histogram.index_add_(0, index[binned], pairs.counts.to(first.device)[binned])
-        total = int(pairs.counts.sum())
-        weight = torch.tensor(
-            [
-                batch_expectation(total, int(size), self.batch_size, self.alpha) if size else float("nan")
-                for size in histogram.tolist()
-            ],
-            dtype=torch.float64,
-            device=first.device if first.device.type != "mps" else "cpu",
-        )
-        occupied = histogram.nonzero()[:, 0]
+        histogram = torch.zeros(self.bins, dtype=torch.int64)
+        index = self.bins_of(first, second, pairs)
+        histogram.index_add_(0, index[index >= 0], pairs.counts[index >= 0])
+        total, sizes = int(pairs.counts.sum()), histogram.tolist()
+        weights = [batch_expectation(total, size, self.batch_size, self.alpha) if size else math.nan for size in sizes]
+        return BinWeights(self, torch.tensor(weights, dtype=torch.float64), histogram.nonzero()[:, 0])
 
-        def weigh(first: Tensor, second: Tensor, pairs: Pairs) -> Tensor:
-            index = self._bin_of(first, second, pairs)
-            if not len(occupied):
-                return torch.zeros_like(first)
-            # An empty bin (a test pair may fall in one) takes the nearest occupied bin's weight.
-            nearest = occupied[(index[:, None] - occupied[None, :]).abs().argmin(dim=1)]
-            return torch.where(index >= 0, weight[nearest.to(weight.device)].to(first), 0)
-
-        return weigh
-
-    def _bin_of(self, first: Tensor, second: Tensor, pairs: Pairs) -> Tensor:
+    def bins_of(self, first: Tensor, second: Tensor, pairs: Pairs) -> Tensor:
+        """The bin of each pair by its scores, int64 [pairs] on the CPU; −1 for none."""
         margin = None if pairs.margin is None else pairs.margin.to(first)
-        return self.bin(first, second, pairs.target.to(first), margin)
+        return self.bin(first, second, pairs.target.to(first), margin).cpu()
 
     def describe(self) -> dict[str, Any]:
         return {"loss_type": "ghm", **asdict(self)}
+
+
+@dataclass(frozen=True, eq=False)
+class BinWeights:
+    """GHM weights at one checkpoint: `weight` of each bin, float64 [bins], and the `occupied` bins."""
+
+    loss: GHMRankingLoss
+    weight: Tensor
+    occupied: Tensor
+
+    def __call__(self, first: Tensor, second: Tensor, pairs: Pairs) -> Tensor:
+        """The weight of each pair, float64 [pairs] on the CPU; an empty bin takes the nearest occupied one's."""
+        index = self.loss.bins_of(first, second, pairs)
+        if not len(self.occupied):
+            return torch.zeros(len(index), dtype=torch.float64)
+        nearest = self.occupied[(index[:, None] - self.occupied[None, :]).abs().argmin(dim=1)]
+        return torch.where(index >= 0, self.weight[nearest], 0.0)
+
+    def borrowed(self, first: Tensor, second: Tensor, pairs: Pairs) -> int:
+        """How many pairs (test pairs, as it is) fall in an empty bin."""
+        index = self.loss.bins_of(first, second, pairs)
+        return int((~torch.isin(index, self.occupied) & (index >= 0)).sum())
 
 
 @dataclass(frozen=True)
@@ -213,9 +223,14 @@ def as_loss(loss: PairLoss | Callable[..., Tensor]) -> PairLoss:
     return CallableLoss(loss, takes_margin=len(positional) >= 4)
 
 
+def _require_finite(name: str, value: float) -> None:
+    if not math.isfinite(value):
+        raise UsageError(f"`{name}` should be finite. Got {value}.")
+
+
 def unit_weight(first: Tensor, second: Tensor, pairs: Pairs) -> Tensor:
-    """Weight 1 for every pair."""
-    return torch.ones_like(first)
+    """Weight 1 for every pair, float64 [pairs] on the CPU."""
+    return torch.ones(len(first), dtype=torch.float64)
 
 
 def batch_expectation(population: int, members: int, batch_size: int | None, alpha: float) -> float:

@@ -17,7 +17,7 @@ IntLike = Tensor | Sequence[int]
 FloatLike = Tensor | Sequence[float]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Pairs:
     """A table of ranking pairs over items 0 .. items-1.
 

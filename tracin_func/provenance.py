@@ -1,5 +1,6 @@
 """Where a column of scores comes from, in words and numbers enough to repeat and to read it."""
 
+import os
 import platform
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -7,12 +8,15 @@ from typing import Any
 
 SIGN = {
     "self": "Σ_t η_t ‖∇ℓ_p‖²: larger = harder pair",
-    "influence": "Σ_t ⟨∇ℓ_p, η_t ∇ℓ_q⟩; positive: training on p lowered the loss of q (proponent)",
+    "loss": "Σ_t ⟨∇ℓ_p, η_t ∇ℓ_q⟩; positive: training on p lowered the loss of q (proponent)",
+    "score-margin": "−Σ_t ⟨∇ℓ_p, η_t ∇m_q⟩, m_q = y (s_a − s_b); positive: training on p raised the score margin of q",
 }
-UNIT = (
-    "first-order loss change per visit with SGD; the true change is about "
+_UNIT = (
+    "first-order change of the {} per visit with SGD; the true change is about "
     "score × visits of p between checkpoints / batch size"
 )
+UNIT = {"self": _UNIT.format("loss"), "loss": _UNIT.format("loss"), "score-margin": _UNIT.format("score margin")}
+SCORES = ("self", "influence")
 _PACKAGES = ("tracin-func", "torch", "numpy")
 
 
@@ -25,6 +29,9 @@ def provenance(
     pairs: Mapping[str, Any],
     engine: Mapping[str, Any],
     score: str,
+    notices: Sequence[str] = (),
+    test_functional: str = "loss",
+    weight_test_pairs: bool = False,
 ) -> dict[str, Any]:
     """The record of one column: what was computed from what, by which versions, and how to read it.
 
@@ -35,7 +42,10 @@ def provenance(
         loss: its name and settings.
         pairs: how they were chosen, and how many.
         engine: its name, plan and precision.
-        score: "self" or "influence"; chooses the sentence about the sign.
+        score: "self" or "influence".
+        notices: what the user was told while it ran.
+        test_functional, weight_test_pairs: what of a test pair was explained; recorded of influence only. With
+            `score` they choose the sentences about sign and unit.
 
     Returns:
         A mapping that can be written as JSON when its parts can.
@@ -43,18 +53,24 @@ def provenance(
     Raises:
         ValueError: `score` is neither.
     """
-    if score not in SIGN:
-        raise ValueError(f"`score` should be one of {', '.join(map(repr, SIGN))}. Got {score!r}.")
+    if score not in SCORES:
+        raise ValueError(f"`score` should be one of {', '.join(map(repr, SCORES))}. Got {score!r}.")
+    of_test = {"test_functional": test_functional, "weight_test_pairs": weight_test_pairs}
+    meaning = test_functional if score == "influence" else "self"
     return {
         "score": score,
-        "sign": SIGN[score],
-        "unit": UNIT,
+        "sign": SIGN[meaning],
+        "unit": UNIT[meaning],
+        **(of_test if score == "influence" else {}),
         "command": None if command is None else list(command),
+        "working_folder": _working_folder(),
+        "environment": {name: value for name, value in os.environ.items() if name.startswith("TRACIN_FUNC_")},
         "source": dict(source),
         "checkpoints": [dict(checkpoint) for checkpoint in checkpoints],
         "loss": dict(loss),
         "pairs": dict(pairs),
         "engine": dict(engine),
+        "notices": list(notices),
         "versions": versions(),
     }
 
@@ -63,6 +79,14 @@ def versions() -> dict[str, str]:
     """Versions of this package, of what it computes with, and of the machine's system."""
     packages = {name: _version(name) for name in _PACKAGES}
     return packages | {"python": platform.python_version(), "platform": platform.platform()}
+
+
+def _working_folder() -> str | None:
+    """Where relative paths of the command start; None when the folder was removed meanwhile."""
+    try:
+        return os.getcwd()
+    except OSError:
+        return None
 
 
 def _version(name: str) -> str:

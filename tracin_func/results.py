@@ -13,7 +13,7 @@ from tracin_func.provenance import provenance
 from tracin_func.sinks.merge import MergeReport, merge_columns
 
 SELF_COLUMN = "tracin_self_influence"
-INFLUENCE_COLUMN = "tracin_influence"
+INFLUENCE_COLUMNS = {"loss": "tracin_influence", "score-margin": "tracin_score_margin_influence"}  # by test functional
 
 
 @dataclass(frozen=True)
@@ -36,13 +36,18 @@ class PairRecord:
 
 @dataclass(frozen=True)
 class Run:
-    """How scores came about: checkpoints with their rates, loss, engine, source, and what the user was told."""
+    """How scores came about: checkpoints with their rates, loss, engine, source, and what the user was told.
+
+    `test_functional` and `weight_test_pairs` say what of test pairs was explained; self-influence has none.
+    """
 
     checkpoints: tuple[Mapping[str, Any], ...]
     loss: Mapping[str, Any]
     engine: Mapping[str, Any]
     source: Mapping[str, Any]
     notices: tuple[str, ...]
+    test_functional: str = "loss"
+    weight_test_pairs: bool = False
 
     @property
     def names(self) -> list[str]:
@@ -102,7 +107,8 @@ class Influence:
     """influence(p, q) = Σ_t ⟨∇ℓ_p, M_t ∇ℓ_q⟩: positive where training on p lowered the loss of q.
 
     Unit: loss change of q per visit of p by SGD at rate η_t, first order, sign turned. The true change is about
-    score × visits of p between checkpoints / batch size.
+    score × visits of p between checkpoints / batch size. With the test functional `score-margin` ℓ_q is
+    −y (s_a − s_b): positive where training on p raised q's score margin.
 
     Args:
         per_checkpoint: float64 [checkpoints, train_pairs, test_pairs].
@@ -137,6 +143,11 @@ class Influence:
         return self.test.ids
 
     @property
+    def column(self) -> str:
+        """What a file or table calls these scores; that of another test functional has another name."""
+        return INFLUENCE_COLUMNS[self.run.test_functional]
+
+    @property
     def zero_columns(self) -> list[int]:
         """Test pairs whose gradient is exactly 0 at every checkpoint: no training pair can show an influence."""
         return self.test.inactive.all(dim=0).nonzero()[:, 0].tolist()
@@ -158,17 +169,15 @@ class Influence:
         return {
             "pair": [name for name in self.ids for _ in range(test)],
             "test_pair": list(self.test_ids) * train,
-            INFLUENCE_COLUMN: self.scores.flatten().tolist(),
+            self.column: self.scores.flatten().tolist(),
             **repeated,
         }
 
-    def save(
-        self, path: str | Path, *, command: Sequence[str] | None = None, column: str = INFLUENCE_COLUMN
-    ) -> MergeReport:
-        """Merge the scores into the JSON file `path`, one column a test pair; see `sinks.merge`."""
+    def save(self, path: str | Path, *, command: Sequence[str] | None = None, column: str | None = None) -> MergeReport:
+        """Merge the scores into the JSON file `path`, `{column}_{test_id}` a test pair; see `sinks.merge`."""
         _require_distinct(self.ids)
         _require_distinct(self.test_ids)
-        columns = [f"{column}_{name}" for name in self.test_ids]
+        columns = [f"{column or self.column}_{name}" for name in self.test_ids]
         rows = {
             name: dict(zip(columns, values, strict=True))
             for name, values in zip(self.ids, self.scores.tolist(), strict=True)
@@ -212,4 +221,7 @@ def _provenance(score: str, run: Run, pairs: PairRecord, command: Sequence[str] 
         pairs=counts,
         engine=run.engine,
         score=score,
+        notices=run.notices,
+        test_functional=run.test_functional,
+        weight_test_pairs=run.weight_test_pairs,
     )

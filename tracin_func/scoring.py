@@ -1,11 +1,13 @@
 """From gradients and loss terms to scores: algebra on pairs. Knows no engine."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from tracin_func.compute import Compute
 from tracin_func.errors import InputError, NumericalError
 from tracin_func.gradients import Gradients
 from tracin_func.losses import as_loss
@@ -13,7 +15,7 @@ from tracin_func.pairs import Pairs
 from tracin_func.results import Influence, PairRecord, Run, SelfInfluence
 from tracin_func.task import Task
 from tracin_func.terms import Terms
-from tracin_func.trace import Compute, PairTable, Tracer
+from tracin_func.trace import PairTable, Tracer
 
 PAIR_RUN = 1 << 18  # pairs scored at a time
 
@@ -64,18 +66,22 @@ def score(task: Task, compute: Compute, *, self_influence: bool = True, influenc
                 test.append(traced.test.terms)
                 products.append(inner_products(traced.gradients, traced.train, traced.test))
         except NumericalError as error:  # gradients are checked when they are used
-            raise NumericalError(f"{traced.loaded.name}: {error}") from None
+            raise NumericalError(f"{traced.name}: {error}") from None
         seconds += traced.seconds + time.perf_counter() - start
-        checkpoints.append(traced.describe())
-    assert tracer.setup is not None
-    engine = tracer.setup.describe() | {"seconds": round(seconds, 3)}
-    run = Run(tuple(checkpoints), as_loss(task.loss).describe(), engine, task.describe, tuple(notices))
+        checkpoints.append(traced.describe)
+        del traced  # its rows, before the next ones are made
+    assert tracer.prepared is not None
+    engine = tracer.prepared.describe() | {"seconds": round(seconds, 3)}
     record = _record(task, task.train_pairs, train)
+    test_record = None if task.test_pairs is None else _record(task, task.test_pairs, test)
+    if test_record is not None:
+        _tell_zero_columns(test_record, notice)
+    loss = as_loss(task.loss).describe()
+    about_tests = compute.test_functional, compute.weight_test_pairs
+    run = Run(tuple(checkpoints), loss, engine, task.describe, tuple(notices), *about_tests)
     return Scores(
         SelfInfluence(torch.stack(own), record, run) if self_influence else None,
-        Influence(torch.stack(products), record, _record(task, task.test_pairs, test), run)
-        if task.test_pairs is not None
-        else None,
+        None if test_record is None else Influence(torch.stack(products), record, test_record, run),
     )
 
 
@@ -103,6 +109,15 @@ def inner_products(gradients: Gradients | None, train: PairTable, test: PairTabl
         block = sum(part.coefficient[:, j, None] * products[part.index[:, j]] for j in range(part.index.shape[1]))
         result[chunk[:, None], columns] = block
     return result
+
+
+def _tell_zero_columns(test: PairRecord, notice: Callable[[str], None]) -> None:
+    zero = int(test.inactive.all(dim=0).sum())
+    if zero:
+        notice(
+            f"{zero} of {len(test.ids)} test pairs have gradient 0 at every checkpoint, so every influence there is 0. "
+            "The test functional score-margin does not saturate; a larger margin, or earlier checkpoints, help too."
+        )
 
 
 def _record(task: Task, pairs: Pairs, terms: list[Terms]) -> PairRecord:

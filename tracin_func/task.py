@@ -51,6 +51,7 @@ class Task:
         for role, pairs in (("train", self.train_pairs), ("test", self.test_pairs)):
             if pairs is not None:
                 _check_pairs(role, pairs, len(items))
+        _check_memory(self.checkpoints)
         if self.item_ids is not None:
             ids = list(self.item_ids)
             if len(ids) != len(items):
@@ -78,6 +79,19 @@ class Task:
     def _names(self, pairs: Pairs) -> list[tuple[str, str]]:
         columns = pairs.first.tolist(), pairs.second.tolist()
         return [(self.item_id(first), self.item_id(second)) for first, second in zip(*columns, strict=True)]
+
+
+def _check_memory(checkpoints: Sequence[Checkpoint]) -> None:
+    """State dicts collected in a training loop without a copy are all the last one."""
+    seen: dict[tuple[int, ...], int] = {}
+    for position, checkpoint in enumerate(checkpoints, start=1):
+        if isinstance(checkpoint.source, Mapping):
+            address = tuple(tensor.data_ptr() for tensor in checkpoint.source.values() if tensor.numel())
+            if address and seen.setdefault(address, position) != position:
+                raise InputError(
+                    f"checkpoints {seen[address]} and {position} are the same memory, so both hold the last state. "
+                    "Expected a copy each: copy.deepcopy(model.state_dict()), or a file."
+                )
 
 
 def _check_pairs(role: str, pairs: Pairs, items: int) -> None:

@@ -12,7 +12,7 @@ from tracin_func.pairs import Pairs
 TEST_FUNCTIONALS = ("loss", "score-margin")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Terms:
     """Of every pair at one checkpoint, each [pairs], on the CPU in float64 (masks bool).
 
@@ -58,14 +58,14 @@ def functional_terms(
     if functional == "loss":
         return loss_terms(loss, weigh, first, second, pairs)
     target = pairs.target.to(first)
-    weight = torch.ones_like(first)
+    weight = torch.ones(len(first), dtype=torch.float64)
     return _terms(-target * (first - second), weight, -target, target, first, second, pairs)
 
 
 def pair_weight(weigh: Weigh, first: Tensor, second: Tensor, pairs: Pairs) -> Tensor:
-    """w_p [pairs]: the loss's weight at these scores times the pairs' own; a constant."""
+    """w_p, float64 [pairs]: the loss's weight at these scores times the pairs' own; a constant."""
     weight = weigh(first.detach(), second.detach(), pairs)
-    return weight if pairs.weight is None else weight * pairs.weight.to(weight)
+    return weight if pairs.weight is None else weight * pairs.weight
 
 
 def _terms(

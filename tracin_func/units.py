@@ -11,11 +11,16 @@ import torch
 from torch import Tensor
 
 from tracin_func.gradients import Units
-from tracin_func.items import Batch, place
+from tracin_func.items import Batch, RaggedItemsError, place
 from tracin_func.losses import PairLoss
 from tracin_func.pairs import Pairs
 from tracin_func.scorer import Scorer
 from tracin_func.task import Task
+
+
+def loss_type(scores: Tensor) -> torch.dtype:
+    """The type losses are taken in: float32 at least, as trainers do with half-precision scores."""
+    return torch.promote_types(scores.dtype, torch.float32)
 
 
 @dataclass(frozen=True)
@@ -28,6 +33,7 @@ class UnitMaker:
     test_functional: str
     device: torch.device
     dtype: torch.dtype | None
+    coupled: str | None = None  # the operation through which a batched forward mixes items
 
     @property
     def tables(self) -> list[Pairs]:
@@ -52,6 +58,8 @@ class UnitMaker:
             objective,
             lambda unit: f"item {self.task.item_id(int(used[unit]))}",
             self.scorer.within,
+            None if self.coupled else self.scorer.score,
+            self.coupled,
         )
 
     def joint(self) -> Units:
@@ -72,15 +80,20 @@ class UnitMaker:
         `weight` [train + test pairs] is a constant; test pairs have the test functional as their loss.
         """
         first, second = self._both()
-        columns = {"weight": weight} | self._loss_columns()
+        train = len(self.task.train_pairs)
 
         def take(index: Tensor) -> Batch:
             rows = chosen[index]
-            constants = {name: column[rows] for name, column in columns.items()}
+            of_test = rows >= train
+            if bool(of_test.any()) and not bool(of_test.all()):
+                raise RaggedItemsError("training and test pairs have different objectives")
+            table = int(of_test[0])
+            constants = {"weight": weight[rows]} | self._loss_columns(table, rows - train * table)
             return {
                 "first": self.take_items(first[rows]),
                 "second": self.take_items(second[rows]),
-                "constants": place(constants, self.device, self.float_dtype),
+                # What is there says which objective it is: no value has to be computed and thrown away.
+                "test" if table else "train": place(constants, self.device, self.float_dtype),
             }
 
         def label(unit: int) -> str:
@@ -105,33 +118,20 @@ class UnitMaker:
         else:
             first = self.scorer.score_one(parameters, constants, pair["first"])
             second = self.scorer.score_one(parameters, constants, pair["second"])
-        row = pair["constants"]
-        target = row["target"].to(first.dtype)
-        if "margin" in row:
-            loss = self.loss(first, second, target, row["margin"].to(first.dtype))
-        if "margin" not in row or "has_margin" in row:
-            plain = self.loss(first, second, target)
-            loss = torch.where(row["has_margin"], loss, plain) if "margin" in row else plain
-        if self.test_functional == "score-margin":
-            loss = torch.where(row["is_test"], -target * (first - second), loss)
-        weighted: Tensor = loss * row["weight"]
+        row = pair["test" if "test" in pair else "train"]
+        wide = loss_type(first)
+        first, second, target = first.to(wide), second.to(wide), row["target"].to(wide)
+        if "test" in pair and self.test_functional == "score-margin":
+            loss = -target * (first - second)
+        else:
+            loss = self.loss(first, second, target, row["margin"].to(wide) if "margin" in row else None)
+        weighted: Tensor = loss * row["weight"].to(wide)
         return weighted
 
-    def _loss_columns(self) -> dict[str, Tensor]:
-        columns = {
-            "target": torch.cat([pairs.target.double() for pairs in self.tables]),
-            "is_test": torch.cat([torch.full((len(pairs),), table == 1) for table, pairs in enumerate(self.tables)]),
-        }
-        if any(pairs.margin is not None for pairs in self.tables):
-            zeros = [torch.zeros(len(pairs), dtype=torch.float64) for pairs in self.tables]
-            owns = [pairs.margin is not None for pairs in self.tables]
-            margins = [zero if p.margin is None else p.margin for p, zero in zip(self.tables, zeros, strict=True)]
-            columns["margin"] = torch.cat(margins)
-            if not all(owns):
-                columns["has_margin"] = torch.cat(
-                    [torch.full((len(pairs),), own) for pairs, own in zip(self.tables, owns, strict=True)]
-                )
-        return columns
+    def _loss_columns(self, table: int, rows: Tensor) -> dict[str, Tensor]:
+        pairs = self.tables[table]
+        columns = {"target": pairs.target[rows].double()}
+        return columns if pairs.margin is None else columns | {"margin": pairs.margin[rows]}
 
     def _both(self) -> tuple[Tensor, Tensor]:
         return torch.cat([p.first for p in self.tables]), torch.cat([p.second for p in self.tables])

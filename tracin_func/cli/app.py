@@ -1,11 +1,17 @@
 """The command line: `tracin-func self`, `influence` and `demo`. Loads torch only when a command runs."""
 
+import sys
 from importlib.metadata import version
 from typing import Annotated
 
 import typer
 
 from tracin_func.cli import demo, influence, self_influence
+from tracin_func.cli.faults import open_streams, printing, say
+from tracin_func.errors import OutputError
+
+# The parser's own errors; typer >= 0.26 brings the class and gives it no public name.
+_ParseError: type[Exception] = typer.BadParameter.__bases__[0]
 
 app = typer.Typer(
     name="tracin-func",
@@ -22,8 +28,23 @@ app.command("demo")(demo.command)
 
 
 def main() -> None:
-    """Run the command line."""
-    app()
+    """Run the command line; every error is one line on stderr, those of the parser too."""
+    open_streams()
+    sys.exit(_run())
+
+
+def _run() -> int:
+    try:
+        with printing():
+            return app(sys.argv[1:] or ["--help"], standalone_mode=False) or 0
+    except typer.Exit as end:
+        return end.exit_code
+    except OutputError as error:
+        say(f"error: {error}")
+        return 1
+    except _ParseError as error:
+        say(f"error: {error.format_message()}")  # type: ignore[attr-defined]
+        return 2
 
 
 def _show_version(wanted: bool) -> None:

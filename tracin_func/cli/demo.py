@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from tracin_func.cli.faults import guarded, say
+from tracin_func.cli.faults import guarded, interruption, printing, say
 
 
 @guarded
@@ -19,5 +19,7 @@ def command(
     """
     from tracin_func.sources.demo import write_demo
 
-    commands = write_demo(directory, progress=say)
-    print(f"Wrote synthetic tones and checkpoints to {directory}; the commands to run on them are in {commands}.")
+    with interruption(f"what is in {directory} is not complete"):
+        commands = write_demo(directory, progress=say)
+    with printing():
+        print(f"Wrote synthetic tones and checkpoints to {directory}; the commands to run on them are in {commands}.")

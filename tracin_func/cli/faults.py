@@ -4,12 +4,13 @@
 failed, a number is not finite, or a fault of ours; 130 interrupted.
 """
 
+import contextlib
 import functools
 import os
 import sys
 import traceback
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TextIO
 
 import typer
 
@@ -25,18 +26,13 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
     def run(**options: Any) -> None:
         try:
             command(**options)
-            sys.stdout.flush()  # so that a reader who has left is noticed here, not while Python shuts down
         except tuple(_EXIT_CODES) as error:
             if options.get("debug"):
                 traceback.print_exc()
             say(f"error: {error}")
             raise typer.Exit(next(code for kind, code in _EXIT_CODES.items() if isinstance(error, kind))) from None
-        except BrokenPipeError:
-            # The reader of our output has left; what Python still holds of it goes nowhere, without a complaint.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise typer.Exit(0) from None
-        except KeyboardInterrupt:
-            say("interrupted; result files are as they were.")
+        except KeyboardInterrupt as error:
+            say(f"interrupted; {error.args[0] if error.args else 'result files are as they were'}.")
             raise typer.Exit(130) from None
         except (typer.Exit, typer.Abort):
             raise
@@ -50,6 +46,52 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
+@contextlib.contextmanager
+def interruption(meaning: str) -> Iterator[None]:
+    """Says with `meaning` what an interrupt in the block leaves behind."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(meaning) from None
+
+
+@contextlib.contextmanager
+def printing() -> Iterator[None]:
+    """Prints of the block reach stdout before it ends.
+
+    Raises:
+        typer.Exit: the reader has left; exit code 0, since results are in their files by then.
+        OutputError: stdout cannot be written.
+    """
+    try:
+        yield
+        sys.stdout.flush()  # so that a fault is noticed here, not while Python shuts down
+    except BrokenPipeError:
+        _discard(sys.stdout)
+        raise typer.Exit(0) from None
+    except OSError as error:
+        _discard(sys.stdout)
+        raise OutputError(f"stdout cannot be written: {error.strerror}. Result files are in their place.") from error
+
+
 def say(sentence: str) -> None:
-    """One line on stderr."""
-    print(" ".join(sentence.split()), file=sys.stderr, flush=True)
+    """One line on stderr, where there is one."""
+    try:
+        print(" ".join(sentence.split()), file=sys.stderr, flush=True)
+    except (OSError, ValueError):
+        _discard(sys.stderr)
+
+
+def open_streams() -> None:
+    """Streams that can be printed to: one that is closed leads nowhere, a sign its encoding lacks becomes `?`."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+        elif hasattr(getattr(sys, name), "reconfigure"):
+            getattr(sys, name).reconfigure(errors="replace")
+
+
+def _discard(stream: TextIO) -> None:
+    """What Python still holds of a stream goes nowhere, without a complaint when it shuts down."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

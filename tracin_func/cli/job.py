@@ -1,40 +1,43 @@
 """One run of `self` or `influence`: options to a task, a task to scores, scores to files and tables."""
 
 import logging
+import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from tracin_func.checkpoints import Checkpoint, find_checkpoints, load
-from tracin_func.cli.faults import say
+from tracin_func.cli.faults import interruption, printing, say
 from tracin_func.cli.options import TABLE
 from tracin_func.cli.progress import progress
 from tracin_func.cli.report import print_influence, print_self
-from tracin_func.cli.settings import DEFAULTS, MOST_SEED, Settings, whole_or, words
+from tracin_func.cli.settings import DEFAULTS, MOST_SEED, Settings, check_words, numbers, whole_or, words
+from tracin_func.compute import Compute
 from tracin_func.devices import resolve_device
 from tracin_func.errors import InputError, UsageError
+from tracin_func.losses import LogisticLoss, MarginRankingLoss, PairLoss
 from tracin_func.results import SELF_COLUMN
-from tracin_func.scoring import score
-from tracin_func.sinks.merge import check_mergeable, embedded_conflict
+from tracin_func.scorer import Scorer
+from tracin_func.scoring import Scores, score
+from tracin_func.sinks.merge import check_mergeable, embedded_conflict, own_conflict
 from tracin_func.sources.demo import SYNTHETIC_NOTICE, embedded
 from tracin_func.sources.loading import load_model, load_task, parse_arguments
 from tracin_func.sources.ranker import AngleRanker
-from tracin_func.sources.tones import Tones
+from tracin_func.sources.tones import WORDS, Tones
 from tracin_func.task import Task
-from tracin_func.trace import Compute
 
 EMBEDDED, TONES, TASK = "embedded", "tones", "task"
 TONES_OPTIONS = (
-    *("data_root", "frequency", "material", "classes", "takes", "sample_rate", "clip_seconds"),
-    *("checkpoint_dir", "checkpoint_prefix", "model", "model_arg", "pairs", "exclusions_file", "seed"),
+    *("data_root", "frequency", "material", "classes", "takes", "sample_rate", "clip_seconds", "checkpoint_dir"),
+    *("checkpoint_prefix", "model", "model_arg", "pairs", "exclusions_file", "seed", "num_test", "num_workers"),
 )
-LOSS_OPTIONS = ("loss_type", "margin", "ghm_bins", "ghm_alpha", "ghm_variant", "ghm_batch_size")
+MOST_BYTES = 10**9  # of checkpoints whose args are compared
 
-
-EMBEDDED, TONES, TASK = "embedded", "tones", "task"
-SOURCE_OPTIONS = ("data_root", "checkpoint_dir", "frequency", "material", "classes", "takes", "pairs", "model", "seed")
+Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -45,10 +48,32 @@ class Output:
 
     def check(self, kind: str, named: bool) -> None:
         """Faults of the files that are there, found before hours of computing."""
+        conflict_of = embedded_conflict if kind == EMBEDDED else own_conflict
         for name, path in self.files.items():
             check_mergeable(path, [SELF_COLUMN] if name == "self" else [])
-            if kind == EMBEDDED and not named and (conflict := embedded_conflict(path)):
+            if not named and (conflict := conflict_of(path)):
                 raise InputError(conflict)
+
+    def save(self, scores: Scores) -> None:
+        """Every file, before anything is printed: a reader of the tables who leaves early loses none."""
+        command = [Path(sys.argv[0]).name, *sys.argv[1:]]
+        with interruption(f"each of {self} is as it was or holds the new scores"):
+            for name, result in (("influence", scores.influence), ("self", scores.self_influence)):
+                if result is not None:
+                    result.save(self.files[name], command=command)
+
+    def show(self, scores: Scores, top: int | None) -> None:
+        """The tables, and where the files are."""
+        with interruption(f"the scores are in {self}"), printing():
+            if scores.influence is not None:
+                print_influence(scores.influence, top or 3)
+            if scores.self_influence is not None:
+                print_self(scores.self_influence, top or 10)
+            for name, path in self.files.items():
+                print(f"{name} scores: {path}   (their origin: {path.name}.provenance.json)")
+
+    def __str__(self) -> str:
+        return ", ".join(map(str, self.files.values()))
 
 
 def run_job(command: str, options: Mapping[str, Any]) -> None:
@@ -60,32 +85,46 @@ def run_job(command: str, options: Mapping[str, Any]) -> None:
     logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
     with_influence = command == "influence"
     with_self = not with_influence or bool(options["with_self"])
-    if options["top"] is not None and options["top"] < 1:
-        raise UsageError(f"--top should be at least 1. Got {options['top']}.")
+    _check_options(options)
     compute = _compute(options)
     resolve_device(compute.device)  # a device that is not there is told before anything is read
     kind = _kind(options)
-    make = {EMBEDDED: _tones_task, TONES: _tones_task, TASK: _own_task}[kind]
     output = _output(kind, options, with_self, with_influence)
     output.check(kind, options["metadata_dir"] is not None)
-    task = make(kind, options, with_influence)
+    told: list[str] = []
+
+    def tell(sentence: str) -> None:
+        told.append(sentence)
+        say(sentence)
+
+    make = _own_task if kind == TASK else _tones_task
+    task = make(kind, options, with_influence, tell)
+    if compute.weight_test_pairs and (compute.test_functional != "loss" or not _weighs(task.loss)):
+        tell("warning: --weight-test-pairs changes nothing: there are GHM weights of losses only.")
+    task = replace(task, describe={**task.describe, "notices": told})
     with progress("scoring", len(task.checkpoints)) as advance:
         scores = score(task, replace(compute, progress=advance), self_influence=with_self, influence=with_influence)
-    words = [Path(sys.argv[0]).name, *sys.argv[1:]]
-    if scores.influence is not None:
-        scores.influence.save(output.files["influence"], command=words)
-        print_influence(scores.influence, options["top"] or 3)
-    if scores.self_influence is not None:
-        scores.self_influence.save(output.files["self"], command=words)
-        print_self(scores.self_influence, options["top"] or 10)
-    for name, path in output.files.items():
-        print(f"{name} scores: {path}   (their origin: {path.name}.provenance.json)")
+    output.save(scores)
+    output.show(scores, options["top"])
+
+
+def _check_options(options: Mapping[str, Any]) -> None:
+    """Options that are wrong in themselves, before anything is read."""
+    check_words(options)
+    for name, least in (("top", 1), ("sample_rate", 1), ("num_workers", 0)):
+        if options[name] is not None and options[name] < least:
+            raise UsageError(f"{TABLE[name].flag} should be at least {least}. Got {options[name]}.")
+    if options["model_arg"] and options["model"] is None:
+        raise UsageError("--model-arg was given without --model. Expected the model class whose arguments they are.")
+    pairs = options["pairs"]
+    if pairs is not None and pairs not in WORDS and not Path(pairs).exists():
+        raise InputError(f"--pairs {pairs}: no such file. Expected {', '.join(WORDS)} or a CSV FILE.")
 
 
 def _kind(options: Mapping[str, Any]) -> str:
     """Which source the options ask for."""
     if options["task"] is not None:
-        given = [TABLE[name].flag for name in TONES_OPTIONS if options[name] not in (None, [], ())]
+        given = [TABLE[name].flag for name in TONES_OPTIONS if options.get(name) not in (None, [], ())]
         if given:
             raise UsageError(f"--task brings its own data, model and pairs; {', '.join(given)} cannot be used with it.")
         return TASK
@@ -107,7 +146,8 @@ def _kind(options: Mapping[str, Any]) -> str:
 def _output(kind: str, options: Mapping[str, Any], with_self: bool, with_influence: bool) -> Output:
     folder = Path(options["metadata_dir"] or "metadata")
     if kind == TASK:
-        stem = options["task"].rpartition(":")[2]
+        place, _, factory = options["task"].rpartition(":")
+        stem = f"{Path(place).stem if place.endswith('.py') else place}_{factory}"
     else:
         stem = f"{options['material'] or DEFAULTS['material']}_{options['frequency'] or DEFAULTS['frequency']}"
     names = {"influence": f"{stem}_influence_metadata.json"} if with_influence else {}
@@ -127,72 +167,135 @@ def _compute(options: Mapping[str, Any]) -> Compute:
     )
 
 
-def _own_task(kind: str, options: Mapping[str, Any], with_test: bool) -> Task:
+def _own_task(kind: str, options: Mapping[str, Any], with_test: bool, tell: Tell) -> Task:
     """The task of the user's own factory; loss options and the learning rate replace its own where given."""
     task = load_task(options["task"])
+    _require_scorer(f"--task {options['task']}", task.scorer, task.joint)
     if options["learning_rate"] is not None:
         rate = options["learning_rate"]
         task = replace(task, checkpoints=[replace(each, learning_rate=rate) for each in task.checkpoints])
-    if any(options[name] is not None for name in LOSS_OPTIONS):
-        task = replace(task, loss=Settings(options, {}).loss())
+    settings = Settings(options, {})
+    if options["loss_type"] is None:
+        task = replace(task, loss=settings.adjusted(task.loss))
+    else:
+        task = replace(task, loss=settings.loss())
+        tell(f"note: --loss-type {options['loss_type']} replaces the task's own loss.")
+        _warn(settings, {}, tell)
     return replace(task, describe={"kind": kind, "task": options["task"], **task.describe})
 
 
-def _tones_task(kind: str, options: Mapping[str, Any], with_test: bool) -> Task:
+def _tones_task(kind: str, options: Mapping[str, Any], with_test: bool, tell: Tell) -> Task:
     """Recordings of the lab's layout, or the embedded default, which lies in it too."""
     frequency, material = (options[name] or DEFAULTS[name] for name in ("frequency", "material"))
+    classes, takes = words("--classes", options["classes"]), numbers("--takes", options["takes"])
+    num_test = _num_test(options.get("num_test"))
+    model = _model(options)
     if kind == EMBEDDED:
-        say(f"note: {SYNTHETIC_NOTICE} For your own recordings give --data-root and --checkpoint-dir.")
+        tell(f"note: {SYNTHETIC_NOTICE} For your own recordings give --data-root and --checkpoint-dir.")
         demo = embedded(frequency, material, progress=say)
         data_root, checkpoint_dir = demo.data_root, demo.checkpoint_dir
     else:
-        data_root = options["data_root"]
-        folder = str(options["checkpoint_dir"]).replace("{frequency}", frequency).replace("{material}", material)
-        checkpoint_dir = Path(folder)
-    prefix = options["checkpoint_prefix"] or DEFAULTS["checkpoint_prefix"]
-    checkpoints = [Checkpoint(path, options["learning_rate"]) for path in find_checkpoints(checkpoint_dir, prefix)]
-    settings = Settings(options, load(checkpoints[0], 1).args)
-    exclusions = settings.get("exclusions_file")
+        data_root, checkpoint_dir = options["data_root"], _checkpoint_dir(options, frequency, material)
+    paths = find_checkpoints(checkpoint_dir, options["checkpoint_prefix"] or DEFAULTS["checkpoint_prefix"])
+    args = _args(paths, tell)
+    settings = Settings(options, args[paths[0].name])
+    settings.compare("frequency", frequency)
+    settings.compare("material", material)
+    exclusions = _exclusions(settings, tell)
+    seed, loss = settings.whole("seed", 0, MOST_SEED), settings.loss()
+    _warn(settings, args, tell)
     tones = Tones(
         data_root,
         material,
         frequency,
-        words(options["classes"]),
-        _numbers("--takes", options["takes"]),
+        classes,
+        takes,
         options["sample_rate"] or DEFAULTS["sample_rate"],
         options["clip_seconds"],
-        settings.whole("seed", 0, MOST_SEED),
+        seed,
         options["pairs"] or DEFAULTS["pairs"],
-        _num_test(options.get("num_test")),
-        Path(exclusions) if exclusions else None,
+        num_test,
+        exclusions,
     )
-    model = (
-        load_model(options["model"], parse_arguments(options["model_arg"] or [])) if options["model"] else AngleRanker()
-    )
-    loss = settings.loss()
-    for contradiction in settings.contradictions:
-        say(f"warning: {contradiction}.")
     with progress("reading clips", 1) as advance:
-        return tones.task(
+        task = tones.task(
             model,
-            checkpoints,
+            [Checkpoint(path, options["learning_rate"]) for path in paths],
             loss,
             kind=kind,
             with_test=with_test,
             workers=options["num_workers"] or 0,
             loaded=lambda done, total: advance(1 / total),
-            notice=lambda sentence: say(f"note: {sentence}"),
+            notice=lambda sentence: tell(f"note: {sentence}"),
         )
+    own = {"model": options["model"], "model_arguments": options["model_arg"] or []} if options["model"] else {}
+    return replace(task, describe={**task.describe, **own, "checkpoint_dir": str(checkpoint_dir.absolute())})
+
+
+def _model(options: Mapping[str, Any]) -> nn.Module:
+    if options["model"] is None:
+        return AngleRanker()
+    model = load_model(options["model"], parse_arguments(options["model_arg"] or []))
+    _require_scorer(f"--model {options['model']}", model, joint=False)
+    return model
+
+
+def _require_scorer(where: str, module: nn.Module, joint: bool) -> None:
+    """A module that cannot be a scorer is a fault of what was read, not of the option that names it."""
+    try:
+        Scorer(module, joint=joint)
+    except UsageError as error:
+        raise InputError(f"{where}: {error}") from error
+
+
+def _checkpoint_dir(options: Mapping[str, Any], frequency: str, material: str) -> Path:
+    folder = str(options["checkpoint_dir"]).replace("{frequency}", frequency).replace("{material}", material)
+    if (left := re.search(r"\{\w*\}", folder)) and not Path(folder).exists():
+        raise UsageError(
+            f"--checkpoint-dir holds the placeholder {left[0]}. Expected {{frequency}} or {{material}}. Got "
+            f"{options['checkpoint_dir']}."
+        )
+    return Path(folder)
+
+
+def _args(paths: Sequence[Path], tell: Tell) -> dict[str, Mapping[str, Any]]:
+    """The checkpoints' own `args` by file name; of the first one only where all are too large to read twice."""
+    size = sum(path.stat().st_size for path in paths)
+    if size > MOST_BYTES:
+        tell(f"note: {size / 1e9:.1f} GB of checkpoints: only the first's args were read, not compared.")
+        paths = paths[:1]
+    return {path.name: load(Checkpoint(path), 1).args for path in paths}
+
+
+def _exclusions(settings: Settings, tell: Tell) -> Path | None:
+    value = settings.get("exclusions_file")
+    if value is None or str(value) in ("", "none"):
+        return None
+    path = Path(str(value))
+    if settings.given.get("exclusions_file") is not None:
+        return path
+    if not path.is_file():
+        raise InputError(
+            f"the checkpoint's args name the exclusions file {path}, and {path.absolute()} is no file. Name it with "
+            "--exclusions-file, or go on without it: --exclusions-file none."
+        )
+    tell(
+        f"note: the checkpoint's args name the exclusions file {path.absolute()}; it is applied, after the split. "
+        "--exclusions-file none goes on without it."
+    )
+    return path
+
+
+def _warn(settings: Settings, args: Mapping[str, Mapping[str, Any]], tell: Tell) -> None:
+    for sentence in settings.warnings(args):
+        tell(f"warning: {sentence}")
+
+
+def _weighs(loss: Any) -> bool:
+    """Whether a loss may weigh pairs by the population."""
+    return isinstance(loss, PairLoss) and not isinstance(loss, MarginRankingLoss | LogisticLoss)
 
 
 def _num_test(value: str | None) -> int | str | None:
     number = whole_or("all", "--num-test", value)
     return "default" if number is None else None if number == "all" else number
-
-
-def _numbers(option: str, value: str | None) -> list[int] | None:
-    parts = words(value)
-    try:
-        return None if parts is None else [int(part) for part in parts]
-    except ValueError:
-        raise UsageError(f"{option} should be whole numbers separated by commas. Got {value!r}.") from None

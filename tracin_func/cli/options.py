@@ -96,10 +96,16 @@ JOB = (
     Option(
         "pairs", str, "drawn as the lab trained, all, or a CSV: first,second,target[,split,weight].", "drawn", PAIRS
     ),
-    Option("exclusions_file", Path, "Item or pair ids to leave out, one a line; applies after the split.", "", PAIRS),
+    Option(
+        "exclusions_file",
+        Path,
+        "Item or pair ids to leave out, one a line; applies after the split. Or none.",
+        "the checkpoint's, else none",
+        PAIRS,
+    ),
     Option("seed", int, "Seed of split, drawing and test sample.", "the checkpoint's, else 42", PAIRS),
     Option("device", str, "auto, cpu, cuda, cuda:1 or mps.", "auto: cuda, mps, cpu", COMPUTING),
-    Option("engine", str, "auto, item, pair or loop. All give the same scores.", "auto", COMPUTING),
+    Option("engine", str, "auto, ghost, item, pair or loop. All give the same scores.", "auto", COMPUTING),
     Option("batch_size", str, "Gradients computed together, or auto.", "auto: measured", COMPUTING),
     Option("num_workers", int, "Threads that read WAV files.", "0", COMPUTING),
     Option("metadata_dir", Path, "Folder of the result files.", "metadata", RESULTS),
@@ -111,7 +117,7 @@ INFLUENCE_ONLY = (
     Option(
         "num_test",
         str,
-        "Test pairs whose loss is explained, sampled with the seed; or all.",
+        "Test pairs to explain, sampled with the seed; or all.",
         "5",
         PAIRS,
         ("--num-test-samples",),

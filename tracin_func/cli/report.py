@@ -1,9 +1,10 @@
 """What a run prints: tables on stdout, as wide as the terminal, with the sentences needed to read them."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
+from rich import box
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -11,73 +12,127 @@ from torch import Tensor
 from tracin_func.results import Influence, PairRecord, Run, SelfInfluence
 
 PLAIN_WIDTH = 150  # where stdout is no terminal
+WIDE = 100  # a narrower terminal gets fewer columns
+
+# What a proponent and an opponent did to a test pair, by test functional.
+_EFFECTS = {
+    "loss": ("lowered its loss", "raised its loss"),
+    "score-margin": ("raised its score margin", "lowered its score margin"),
+}
+_MEANINGS = {
+    "loss": "influence = Σ_t ⟨∇ℓ_p, η_t ∇ℓ_q⟩: positive where training on p lowered the loss of the test pair q. "
+    "Unit: first-order loss change",
+    "score-margin": "influence = −Σ_t ⟨∇ℓ_p, η_t ∇m_q⟩, m = y (s_a − s_b): positive where training on p raised the "
+    "score margin m of the test pair q. Unit: first-order change of the score margin",
+}
 
 
 def print_self(result: SelfInfluence, top: int) -> None:
     """The hardest pairs, and beside them where plain loss would have put them."""
     console = _console()
-    scores, loss = result.scores, result.pairs.loss.mean(dim=0)
-    by_loss = _ranks(loss)
-    table = Table(title=f"Hardest training pairs by self-influence ({len(result.ids)} pairs)", title_justify="left")
-    for heading in ("rank", "pair", "self-influence", "rank by loss", "mean loss", "ranked right", "active"):
-        table.add_column(heading, justify="left" if heading == "pair" else "right", overflow="fold")
+    scores, loss, checkpoints = result.scores, result.pairs.loss.mean(dim=0), len(result.run.checkpoints)
+    by_loss, weight = _ranks(loss), result.pairs.weight.mean(dim=0)
     right = (result.pairs.score_margin > 0).sum(dim=0)
     active = (~result.inactive).sum(dim=0)
-    checkpoints = len(result.run.checkpoints)
+    weighted = bool((result.pairs.weight != 1).any())
+    columns: dict[str, Callable[[int], str]] = {
+        "pair": lambda pair: result.ids[pair],
+        "self-influence": lambda pair: f"{scores[pair]:.4g}",
+        "rank by loss": lambda pair: str(by_loss[pair]),
+        "mean loss": lambda pair: f"{loss[pair]:.4g}",
+    }
+    if weighted:
+        columns["weight"] = lambda pair: f"{weight[pair]:.3g}"
+    if console.width >= WIDE:
+        columns["ranked right"] = lambda pair: f"{int(right[pair])} of {checkpoints}"
+        columns["active"] = lambda pair: f"{int(active[pair])} of {checkpoints}"
+    table = _table(console, f"Hardest training pairs by self-influence ({len(result.ids)} pairs)", ["rank", *columns])
     for rank, pair in enumerate(_order(scores)[:top], start=1):
-        table.add_row(
-            str(rank),
-            result.ids[pair],
-            f"{scores[pair]:.4g}",
-            str(by_loss[pair]),
-            f"{loss[pair]:.4g}",
-            f"{int(right[pair])} of {checkpoints}",
-            f"{int(active[pair])} of {checkpoints}",
-        )
+        table.add_row(str(rank), *(cell(pair) for cell in columns.values()))
     console.print(table)
     console.print(
-        "self-influence = Σ_t η_t ‖∇ℓ‖², summed over checkpoints: large for pairs the model finds hard, among them "
-        "mislabelled ones. Unit: first-order loss change per visit with SGD. The rank by plain loss (mean over "
-        "checkpoints) stands beside it as the baseline.",
+        "self-influence = Σ_t η_t ‖∇ℓ‖², summed over checkpoints: large for pairs the model finds hard. Unit: "
+        "first-order loss change per visit with SGD. The rank by plain loss (mean over checkpoints) stands beside it "
+        "as the baseline.",
         highlight=False,
     )
+    if weighted:
+        console.print(
+            "The loss is weighted (mean over checkpoints: weight). GHM weights are small where many pairs are equally "
+            "hard, so mislabelled pairs can stand low; --loss-type standard scores without weights.",
+            highlight=False,
+        )
     _print_facts(console, result.run, result.pairs)
 
 
 def print_influence(result: Influence, top: int) -> None:
     """For each test pair its strongest proponents and opponents."""
     console = _console()
+    functional = result.run.test_functional
     scores, zero = result.scores, set(result.zero_columns)
     for test, name in enumerate(result.test_ids):
         margin, loss = result.test.score_margin[-1, test], result.test.loss[-1, test]
         verdict = "ranked right" if margin > 0 else "ranked wrong"
-        title = f"Test pair {name}: {verdict} at the last checkpoint (score margin {margin:.4g}, loss {loss:.4g})"
+        facts = f"score margin {margin:.4g}" + (f", loss {loss:.4g}" if functional == "loss" else "")
+        title = f"Test pair {name}: {verdict} at the last checkpoint ({facts})"
         if test in zero:
             console.print(title, highlight=False)
+            what = functional.replace("-", " ")
+            hint = " --test-functional score-margin does not saturate." if functional == "loss" else ""
             console.print(
-                "  every influence is 0: its loss has gradient 0 at every checkpoint. "
-                "--test-functional score-margin does not saturate.\n",
+                f"  every influence is 0: its {what} has gradient 0 at every checkpoint.{hint}\n",
                 highlight=False,
             )
             continue
-        table = Table(title=title, title_justify="left")
-        for heading in ("proponents (lowered its loss)", "influence", "opponents (raised its loss)", "influence"):
-            table.add_column(heading, justify="right" if heading == "influence" else "left", overflow="fold")
         column = scores[:, test]
         proponents = [pair for pair in _order(column)[:top] if column[pair] > 0]
         opponents = [pair for pair in _order(-column)[:top] if column[pair] < 0]
-        for row in range(max(len(proponents), len(opponents))):
-            table.add_row(*_cells(result.ids, column, proponents, row), *_cells(result.ids, column, opponents, row))
-        console.print(table)
+        _print_sides(console, title, _EFFECTS[functional], result.ids, column, (proponents, opponents))
     console.print(
-        "influence = Σ_t ⟨∇ℓ_p, η_t ∇ℓ_q⟩: positive where training on p lowered the loss of the test pair q. Unit: "
-        "first-order loss change per visit of p with SGD; the true change is about score × visits of p between "
+        f"{_MEANINGS[functional]} per visit of p with SGD; the true change is about score × visits of p between "
         "checkpoints / batch size.",
         highlight=False,
     )
     if zero:
         console.print(f"{len(zero)} of {len(result.test_ids)} test columns are 0 throughout.", highlight=False)
     _print_facts(console, result.run, result.train)
+
+
+def _print_sides(
+    console: Console,
+    title: str,
+    effects: tuple[str, str],
+    ids: Sequence[str],
+    column: Tensor,
+    sides: tuple[Sequence[int], Sequence[int]],
+) -> None:
+    """Proponents and opponents beside each other, or one below the other where the terminal is narrow."""
+    headings = [f"proponents ({effects[0]})", f"opponents ({effects[1]})"]
+    if console.width >= WIDE:
+        table = _table(console, title, [headings[0], "influence", headings[1], "influence"])
+        for row in range(max(map(len, sides))):
+            table.add_row(*(cell for side in sides for cell in _cells(ids, column, side, row)))
+        console.print(table)
+        return
+    console.print(title, highlight=False)
+    for heading, side in zip(headings, sides, strict=True):
+        table = _table(console, None, [heading, "influence"])
+        for row in range(len(side)):
+            table.add_row(*_cells(ids, column, side, row))
+        console.print(table)
+
+
+def _table(console: Console, title: str | None, headings: Sequence[str]) -> Table:
+    """Names to the left, numbers to the right; on a narrow terminal without the frame."""
+    table = Table(title=title, title_justify="left", box=box.HEAVY_HEAD if console.width >= WIDE else box.SIMPLE_HEAD)
+    if console.width < WIDE:
+        table.padding = (0, 1, 0, 0)
+        table.pad_edge = False
+    for heading in headings:
+        name = heading == "pair" or heading.startswith(("proponents", "opponents"))
+        short = heading.replace(" ", "\n").replace("-", "-\n") if console.width < WIDE and not name else heading
+        table.add_column(short, justify="left" if name else "right", overflow="fold")
+    return table
 
 
 def _print_facts(console: Console, run: Run, pairs: PairRecord) -> None:

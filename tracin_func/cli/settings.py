@@ -1,12 +1,15 @@
 """Settings of a run: option, else environment, else the checkpoint's `args`, else the default."""
 
+import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from tracin_func.engines.choose import NAMES
 from tracin_func.errors import InputError, UsageError
 from tracin_func.losses import GHM_VARIANTS, GHMRankingLoss, LogisticLoss, MarginRankingLoss, PairLoss
+from tracin_func.terms import TEST_FUNCTIONALS
 
 DEFAULTS: dict[str, Any] = {
     "frequency": "500hz",
@@ -21,19 +24,26 @@ DEFAULTS: dict[str, Any] = {
     "ghm_batch_size": 32,
     "pairs": "drawn",
     "seed": 42,
-    "engine": "auto",
-    "batch_size": "auto",
-    "num_workers": 0,
-    "test_functional": "loss",
 }
 
 MOST = 10**9
 MOST_SEED = 2**32 - 1  # numpy's generator takes no larger one
 
+LOSS_OPTIONS = ("loss_type", "margin", "ghm_bins", "ghm_alpha", "ghm_variant", "ghm_batch_size")
+
 # What a setting is called in a checkpoint's `args`.
-ARGUMENT_NAMES = {
-    name: name for name in ("loss_type", "margin", "ghm_bins", "ghm_alpha", "ghm_variant", "seed", "exclusions_file")
-} | {"ghm_batch_size": "batch_size"}
+ARGUMENT_NAMES = {name: name for name in (*LOSS_OPTIONS, "seed", "exclusions_file", "frequency", "material")} | {
+    "ghm_batch_size": "batch_size"
+}
+
+# What a loss option is called as a field of a loss.
+LOSS_FIELDS = {
+    "margin": "margin",
+    "ghm_bins": "bins",
+    "ghm_alpha": "alpha",
+    "ghm_variant": "variant",
+    "ghm_batch_size": "batch_size",
+}
 
 LOSS_TYPES: dict[str, Callable[["Settings"], PairLoss]] = {
     "standard": lambda settings: MarginRankingLoss(settings.number("margin")),
@@ -44,27 +54,74 @@ LOSS_TYPES: dict[str, Callable[["Settings"], PairLoss]] = {
 
 @dataclass
 class Settings:
-    """Looks settings up and notes where an option contradicts the checkpoint.
+    """Looks settings up and notes where they contradict the checkpoint.
 
     Args:
         given: options and environment, None where not given.
-        trained: the checkpoint's `args`.
+        trained: the checkpoint's `args`; with `ghm_bins` and no `ghm_variant` the lab's script wrote them.
     """
 
     given: Mapping[str, Any]
     trained: Mapping[str, Any]
     contradictions: list[str] = field(default_factory=list)
+    read: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        if "ghm_bins" in self.trained and "ghm_variant" not in self.trained:
+            self.trained = {**self.trained, "ghm_variant": "lab"}
 
     def get(self, name: str) -> Any:
         """The value of a setting."""
-        given, trained = self.given.get(name), self.trained.get(ARGUMENT_NAMES.get(name, ""))
+        self.read.add(name)
+        given = self.given.get(name)
         if given is None:
+            trained = self._trained(name)
             return DEFAULTS.get(name) if trained is None else trained
-        if trained is not None and str(given) != str(trained) and not _same_number(given, trained):
-            sentence = f"--{name.replace('_', '-')} {given} was given, and the checkpoints were trained with {trained}"
-            if sentence not in self.contradictions:
-                self.contradictions.append(sentence)
+        self.compare(name, given)
         return given
+
+    def compare(self, name: str, value: Any) -> None:
+        """Note it when the checkpoint was trained with another value of a setting."""
+        trained = self._trained(name)
+        if trained is None or str(value) == str(trained) or _same_number(value, trained):
+            return
+        how = "is the default" if self.given.get(name) is None else "was given"
+        sentence = f"{flag(name)} {value} {how}, and the checkpoints were trained with {trained}"
+        if sentence not in self.contradictions:
+            self.contradictions.append(sentence)
+
+    def warnings(self, args: Mapping[str, Mapping[str, Any]]) -> list[str]:
+        """What the user should know of the settings read so far; `args` are those of each checkpoint by name."""
+        found = []
+        if self.contradictions:
+            count = len(self.contradictions)
+            start = f"{count} settings contradict the checkpoints: " if count > 1 else ""
+            found.append(f"{start}{'; '.join(self.contradictions)}.")
+        if differing := self._differing(args):
+            found.append(f"the args of the checkpoints differ in {'; '.join(differing)}. Those of the first are used.")
+        if unread := self.unread():
+            found.append(f"{', '.join(unread)}: not used by the loss {self.get('loss_type')}.")
+        return found
+
+    def unread(self) -> list[str]:
+        """Loss options that were given and never looked at."""
+        return [flag(name) for name in LOSS_OPTIONS if self.given.get(name) is not None and name not in self.read]
+
+    def _trained(self, name: str) -> Any:
+        return self.trained.get(ARGUMENT_NAMES.get(name, ""))
+
+    def _differing(self, args: Mapping[str, Mapping[str, Any]]) -> list[str]:
+        """Of the settings that were taken from the first checkpoint, those that others record otherwise."""
+        found = []
+        for name in sorted(self.read & set(ARGUMENT_NAMES)):
+            first_with: dict[str, str] = {}
+            for checkpoint, own in args.items():
+                if own and self.given.get(name) is None:
+                    first_with.setdefault(str(own.get(ARGUMENT_NAMES[name])), checkpoint)
+            if len(first_with) > 1:
+                values = ", ".join(f"{value} in {checkpoint}" for value, checkpoint in first_with.items())
+                found.append(f"{ARGUMENT_NAMES[name]} ({values})")
+        return found
 
     def number(self, name: str) -> float:
         """A setting that should be a number, wherever it came from."""
@@ -86,10 +143,9 @@ class Settings:
 
     def fault(self, name: str, message: str) -> UsageError | InputError:
         """The error that fits where a setting came from: the user, or the checkpoint."""
-        flag = f"--{name.replace('_', '-')}"
         if self.given.get(name) is not None:
-            return UsageError(f"{flag} {message}.")
-        return InputError(f"`{ARGUMENT_NAMES.get(name, name)}` in the checkpoint's args {message}. Give {flag}.")
+            return UsageError(f"{flag(name)} {message}.")
+        return InputError(f"`{ARGUMENT_NAMES.get(name, name)}` in the checkpoint's args {message}. Give {flag(name)}.")
 
     def loss(self) -> PairLoss:
         """The loss of the run."""
@@ -99,19 +155,60 @@ class Settings:
         return LOSS_TYPES[name](self)
 
     def ghm(self) -> GHMRankingLoss:
-        """The GHM loss. Checkpoints with `ghm_bins` and no `ghm_variant` were trained by the lab's script."""
-        variant = self.get("ghm_variant")
-        if self.given.get("ghm_variant") is None and "ghm_bins" in self.trained and "ghm_variant" not in self.trained:
-            variant = "lab"
-        if variant not in GHM_VARIANTS:
-            raise self.fault("ghm_variant", f"should be one of {', '.join(GHM_VARIANTS)}. Got {variant!r}")
-        return GHMRankingLoss(
-            self.number("margin"),
-            self.whole("ghm_bins", 1, MOST),
-            self.number("ghm_alpha"),
-            None if self.given.get("ghm_batch_size") == "all" else self.whole("ghm_batch_size", 1, MOST),
-            variant,
-        )
+        """The GHM loss."""
+        return GHMRankingLoss(**{LOSS_FIELDS[name]: self._loss_field(name) for name in LOSS_FIELDS})
+
+    def adjusted(self, loss: Any) -> Any:
+        """`loss`, a task's own, with the fields replaced that loss options were given for.
+
+        Raises:
+            UsageError: the loss has no such field.
+        """
+        fields = {each.name for each in dataclasses.fields(loss)} if dataclasses.is_dataclass(loss) else set()
+        changes = {}
+        for name, its_field in LOSS_FIELDS.items():
+            if self.given.get(name) is None:
+                continue
+            if its_field not in fields:
+                what = getattr(loss, "__qualname__", type(loss).__qualname__)
+                raise UsageError(
+                    f"{flag(name)}: the task's loss, {what}, has no `{its_field}`. Leave the option out, or "
+                    "replace the loss with --loss-type."
+                )
+            changes[its_field] = self._loss_field(name)
+        return dataclasses.replace(loss, **changes) if changes else loss
+
+    def _loss_field(self, name: str) -> Any:
+        if name == "ghm_variant":
+            variant = self.get(name)
+            if variant not in GHM_VARIANTS:
+                raise self.fault(name, f"should be one of {', '.join(GHM_VARIANTS)}. Got {variant!r}")
+            return variant
+        if name == "ghm_batch_size" and self.get(name) == "all":
+            return None
+        return self.whole(name, 1, MOST) if name in ("ghm_bins", "ghm_batch_size") else self.number(name)
+
+
+def check_words(options: Mapping[str, Any]) -> None:
+    """Raise at once for an option that should be one of a few words.
+
+    Raises:
+        UsageError: it is none of them.
+    """
+    allowed: dict[str, Sequence[str]] = {
+        "engine": NAMES,
+        "test_functional": TEST_FUNCTIONALS,
+        "loss_type": tuple(LOSS_TYPES),
+        "ghm_variant": GHM_VARIANTS,
+    }
+    for name, known in allowed.items():
+        if options.get(name) is not None and options[name] not in known:
+            raise UsageError(f"{flag(name)} should be one of {', '.join(known)}. Got {options[name]!r}.")
+
+
+def flag(name: str) -> str:
+    """The option of a setting."""
+    return f"--{name.replace('_', '-')}"
 
 
 def whole_or(word: str, option: str, value: str | None) -> int | str | None:
@@ -127,9 +224,31 @@ def whole_or(word: str, option: str, value: str | None) -> int | str | None:
     return number
 
 
-def words(value: str | None) -> list[str] | None:
-    """The parts of a list given with commas."""
-    return None if value is None else [part.strip() for part in value.split(",") if part.strip()]
+def words(option: str, value: str | None) -> list[str] | None:
+    """The parts of a list given with commas.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if value is None:
+        return None
+    parts = [part.strip() for part in value.split(",") if part.strip()]
+    if not parts:
+        raise UsageError(f"{option} should be one or more, separated by commas. Got {value!r}.")
+    return parts
+
+
+def numbers(option: str, value: str | None) -> list[int] | None:
+    """The whole numbers of a list given with commas.
+
+    Raises:
+        UsageError: there is none, or a part is no whole number.
+    """
+    parts = words(option, value)
+    try:
+        return None if parts is None else [int(part) for part in parts]
+    except ValueError:
+        raise UsageError(f"{option} should be whole numbers separated by commas. Got {value!r}.") from None
 
 
 def _same_number(given: Any, trained: Any) -> bool:

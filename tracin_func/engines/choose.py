@@ -1,8 +1,10 @@
 """Which engine runs a job, on which units, and why."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from tracin_func.engines.ghost.engine import GhostEngine
 from tracin_func.engines.loop import LoopEngine
 from tracin_func.engines.vmapped import VmappedEngine
 from tracin_func.errors import InputError, UsageError
@@ -11,18 +13,10 @@ from tracin_func.scorer import State
 
 UnitKind = Literal["items", "pairs"]
 
-# name -> engine and the units it differentiates. A new engine is one line here.
-ENGINES: dict[str, tuple[Engine, UnitKind]] = {
-    "loop": (LoopEngine(), "pairs"),
-    "pair": (VmappedEngine(), "pairs"),
-    "item": (VmappedEngine(), "items"),
-}
-NAMES = ("auto", *ENGINES)
-
 
 @dataclass(frozen=True)
 class Choice:
-    """The engine of a run. `name` is the word for it, `reason` why it was taken."""
+    """An engine and the units it differentiates. `name` is the word for it, `reason` why it is taken."""
 
     name: str
     engine: Engine
@@ -30,10 +24,33 @@ class Choice:
     reason: str
 
 
-def choose(name: str, joint: bool, units: dict[UnitKind, Units], state: State) -> Choice:
+# What can be asked for. A new engine is a line here and, if `auto` may take it, one below.
+ENGINES = {
+    choice.name: choice
+    for choice in (
+        Choice("loop", LoopEngine(), "pairs", "as asked"),
+        Choice("pair", VmappedEngine(), "pairs", "as asked"),
+        Choice("item", VmappedEngine(), "items", "as asked"),
+        Choice("ghost", GhostEngine(), "items", "as asked"),
+    )
+}
+NAMES = ("auto", *ENGINES)
+
+# What `auto` tries, the cheapest first; units that a job does not have are passed over.
+AUTOMATIC = (
+    Choice("ghost", GhostEngine(), "items", "one forward and backward of all items gives each item's gradient"),
+    Choice("item", VmappedEngine(), "items", "one gradient an item serves all its pairs"),
+    Choice("pair", VmappedEngine(), "pairs", "the scorer takes whole pairs"),
+    Choice("loop", LoopEngine(), "items", "one autograd call an item"),
+    Choice("loop", LoopEngine(), "pairs", "one autograd call a pair"),
+)
+
+
+def choose(name: str, units: Mapping[UnitKind, Units], state: State) -> Choice:
     """The engine called `name`, or for `auto` the cheapest that can run these units.
 
-    `units` maps a kind to what the engine would differentiate; each candidate is tried on two of them.
+    `units` maps a kind to what the engine would differentiate (a joint scorer has no items); each candidate is
+    tried on two of them.
 
     Raises:
         UsageError: no engine of that name, or `item` for a joint scorer.
@@ -42,35 +59,32 @@ def choose(name: str, joint: bool, units: dict[UnitKind, Units], state: State) -
     if name not in NAMES:
         raise UsageError(f"`engine` should be one of {', '.join(NAMES)}. Got {name!r}.")
     if name == "auto":
-        return _cheapest("pairs" if joint else "items", units, state)
-    engine, unit = ENGINES[name]
-    if joint and unit == "items":
+        return _cheapest(units, state)
+    choice = ENGINES[name]
+    if choice.unit not in units:
         raise UsageError(
             f"engine {name!r} needs a scorer of single items, and this one takes both items of a pair. "
             "Use 'pair', 'loop' or 'auto'."
         )
-    cause = engine.refusal(units[unit], state)
+    cause = choice.engine.refusal(units[choice.unit], state)
     if cause is None:
-        return Choice(name, engine, unit, "as asked")
-    if isinstance(engine, LoopEngine):
+        return choice
+    if isinstance(choice.engine, LoopEngine):
         raise _unscorable(cause)
-    raise InputError(f"engine {name!r} cannot differentiate this scorer: {cause}. Use 'loop' or 'auto'.")
+    raise InputError(f"engine {name!r} cannot differentiate this scorer: {cause}. Use 'auto'.")
 
 
-def _cheapest(unit: UnitKind, units: dict[UnitKind, Units], state: State) -> Choice:
-    vmapped = VmappedEngine()
-    cause = vmapped.refusal(units[unit], state)
-    if cause is None:
-        name = "item" if unit == "items" else "pair"
-        reason = "one gradient an item serves all its pairs" if unit == "items" else "the scorer takes whole pairs"
-        return Choice(name, vmapped, unit, reason)
-    loop = LoopEngine()
-    failure = loop.refusal(units[unit], state)
-    if failure is not None:
-        raise _unscorable(failure)
-    return Choice(
-        "loop", loop, unit, f"vmap(grad) cannot run this scorer: {cause}; one autograd call for each of the {unit}"
-    )
+def _cheapest(units: Mapping[UnitKind, Units], state: State) -> Choice:
+    refusals: dict[str, str] = {}  # engine -> why not
+    for choice in AUTOMATIC:
+        if choice.unit not in units or ("items" in units and choice.unit == "pairs"):
+            continue
+        cause = choice.engine.refusal(units[choice.unit], state)
+        if cause is None:
+            why = [f"{engine} cannot run this scorer: {refusal}" for engine, refusal in refusals.items()]
+            return Choice(choice.name, choice.engine, choice.unit, "; ".join([*why, choice.reason]))
+        refusals[choice.engine.name] = cause
+    raise _unscorable(refusals[LoopEngine.name])
 
 
 def _unscorable(cause: str) -> InputError:

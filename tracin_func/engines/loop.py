@@ -3,8 +3,11 @@
 import torch
 from torch import Tensor
 
-from tracin_func.engines.rowwise import UNSUITABLE, cause, gradient_rows
-from tracin_func.gradients import Plan, Units, positions
+from tracin_func.budget import plan_singles
+from tracin_func.coupling import FORWARD_FAULTS
+from tracin_func.engines.rowwise import cause, gradient_rows
+from tracin_func.errors import InputError, UsageError
+from tracin_func.gradients import Plan, Request, Units, positions
 from tracin_func.items import Batch, each
 from tracin_func.rows import Rows
 from tracin_func.scorer import State
@@ -18,9 +21,14 @@ class LoopEngine:
     def refusal(self, units: Units, state: State) -> str | None:
         try:
             differentiate(units, state, units.take(positions(0, 1)))
-        except UNSUITABLE as error:
+        except (InputError, UsageError):  # a fault of the scorer, whatever the engine
+            raise
+        except FORWARD_FAULTS as error:
             return cause(error)
         return None
+
+    def plan(self, units: Units, state: State, request: Request) -> Plan:
+        return plan_singles(units, state, request)
 
     def values(self, units: Units, state: State, chunk: int) -> Tensor:
         with torch.no_grad():
@@ -36,7 +44,7 @@ class LoopEngine:
             state,
             root_rate,
             plan,
-            differentiate=lambda batch: differentiate(units, state, batch),
+            differentiate=lambda batch, _: differentiate(units, state, batch),
             values=lambda: self.values(units, state, plan.chunk),
         )
 
@@ -53,7 +61,8 @@ def differentiate(units: Units, state: State, batch: Batch) -> tuple[dict[str, T
         return value, torch.autograd.grad(value, list(parameters.values()), materialize_grads=True)
 
     value, gradients = units.within(parameters, state.constants, work)
-    named = {name: gradient.unsqueeze(0) for name, gradient in zip(parameters, gradients, strict=True)}
+    # Detached: torch 2.6 gives an unused parameter zeros that require a gradient themselves.
+    named = {name: gradient.detach().unsqueeze(0) for name, gradient in zip(parameters, gradients, strict=True)}
     return named, value.detach().unsqueeze(0)
 
 

@@ -1,21 +1,18 @@
 """What engines that build whole gradient rows share: the layout of a row, and filling rows chunk by chunk."""
 
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor
 
-from tracin_func.gradients import Plan, Units, positions
-from tracin_func.items import Batch
+from tracin_func.gradients import Plan, Units
+from tracin_func.items import Batch, RaggedItemsError
 from tracin_func.rows import Rows
 from tracin_func.scorer import State
 
-# units with a first axis [n] -> their gradients by parameter name [n, *shape], and their objectives [n]
-Differentiate = Callable[[Batch], tuple[dict[str, Tensor], Tensor]]
-
-# What operations raise when a transform, a device or a batch of one does not suit them.
-UNSUITABLE = (RuntimeError, NotImplementedError, TypeError, IndexError, ValueError, AttributeError)
+# units with a first axis [n], and their positions -> gradients by parameter name [n, *shape], and objectives [n]
+Differentiate = Callable[[Batch, Tensor], tuple[dict[str, Tensor], Tensor]]
 
 
 def gradient_rows(
@@ -25,23 +22,28 @@ def gradient_rows(
     plan: Plan,
     differentiate: Differentiate,
     values: Callable[[], Tensor],
+    parameters: Sequence[str] | None = None,
 ) -> Rows:
-    """Rows of all units by `differentiate`, plan.chunk units at a time, metric applied."""
-    layout = _layout(state)
-    width = sum(tensor.numel() for tensor in state.parameters.values())
+    """Rows of all units by `differentiate`, plan.chunk units at a time, metric applied.
+
+    A row holds the gradients of `parameters` in their order; of all when None.
+    """
+    layout = _layout(state, state.parameters if parameters is None else parameters)
+    width = sum(size for _, size in layout.values())
     example = next(iter(state.parameters.values()))
 
-    def fetch(start: int, stop: int) -> tuple[Tensor, Tensor]:
-        rows = torch.empty(stop - start, width, dtype=row_dtype(state), device=example.device)
+    def fetch(index: Tensor) -> tuple[Tensor, Tensor]:
+        rows = torch.empty(len(index), width, dtype=row_dtype(state), device=example.device)
         parts = []
-        for low in range(start, stop, plan.chunk):
-            high = min(low + plan.chunk, stop)
-            gradients, objectives = differentiate(units.take(positions(low, high)))
-            for name, (offset, size) in layout.items():
+        low = 0
+        for batch, size in batches(units, index, plan.chunk):
+            gradients, objectives = differentiate(batch, index[low : low + size])
+            for name, (offset, length) in layout.items():
                 # √η is applied while the gradient is copied to its place: no pass of its own.
-                part = rows[low - start : high - start, offset : offset + size]
+                part = rows[low : low + size, offset : offset + length]
                 torch.mul(gradients[name].reshape(part.shape), root_rate[name], out=part)
             parts.append(objectives)
+            low += size
         return rows, torch.cat(parts)
 
     def locate(unit: int, column: int) -> str:
@@ -49,6 +51,16 @@ def gradient_rows(
         return f"{units.label(unit)} with respect to {name!r}"
 
     return Rows(units.count, fetch, plan.block, values, locate)
+
+
+def batches(units: Units, index: Tensor, chunk: int) -> Iterator[tuple[Batch, int]]:
+    """The units at `index` in batches of `chunk`, with their sizes; one by one where they cannot be stacked."""
+    for part in index.split(chunk):
+        try:
+            yield units.take(part), len(part)
+        except RaggedItemsError:
+            for one in part.split(1):
+                yield units.take(one), 1
 
 
 def row_dtype(state: State) -> torch.dtype:
@@ -63,14 +75,16 @@ def cause(error: BaseException) -> str:
     inside = ""
     for frame, _ in traceback.walk_tb(error.__traceback__):
         owner = frame.f_locals.get("self")
-        if isinstance(owner, torch.nn.Module):
+        if isinstance(owner, torch.nn.Module) and not type(owner).__module__.startswith("tracin_func."):
             inside = f" (in {type(owner).__name__})"
     return f"{lines[0] if lines else type(error).__name__}{inside}"
 
 
-def _layout(state: State) -> dict[str, tuple[int, int]]:
+def _layout(state: State, parameters: Iterable[str]) -> dict[str, tuple[int, int]]:
+    """Offset and size of each parameter in a row."""
     layout, offset = {}, 0
-    for name, tensor in state.parameters.items():
-        layout[name] = (offset, tensor.numel())
-        offset += tensor.numel()
+    for name in parameters:
+        size = state.parameters[name].numel()
+        layout[name] = (offset, size)
+        offset += size
     return layout

@@ -9,8 +9,11 @@ import torch
 from torch import Tensor
 from torch.func import grad_and_value, vmap
 
-from tracin_func.engines.rowwise import UNSUITABLE, cause, gradient_rows
-from tracin_func.gradients import Plan, Units, positions
+from tracin_func.budget import plan_chunks
+from tracin_func.coupling import FORWARD_FAULTS
+from tracin_func.engines.rowwise import batches, cause, gradient_rows
+from tracin_func.errors import InputError, UsageError
+from tracin_func.gradients import Plan, Request, Units, positions
 from tracin_func.items import Batch
 from tracin_func.rows import Rows
 from tracin_func.scorer import State
@@ -24,21 +27,25 @@ class VmappedEngine:
     def refusal(self, units: Units, state: State) -> str | None:
         two = replace(units, count=min(2, units.count))
         try:
-            differentiate(two, state, two.take(positions(0, two.count)))
+            for batch, _ in batches(two, positions(0, two.count), two.count):
+                differentiate(two, state, batch)
             self.values(two, state, two.count)  # without gradients some operations take another path (LSTM)
-        except UNSUITABLE as error:
+        except (InputError, UsageError):  # a fault of the scorer, whatever the engine
+            raise
+        except FORWARD_FAULTS as error:
             return cause(error)
         return None
+
+    def plan(self, units: Units, state: State, request: Request) -> Plan:
+        rates = dict.fromkeys(state.parameters, 1.0)
+        return plan_chunks(units, state, request, lambda part, plan: self.gradients(part, state, rates, plan).values)
 
     def values(self, units: Units, state: State, chunk: int) -> Tensor:
         def one(unit: Batch) -> Tensor:
             return units.objective(state.parameters, state.constants, unit)
 
         with torch.no_grad(), _quiet_fallbacks():
-            parts = [
-                vmap(one)(units.take(positions(start, min(start + chunk, units.count))))
-                for start in range(0, units.count, chunk)
-            ]
+            parts = [vmap(one)(batch) for batch, _ in batches(units, positions(0, units.count), chunk)]
         return torch.cat(parts)
 
     def gradients(self, units: Units, state: State, root_rate: dict[str, float], plan: Plan) -> Rows:
@@ -47,7 +54,7 @@ class VmappedEngine:
             state,
             root_rate,
             plan,
-            differentiate=lambda batch: differentiate(units, state, batch),
+            differentiate=lambda batch, _: differentiate(units, state, batch),
             values=lambda: self.values(units, state, plan.chunk),
         )
 

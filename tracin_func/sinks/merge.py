@@ -30,7 +30,7 @@ earlier run that stay in a column keep their origin in `other_origins`.
 
 import json
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -138,17 +138,37 @@ def embedded_conflict(path: str | Path) -> str | None:
         InputError: the file, or its provenance, is not what it should be.
     """
     path = real_path(path)
-    notes = _read_provenance(path)
-    for values in _read_table(path).values():
-        for column in values:
-            if not all(_is_embedded(origin) for origin in _origins(notes.get(column))):
-                return (
-                    f"`{path}` holds `{column}`, which was not computed from the embedded data; results of "
-                    "the embedded data are not mixed into it. Fix: name another folder with --metadata-dir (or "
-                    "this one, to merge all the same), or score your own data with --data-root and "
-                    "--checkpoint-dir."
-                )
-    return None
+    column = _column_of(path, lambda origins: not all(map(_is_embedded, origins)))
+    if column is None:
+        return None
+    return (
+        f"`{path}` holds `{column}`, which was not computed from the embedded data; results of "
+        "the embedded data are not mixed into it. Fix: name another folder with --metadata-dir (or "
+        "this one, to merge all the same), or score your own data with --data-root and "
+        "--checkpoint-dir."
+    )
+
+
+def own_conflict(path: str | Path) -> str | None:
+    """Why results of the user's own should not go into this file: it holds a column of embedded origin.
+
+    The counterpart of `embedded_conflict`; a column of unknown origin is no conflict here.
+
+    Returns:
+        The message, or None where the file is missing or no column is said to be, in part, of an embedded run.
+
+    Raises:
+        InputError: the file, or its provenance, is not what it should be.
+    """
+    path = real_path(path)
+    column = _column_of(path, lambda origins: any(map(_is_embedded, origins)))
+    if column is None:
+        return None
+    return (
+        f"`{path}` holds `{column}`, which was computed from the embedded, synthetic data; your own results are not "
+        "mixed into it. Fix: name another folder with --metadata-dir (or this one, to merge all the same), or remove "
+        "the file."
+    )
 
 
 def provenance_path(path: str | Path) -> Path:
@@ -227,6 +247,13 @@ def _claims(origins: list[Json], new: Json, mixed: bool) -> tuple[Json, Json]:
     others = [origin for origin in origins if origin != new] if mixed else []
     before = new if possible == [new] else {OTHER_ORIGINS: possible}
     return before, new and (new | {OTHER_ORIGINS: others} if others else new)
+
+
+def _column_of(path: Path, chosen: Callable[[list[Json]], bool]) -> str | None:
+    """The first column in the file whose origins are `chosen`."""
+    notes = _read_provenance(path)
+    columns = dict.fromkeys(column for values in _read_table(path).values() for column in values)
+    return next((column for column in columns if chosen(_origins(notes.get(column)))), None)
 
 
 def _is_embedded(origin: Json) -> bool:

@@ -104,16 +104,25 @@ def all_pairs(positions: Tensor, classes: Tensor) -> Pairs:
     return Pairs(first, second, torch.where(classes[first] > classes[second], 1, -1))
 
 
-def sample_test_pairs(drawn: Sequence[DrawnPair], k: int | None, seed: int) -> Pairs:
+def sample_test_pairs(
+    drawn: Sequence[DrawnPair],
+    k: int | None,
+    seed: int,
+    *,
+    table: Pairs | None = None,
+    kept: Sequence[int] | None = None,
+) -> Pairs:
     """`k` distinct pairs out of the drawn test pairs, as the lab picks them: `random.Random(seed).sample`.
 
-    The sample is of draws. One that repeats a pair already picked gives way to the next draw after it, from
-    the last on to the first, whose pair is not. `count` is that of the whole drawing.
+    The sample is of draws. One that was excluded or repeats a pair already picked gives way to the next draw
+    after it, from the last on to the first, that does not. `count` is that of the whole drawing.
 
     Args:
         drawn: the test drawing with its repeats, from `draw_sequence`.
         k: how many; None for every distinct pair in the order first drawn.
         seed: of the sample.
+        table: the distinct pairs in the order first drawn, where they carry weights; else `merge_repeats(drawn)`.
+        kept: the rows of the distinct pairs that may be picked; all when left out.
 
     Raises:
         UsageError: `k` is below 1.
@@ -121,26 +130,29 @@ def sample_test_pairs(drawn: Sequence[DrawnPair], k: int | None, seed: int) -> P
     """
     if k is not None and k < 1:
         raise UsageError(f"`k` should be at least 1, or None for all test pairs. Got {k}.")
-    distinct = merge_repeats(drawn)
-    if not len(distinct):
+    distinct = merge_repeats(drawn) if table is None else table
+    allowed = list(range(len(distinct))) if kept is None else list(kept)
+    if not allowed:
         raise InputError(
             "no test pair was drawn; expected test items of at least two classes. Add recordings, or choose "
             "another --seed."
         )
     if k is None:
-        return distinct
-    if k > len(distinct):
+        return distinct.select(torch.tensor(allowed))
+    if k > len(allowed):
         raise InputError(
-            f"{k} test pairs were asked for and there are {len(distinct)}; expected at most as many. Use "
+            f"{k} test pairs were asked for and there are {len(allowed)}; expected at most as many. Use "
             "--num-test all for every one of them."
         )
     row_of = {pair: row for row, pair in enumerate(dict.fromkeys(drawn))}
-    rows: dict[int, None] = {}
+    left = set(allowed)
+    rows: list[int] = []
     for place in random.Random(seed).sample(range(len(drawn)), k):
-        while (row := row_of[drawn[place]]) in rows:
+        while (row := row_of[drawn[place]]) not in left:
             place = (place + 1) % len(drawn)
-        rows[row] = None
-    return distinct.select(torch.tensor(list(rows)))
+        left.remove(row)
+        rows.append(row)
+    return distinct.select(torch.tensor(rows))
 
 
 def read_pairs(path: str | Path, item_ids: Sequence[str]) -> tuple[Pairs, Pairs | None]:
@@ -198,8 +210,8 @@ def read_exclusions(path: str | Path) -> frozenset[str]:
     return frozenset(line for line in lines if line and not line.startswith("#"))
 
 
-def exclude(pairs: Pairs, item_ids: Sequence[str], excluded: Collection[str]) -> tuple[Pairs, frozenset[str]]:
-    """The pairs left when those are dropped that an id of `excluded` names, and the ids that name nothing.
+def kept_rows(pairs: Pairs, item_ids: Sequence[str], excluded: Collection[str]) -> tuple[list[int], frozenset[str]]:
+    """The rows that no id of `excluded` names, and the ids that name nothing.
 
     A pair is named by either of its items' ids, by its own id, or by `ID1_ID2` in either order. To find the
     ids that name nothing in several tables, intersect what the calls return.
@@ -219,7 +231,16 @@ def exclude(pairs: Pairs, item_ids: Sequence[str], excluded: Collection[str]) ->
         known |= hits
         if not hits:
             kept.append(row)
-    return pairs.select(torch.tensor(kept, dtype=torch.int64)), excluded - known
+    return kept, excluded - known
+
+
+def exclude(pairs: Pairs, item_ids: Sequence[str], excluded: Collection[str]) -> tuple[Pairs, frozenset[str]]:
+    """The pairs left when those are dropped that an id of `excluded` names, and the ids that name nothing.
+
+    See `kept_rows`.
+    """
+    kept, unknown = kept_rows(pairs, item_ids, excluded)
+    return pairs.select(torch.tensor(kept, dtype=torch.int64)), unknown
 
 
 class _Row(NamedTuple):

@@ -15,6 +15,9 @@ from torch import nn
 from tracin_func.errors import InputError, UsageError
 from tracin_func.task import Task
 
+# The user's own code may raise anything, and may leave by sys.exit(); it is named, not hidden.
+_ANYTHING = (Exception, SystemExit)
+
 
 def load_model(spec: str, arguments: Mapping[str, Any]) -> nn.Module:
     """An instance of the module class `spec`, made with `arguments`.
@@ -26,7 +29,7 @@ def load_model(spec: str, arguments: Mapping[str, Any]) -> nn.Module:
     factory = load_object(spec, "--model")
     try:
         model = factory(**arguments)
-    except Exception as error:  # the user's own code may raise anything; it is named, not hidden
+    except _ANYTHING as error:
         raise InputError(
             f"--model {spec}: making the model failed: {_said(error)}. It was called as "
             f"{spec.rpartition(':')[2]}({', '.join(f'{k}={v!r}' for k, v in arguments.items())}); "
@@ -49,7 +52,7 @@ def load_task(spec: str) -> Task:
         task = factory()
     except (InputError, UsageError):
         raise
-    except Exception as error:
+    except _ANYTHING as error:
         raise InputError(
             f"--task {spec}: the factory failed: {_said(error)}. Expected a function of no argument."
         ) from error
@@ -101,7 +104,7 @@ def _import_file(path: Path, option: str) -> ModuleType:
     sys.path.insert(0, str(path.parent.resolve()))  # the file may import its neighbours
     try:
         specification.loader.exec_module(module)
-    except Exception as error:
+    except _ANYTHING as error:
         raise InputError(f"{option}: {path} cannot be imported: {_said(error)}.") from error
     finally:
         sys.path.pop(0)
@@ -111,11 +114,11 @@ def _import_file(path: Path, option: str) -> ModuleType:
 def _import_module(name: str, option: str) -> ModuleType:
     try:
         return importlib.import_module(name)
-    except Exception as error:
+    except _ANYTHING as error:
         raise InputError(f"{option}: module {name} cannot be imported: {_said(error)}.") from error
 
 
-def _said(error: Exception) -> str:
+def _said(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 

@@ -1,6 +1,6 @@
 """Tones as a source: the lab's tree of recordings, its split and its pairs, as a `Task`."""
 
-import random
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +15,12 @@ from tracin_func.errors import InputError
 from tracin_func.losses import PairLoss
 from tracin_func.pairs import Pairs
 from tracin_func.sources.drawing import (
+    DrawnPair,
     all_pairs,
+    draw_pairs,
     draw_sequence,
     exclude,
+    kept_rows,
     merge_repeats,
     read_exclusions,
     read_pairs,
@@ -29,7 +32,7 @@ from tracin_func.sources.tree import Clip, find_clips, load_items
 from tracin_func.task import Task
 
 NUM_TEST = 5
-DRAWN, ALL = "drawn", "all"
+DRAWN, ALL = WORDS = "drawn", "all"
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,12 @@ class Tones:
             InputError: recordings, pairs or exclusions do not fit; see `find_clips`, `read_wav`, `read_pairs`.
         """
         clips = find_clips(
-            self.data_root, material=self.material, frequency=self.frequency, classes=self.classes, takes=self.takes
+            self.data_root,
+            material=self.material,
+            frequency=self.frequency,
+            classes=self.classes,
+            takes=self.takes,
+            notice=notice,
         )
         ids = [clip.id for clip in clips]
         front_end = FrontEnd()
@@ -98,57 +106,49 @@ class Tones:
     ) -> tuple[Pairs, Pairs | None]:
         """Training and test pairs over `clips`, as positions in them."""
         ids = [clip.id for clip in clips]
-        train, test = self._from_file(ids) if self.pairs not in (DRAWN, ALL) else self._from_split(clips, with_test)
-        if self.exclusions is not None:
-            excluded = read_exclusions(self.exclusions)
-            before = len(train)
-            train, unknown = exclude(train, ids, excluded)
-            if test is not None:
-                test, unknown_of_test = exclude(test, ids, excluded)
-                unknown &= unknown_of_test
-            if not len(train):
-                raise InputError(f"{self.exclusions} excludes all {before} training pairs. Expected some to be left.")
-            if unknown:
-                some = ", ".join(sorted(unknown)[:3])
-                notice(f"{self.exclusions}: {len(unknown)} of its ids name no item or pair here, such as {some}.")
+        excluded = frozenset[str]() if self.exclusions is None else read_exclusions(self.exclusions)
+        train, test, drawn = self._from_split(clips) if self.pairs in WORDS else self._from_file(ids)
+        left, unknown = exclude(train, ids, excluded)
+        kept, unknown_of_test = kept_rows(test, ids, excluded)
+        if some := sorted(unknown & unknown_of_test):
+            notice(
+                f"{self.exclusions}: {len(some)} of its ids name no item or pair here, such as {', '.join(some[:3])}."
+            )
+        self._require_some(len(train), len(left), "training")
         if not with_test:
-            return train, None
-        if test is None or not len(test):
+            return left, None
+        if not len(test) and self.pairs not in WORDS:
             raise InputError(f"--pairs {self.pairs}: no test pair is there. Expected rows whose `split` is test.")
-        return train, test
+        self._require_some(len(test), len(kept), "test")
+        wanted = (min(NUM_TEST, len(kept)) or NUM_TEST) if self.num_test == "default" else self.num_test
+        assert not isinstance(wanted, str)
+        return left, sample_test_pairs(drawn, wanted, self.seed, table=test, kept=kept)
 
-    def _from_split(self, clips: Sequence[Clip], with_test: bool) -> tuple[Pairs, Pairs | None]:
+    def _from_split(self, clips: Sequence[Clip]) -> tuple[Pairs, Pairs, list[DrawnPair]]:
+        """Training pairs, distinct test pairs, and the draws these come from."""
         degrees = torch.tensor([clip.degree for clip in clips])
         train_items, test_items = split_items(len(clips), self.seed)
         rng = np.random.RandomState(self.seed)  # one stream: the test drawing goes on where training stopped
-        drawn = merge_repeats(draw_sequence(train_items, degrees, rng))
-        train = all_pairs(train_items, degrees) if self.pairs == ALL else drawn
-        if not with_test:
-            return train, None
-        drawn_test = draw_sequence(test_items, degrees, rng)
-        return train, sample_test_pairs(drawn_test, self._wanted(len(set(drawn_test))), self.seed)
+        train = draw_pairs(train_items, degrees, rng)
+        test = draw_sequence(test_items, degrees, rng)
+        return all_pairs(train_items, degrees) if self.pairs == ALL else train, merge_repeats(test), test
 
-    def _from_file(self, ids: Sequence[str]) -> tuple[Pairs, Pairs | None]:
+    def _from_file(self, ids: Sequence[str]) -> tuple[Pairs, Pairs, list[DrawnPair]]:
+        """The same of a table, in which every row is one draw."""
         train, test = read_pairs(self.pairs, ids)
         if test is None:
-            return train, None
-        wanted = self._wanted(len(test))
-        if wanted is None or wanted == len(test):
-            return train, test
-        if wanted > len(test):
-            raise InputError(f"--num-test {wanted}: {self.pairs} has {len(test)} test pairs. Use --num-test all.")
-        return train, test.select(torch.tensor(random.Random(self.seed).sample(range(len(test)), wanted)))
+            return train, merge_repeats([]), []
+        rows = zip(test.first.tolist(), test.second.tolist(), test.target.int().tolist(), strict=True)
+        return train, test, [DrawnPair(*row) for row in rows]
 
-    def _wanted(self, there: int) -> int | None:
-        if self.num_test == "default":
-            return min(NUM_TEST, there) or NUM_TEST
-        assert not isinstance(self.num_test, str)
-        return self.num_test
+    def _require_some(self, before: int, left: int, role: str) -> None:
+        if before and not left:
+            raise InputError(f"{self.exclusions} excludes all {before} {role} pairs. Expected some to be left.")
 
     def _describe(self, kind: str, clips: Sequence[Clip], front_end: FrontEnd) -> dict[str, Any]:
         return {
             "kind": kind,
-            "data_root": str(self.data_root),
+            "data_root": str(self.data_root.absolute()),
             "material": self.material,
             "frequency": self.frequency,
             "classes": sorted({clip.degree_class for clip in clips}),
@@ -156,10 +156,16 @@ class Tones:
             "items": len(clips),
             "seed": self.seed,
             "split": {"train_share": 0.70, "by": "torch.utils.data.random_split"},
-            "pairs": self.pairs,
+            "pairs": self.pairs if self.pairs in WORDS else _file(Path(self.pairs)),
             "num_test": self.num_test,
-            "exclusions": None if self.exclusions is None else str(self.exclusions),
+            "exclusions": None if self.exclusions is None else _file(self.exclusions),
             "sample_rate": self.sample_rate,
             "clip_seconds": self.clip_seconds,
             "front_end": front_end.describe(),
         }
+
+
+def _file(path: Path) -> dict[str, str | None]:
+    """A file that was read, for provenance; what came through a pipe cannot be read again."""
+    digest = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
+    return {"path": str(path.absolute()), "sha256": digest}

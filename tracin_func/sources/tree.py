@@ -5,8 +5,8 @@ and take. A clip's id is its file name without the ending.
 """
 
 import itertools
-import logging
 import math
+import os
 import re
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,7 +26,6 @@ LAYOUT = "ROOT/deg036/plastic/plastic_deg036_500hz_04.wav"
 _CLASS = re.compile(r"deg(\d+)", re.ASCII)
 _TONE_AND_TAKE = re.compile(r"(\d+hz)_(\d+)(?i:\.wav)", re.ASCII)
 _Name = TypeVar("_Name", str, int)
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -49,10 +48,11 @@ def find_clips(
     frequency: str,
     classes: Sequence[str] | None = None,
     takes: Sequence[int] | None = None,
+    notice: Callable[[str], None] = lambda sentence: None,
 ) -> list[Clip]:
     """The clips of one material and tone, ordered by class (by angle), then by take.
 
-    Files that do not follow the layout are left out; how many goes to the log.
+    Entries whose names do not follow the layout are left out; `notice` is told how many.
 
     Args:
         root: folder of the tree.
@@ -60,15 +60,16 @@ def find_clips(
         frequency: the tone, such as `500hz`.
         classes: class folders to use, such as `deg036`; all present when left out.
         takes: takes to use; all present when left out. A class need not have each of them.
+        notice: called with each sentence that the user should read.
 
     Raises:
         InputError: the root is missing or has no class folders, the material, tone, a class or a take is
-            nowhere to be found (the message lists what there is), fewer than two classes are left, or two
-            files are the same take.
+            nowhere to be found (the message lists what there is), fewer than two classes are left, two
+            files are the same take, or an entry is named as the layout asks and is no file or folder.
     """
     root = Path(root)
     try:
-        clips = _clips_of_material(root, material)
+        clips = _clips_of_material(root, material, notice)
     except OSError as error:
         raise InputError(f"{error.filename} cannot be read: {error.strerror}. Check the data root.") from None
     place = f"of {material!r} under {root}"
@@ -87,6 +88,9 @@ def find_clips(
             raise InputError(
                 f"{clip.path} and {following.path} are the same take; expected one file a take. Remove one."
             )
+    for clip in clips:
+        if not os.path.isfile(clip.path):
+            raise _unfit(clip.path, "recording", "file")
     present = sorted({clip.degree for clip in clips})
     if len(present) < 2:
         raise InputError(
@@ -142,18 +146,18 @@ def load_items(
         return _stacked(clips, pool.map(load, clips), sample_rate, progress)
 
 
-def _clips_of_material(root: Path, material: str) -> list[Clip]:
+def _clips_of_material(root: Path, material: str, notice: Callable[[str], None]) -> list[Clip]:
     if not root.is_dir():
         what = "is not a folder" if root.exists() else "does not exist"
         raise InputError(f"data root {root} {what}; expected a tree like {LAYOUT}. Check --data-root.")
-    folders = [folder for folder in root.iterdir() if _CLASS.fullmatch(folder.name) and folder.is_dir()]
+    folders = [folder for folder in root.iterdir() if _CLASS.fullmatch(folder.name) and _is_folder(folder, "class")]
     if not folders:
         raise InputError(f"data root {root} has no class folder; expected {LAYOUT}. Check --data-root.")
     materials = {entry.name for folder in folders for entry in folder.iterdir() if entry.is_dir()}
     _require_present("material", [material], materials, f"under {root}", "--material")
     clips, ignored = [], []
     for folder in folders:
-        if not (folder / material).is_dir():
+        if not _is_folder(folder / material, "material"):
             continue
         for path in (folder / material).iterdir():
             clip = _clip(path, folder.name, material)
@@ -162,21 +166,34 @@ def _clips_of_material(root: Path, material: str) -> list[Clip]:
             else:
                 clips.append(clip)
     if ignored:
-        _log.info(
-            f"{len(ignored)} entries of {material} under {root} do not follow {LAYOUT} and are left out, such as "
-            f"{min(ignored).name}"
+        some = min(ignored)
+        notice(
+            f"{len(ignored)} of the entries of {material} under {root} do not follow {LAYOUT} and are left out, such "
+            f"as {some.parent.parent.name}/{material}/{some.name}."
         )
     return clips
 
 
 def _clip(path: Path, degree_class: str, material: str) -> Clip | None:
-    """The clip at `path`, None when its name does not follow the layout or it is no file."""
+    """The clip that `path` names, None when the name does not follow the layout."""
     prefix = f"{material}_{degree_class}_"
     match = _TONE_AND_TAKE.fullmatch(path.name.removeprefix(prefix))
-    if not path.name.startswith(prefix) or match is None or not path.is_file():
+    if not path.name.startswith(prefix) or match is None:
         return None
     degree = int(degree_class.removeprefix("deg"))
     return Clip(path.stem, path, degree_class, degree, material, match[1], int(match[2]))
+
+
+def _is_folder(path: Path, kind: str) -> bool:
+    """Whether a folder is there; something else of that name is an error, for it would drop recordings unsaid."""
+    if os.path.lexists(path) and not path.is_dir():
+        raise _unfit(path, kind, "folder")
+    return path.is_dir()
+
+
+def _unfit(path: Path, kind: str, expected: str) -> InputError:
+    what = "a link that leads nowhere" if not path.exists() else f"no {expected}"
+    return InputError(f"{path} is named like a {kind} and is {what}. Expected a {expected}: mend or remove it.")
 
 
 def _require_present(kind: str, wanted: Iterable[_Name], present: set[_Name], place: str, option: str) -> None:

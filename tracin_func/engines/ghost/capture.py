@@ -1,0 +1,111 @@
+"""One batched forward that records every use of a parameter, and one backward to the outputs of these uses.
+
+Parameters are recognised by identity among the arguments of each torch operation, so that tied weights, weights
+used by functions and modules reached by two names are all seen. The backward goes to GRADIENT EDGES, not output
+tensors: an in-place operation after the layer would otherwise drop its part. Weight gradients are never computed.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import GradientEdge, get_gradient_edge
+from torch.overrides import TorchFunctionMode
+from torch.utils import _pytree as pytree
+
+from tracin_func.engines.ghost.rules import RULES, Contribution, Factors, bind
+
+
+@dataclass(frozen=True)
+class Use:
+    """One operation that parameters entered: its arguments by name, and which argument is which parameter."""
+
+    operation: Any
+    call: dict[str, Any]
+    parameters: dict[str, str]  # argument -> parameter
+    edge: GradientEdge
+    versions: dict[str, int]  # of the other tensors among the arguments, when they were used
+
+    def contributions(self, gradient: Tensor) -> dict[str, Contribution] | None:
+        """Per-item gradients by parameter name; None where the rule does not hold."""
+        changed = any(self.call[name]._version != version for name, version in self.versions.items())
+        if changed:  # written over after it was used: what the rule would read is something else
+            return None
+        found = RULES[self.operation][1](self.call, gradient)
+        return None if found is None else {name: found[argument] for argument, name in self.parameters.items()}
+
+
+@dataclass
+class Capture:
+    """What a forward used: `uses` with a rule, and `opaque` parameters that entered anything else."""
+
+    uses: list[Use] = field(default_factory=list)
+    opaque: set[str] = field(default_factory=set)
+
+
+class _Recorder(TorchFunctionMode):
+    def __init__(self, names: dict[int, str], capture: Capture) -> None:
+        super().__init__()
+        self._names = names
+        self._capture = capture
+
+    def __torch_function__(
+        self, func: Any, types: Iterable[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        leaves = pytree.tree_leaves((args, kwargs))
+        entered = [self._names[id(leaf)] for leaf in leaves if isinstance(leaf, Tensor) and id(leaf) in self._names]
+        if not entered or not any(isinstance(leaf, Tensor) for leaf in pytree.tree_leaves(result)):
+            return result  # a shape or dtype that was asked for is no use
+        use = self._use(func, args, kwargs, result) if func in RULES else None
+        if use is None or sorted(use.parameters.values()) != sorted(entered):
+            self._capture.opaque.update(entered)
+        else:
+            self._capture.uses.append(use)
+        return result
+
+    def _use(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> Use | None:
+        call = bind(func, args, kwargs)
+        tensors = {name: value for name, value in call.items() if isinstance(value, Tensor)}
+        parameters = {name: self._names[id(value)] for name, value in tensors.items() if id(value) in self._names}
+        if set(parameters) - {"weight", "bias"} or not isinstance(result, Tensor) or not result.requires_grad:
+            return None
+        versions = {name: value._version for name, value in tensors.items() if name not in parameters}
+        return Use(func, call, parameters, get_gradient_edge(result), versions)
+
+
+def capture_gradients(
+    forward: Callable[[], Tensor], leaves: dict[str, Tensor], items: int
+) -> tuple[dict[str, Contribution], set[str], Tensor]:
+    """Per-item gradients of `forward()` [items] by parameter, those it cannot tell, and the scores.
+
+    `leaves` are the parameters that the forward uses, each requiring a gradient. The uses of one parameter are
+    summed; one that was not used at all has no entry, and gradient 0.
+    """
+    capture = Capture()
+    with torch.enable_grad(), _Recorder({id(leaf): name for name, leaf in leaves.items()}, capture):
+        values = forward()
+    found: dict[str, Contribution] = {}
+    opaque = set(capture.opaque)
+    uses = [use for use in capture.uses if not opaque.issuperset(use.parameters.values())]
+    gradients: Sequence[Tensor | None] = ()
+    if uses and values.requires_grad:
+        gradients = torch.autograd.grad(values.sum(), [use.edge for use in uses], allow_unused=True)
+    with torch.no_grad():
+        for use, gradient in zip(uses, gradients, strict=False):
+            if gradient is None:  # this output does not reach the score
+                continue
+            of_use = use.contributions(gradient) if len(gradient) == items else None
+            if of_use is None:
+                opaque.update(use.parameters.values())
+                continue
+            for name, part in of_use.items():
+                found[name] = part if name not in found else _dense(found[name]) + _dense(part)
+    return {name: part for name, part in found.items() if name not in opaque}, opaque, values.detach()
+
+
+def _dense(contribution: Contribution) -> Tensor:
+    return contribution.dense() if isinstance(contribution, Factors) else contribution

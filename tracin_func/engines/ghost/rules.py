@@ -1,0 +1,185 @@
+"""How one operation turns its input and the gradient of its output into per-item parameter gradients.
+
+A rule is a small pure function registered for an operation. It is given the operation's arguments by name and
+D = ∂ Σ_i s_i / ∂output, whose first axis is the items (each item's score reaches only its own slice), and
+returns for each parameter that entered either
+
+- a tensor [items, *parameter.shape]: the gradient of every item, or
+- `Factors(D, A)`: [items, rows] and [items, columns], whose outer products D_iᵀ A_i are the gradients; their
+  inner products (A_i·A_j)(D_i·D_j) need no gradient.
+
+A rule returns None where it does not hold (another layout than items first); the parameter then goes to vmap.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from einops import einsum, reduce
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Factors:
+    """Gradients D_iᵀ A_i of a matrix parameter: `rows` D [items, d_out], `columns` A [items, d_in]."""
+
+    rows: Tensor
+    columns: Tensor
+
+    def dense(self) -> Tensor:
+        """The gradients themselves, [items, d_out, d_in]."""
+        return einsum(self.rows, self.columns, "items d_out, items d_in -> items d_out d_in")
+
+
+Contribution = Tensor | Factors
+Rule = Callable[[Mapping[str, Any], Tensor], dict[str, Contribution] | None]
+
+RULES: dict[Any, tuple[tuple[str, ...], Rule]] = {}  # operation -> its argument names and its rule
+
+
+def rule(*operations: Any, names: tuple[str, ...] | None = None) -> Callable[[Rule], Rule]:
+    """Register a rule; `names` are the arguments of a builtin, which has no signature to read."""
+
+    def register(function: Rule) -> Rule:
+        for operation in operations:
+            RULES[operation] = (names or tuple(inspect.signature(operation).parameters), function)
+        return function
+
+    return register
+
+
+def bind(operation: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of a call by name."""
+    return dict(zip(RULES[operation][0], args, strict=False)) | dict(kwargs)
+
+
+@rule(F.linear, names=("input", "weight", "bias"))
+def linear(call: Mapping[str, Any], gradient: Tensor) -> dict[str, Contribution] | None:
+    """y = x Wᵀ + b on [items, ..., d_in]: ∂W_i = Σ_τ D_iτᵀ x_iτ, one outer product where there is one position."""
+    x = call["input"].detach()
+    if x.ndim < 2:
+        return None
+    if x.ndim == 2:
+        return {"weight": Factors(gradient, x), "bias": gradient}
+    columns, rows = x.flatten(1, -2), gradient.flatten(1, -2)
+    weight = einsum(rows, columns, "items positions d_out, items positions d_in -> items d_out d_in")
+    return {"weight": weight, "bias": rows.sum(dim=1)}
+
+
+@rule(F.conv1d, F.conv2d, F.conv3d, names=("input", "weight", "bias", "stride", "padding", "dilation", "groups"))
+def convolution(call: Mapping[str, Any], gradient: Tensor) -> dict[str, Contribution] | None:
+    """Convolution: the framework's own weight gradient, item by item - the operations of one batched call."""
+    x, weight = call["input"], call["weight"]
+    spatial = weight.ndim - 2
+    if x.ndim != weight.ndim:
+        return None
+    stride, dilation = (_each(call.get(name, 1), spatial) for name in ("stride", "dilation"))
+    x, padding = _padded(x, call.get("padding", 0), weight, dilation)
+    groups = call.get("groups", 1)
+    result = x.new_empty(len(x), *weight.shape)
+    for item in range(len(x)):
+        result[item] = torch.ops.aten.convolution_backward(
+            gradient[item : item + 1],
+            x[item : item + 1],
+            weight,
+            None,
+            stride,
+            padding,
+            dilation,
+            False,
+            [0] * spatial,
+            groups,
+            [False, True, False],
+        )[1]
+    return {"weight": result, "bias": gradient.flatten(2).sum(dim=2)}
+
+
+@rule(F.embedding)
+def embedding(call: Mapping[str, Any], gradient: Tensor) -> dict[str, Contribution] | None:
+    """y = W[x] on [items, ...]: row x_τ of ∂W_i receives D_iτ; the padding row none."""
+    index, weight = call["input"], call["weight"]
+    if call.get("scale_grad_by_freq") or call.get("max_norm") is not None or index.ndim < 1:
+        return None
+    index, rows = index.reshape(len(index), -1), gradient.reshape(len(index), -1, weight.shape[1])
+    padding = call.get("padding_idx")
+    if padding is not None:
+        rows = rows * (index != padding % len(weight))[..., None]
+    result = rows.new_zeros(len(index), *weight.shape)
+    return {"weight": result.scatter_add_(1, index[..., None].expand_as(rows), rows)}
+
+
+@rule(F.layer_norm)
+def layer_norm(call: Mapping[str, Any], gradient: Tensor) -> dict[str, Contribution] | None:
+    """y = x̂ w + b over the last axes."""
+    x, shape = call["input"], call["normalized_shape"]
+    if x.ndim <= len(shape):
+        return None
+    return _affine(gradient, F.layer_norm(x, shape, eps=call.get("eps", 1e-5)), x.ndim - len(shape))
+
+
+@rule(F.rms_norm)
+def rms_norm(call: Mapping[str, Any], gradient: Tensor) -> dict[str, Contribution] | None:
+    """y = x / rms(x) · w over the last axes."""
+    x, shape = call["input"], call["normalized_shape"]
+    if x.ndim <= len(shape):
+        return None
+    return _affine(gradient, F.rms_norm(x, shape, eps=call.get("eps")), x.ndim - len(shape))
+
+
+@rule(F.group_norm)
+def group_norm(call: Mapping[str, Any], gradient: Tensor) -> dict[str, Contribution] | None:
+    """y = x̂ w + b by channel, normalised within an item."""
+    x = call["input"]
+    return _by_channel(gradient, F.group_norm(x, call["num_groups"], eps=call.get("eps", 1e-5)))
+
+
+@rule(F.instance_norm)
+def instance_norm(call: Mapping[str, Any], gradient: Tensor) -> dict[str, Contribution] | None:
+    """y = x̂ w + b by channel, normalised within an item, or by the running statistics."""
+    plain = {name: value for name, value in call.items() if name not in ("weight", "bias")}
+    return _by_channel(gradient, F.instance_norm(**plain))
+
+
+@rule(F.batch_norm)
+def batch_norm(call: Mapping[str, Any], gradient: Tensor) -> dict[str, Contribution] | None:
+    """y = x̂ w + b by channel with the running statistics; batch statistics mix items."""
+    if call.get("training"):
+        return None
+    x, eps = call["input"], call.get("eps", 1e-5)
+    return _by_channel(gradient, F.batch_norm(x, call["running_mean"], call["running_var"], eps=eps))
+
+
+def _affine(gradient: Tensor, normalised: Tensor, leading: int) -> dict[str, Contribution]:
+    """Weight and bias gradients of y = x̂ w + b, summed over positions: the axes between items and the last ones."""
+    positions = tuple(range(1, leading))
+    product = gradient * normalised
+    if not positions:
+        return {"weight": product, "bias": gradient}
+    return {"weight": product.sum(dim=positions), "bias": gradient.sum(dim=positions)}
+
+
+def _by_channel(gradient: Tensor, normalised: Tensor) -> dict[str, Contribution]:
+    pattern = "items channels ... -> items channels"
+    return {"weight": reduce(gradient * normalised, pattern, "sum"), "bias": reduce(gradient, pattern, "sum")}
+
+
+def _each(value: int | tuple[int, ...], spatial: int) -> list[int]:
+    return [value] * spatial if isinstance(value, int) else list(value) * (spatial if len(value) == 1 else 1)
+
+
+def _padded(x: Tensor, padding: Any, weight: Tensor, dilation: list[int]) -> tuple[Tensor, list[int]]:
+    """`x` and the symmetric padding that remain of any form of padding."""
+    spatial = weight.ndim - 2
+    if padding == "valid":
+        return x, [0] * spatial
+    if padding != "same":
+        return x, _each(padding, spatial)
+    totals = [step * (size - 1) for step, size in zip(dilation, weight.shape[2:], strict=True)]
+    if all(total % 2 == 0 for total in totals):
+        return x, [total // 2 for total in totals]
+    # An even kernel is padded by one more at the end, as torch does.
+    sides = [side for total in reversed(totals) for side in (total // 2, total - total // 2)]
+    return F.pad(x, sides), [0] * spatial

@@ -1,0 +1,112 @@
+"""What is decided before the first checkpoint is scored and kept for all: device, units, engine and sizes."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tracin_func.budget import available_bytes
+from tracin_func.compute import Compute
+from tracin_func.coupling import mixing_operation
+from tracin_func.engines.choose import Choice, UnitKind, choose
+from tracin_func.gradients import Plan, Request, Units
+from tracin_func.scorer import State
+from tracin_func.spot import cpu_deviation
+from tracin_func.units import UnitMaker
+
+MPS_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """The decisions of a run."""
+
+    make: UnitMaker
+    choice: Choice
+    plan: Plan
+
+    @property
+    def scored(self) -> Units:
+        """The units whose values are scores: items, or joint pairs."""
+        return self.make.joint() if self.make.task.joint else self.make.items()
+
+    def describe(self) -> dict[str, Any]:
+        """What provenance records."""
+        return {
+            "engine": self.choice.name,
+            "gradients": f"{self.choice.engine.name} over {self.choice.unit}",
+            "reason": self.choice.reason,
+            "device": str(self.make.device),
+            "dtype": str(self.make.dtype or "the model's own"),
+            "threads": torch.get_num_threads(),
+            "batch_size": self.plan.chunk,
+            "batch_size_reason": self.plan.reason,
+            "rows_held": self.plan.block,
+            "scored_alone_because_of": self.make.coupled,
+        }
+
+
+def prepare(make: UnitMaker, state: State, weights: Mapping[str, Tensor], compute: Compute, visits: int) -> Prepared:
+    """Probe the scorer at `state`, which is of the state dict `weights`, choose the engine and fix the sizes.
+
+    `visits` is the number of checkpoints. A device that computes wrong gradients is left for the CPU.
+
+    Raises:
+        InputError: no engine that was allowed can run the scorer.
+    """
+    if state.left:
+        compute.notice(f"{state.name}: {len(state.left)} frozen parameters are not in it; the model's own are used.")
+    operation = _coupling(make, state)
+    if operation is not None:
+        unit = "pair" if make.task.joint else "item"
+        compute.notice(
+            f"the score of one {unit} depends on the others in its batch, first through {operation}; "
+            f"every {unit} is therefore scored alone, in a batch of one."
+        )
+    make = replace(make, coupled=operation)
+    kinds = _units(make)
+    choice = choose(compute.engine, kinds, state)
+    if make.device.type == "mps":
+        deviation = _mps_deviation(make, choice, state, weights)
+        if deviation > MPS_TOLERANCE:
+            compute.notice(f"mps: gradients deviate by {deviation:.1e} from the CPU's; the run goes on on the CPU.")
+            make = replace(make, device=torch.device("cpu"))
+            state = make.scorer.state(state.name, weights, make.device, make.dtype)
+            return prepare(make, state, weights, compute, visits)
+        compute.notice(f"mps: gradients of two units agree with the CPU's float64 to {deviation:.1e}.")
+    if choice.name == "loop" and compute.engine == "auto":
+        compute.notice(f"engine loop: {choice.reason}.")
+    budget = compute.memory_budget or available_bytes(make.device)
+    plan = choice.engine.plan(kinds[choice.unit], state, Request(compute.batch_size, budget, visits))
+    if plan.chunk_bytes > budget // 2:
+        need, have = plan.chunk_bytes / 1e9, budget / 2e9
+        compute.notice(f"a batch of {plan.chunk} is expected to take {need:.2f} GB; {have:.2f} GB are meant for it.")
+    return Prepared(make, choice, plan)
+
+
+def _units(make: UnitMaker) -> dict[UnitKind, Units]:
+    every = torch.arange(sum(map(len, make.tables)))
+    pairs = make.pairs(torch.ones(len(every)), every)
+    return {"pairs": pairs} if make.task.joint else {"items": make.items(), "pairs": pairs}
+
+
+def _coupling(make: UnitMaker, state: State) -> str | None:
+    """The operation through which a batched forward mixes units."""
+    train, used = make.task.train_pairs, make.used_items()
+    columns: Callable[[Tensor], tuple[Tensor, ...]]
+    columns = (lambda i: (train.first[i], train.second[i])) if make.task.joint else (lambda i: (used[i],))
+
+    def forward(index: Tensor) -> Tensor:
+        batches = [make.take_items(column) for column in columns(index)]
+        return make.scorer.score(state.parameters, state.constants, *batches)
+
+    return mixing_operation(forward, len(train) if make.task.joint else len(used))
+
+
+def _mps_deviation(make: UnitMaker, choice: Choice, state: State, weights: Mapping[str, Tensor]) -> float:
+    exact_make = replace(make, device=torch.device("cpu"), dtype=torch.float64)
+    exact = exact_make.scorer.state(state.name, weights, exact_make.device, exact_make.dtype)
+    here, there = _units(make)[choice.unit], _units(exact_make)[choice.unit]
+    return cpu_deviation(choice.engine, (here, state), (there, exact))
