@@ -12,7 +12,7 @@ from tracin_func import Compute, Pairs, Task
 from tracin_func.budget import available_bytes
 from tracin_func.checkpoints import load
 from tracin_func.engines.vmapped import VmappedEngine
-from tracin_func.gradients import Combination, Gradients, Request, Units
+from tracin_func.gradients import Combination, Gradients, Plan, Request, Units
 from tracin_func.losses import as_loss
 from tracin_func.scorer import Scorer, State, evaluating
 from tracin_func.scoring import score
@@ -32,7 +32,7 @@ def describe(benchmark: BenchmarkFixture, device: torch.device, **facts: object)
 
 
 @pytest.mark.benchmark(group="self and influence, end to end on one checkpoint")
-@pytest.mark.parametrize("engine", ["item", "pair", "loop"])
+@pytest.mark.parametrize("engine", ["ghost", "item", "pair", "loop"])
 def test_engine(benchmark: BenchmarkFixture, embedded_task: Task, device: torch.device, engine: str) -> None:
     """Both scores of 566 training and 5 test pairs; `loop` on the first 40 training pairs (see extra_info)."""
     assert embedded_task.test_pairs is not None
@@ -67,7 +67,8 @@ def test_pair_against_item(benchmark: BenchmarkFixture, embedded_task: Task, dev
     assert (items.count, pairs.count) == (54, 566)
     seconds: dict[str, list[float]] = {"item": [], "pair": []}
     with evaluating(scorer.module):
-        work = {name: prepare(units, state, device) for name, units in (("item", items), ("pair", pairs))}
+        plans = {name: plan(units, state, device) for name, units in (("item", items), ("pair", pairs))}
+        work = {"item": prepare(items, state, plans["item"]), "pair": prepare(pairs, state, plans["pair"])}
         by_item, _ = timed(work["item"])
         by_pair, _ = timed(work["pair"])
         assert_same_norms(task.train_pairs, by_item, by_pair)
@@ -82,15 +83,21 @@ def test_pair_against_item(benchmark: BenchmarkFixture, embedded_task: Task, dev
         device,
         ratio=round(ratio, 1),
         **{f"{name}_seconds": round(value, 3) for name, value in median.items()},
+        **{f"{name}_batch_size": plan.chunk for name, plan in plans.items()},
     )
-    print(f"\npair {median['pair']:.3f} s, item {median['item']:.3f} s on {device}: ratio {ratio:.1f}")
+    sizes = f"batch sizes {plans['pair'].chunk} and {plans['item'].chunk}"
+    print(f"\n{sizes}: pair {median['pair']:.3f} s, item {median['item']:.3f} s on {device}: ratio {ratio:.1f}")
 
 
-def prepare(units: Units, state: State, device: torch.device):  # type: ignore[no-untyped-def]
-    """A call that computes all gradients of `units`, at the batch size that was fastest."""
-    engine, rates = VmappedEngine(), dict.fromkeys(state.parameters, 1.0)
-    plan = engine.plan(units, state, Request("auto", available_bytes(device), visits=100))
-    return lambda: engine.gradients(units, state, rates, plan)
+def plan(units: Units, state: State, device: torch.device) -> Plan:
+    """The batch size that is fastest for `units`, measured as a long run measures it."""
+    return VmappedEngine().plan(units, state, Request("auto", available_bytes(device), visits=100))
+
+
+def prepare(units: Units, state: State, plan: Plan):  # type: ignore[no-untyped-def]
+    """A call that computes all gradients of `units`."""
+    rates = dict.fromkeys(state.parameters, 1.0)
+    return lambda: VmappedEngine().gradients(units, state, rates, plan)
 
 
 def timed(run) -> tuple[Gradients, float]:  # type: ignore[no-untyped-def]

@@ -15,6 +15,7 @@ from tracin_func.scorer import State
 SHARE = 0.5  # of the memory that is free now; the rest is left to the model's own workspace and to others
 MEASURED_CHUNKS = (1, 4, 8, 16, 32, 64, 128)
 UNMEASURED_CHUNK = 16  # near the best on two cores for convolutions; on short runs it does not matter
+MEASURING = 0.1  # share of the expected work that measuring may take
 WORTH_MEASURING = 4.0  # seconds of expected work below which measuring costs more than it saves
 
 
@@ -88,11 +89,13 @@ def _unit_bytes(units: Units, state: State) -> int:
 
 def _fastest_chunk(run: Callable[[int], Tensor], largest: int, expected_units: int) -> tuple[int, str]:
     """The chunk size of least time a unit, growing while that pays, and how it was found."""
-    run(1)  # the first call pays for lazy initialisation
     best, best_seconds = 1, _seconds(run, 1)
     if best_seconds * expected_units < WORTH_MEASURING:
         return min(largest, UNMEASURED_CHUNK), "short run, not measured"
+    start = time.perf_counter()
     for size in (size for size in MEASURED_CHUNKS[1:] if size <= largest):
+        if time.perf_counter() - start > MEASURING * best_seconds * expected_units:
+            break
         seconds = _seconds(run, size) / size
         if seconds < 0.97 * best_seconds:
             best, best_seconds = size, seconds
@@ -102,6 +105,10 @@ def _fastest_chunk(run: Callable[[int], Tensor], largest: int, expected_units: i
 
 
 def _seconds(run: Callable[[int], Tensor], size: int) -> float:
-    start = time.perf_counter()
-    run(size).sum().item()  # reading a number waits for the device
-    return time.perf_counter() - start
+    """Seconds of `run(size)`: the least of three, as libraries prepare themselves at every new shape."""
+    seconds = []
+    for _ in range(3):
+        start = time.perf_counter()
+        run(size).sum().item()  # reading a number waits for the device
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)

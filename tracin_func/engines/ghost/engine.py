@@ -22,7 +22,7 @@ from tracin_func.rows import Rows
 from tracin_func.scorer import State
 
 COMPLETE = 1e-3  # relative deviation of one unit's gradient from autograd's that is rounding, not a fault
-SMALL = 1e-6  # and an absolute one, for gradients that are 0 but for rounding
+NEGLIGIBLE = 1e-5  # and relative to the gradient of all parameters, for parts that are 0 but for rounding
 
 
 class GhostGradients:
@@ -128,12 +128,13 @@ def _require_complete(units: Units, state: State, batch: Batch, size: int, captu
     for unit in range(size):
         one = _one(batch, unit)
         exact, _ = differentiate_alone(units, state, one)
+        total = sum(float(right.norm()) ** 2 for right in exact.values()) ** 0.5
         for name, right in exact.items():
             part = captured.get(name)
             found = 0 if part is None else (part.dense() if isinstance(part, Factors) else part)[unit]
             error = float((found - right[0]).norm())
             # NaN is no fault of the capture; it is told where scores and gradients are used.
-            if error > COMPLETE * float(right[0].norm()) + SMALL:
+            if error > COMPLETE * float(right[0].norm()) + NEGLIGIBLE * total:
                 raise NumericalError(
                     f"the captured gradient of {name!r} is not autograd's (off by {error:.1e}). Use the engine 'item'."
                 )

@@ -1,0 +1,54 @@
+"""How many flipped training pairs stand on top: by self-influence with and without GHM weights, and by plain loss.
+
+Of the 441 training pairs of the embedded default, 22 get the wrong target and are scored at its checkpoints, which
+were trained on the right ones. Run: python benchmarks/mislabelled.py
+"""
+
+from dataclasses import replace
+
+import torch
+
+from tracin_func import Checkpoint, MarginRankingLoss, Pairs, Task, find_checkpoints, score
+from tracin_func.checkpoints import load
+from tracin_func.cli.settings import Settings
+from tracin_func.compute import Compute
+from tracin_func.sources.demo import embedded
+from tracin_func.sources.ranker import AngleRanker
+from tracin_func.sources.tones import Tones
+
+FLIPPED, DRAWS = 22, 5
+
+
+def flipped(pairs: Pairs, rows: torch.Tensor) -> Pairs:
+    """`pairs` with the targets of `rows` turned."""
+    target = pairs.target.clone()
+    target[rows] *= -1
+    return Pairs(pairs.first, pairs.second, target, count=pairs.count)
+
+
+def on_top(values: torch.Tensor, rows: torch.Tensor) -> int:
+    """How many of `rows` are among the `FLIPPED` largest."""
+    return int(torch.isin(values.topk(FLIPPED).indices, rows).sum())
+
+
+def main() -> None:
+    """Print one line a draw of flipped pairs."""
+    demo = embedded("500hz", "plastic", progress=print)
+    paths = find_checkpoints(demo.checkpoint_dir)
+    checkpoints = [Checkpoint(path) for path in paths]
+    ghm = Settings({}, load(checkpoints[0], 1).args).loss()
+    task: Task = Tones(demo.data_root).task(AngleRanker(), checkpoints, ghm, kind="embedded", with_test=False)
+    print(f"of {FLIPPED} flipped pairs, on top by: self (standard) | self (ghm) | plain loss")
+    for seed in range(DRAWS):
+        rows = torch.randperm(len(task.train_pairs), generator=torch.Generator().manual_seed(seed))[:FLIPPED]
+        job = replace(task, train_pairs=flipped(task.train_pairs, rows))
+        plain = score(replace(job, loss=MarginRankingLoss(10.0)), Compute()).self_influence
+        weighted = score(job, Compute()).self_influence
+        assert plain is not None
+        assert weighted is not None
+        found = (plain.scores, weighted.scores, plain.pairs.loss.mean(dim=0))
+        print(f"draw {seed}: " + " | ".join(str(on_top(values, rows)) for values in found))
+
+
+if __name__ == "__main__":
+    main()
