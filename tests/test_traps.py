@@ -190,17 +190,43 @@ class Tokens(nn.Module):
         return self.head(self.embed(tokens).mean(dim=1))
 
 
-@pytest.mark.parametrize("engine", ["item", "pair", "loop"])
-def test_items_of_different_lengths_are_taken_one_by_one(engine: str) -> None:
+@pytest.mark.parametrize("budget", [None, 1], ids=["rows held", "rows recomputed"])
+@pytest.mark.parametrize("engine", ["ghost", "item", "pair", "loop"])
+def test_items_of_different_lengths_are_taken_one_by_one(engine: str, budget: int | None) -> None:
     torch.manual_seed(0)
     module = Tokens()
     texts = [torch.randint(0, 7, (length,)) for length in (2, 2, 3, 5, 3)]
-    found = ti.self_influence(module, texts, PAIRS, two_states(module), loss=ti.LogisticLoss(), engine=engine)
-    assert found.run.notices == ()
+    states, loss = two_states(module), ti.LogisticLoss()
+    found = ti.self_influence(module, texts, PAIRS, states, loss=loss, engine=engine, memory_budget=budget)
+    assert not any("scored alone" in notice for notice in found.run.notices)
     alone = [float(module(text[None]).detach()) for text in texts]
     margins = [(alone[a] - alone[b]) * y for a, b, y in zip(PAIRS.first, PAIRS.second, PAIRS.target, strict=True)]
     torch.testing.assert_close(found.pairs.score_margin[0].float(), torch.tensor(margins, dtype=torch.float32))
     torch.testing.assert_close(found.scores, scores(module, texts, "loop").sum(dim=0), rtol=1e-5, atol=0)
+
+
+class Routed(nn.Module):
+    """Long items go another way than short ones; which way is decided for a whole batch, of one length."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.short, self.long = nn.Linear(2, 1), nn.Linear(2, 1)
+
+    def forward(self, items: Tensor) -> Tensor:
+        return (self.short if items.shape[1] < 3 else self.long)(items[:, :2])
+
+
+def test_a_parameter_that_some_items_do_not_use_is_not_lost() -> None:
+    torch.manual_seed(0)
+    module = Routed()
+    items = [torch.randn(length) for length in (2, 2, 2, 5, 5)]
+    message = "engine 'ghost' cannot .* uses long.bias, long.weight, short.bias, short.weight for some items only. Use"
+    with pytest.raises(ti.InputError, match=message):
+        scores(module, items, "ghost")
+    found = ti.self_influence(module, items, PAIRS, two_states(module), loss=ti.LogisticLoss())
+    torch.testing.assert_close(found.per_checkpoint, scores(module, items, "loop"), rtol=1e-5, atol=0)
+    assert found.run.engine["engine"] == "item"
+    assert "first: engine ghost cannot go on: the scorer uses long.bias" in found.run.notices[0]
 
 
 def test_a_dataset_of_one_tensor_gives_the_model_tensors(items: Tensor) -> None:

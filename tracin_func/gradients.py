@@ -105,6 +105,10 @@ class Request:
     visits: int
 
 
+class UnsuitableError(ValueError):
+    """An engine found, while it worked, that it cannot differentiate these units after all."""
+
+
 class Engine(Protocol):
     """One way to obtain gradients. Engines run on `meta` tensors: no choice of theirs depends on data."""
 
@@ -123,7 +127,11 @@ class Engine(Protocol):
         ...
 
     def gradients(self, units: Units, state: State, root_rate: dict[str, float], plan: Plan) -> Gradients:
-        """The gradients of all units, each parameter's part times its √η."""
+        """The gradients of all units, each parameter's part times its √η.
+
+        Raises:
+            UnsuitableError: what `refusal` could not know from a few units.
+        """
         ...
 
 

@@ -1,6 +1,6 @@
 """What is decided before the first checkpoint is scored and kept for all: device, units, engine and sizes."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -48,10 +48,18 @@ class Prepared:
         }
 
 
-def prepare(make: UnitMaker, state: State, weights: Mapping[str, Tensor], compute: Compute, visits: int) -> Prepared:
+def prepare(
+    make: UnitMaker,
+    state: State,
+    weights: Mapping[str, Tensor],
+    compute: Compute,
+    visits: int,
+    without: Collection[str] = (),
+) -> Prepared:
     """Probe the scorer at `state`, which is of the state dict `weights`, choose the engine and fix the sizes.
 
-    `visits` is the number of checkpoints. A device that computes wrong gradients is left for the CPU.
+    `visits` is the number of checkpoints, `without` are engines that failed while they worked. A device that
+    computes wrong gradients is left for the CPU.
 
     Raises:
         InputError: no engine that was allowed can run the scorer.
@@ -67,14 +75,14 @@ def prepare(make: UnitMaker, state: State, weights: Mapping[str, Tensor], comput
         )
     make = replace(make, coupled=operation)
     kinds = _units(make)
-    choice = choose(compute.engine, kinds, state)
+    choice = choose(compute.engine, kinds, state, without)
     if make.device.type == "mps":
         deviation = _mps_deviation(make, choice, state, weights)
         if deviation > MPS_TOLERANCE:
             compute.notice(f"mps: gradients deviate by {deviation:.1e} from the CPU's; the run goes on on the CPU.")
             make = replace(make, device=torch.device("cpu"))
             state = make.scorer.state(state.name, weights, make.device, make.dtype)
-            return prepare(make, state, weights, compute, visits)
+            return prepare(make, state, weights, compute, visits, without)
         compute.notice(f"mps: gradients of two units agree with the CPU's float64 to {deviation:.1e}.")
     if choice.name == "loop" and compute.engine == "auto":
         compute.notice(f"engine loop: {choice.reason}.")

@@ -16,7 +16,7 @@ from tracin_func.checkpoints import Checkpoint, LearningRate, LoadedCheckpoint, 
 from tracin_func.compute import Compute
 from tracin_func.devices import resolve_device
 from tracin_func.errors import InputError, NumericalError
-from tracin_func.gradients import Combination, Gradients, Units
+from tracin_func.gradients import Combination, Gradients, Units, UnsuitableError
 from tracin_func.items import Batch
 from tracin_func.losses import BinWeights, as_loss, unit_weight
 from tracin_func.metric import root_rates
@@ -86,17 +86,35 @@ class Tracer:
         if self.prepared is None:
             self.prepared = self._prepare(state, loaded)
             state = state if self.prepared.make.device == self._device else self._state(loaded)
-        prepared = self.prepared
         start = time.perf_counter()
-        over = _over_items if prepared.choice.unit == "items" else _over_pairs
-        if any(scales.values()):
-            gradients, tables = over(prepared, self._compute, state, scales)
-        else:
-            self._compute.notice(f"{loaded.name}: its learning rate is 0, so it adds nothing to any score.")
-            gradients, tables = _nothing(prepared, self._compute, state)
+        try:
+            gradients, tables = self._gradients(self.prepared, state, scales)
+        except UnsuitableError as error:
+            self.prepared = self._other_engine(self.prepared, state, loaded, error)
+            gradients, tables = self._gradients(self.prepared, state, scales)
         seconds = time.perf_counter() - start
         describe = _describe(checkpoint, loaded, rate, source)
         return Traced(loaded.name, gradients, tables[0], tables[1] if len(tables) > 1 else None, describe, seconds)
+
+    def _gradients(
+        self, prepared: Prepared, state: State, scales: dict[str, float]
+    ) -> tuple[Gradients | None, list[PairTable]]:
+        if not any(scales.values()):
+            self._compute.notice(f"{state.name}: its learning rate is 0, so it adds nothing to any score.")
+            return _nothing(prepared, self._compute, state)
+        over = _over_items if prepared.choice.unit == "items" else _over_pairs
+        return over(prepared, self._compute, state, scales)
+
+    def _other_engine(
+        self, prepared: Prepared, state: State, loaded: LoadedCheckpoint, error: UnsuitableError
+    ) -> Prepared:
+        """The next engine of `auto`, said; one that was asked for is not exchanged."""
+        name = prepared.choice.name
+        if self._compute.engine != "auto":
+            raise InputError(f"{loaded.name}: engine {name!r} cannot differentiate this scorer: {error}. Use 'auto'.")
+        self._compute.notice(f"{loaded.name}: engine {name} cannot go on: {error}; another engine does.")
+        visits = len(self._task.checkpoints)
+        return prepare(prepared.make, state, loaded.weights, self._compute, visits, without=[name])
 
     def _state(self, loaded: LoadedCheckpoint) -> State:
         device = self._device if self.prepared is None else self.prepared.make.device

@@ -1,6 +1,6 @@
 """Which engine runs a job, on which units, and why."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -46,11 +46,11 @@ AUTOMATIC = (
 )
 
 
-def choose(name: str, units: Mapping[UnitKind, Units], state: State) -> Choice:
+def choose(name: str, units: Mapping[UnitKind, Units], state: State, without: Collection[str] = ()) -> Choice:
     """The engine called `name`, or for `auto` the cheapest that can run these units.
 
     `units` maps a kind to what the engine would differentiate (a joint scorer has no items); each candidate is
-    tried on two of them.
+    tried on a few of them. `auto` passes over the engines `without`, which failed on others.
 
     Raises:
         UsageError: no engine of that name, or `item` for a joint scorer.
@@ -59,7 +59,7 @@ def choose(name: str, units: Mapping[UnitKind, Units], state: State) -> Choice:
     if name not in NAMES:
         raise UsageError(f"`engine` should be one of {', '.join(NAMES)}. Got {name!r}.")
     if name == "auto":
-        return _cheapest(units, state)
+        return _cheapest(units, state, without)
     choice = ENGINES[name]
     if choice.unit not in units:
         raise UsageError(
@@ -74,10 +74,10 @@ def choose(name: str, units: Mapping[UnitKind, Units], state: State) -> Choice:
     raise InputError(f"engine {name!r} cannot differentiate this scorer: {cause}. Use 'auto'.")
 
 
-def _cheapest(units: Mapping[UnitKind, Units], state: State) -> Choice:
+def _cheapest(units: Mapping[UnitKind, Units], state: State, without: Collection[str]) -> Choice:
     refusals: dict[str, str] = {}  # engine -> why not
     for choice in AUTOMATIC:
-        if choice.unit not in units or ("items" in units and choice.unit == "pairs"):
+        if choice.name in without or choice.unit not in units or ("items" in units and choice.unit == "pairs"):
             continue
         cause = choice.engine.refusal(units[choice.unit], state)
         if cause is None:

@@ -15,8 +15,8 @@ from tracin_func.engines.ghost.factors import FactorGradients
 from tracin_func.engines.ghost.rules import Contribution, Factors
 from tracin_func.engines.loop import differentiate as differentiate_alone
 from tracin_func.engines.rowwise import batches, cause, gradient_rows, row_dtype
-from tracin_func.errors import InputError, NumericalError, UsageError
-from tracin_func.gradients import Combination, Plan, Request, Units, positions
+from tracin_func.errors import InputError, UsageError
+from tracin_func.gradients import Combination, Plan, Request, Units, UnsuitableError, positions
 from tracin_func.items import Batch, each
 from tracin_func.rows import Rows
 from tracin_func.scorer import State
@@ -65,10 +65,10 @@ class GhostEngine:
                 _require_complete(units, state, batch, size, captured)
         except (InputError, UsageError):
             raise
+        except UnsuitableError as error:
+            return str(error)
         except FORWARD_FAULTS as error:
             return cause(error)
-        except NumericalError as error:
-            return str(error)
         return None
 
     def plan(self, units: Units, state: State, request: Request) -> Plan:
@@ -92,7 +92,10 @@ class GhostEngine:
         }
 
         def differentiate(batch: Batch, index: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-            captured, _, values = _capture(units, state, batch, len(index))
+            captured, opaque, values = _capture(units, state, batch, len(index))
+            if opaque or captured.keys() != example.keys():
+                names = ", ".join(sorted(opaque | (captured.keys() ^ example.keys()))[:4])
+                raise UnsuitableError(f"the scorer uses {names} for some items only")
             for name, factor in factors.items():
                 part = captured[name]
                 assert isinstance(part, Factors)
@@ -102,8 +105,11 @@ class GhostEngine:
 
         def values() -> Tensor:
             """Where rows are not held together, factors still are: one pass makes them."""
-            every = positions(0, units.count).split(plan.chunk)
-            return torch.cat([differentiate(units.take(index), index)[1] for index in every])
+            parts, done = [], 0
+            for batch, size in batches(units, positions(0, units.count), plan.chunk):
+                parts.append(differentiate(batch, positions(done, done + size))[1])
+                done += size
+            return torch.cat(parts)
 
         built = [name for name in state.parameters if name in example and name not in factors]
         rows = gradient_rows(units, state, root_rate, plan, differentiate, values, built)
@@ -135,9 +141,7 @@ def _require_complete(units: Units, state: State, batch: Batch, size: int, captu
             error = float((found - right[0]).norm())
             # NaN is no fault of the capture; it is told where scores and gradients are used.
             if error > COMPLETE * float(right[0].norm()) + NEGLIGIBLE * total:
-                raise NumericalError(
-                    f"the captured gradient of {name!r} is not autograd's (off by {error:.1e}). Use the engine 'item'."
-                )
+                raise UnsuitableError(f"the captured gradient of {name!r} is not autograd's (off by {error:.1e})")
 
 
 def _one(batch: Batch, unit: int) -> Batch:
