@@ -310,7 +310,7 @@ def test_engines_run_on_meta_tensors(architecture: Architecture, engine: str) ->
     every = torch.arange(len(TRAIN) + len(TEST))
     units = make.items() if engine == "item" else make.pairs(torch.ones(len(every)), every)
     rates = dict.fromkeys(state.parameters, 1.0)
-    gradients = ENGINES[engine].engine.gradients(units, state, rates, Plan(4, units.count, 0, 0, "test"))
+    gradients = ENGINES[engine].engine.gradients(units, state, rates, Plan(4, units.count, 0, "test"))
     assert gradients.values.is_meta
     assert gradients.values.shape == (units.count,)
 

@@ -8,7 +8,7 @@ import psutil
 import torch
 from torch import Tensor
 
-from tracin_func.gradients import Plan, Request, Units, positions
+from tracin_func.gradients import Engine, Plan, Request, Units, positions
 from tracin_func.items import each
 from tracin_func.scorer import State
 
@@ -30,11 +30,10 @@ def available_bytes(device: torch.device) -> int:
     return int(SHARE * free)
 
 
-def plan_chunks(units: Units, state: State, request: Request, run: Callable[[Units, Plan], Tensor]) -> Plan:
+def plan_chunks(engine: Engine, units: Units, state: State, request: Request) -> Plan:
     """Chunk and block sizes for gradient rows of `units` within the budget: half for rows, half for the work.
 
-    With batch size "auto" the chunk is the fastest of a short measurement of `run(units, plan)`, which
-    differentiates the units and returns their objectives.
+    With batch size "auto" the chunk is the fastest of a short measurement of `engine.gradients`.
     """
     row = row_bytes(state)
     work = _unit_bytes(units, state) + 2 * row
@@ -42,20 +41,21 @@ def plan_chunks(units: Units, state: State, request: Request, run: Callable[[Uni
     largest = max(1, min(units.count, request.budget // 2 // work))
     if request.batch_size != "auto":
         chunk = min(request.batch_size, units.count)
-        return Plan(chunk, block, row, chunk * work, "as asked")
+        return Plan(chunk, block, chunk * work, "as asked")
 
     def measure(size: int) -> Tensor:
-        return run(replace(units, count=size), Plan(size, size, row, size * work, "measuring"))
+        plan = Plan(size, size, size * work, "measuring")
+        return engine.gradients(replace(units, count=size), state, dict.fromkeys(state.parameters, 1.0), plan).values
 
     chunk, reason = _fastest_chunk(measure, largest, units.count * request.visits)
-    return Plan(chunk, block, row, chunk * work, reason)
+    return Plan(chunk, block, chunk * work, reason)
 
 
 def plan_singles(units: Units, state: State, request: Request) -> Plan:
     """The plan of an engine that takes one unit at a time."""
     row = row_bytes(state)
     block = block_size(units.count, row, request.budget)
-    return Plan(1, block, row, _unit_bytes(units, state) + 2 * row, "one at a time")
+    return Plan(1, block, _unit_bytes(units, state) + 2 * row, "one at a time")
 
 
 def row_bytes(state: State) -> int:

@@ -19,8 +19,8 @@ from tracin_func.items import RaggedItemsError
 
 Forward = Callable[[Tensor], Tensor]  # positions of units [n] -> their scores in one batch [n]
 
-_LIBRARY = tuple(str(Path(module.__file__).parent) for module in (torch,) if module.__file__)
-_PACKAGE = str(Path(__file__).parent)
+# Frames in these are not the user's.
+_NOT_THEIRS = (str(Path(torch.__file__).parent), str(Path(__file__).parent), "<")
 # What a forward raises on a batch that does not suit it.
 FORWARD_FAULTS = (RuntimeError, TypeError, LookupError, ValueError, AttributeError, AssertionError)
 
@@ -102,6 +102,6 @@ class _Recorder(TorchFunctionMode):
 def _place() -> str:
     """The innermost line that is neither torch's nor ours."""
     for frame in reversed(traceback.extract_stack()):
-        if not frame.filename.startswith((*_LIBRARY, _PACKAGE, "<")):
+        if not frame.filename.startswith(_NOT_THEIRS):
             return f"{Path(frame.filename).name}:{frame.lineno}"
     return "inside torch"

@@ -78,14 +78,12 @@ class Plan:
     Args:
         chunk: units differentiated together.
         block: units whose gradient rows are held at a time; fewer than all are recomputed when needed again.
-        row_bytes: bytes of one gradient row.
         chunk_bytes: expected peak of working on one chunk, rows not included.
         reason: how the sizes were chosen.
     """
 
     chunk: int
     block: int
-    row_bytes: int
     chunk_bytes: int
     reason: str
 

@@ -102,7 +102,7 @@ def _units(make: UnitMaker) -> dict[UnitKind, Units]:
 
 def _coupling(make: UnitMaker, state: State) -> str | None:
     """The operation through which a batched forward mixes units."""
-    train, used = make.task.train_pairs, make.used_items()
+    train, used = make.task.train_pairs, make.used_items
     columns: Callable[[Tensor], tuple[Tensor, ...]]
     columns = (lambda i: (train.first[i], train.second[i])) if make.task.joint else (lambda i: (used[i],))
 

@@ -21,6 +21,6 @@ def cpu_deviation(engine: Engine, here: tuple[Units, State], there: tuple[Units,
 
 def _products(engine: Engine, units: Units, state: State) -> Tensor:
     two = replace(units, count=min(2, units.count))
-    plan = Plan(1, two.count, 0, 0, "spot check")
+    plan = Plan(1, two.count, 0, "spot check")
     gradients = engine.gradients(two, state, dict.fromkeys(state.parameters, 1.0), plan)
     return gradients.columns(Combination(torch.arange(two.count)[:, None], torch.ones(two.count, 1)))

@@ -91,6 +91,7 @@ class Tracer:
             gradients, tables = self._gradients(self.prepared, state, scales)
         except UnsuitableError as error:
             self.prepared = self._other_engine(self.prepared, state, loaded, error)
+            state = self._state(loaded)  # its device may be another one
             gradients, tables = self._gradients(self.prepared, state, scales)
         seconds = time.perf_counter() - start
         describe = _describe(checkpoint, loaded, rate, source)
@@ -101,7 +102,8 @@ class Tracer:
     ) -> tuple[Gradients | None, list[PairTable]]:
         if not any(scales.values()):
             self._compute.notice(f"{state.name}: its learning rate is 0, so it adds nothing to any score.")
-            return _nothing(prepared, self._compute, state)
+            values = prepared.choice.engine.values(prepared.scored, state, prepared.plan.chunk)
+            return None, _without_gradients(_terms(prepared, self._compute, values), self._compute)
         over = _over_items if prepared.choice.unit == "items" else _over_pairs
         return over(prepared, self._compute, state, scales)
 
@@ -133,7 +135,7 @@ def _over_items(
     """Item gradients; ∇ℓ_p = u g_a + v g_b."""
     units = _reporting(prepared.scored, compute)
     gradients = prepared.choice.engine.gradients(units, state, scales, prepared.plan)
-    used = prepared.make.used_items()
+    used = prepared.make.used_items
     tables = []
     for pairs, terms in zip(prepared.make.tables, _terms(prepared, compute, gradients.values), strict=True):
         index = torch.searchsorted(used, torch.stack([pairs.first, pairs.second], dim=1))
@@ -150,7 +152,7 @@ def _over_pairs(
     tables = _terms(prepared, compute, engine.values(prepared.scored, state, plan.chunk))
     active = torch.cat([terms.active for terms in tables])
     if not bool(active.any()):
-        return _nothing(prepared, compute, state)
+        return None, _without_gradients(tables, compute)
     units = prepared.make.pairs(torch.cat([terms.weight for terms in tables]), active.nonzero()[:, 0])
     gradients = engine.gradients(_reporting(units, compute), state, scales, plan)
     unit = (active.cumsum(0) - 1).clamp(min=0)[:, None]
@@ -159,15 +161,11 @@ def _over_pairs(
     return gradients, [PairTable(terms, Combination(index, ones)) for terms, index, ones in combined]
 
 
-def _nothing(prepared: Prepared, compute: Compute, state: State) -> tuple[None, list[PairTable]]:
-    """Terms alone: no gradient is worth computing."""
-    values = prepared.choice.engine.values(prepared.scored, state, prepared.plan.chunk)
+def _without_gradients(tables: list[Terms], compute: Compute) -> list[PairTable]:
+    """Terms alone, where no gradient is worth computing."""
     compute.progress(1.0)
-    tables = []
-    for terms in _terms(prepared, compute, values):
-        index = torch.zeros(len(terms.active), 1, dtype=torch.int64)
-        tables.append(PairTable(terms, Combination(index, index.double())))
-    return None, tables
+    zeros = [torch.zeros(len(terms.active), 1, dtype=torch.int64) for terms in tables]
+    return [PairTable(terms, Combination(zero, zero.double())) for terms, zero in zip(tables, zeros, strict=True)]
 
 
 def _terms(prepared: Prepared, compute: Compute, values: Tensor) -> list[Terms]:
@@ -196,7 +194,7 @@ def _pair_scores(prepared: Prepared, values: Tensor) -> list[tuple[Tensor, Tenso
     tables: list[Pairs] = prepared.make.tables
     if prepared.make.task.joint:
         return [(part, torch.zeros_like(part)) for part in values.split([len(pairs) for pairs in tables])]
-    used = prepared.make.used_items()
+    used = prepared.make.used_items
 
     def scores(column: Tensor) -> Tensor:
         return values[torch.searchsorted(used, column).to(values.device)]

@@ -5,6 +5,7 @@ loss. Every objective scores an item alone, in a batch of one.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -40,6 +41,7 @@ class UnitMaker:
         """The training pairs, then the test pairs where there are some."""
         return [pairs for pairs in (self.task.train_pairs, self.task.test_pairs) if pairs is not None]
 
+    @cached_property
     def used_items(self) -> Tensor:
         """Positions of the items that pairs compare, ascending [items]."""
         used: Tensor = torch.cat([torch.cat([pairs.first, pairs.second]) for pairs in self.tables]).unique()
@@ -47,7 +49,7 @@ class UnitMaker:
 
     def items(self) -> Units:
         """One unit a used item; its objective is the score."""
-        used = self.used_items()
+        used = self.used_items
 
         def objective(parameters: Any, constants: Any, item: Batch) -> Tensor:
             return self.scorer.score_one(parameters, constants, item)

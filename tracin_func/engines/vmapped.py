@@ -37,8 +37,7 @@ class VmappedEngine:
         return None
 
     def plan(self, units: Units, state: State, request: Request) -> Plan:
-        rates = dict.fromkeys(state.parameters, 1.0)
-        return plan_chunks(units, state, request, lambda part, plan: self.gradients(part, state, rates, plan).values)
+        return plan_chunks(self, units, state, request)
 
     def values(self, units: Units, state: State, chunk: int) -> Tensor:
         def one(unit: Batch) -> Tensor:

@@ -72,8 +72,7 @@ class GhostEngine:
         return None
 
     def plan(self, units: Units, state: State, request: Request) -> Plan:
-        rates = dict.fromkeys(state.parameters, 1.0)
-        return plan_chunks(units, state, request, lambda part, plan: self.gradients(part, state, rates, plan).values)
+        return plan_chunks(self, units, state, request)
 
     def values(self, units: Units, state: State, chunk: int) -> Tensor:
         assert units.batched is not None
