@@ -458,12 +458,10 @@ def _() -> tuple[nn.Module, Any]:
 NAMES = [architecture.name for architecture in ARCHITECTURES]
 BY_NAME = dict(zip(NAMES, ARCHITECTURES, strict=True))
 
-# Rows with a parameter that enters an operation without a rule: the engine `ghost` refuses them, and no others.
+# Rows most of whose parameters enter an operation without a rule: the engine `ghost` refuses them, and no others.
 WITHOUT_RULE = frozenset(
     {
         "bilinear with itself",
-        "transposed convolution",
-        "learnt slope",
         "weight norm by parametrisation",
         "spectral norm by parametrisation, eval",
         "orthogonal parametrisation",
@@ -471,7 +469,6 @@ WITHOUT_RULE = frozenset(
         "bag of embeddings",
         "attention with a mask",
         "attention with the sequence first",
-        "transformer block with a fast path in eval",
         "LSTM",
         "LSTM of two layers both ways",
         "GRU",

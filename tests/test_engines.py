@@ -282,7 +282,8 @@ def test_chunks_and_blocks_change_nothing(engine: str, batch_size: Any, rows: in
     found = check(job, reference(job.at(dtype)), engine, dtype, batch_size=batch_size, memory_budget=budget)
     assert found.self_influence is not None
     if rows is not None:
-        assert found.self_influence.run.engine["rows_held"] == rows
+        held = min(3, 2 * rows) if engine in ("pair", "loop") and rows > 1 else rows  # only those of the 3 test pairs
+        assert found.self_influence.run.engine["rows_held"] == held
 
 
 def test_repeated_calls_are_bit_equal() -> None:

@@ -8,7 +8,7 @@ import psutil
 import torch
 from torch import Tensor
 
-from tracin_func.gradients import Engine, Plan, Request, Units, positions
+from tracin_func.gradients import Engine, Need, Plan, Request, Units, positions
 from tracin_func.items import each
 from tracin_func.scorer import State
 
@@ -37,25 +37,30 @@ def plan_chunks(engine: Engine, units: Units, state: State, request: Request) ->
     """
     row = row_bytes(state)
     work = _unit_bytes(units, state) + 2 * row
-    block = block_size(units.count, row, request.budget)
+    rows = units.count if request.need.norms == "pairs" else len(request.need.right)
+    block = block_size(rows, row, request.budget)
+    held = block * row
     largest = max(1, min(units.count, request.budget // 2 // work))
     if request.batch_size != "auto":
         chunk = min(request.batch_size, units.count)
-        return Plan(chunk, block, chunk * work, "as asked")
+        return Plan(chunk, block, chunk * work, "as asked", bytes_held=held)
 
     def measure(size: int) -> Tensor:
         plan = Plan(size, size, size * work, "measuring")
-        return engine.gradients(replace(units, count=size), state, dict.fromkeys(state.parameters, 1.0), plan).values
+        rates = dict.fromkeys(state.parameters, 1.0)
+        need = Need(request.need.norms)
+        return engine.gradients(replace(units, count=size), state, rates, plan, need).values
 
     chunk, reason = _fastest_chunk(measure, largest, units.count * request.visits)
-    return Plan(chunk, block, chunk * work, reason)
+    return Plan(chunk, block, chunk * work, reason, bytes_held=held)
 
 
 def plan_singles(units: Units, state: State, request: Request) -> Plan:
     """The plan of an engine that takes one unit at a time."""
     row = row_bytes(state)
-    block = block_size(units.count, row, request.budget)
-    return Plan(1, block, _unit_bytes(units, state) + 2 * row, "one at a time")
+    rows = units.count if request.need.norms == "pairs" else len(request.need.right)
+    block = block_size(rows, row, request.budget)
+    return Plan(1, block, _unit_bytes(units, state) + 2 * row, "one at a time", bytes_held=block * row)
 
 
 def row_bytes(state: State) -> int:
@@ -66,7 +71,7 @@ def row_bytes(state: State) -> int:
 def block_size(units: int, row: int, budget: int) -> int:
     """Rows held at a time in half the budget: all, or as many as leave room for a second block beside them."""
     fitting = max(1, budget // 2 // row)
-    return units if fitting >= units else max(1, fitting // 2)
+    return max(1, units) if fitting >= units else max(1, fitting // 2)
 
 
 def _unit_bytes(units: Units, state: State) -> int:

@@ -5,7 +5,7 @@ metric M_t = diag η_t applied, g_i = √M_t ∇θ objective_i(θ_t).
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 import torch
@@ -58,6 +58,7 @@ class Units:
         label: position -> the name that an error calls the unit.
         batched: (parameters, constants, units on a first axis) -> objectives [n] of one joint forward; None where
             one unit's objective would depend on its companions, and `coupled` then says through what.
+        width: rows of a batched forward that make one unit: 2 where it is the difference of two items.
         within: (parameters, constants, work) -> work(), while the module itself holds these tensors: what the
             backward recomputes (torch.utils.checkpoint) would otherwise read the user's own weights.
     """
@@ -69,6 +70,24 @@ class Units:
     within: Callable[[dict[str, Tensor], dict[str, Tensor], Callable[[], Any]], Any] = lambda _, __, work: work()
     batched: Callable[[dict[str, Tensor], dict[str, Tensor], Batch], Tensor] | None = None
     coupled: str | None = None
+    width: int = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Need:
+    """What will be asked of gradients.
+
+    Args:
+        norms: of combinations of two units, of single ones, or none. Where rows of two have to meet, they are held;
+            else gradients are used while they are at hand.
+        right: positions of the units that right combinations hold, ascending [right]; read where no rows are held.
+    """
+
+    norms: Literal["pairs", "units", "none"] = "pairs"
+    right: Tensor = field(default_factory=lambda: torch.arange(0))
+
+
+ANYTHING = Need()  # rows are held, and answer all
 
 
 @dataclass(frozen=True)
@@ -80,11 +99,34 @@ class Plan:
         block: units whose gradient rows are held at a time; fewer than all are recomputed when needed again.
         chunk_bytes: expected peak of working on one chunk, rows not included.
         reason: how the sizes were chosen.
+        bytes_held: expected of the gradients that stay.
+        parts: how each parameter's gradient enters the products, where an engine has a choice.
     """
 
     chunk: int
     block: int
     chunk_bytes: int
+    reason: str
+    bytes_held: int = 0
+    parts: tuple["Part", ...] = ()
+
+
+@dataclass(frozen=True)
+class Part:
+    """What is planned for one parameter: the operations that use it, the form of its gradient and what that costs.
+
+    Args:
+        parameter: its name.
+        operations: what it enters.
+        form: "factors", "built" or "vmap".
+        multiply_adds: of its gradient and kernel entries, a unit.
+        reason: why this form.
+    """
+
+    parameter: str
+    operations: str
+    form: str
+    multiply_adds: float
     reason: str
 
 
@@ -96,11 +138,13 @@ class Request:
         batch_size: units differentiated together, or "auto".
         budget: bytes; half for rows, half for the work.
         visits: how often the units will be differentiated: the number of checkpoints.
+        need: what will be asked of the gradients.
     """
 
     batch_size: int | Literal["auto"]
     budget: int
     visits: int
+    need: Need = field(default_factory=Need)
 
 
 class UnsuitableError(ValueError):
@@ -124,8 +168,10 @@ class Engine(Protocol):
         """The objective of every unit alone, [units]; no gradient."""
         ...
 
-    def gradients(self, units: Units, state: State, root_rate: dict[str, float], plan: Plan) -> Gradients:
-        """The gradients of all units, each parameter's part times its √η.
+    def gradients(
+        self, units: Units, state: State, root_rate: dict[str, float], plan: Plan, need: Need = ANYTHING
+    ) -> Gradients:
+        """The gradients of all units, each parameter's part times its √η, able to answer what is needed.
 
         Raises:
             UnsuitableError: what `refusal` could not know from a few units.

@@ -13,7 +13,9 @@ from tracin_func.gradients import Combination
 
 COLUMN_RUN = 8192  # columns a product takes at a time: a few hundred rows of them stay in cache
 GRAM_ADVANTAGE = 16  # a Gram entry costs about 1/16 of a combination's pass over two rows
-CANCELLED = 0.02  # below this share of its terms, a Gram entry's rounding shows in the norm
+CANCELLED = 0.02  # below this share of its terms, the rounding of a float32 Gram entry shows in the norm
+CANCELLED_WIDE = 1e-5  # and of a float64 one
+TINY = 1e-24  # squares of float32 numbers that lose digits
 DIRECT = 512  # combinations formed at a time: 512 × COLUMN_RUN floats are 16 MB
 
 
@@ -29,30 +31,63 @@ def inner(left: Tensor, right: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def row_norms(rows: Tensor) -> Tensor:
-    """Squared norms of rows, float64 [rows]; squared in float64, where a float32 square would underflow."""
+    """Squared norms of rows, float64 [rows]; squared in float64 where a float32 square would under- or overflow."""
     wide = wide_type(rows)
     total = torch.zeros(len(rows), dtype=wide, device=rows.device)
     for columns in _runs(rows):
-        total += rows[:, columns].to(wide).square().sum(dim=1)
+        total += torch.linalg.vector_norm(rows[:, columns], dim=1).to(wide).square()
+    if not rows.is_meta and rows.dtype != wide:
+        again = (~((total > TINY) & total.isfinite())).nonzero()[:, 0]
+        if len(again):
+            total[again] = row_norms(rows[again].to(wide))
     return total.to("cpu", torch.float64)
 
 
-def pair_norms(left: Tensor, right: Tensor, combination: Combination, norms: tuple[Tensor, Tensor]) -> Tensor:
+def pair_norms(left: Tensor, right: Tensor, combination: Combination, dtype: torch.dtype | None = None) -> Tensor:
     """‖u left_i + v right_j‖², float64 [n], by a Gram matrix where pairs are dense in rows, else directly.
 
-    `norms` are the squared norms of left_i and right_j, [n] each. A norm that is small beside its terms is computed
-    again directly: u² K_aa + 2uv K_ab + v² K_bb in float32 is wrong by factors on nearly equal rows.
+    The matrix is of `dtype`, the rows' own by default. Where float32 is too narrow for a pair, because the norm is
+    small beside its terms or these are tiny, the matrix is made again in float64; where that cancels too, the norm
+    is computed directly.
     """
     if len(left) * len(right) > GRAM_ADVANTAGE * len(combination):
         return direct_norms(left, right, combination)
-    index, coefficient = combination.index, combination.coefficient
-    cross = inner(left, right, left.dtype)[index[:, 0], index[:, 1]]
-    terms = coefficient[:, 0] ** 2 * norms[0] + coefficient[:, 1] ** 2 * norms[1]
-    result = terms + 2 * coefficient[:, 0] * coefficient[:, 1] * cross
-    doubtful = ((result <= CANCELLED * terms) & (terms > 0)).nonzero()[:, 0]
-    if len(doubtful):
-        result[doubtful] = direct_norms(left, right, combination.select(doubtful))
+    dtype, wide = dtype or left.dtype, wide_type(left)
+    result, terms = _gram_norms(left, right, combination, dtype)
+    if dtype == wide:
+        doubtful = (result <= CANCELLED_WIDE * terms) & (terms > 0)
+    else:
+        doubtful = ~((result > CANCELLED * terms) & (terms > TINY))  # NaN counts: an overflow
+    rows = doubtful.nonzero()[:, 0]
+    if len(rows):
+        part = combination.select(rows)
+        again = direct_norms(left, right, part) if dtype == wide else pair_norms(left, right, part, wide)
+        result[rows] = again
     return result
+
+
+def _gram_norms(left: Tensor, right: Tensor, combination: Combination, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """u² C_aa + 2uv C_ab + v² C_bb + 2(u + v)(u m_a + v m_b) + (u + v)² M, and the sum of its squares alone.
+
+    C is the Gram matrix of c_i = g_i − r, m_i = ⟨c_i, r⟩ and M = ‖r‖² with r the mean row. Gradients have much in
+    common, which differences of two lose: taking it away first leaves little to cancel.
+    """
+    wide = wide_type(left)
+    shapes = ((len(left), len(right)), len(left), len(right), len(left), len(right), ())
+    sums = [torch.zeros(shape, dtype=wide, device=left.device) for shape in shapes]
+    for columns in _runs(left):
+        shared = left[:, columns].mean(dim=0).to(dtype)
+        a = left[:, columns].to(dtype) - shared
+        b = a if right is left else right[:, columns].to(dtype) - shared
+        squares = (torch.linalg.vector_norm(a, dim=1) ** 2, torch.linalg.vector_norm(b, dim=1) ** 2)
+        parts = (a @ b.T, *squares, a @ shared, b @ shared, shared @ shared)
+        sums = [total + part.to(wide) for total, part in zip(sums, parts, strict=True)]
+    cross, of_a, of_b, along_a, along_b, of_shared = (total.to("cpu", torch.float64) for total in sums)
+    first, second = combination.index[:, 0], combination.index[:, 1]
+    u, v = combination.coefficient[:, 0], combination.coefficient[:, 1]
+    terms = u**2 * of_a[first] + v**2 * of_b[second] + (u + v) ** 2 * of_shared
+    along = 2 * (u + v) * (u * along_a[first] + v * along_b[second])
+    return terms + 2 * u * v * cross[first, second] + along, terms
 
 
 def direct_norms(left: Tensor, right: Tensor, combination: Combination) -> Tensor:

@@ -223,6 +223,11 @@ def as_loss(loss: PairLoss | Callable[..., Tensor]) -> PairLoss:
     return CallableLoss(loss, takes_margin=len(positional) >= 4)
 
 
+def sees_only_difference(loss: PairLoss) -> bool:
+    """Whether ℓ is known to be a function of s_a − s_b, so that ∂ℓ/∂s_b = −∂ℓ/∂s_a."""
+    return isinstance(loss, MarginRankingLoss | LogisticLoss | GHMRankingLoss)
+
+
 def _require_finite(name: str, value: float) -> None:
     if not math.isfinite(value):
         raise UsageError(f"`{name}` should be finite. Got {value}.")

@@ -1,7 +1,7 @@
 """What is decided before the first checkpoint is scored and kept for all: device, units, engine and sizes."""
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from tracin_func.budget import available_bytes
 from tracin_func.compute import Compute
 from tracin_func.coupling import mixing_operation
 from tracin_func.engines.choose import Choice, UnitKind, choose
-from tracin_func.gradients import Plan, Request, Units
+from tracin_func.gradients import Need, Plan, Request, Units
 from tracin_func.scorer import State
 from tracin_func.spot import cpu_deviation
 from tracin_func.units import UnitMaker
@@ -30,13 +30,17 @@ class Prepared:
     @property
     def scored(self) -> Units:
         """The units whose values are scores: items, or joint pairs."""
-        return self.make.joint() if self.make.task.joint else self.make.items()
+        return self.make.joint() if self.make.task.joint else self.make.singles()
+
+    @property
+    def _over(self) -> str:
+        return "score differences" if self.choice.unit == "items" and self.make.by_difference else self.choice.unit
 
     def describe(self) -> dict[str, Any]:
         """What provenance records."""
         return {
             "engine": self.choice.name,
-            "gradients": f"{self.choice.engine.name} over {self.choice.unit}",
+            "gradients": f"{self.choice.engine.name} over {self._over}",
             "reason": self.choice.reason,
             "device": str(self.make.device),
             "dtype": str(self.make.dtype or "the model's own"),
@@ -44,6 +48,8 @@ class Prepared:
             "batch_size": self.plan.chunk,
             "batch_size_reason": self.plan.reason,
             "rows_held": self.plan.block,
+            "expected_bytes": self.plan.bytes_held + self.plan.chunk_bytes,
+            "parts": [asdict(part) for part in self.plan.parts],
             "scored_alone_because_of": self.make.coupled,
         }
 
@@ -54,12 +60,13 @@ def prepare(
     weights: Mapping[str, Tensor],
     compute: Compute,
     visits: int,
+    norms: bool,
     without: Collection[str] = (),
 ) -> Prepared:
     """Probe the scorer at `state`, which is of the state dict `weights`, choose the engine and fix the sizes.
 
-    `visits` is the number of checkpoints, `without` are engines that failed while they worked. A device that
-    computes wrong gradients is left for the CPU.
+    `visits` is the number of checkpoints, `norms` whether self-influence is asked for, `without` are engines that
+    failed while they worked. A device that computes wrong gradients is left for the CPU.
 
     Raises:
         InputError: no engine that was allowed can run the scorer.
@@ -82,22 +89,35 @@ def prepare(
             compute.notice(f"mps: gradients deviate by {deviation:.1e} from the CPU's; the run goes on on the CPU.")
             make = replace(make, device=torch.device("cpu"))
             state = make.scorer.state(state.name, weights, make.device, make.dtype)
-            return prepare(make, state, weights, compute, visits, without)
+            return prepare(make, state, weights, compute, visits, norms, without)
         compute.notice(f"mps: gradients of two units agree with the CPU's float64 to {deviation:.1e}.")
     if choice.name == "loop" and compute.engine == "auto":
         compute.notice(f"engine loop: {choice.reason}.")
     budget = compute.memory_budget or available_bytes(make.device)
-    plan = choice.engine.plan(kinds[choice.unit], state, Request(compute.batch_size, budget, visits))
+    plan = choice.engine.plan(
+        kinds[choice.unit], state, Request(compute.batch_size, budget, visits, needed(make, choice.unit, norms))
+    )
     if plan.chunk_bytes > budget // 2:
         need, have = plan.chunk_bytes / 1e9, budget / 2e9
         compute.notice(f"a batch of {plan.chunk} is expected to take {need:.2f} GB; {have:.2f} GB are meant for it.")
     return Prepared(make, choice, plan)
 
 
+def needed(make: UnitMaker, unit: UnitKind, norms: bool) -> Need:
+    """What the scoring of all pairs asks of the gradients of `unit`, before any pair is known to be inactive."""
+    train = len(make.task.train_pairs)
+    if unit == "pairs" or make.by_difference:
+        return Need("units", torch.arange(train, sum(map(len, make.tables))))
+    if norms:
+        return Need("pairs")
+    test = make.tables[1]
+    return Need("none", torch.searchsorted(make.used_items, torch.cat([test.first, test.second]).unique()))
+
+
 def _units(make: UnitMaker) -> dict[UnitKind, Units]:
     every = torch.arange(sum(map(len, make.tables)))
     pairs = make.pairs(torch.ones(len(every)), every)
-    return {"pairs": pairs} if make.task.joint else {"items": make.items(), "pairs": pairs}
+    return {"pairs": pairs} if make.task.joint else {"items": make.singles(), "pairs": pairs}
 
 
 def _coupling(make: UnitMaker, state: State) -> str | None:

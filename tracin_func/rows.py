@@ -84,7 +84,7 @@ class Rows:
         whole = Combination(index, coefficient)
         if self._held is not None:
             rows = self._rows(torch.arange(self._units))
-            return pair_norms(rows, rows, whole, (self._norms[index[:, 0]], self._norms[index[:, 1]]))
+            return pair_norms(rows, rows, whole)
         blocks = -(-self._units // self._block)
         by_blocks = self._units * (blocks + 1) / 2 < 2 * len(index)
         return self._norms_of_blocks(whole) if by_blocks else self._norms_in_order(whole)
@@ -114,8 +114,7 @@ class Rows:
                 right = left if first == start else self._rows(self._range(first))
                 mine = (of_left & (home[:, 1] == block)).nonzero()[:, 0]
                 local = Combination(index[mine] - torch.tensor([start, first]), coefficient[mine])
-                norms = self._norms[index[mine, 0]], self._norms[index[mine, 1]]
-                result[mine] = pair_norms(left, right, local, norms)
+                result[mine] = pair_norms(left, right, local)
         return result
 
     def _blocks(self) -> Iterator[tuple[int, Tensor]]:

@@ -49,7 +49,7 @@ def score(task: Task, compute: Compute, *, self_influence: bool = True, influenc
 
     if not influence:
         task = replace(task, test_pairs=None)
-    tracer = Tracer(task, replace(compute, notice=notice))
+    tracer = Tracer(task, replace(compute, notice=notice), norms=self_influence)
     train: list[Terms] = []
     test: list[Terms] = []
     own: list[Tensor] = []

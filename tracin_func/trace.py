@@ -16,13 +16,13 @@ from tracin_func.checkpoints import Checkpoint, LearningRate, LoadedCheckpoint, 
 from tracin_func.compute import Compute
 from tracin_func.devices import resolve_device
 from tracin_func.errors import InputError, NumericalError
-from tracin_func.gradients import Combination, Gradients, Units, UnsuitableError
+from tracin_func.gradients import Combination, Gradients, Need, Units, UnsuitableError
 from tracin_func.items import Batch
 from tracin_func.losses import BinWeights, as_loss, unit_weight
 from tracin_func.metric import root_rates
 from tracin_func.pairs import Pairs
 from tracin_func.precision import exact_products
-from tracin_func.prepare import Prepared, prepare
+from tracin_func.prepare import Prepared, needed, prepare
 from tracin_func.scorer import Scorer, State, evaluating
 from tracin_func.task import Task
 from tracin_func.terms import Terms, functional_terms, loss_terms
@@ -55,16 +55,19 @@ class Traced:
 class Tracer:
     """Walks the checkpoints of a task, each loaded once and dropped; `prepared` is there after the first step.
 
+    `norms` tells whether norms of pairs will be asked for, and not products with test pairs alone.
+
     Raises:
         InputError: a checkpoint file is missing: told before any is scored.
     """
 
-    def __init__(self, task: Task, compute: Compute) -> None:
+    def __init__(self, task: Task, compute: Compute, *, norms: bool = True) -> None:
         for checkpoint in task.checkpoints:
             if isinstance(checkpoint.source, str | Path) and not Path(checkpoint.source).is_file():
                 raise InputError(f"{checkpoint.source}: no such checkpoint file.")
         self._task = task
         self._compute = compute
+        self._norms = norms
         self._scorer = Scorer(task.scorer, joint=task.joint)
         self._device = resolve_device(compute.device)
         self.prepared: Prepared | None = None
@@ -104,8 +107,10 @@ class Tracer:
             self._compute.notice(f"{state.name}: its learning rate is 0, so it adds nothing to any score.")
             values = prepared.choice.engine.values(prepared.scored, state, prepared.plan.chunk)
             return None, _without_gradients(_terms(prepared, self._compute, values), self._compute)
-        over = _over_items if prepared.choice.unit == "items" else _over_pairs
-        return over(prepared, self._compute, state, scales)
+        if prepared.choice.unit == "pairs":
+            return _over_pairs(prepared, self._compute, state, scales)
+        over = _over_differences if prepared.make.by_difference else _over_items
+        return over(prepared, self._compute, state, scales, needed(prepared.make, "items", self._norms))
 
     def _other_engine(
         self, prepared: Prepared, state: State, loaded: LoadedCheckpoint, error: UnsuitableError
@@ -116,7 +121,7 @@ class Tracer:
             raise InputError(f"{loaded.name}: engine {name!r} cannot differentiate this scorer: {error}. Use 'auto'.")
         self._compute.notice(f"{loaded.name}: engine {name} cannot go on: {error}; another engine does.")
         visits = len(self._task.checkpoints)
-        return prepare(prepared.make, state, loaded.weights, self._compute, visits, without=[name])
+        return prepare(prepared.make, state, loaded.weights, self._compute, visits, self._norms, without=[name])
 
     def _state(self, loaded: LoadedCheckpoint) -> State:
         device = self._device if self.prepared is None else self.prepared.make.device
@@ -126,21 +131,35 @@ class Tracer:
         task, compute = self._task, self._compute
         loss = as_loss(task.loss)
         make = UnitMaker(task, self._scorer, loss, compute.test_functional, self._device, compute.dtype)
-        return prepare(make, state, loaded.weights, compute, len(task.checkpoints))
+        return prepare(make, state, loaded.weights, compute, len(task.checkpoints), self._norms)
 
 
 def _over_items(
-    prepared: Prepared, compute: Compute, state: State, scales: dict[str, float]
+    prepared: Prepared, compute: Compute, state: State, scales: dict[str, float], asked: Need
 ) -> tuple[Gradients | None, list[PairTable]]:
     """Item gradients; ∇ℓ_p = u g_a + v g_b."""
     units = _reporting(prepared.scored, compute)
-    gradients = prepared.choice.engine.gradients(units, state, scales, prepared.plan)
+    gradients = prepared.choice.engine.gradients(units, state, scales, prepared.plan, asked)
     used = prepared.make.used_items
     tables = []
     for pairs, terms in zip(prepared.make.tables, _terms(prepared, compute, gradients.values), strict=True):
         index = torch.searchsorted(used, torch.stack([pairs.first, pairs.second], dim=1))
         slopes = torch.stack([terms.first_slope, terms.second_slope], dim=1)
         tables.append(PairTable(terms, Combination(index, slopes)))
+    return gradients, tables
+
+
+def _over_differences(
+    prepared: Prepared, compute: Compute, state: State, scales: dict[str, float], asked: Need
+) -> tuple[Gradients | None, list[PairTable]]:
+    """Gradients of score differences; ∇ℓ_p = u (g_a − g_b), as u + v = 0."""
+    units = _reporting(prepared.scored, compute)
+    gradients = prepared.choice.engine.gradients(units, state, scales, prepared.plan, asked)
+    tables, start = [], 0
+    for terms in _terms(prepared, compute, gradients.values):
+        index = torch.arange(start, start + len(terms.active))[:, None]
+        tables.append(PairTable(terms, Combination(index, terms.first_slope[:, None])))
+        start += len(index)
     return gradients, tables
 
 
@@ -154,7 +173,9 @@ def _over_pairs(
     if not bool(active.any()):
         return None, _without_gradients(tables, compute)
     units = prepared.make.pairs(torch.cat([terms.weight for terms in tables]), active.nonzero()[:, 0])
-    gradients = engine.gradients(_reporting(units, compute), state, scales, plan)
+    rows = active.nonzero()[:, 0]
+    asked = Need("units", (rows >= len(tables[0].active)).nonzero()[:, 0])
+    gradients = engine.gradients(_reporting(units, compute), state, scales, plan, asked)
     unit = (active.cumsum(0) - 1).clamp(min=0)[:, None]
     sizes = [len(terms.active) for terms in tables]
     combined = zip(tables, unit.split(sizes), active[:, None].double().split(sizes), strict=True)
@@ -190,9 +211,9 @@ def _terms(prepared: Prepared, compute: Compute, values: Tensor) -> list[Terms]:
 
 
 def _pair_scores(prepared: Prepared, values: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """s_a and s_b of each table's pairs; Δ and 0 of joint ones."""
+    """s_a and s_b of each table's pairs; Δ and 0 where the units have a Δ."""
     tables: list[Pairs] = prepared.make.tables
-    if prepared.make.task.joint:
+    if prepared.make.task.joint or prepared.make.by_difference:
         return [(part, torch.zeros_like(part)) for part in values.split([len(pairs) for pairs in tables])]
     used = prepared.make.used_items
 

@@ -1,7 +1,7 @@
 """The units of a job: what there is to differentiate, as data and a scalar objective.
 
-Three kinds: items with their score, joint pairs with their score difference Δ, and pairs with their weighted
-loss. Every objective scores an item alone, in a batch of one.
+Items with their score, pairs with their score difference Δ, and pairs with their weighted loss. Every objective
+scores an item alone, in a batch of one.
 """
 
 from dataclasses import dataclass
@@ -12,11 +12,13 @@ import torch
 from torch import Tensor
 
 from tracin_func.gradients import Units
-from tracin_func.items import Batch, RaggedItemsError, place
-from tracin_func.losses import PairLoss
+from tracin_func.items import Batch, RaggedItemsError, interleave, place
+from tracin_func.losses import PairLoss, sees_only_difference
 from tracin_func.pairs import Pairs
 from tracin_func.scorer import Scorer
 from tracin_func.task import Task
+
+LITTLE_SHARED = 1.25  # uses an item, up to which half as many rows are worth as many more forwards
 
 
 def loss_type(scores: Tensor) -> torch.dtype:
@@ -42,6 +44,19 @@ class UnitMaker:
         return [pairs for pairs in (self.task.train_pairs, self.task.test_pairs) if pairs is not None]
 
     @cached_property
+    def by_difference(self) -> bool:
+        """Whether the gradients of score differences Δ = s_a − s_b serve the job at fewer rows than those of items.
+
+        So where an item hardly ever is in two pairs (chosen and rejected texts), and the loss sees Δ only.
+        """
+        pairs = sum(map(len, self.tables))
+        return (
+            not self.task.joint
+            and sees_only_difference(self.loss)
+            and 2 * pairs <= LITTLE_SHARED * len(self.used_items)
+        )
+
+    @cached_property
     def used_items(self) -> Tensor:
         """Positions of the items that pairs compare, ascending [items]."""
         used: Tensor = torch.cat([torch.cat([pairs.first, pairs.second]) for pairs in self.tables]).unique()
@@ -64,8 +79,36 @@ class UnitMaker:
             self.coupled,
         )
 
+    def singles(self) -> Units:
+        """What is differentiated once and serves all pairs: items, or the score differences of all pairs."""
+        return self.differences() if self.by_difference else self.items()
+
+    def differences(self) -> Units:
+        """One unit a pair of either table; its objective is the score difference Δ of two items scored apart."""
+        first, second = self._both()
+
+        def objective(parameters: Any, constants: Any, pair: Batch) -> Tensor:
+            return self.scorer.score_one(parameters, constants, pair[0]) - self.scorer.score_one(
+                parameters, constants, pair[1]
+            )
+
+        def batched(parameters: Any, constants: Any, pair: Batch) -> Tensor:
+            both = interleave(*pair)
+            if both is None:  # the items of a pair differ in shape
+                return self.scorer.score(parameters, constants, pair[0]) - self.scorer.score(
+                    parameters, constants, pair[1]
+                )
+            scores: Tensor = self.scorer.score(parameters, constants, both)
+            return scores[0::2] - scores[1::2]
+
+        def take(index: Tensor) -> Batch:
+            return self.take_items(first[index]), self.take_items(second[index])
+
+        forward = None if self.coupled else batched
+        return Units(len(first), take, objective, self.pair_label, self.scorer.within, forward, self.coupled, width=2)
+
     def joint(self) -> Units:
-        """One unit a pair of either table; its objective is the score difference Δ."""
+        """One unit a pair of either table; its objective is the score difference Δ of a scorer of whole pairs."""
         first, second = self._both()
 
         def objective(parameters: Any, constants: Any, pair: Batch) -> Tensor:

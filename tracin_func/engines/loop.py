@@ -6,10 +6,11 @@ from torch import Tensor
 from tracin_func.budget import plan_singles
 from tracin_func.coupling import FORWARD_FAULTS
 from tracin_func.engines.rowwise import cause, gradient_rows
+from tracin_func.engines.streaming import streamed
 from tracin_func.errors import InputError, UsageError
-from tracin_func.gradients import Plan, Request, Units, positions
+from tracin_func.factors import Contribution
+from tracin_func.gradients import ANYTHING, Gradients, Need, Plan, Request, Units, positions
 from tracin_func.items import Batch, each
-from tracin_func.rows import Rows
 from tracin_func.scorer import State
 
 
@@ -38,7 +39,11 @@ class LoopEngine:
             ]
         return torch.stack(parts)
 
-    def gradients(self, units: Units, state: State, root_rate: dict[str, float], plan: Plan) -> Rows:
+    def gradients(
+        self, units: Units, state: State, root_rate: dict[str, float], plan: Plan, need: Need = ANYTHING
+    ) -> Gradients:
+        if need.norms != "pairs":
+            return streamed(units, state, root_rate, plan, need, lambda batch, _: differentiate(units, state, batch))
         return gradient_rows(
             units,
             state,
@@ -49,7 +54,7 @@ class LoopEngine:
         )
 
 
-def differentiate(units: Units, state: State, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
+def differentiate(units: Units, state: State, batch: Batch) -> tuple[dict[str, Contribution], Tensor]:
     """Gradients by parameter name [1, *shape] and objective [1] of the one unit in `batch`."""
     parameters = {name: tensor.detach().requires_grad_() for name, tensor in state.parameters.items()}
 

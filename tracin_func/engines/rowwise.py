@@ -1,4 +1,4 @@
-"""What engines that build whole gradient rows share: the layout of a row, and filling rows chunk by chunk."""
+"""What engines share: units in batches, the layout of a gradient row, and filling rows chunk by chunk."""
 
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -6,13 +6,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import torch
 from torch import Tensor
 
+from tracin_func.factors import Contribution, dense
 from tracin_func.gradients import Plan, Units
 from tracin_func.items import Batch, RaggedItemsError
 from tracin_func.rows import Rows
 from tracin_func.scorer import State
 
-# units with a first axis [n], and their positions -> gradients by parameter name [n, *shape], and objectives [n]
-Differentiate = Callable[[Batch, Tensor], tuple[dict[str, Tensor], Tensor]]
+# units with a first axis [n], and their positions -> gradients by parameter name, and objectives [n]
+Differentiate = Callable[[Batch, Tensor], tuple[dict[str, Contribution], Tensor]]
 
 
 def gradient_rows(
@@ -41,7 +42,7 @@ def gradient_rows(
             for name, (offset, length) in layout.items():
                 # √η is applied while the gradient is copied to its place: no pass of its own.
                 part = rows[low : low + size, offset : offset + length]
-                torch.mul(gradients[name].reshape(part.shape), root_rate[name], out=part)
+                torch.mul(dense(gradients[name]).reshape(part.shape), root_rate[name], out=part)
             parts.append(objectives)
             low += size
         return rows, torch.cat(parts)
@@ -55,7 +56,7 @@ def gradient_rows(
 
 def batches(units: Units, index: Tensor, chunk: int) -> Iterator[tuple[Batch, int]]:
     """The units at `index` in batches of `chunk`, with their sizes; one by one where they cannot be stacked."""
-    for part in index.split(chunk):
+    for part in index.split(chunk) if len(index) else ():
         try:
             yield units.take(part), len(part)
         except RaggedItemsError:

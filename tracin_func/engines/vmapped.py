@@ -12,10 +12,11 @@ from torch.func import grad_and_value, vmap
 from tracin_func.budget import plan_chunks
 from tracin_func.coupling import FORWARD_FAULTS
 from tracin_func.engines.rowwise import batches, cause, gradient_rows
+from tracin_func.engines.streaming import streamed
 from tracin_func.errors import InputError, UsageError
-from tracin_func.gradients import Plan, Request, Units, positions
+from tracin_func.factors import Contribution
+from tracin_func.gradients import ANYTHING, Gradients, Need, Plan, Request, Units, positions
 from tracin_func.items import Batch
-from tracin_func.rows import Rows
 from tracin_func.scorer import State
 
 
@@ -47,7 +48,11 @@ class VmappedEngine:
             parts = [vmap(one)(batch) for batch, _ in batches(units, positions(0, units.count), chunk)]
         return torch.cat(parts)
 
-    def gradients(self, units: Units, state: State, root_rate: dict[str, float], plan: Plan) -> Rows:
+    def gradients(
+        self, units: Units, state: State, root_rate: dict[str, float], plan: Plan, need: Need = ANYTHING
+    ) -> Gradients:
+        if need.norms != "pairs":
+            return streamed(units, state, root_rate, plan, need, lambda batch, _: differentiate(units, state, batch))
         return gradient_rows(
             units,
             state,
@@ -58,7 +63,7 @@ class VmappedEngine:
         )
 
 
-def differentiate(units: Units, state: State, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
+def differentiate(units: Units, state: State, batch: Batch) -> tuple[dict[str, Contribution], Tensor]:
     """Gradients by parameter name [n, *shape] and objectives [n] of the units in `batch`."""
     # no_grad outside the transform: grad records what it needs itself, and nothing else should be.
     with torch.no_grad(), _quiet_fallbacks():

@@ -15,7 +15,8 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
-from tracin_func.engines.ghost.rules import RULES, Contribution, Factors, bind
+from tracin_func.engines.ghost.rules import RULES, bind
+from tracin_func.factors import Contribution, Factors, dense
 
 
 @dataclass(frozen=True)
@@ -30,11 +31,14 @@ class Use:
 
     def contributions(self, gradient: Tensor) -> dict[str, Contribution] | None:
         """Per-item gradients by parameter name; None where the rule does not hold."""
+        registered = RULES[self.operation]
         changed = any(self.call[name]._version != version for name, version in self.versions.items())
-        if changed:  # written over after it was used: what the rule would read is something else
+        if changed and registered.reads:  # written over after it was used: what the rule would read is something else
             return None
-        found = RULES[self.operation][1](self.call, gradient)
-        return None if found is None else {name: found[argument] for argument, name in self.parameters.items()}
+        found = registered.rule(self.call, gradient) or {}
+        if not found.keys() >= self.parameters.keys():
+            return None
+        return {name: found[argument] for argument, name in self.parameters.items()}
 
 
 @dataclass
@@ -71,24 +75,40 @@ class _Recorder(TorchFunctionMode):
         call = bind(func, args, kwargs)
         tensors = {name: value for name, value in call.items() if isinstance(value, Tensor)}
         parameters = {name: self._names[id(value)] for name, value in tensors.items() if id(value) in self._names}
-        if set(parameters) - {"weight", "bias"} or not isinstance(result, Tensor) or not result.requires_grad:
+        if set(parameters) - RULES[func].parameters or not isinstance(result, Tensor) or not result.requires_grad:
             return None
         versions = {name: value._version for name, value in tensors.items() if name not in parameters}
         return Use(func, call, parameters, get_gradient_edge(result), versions)
 
 
-def capture_gradients(
-    forward: Callable[[], Tensor], leaves: dict[str, Tensor], items: int
-) -> tuple[dict[str, Contribution], set[str], Tensor]:
-    """Per-item gradients of `forward()` [items] by parameter, those it cannot tell, and the scores.
+@dataclass(frozen=True)
+class Captured:
+    """What one batch gave.
+
+    Args:
+        parts: per-unit gradients by parameter; one that no operation used has none, and gradient 0.
+        opaque: the parameters whose gradients it cannot tell.
+        values: the objectives [units].
+        operations: names of the operations that each parameter entered.
+    """
+
+    parts: dict[str, Contribution]
+    opaque: set[str]
+    values: Tensor
+    operations: dict[str, list[str]]
+
+
+def capture_gradients(forward: Callable[[], Tensor], leaves: dict[str, Tensor], units: int, width: int = 1) -> Captured:
+    """Per-unit gradients of the objectives `forward()` [units].
 
     `leaves` are the parameters that the forward uses, each requiring a gradient. The uses of one parameter are
-    summed; one that was not used at all has no entry, and gradient 0.
+    summed. A use has a row a unit, or `width` neighbouring ones, which are summed too.
     """
     capture = Capture()
     with torch.enable_grad(), _Recorder({id(leaf): name for name, leaf in leaves.items()}, capture):
         values = forward()
     found: dict[str, Contribution] = {}
+    operations: dict[str, list[str]] = {}
     opaque = set(capture.opaque)
     uses = [use for use in capture.uses if not opaque.issuperset(use.parameters.values())]
     gradients: Sequence[Tensor | None] = ()
@@ -98,14 +118,24 @@ def capture_gradients(
         for use, gradient in zip(uses, gradients, strict=False):
             if gradient is None:  # this output does not reach the score
                 continue
-            of_use = use.contributions(gradient) if len(gradient) == items else None
+            of_use = use.contributions(gradient) if len(gradient) in (units, units * width) else None
             if of_use is None:
                 opaque.update(use.parameters.values())
                 continue
             for name, part in of_use.items():
-                found[name] = part if name not in found else _dense(found[name]) + _dense(part)
-    return {name: part for name, part in found.items() if name not in opaque}, opaque, values.detach()
+                own = part if len(gradient) == units else _by_unit(part)
+                found[name] = own if name not in found else _sum(found[name], own)
+                operations.setdefault(name, []).append(getattr(use.operation, "__name__", str(use.operation)))
+    parts = {name: part for name, part in found.items() if name not in opaque}
+    return Captured(parts, opaque, values.detach(), operations)
 
 
-def _dense(contribution: Contribution) -> Tensor:
-    return contribution.dense() if isinstance(contribution, Factors) else contribution
+def _by_unit(part: Contribution) -> Contribution:
+    """The sum of every two rows."""
+    return part.paired() if isinstance(part, Factors) else part.unflatten(0, (-1, 2)).sum(dim=1)
+
+
+def _sum(left: Contribution, right: Contribution) -> Contribution:
+    if isinstance(left, Factors) and isinstance(right, Factors):
+        return left.join(right)
+    return dense(left) + dense(right)

@@ -1,26 +1,47 @@
 """The ghost engine: gradients of all items from batched forwards and backwards that make no weight gradient.
 
-What an operation with a rule received and sent back gives every item's gradient of its parameters: built in a
-row, or kept as two factors where there is one position. A scorer with a parameter that enters an operation
-without a rule is refused.
+What an operation with a rule received and sent back gives every item's gradient of its parameters: built, or as
+two factors where kernel entries cost less from these. A parameter that enters an operation without a rule goes to
+vmap(grad), with all the other parameters as constants.
 """
+
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from tracin_func.budget import plan_chunks
 from tracin_func.coupling import FORWARD_FAULTS
-from tracin_func.engines.ghost.capture import capture_gradients
-from tracin_func.engines.ghost.factors import FactorGradients
-from tracin_func.engines.ghost.rules import Contribution, Factors
+from tracin_func.engines.ghost.capture import Captured, capture_gradients
+from tracin_func.engines.ghost.plan import explain
 from tracin_func.engines.loop import differentiate as differentiate_alone
-from tracin_func.engines.rowwise import batches, cause, gradient_rows, row_dtype
+from tracin_func.engines.rowwise import Differentiate, batches, cause, gradient_rows, row_dtype
+from tracin_func.engines.streaming import streamed
+from tracin_func.engines.vmapped import differentiate as differentiate_vmapped
 from tracin_func.errors import InputError, UsageError
-from tracin_func.gradients import Combination, Plan, Request, Units, UnsuitableError, positions
+from tracin_func.factors import (
+    Contribution,
+    FactorGradients,
+    Factors,
+    dense,
+    keeps_factors,
+)
+from tracin_func.gradients import (
+    ANYTHING,
+    Combination,
+    Gradients,
+    Need,
+    Plan,
+    Request,
+    Units,
+    UnsuitableError,
+    positions,
+)
 from tracin_func.items import Batch, each
 from tracin_func.rows import Rows
 from tracin_func.scorer import State
 
+MOST_WITHOUT_RULE = 0.5  # of the parameter elements; beyond, vmap over all of them is less work than both
 COMPLETE = 1e-3  # relative deviation of one unit's gradient from autograd's that is rounding, not a fault
 NEGLIGIBLE = 1e-5  # and relative to the gradient of all parameters, for parts that are 0 but for rounding
 
@@ -59,10 +80,10 @@ class GhostEngine:
         few = positions(0, min(3, units.count))
         try:
             for batch, size in batches(units, few, len(few)):
-                captured, opaque, _ = _capture(units, state, batch, size)
-                if opaque:
-                    return f"no rule for an operation that {', '.join(sorted(opaque)[:4])} enters"
-                _require_complete(units, state, batch, size, captured)
+                captured = _capture(units, state, batch, size)
+                if faults := _without_rule(captured, state):
+                    return faults
+                _require_complete(units, state, batch, size, _with_opaque(captured, units, state, batch))
         except (InputError, UsageError):
             raise
         except UnsuitableError as error:
@@ -72,7 +93,9 @@ class GhostEngine:
         return None
 
     def plan(self, units: Units, state: State, request: Request) -> Plan:
-        return plan_chunks(self, units, state, request)
+        batch, size = next(batches(units, positions(0, 1), 1))
+        captured = _capture(units, state, batch, size)
+        return replace(plan_chunks(self, units, state, request), parts=explain(captured, units, state, request.need))
 
     def values(self, units: Units, state: State, chunk: int) -> Tensor:
         assert units.batched is not None
@@ -80,66 +103,113 @@ class GhostEngine:
             every = batches(units, positions(0, units.count), chunk)
             return torch.cat([units.batched(state.parameters, state.constants, batch) for batch, _ in every])
 
-    def gradients(self, units: Units, state: State, root_rate: dict[str, float], plan: Plan) -> GhostGradients:
+    def gradients(
+        self, units: Units, state: State, root_rate: dict[str, float], plan: Plan, need: Need = ANYTHING
+    ) -> Gradients:
         first, size = next(batches(units, positions(0, 1), 1))
-        example, _, _ = _capture(units, state, first, size)
+        captured = _capture(units, state, first, size)
+        example = _with_opaque(captured, units, state, first)
         _require_complete(units, state, first, size, example)
-        factors = {
-            name: _empty_factors(name, part, units, row_dtype(state))
-            for name, part in example.items()
-            if isinstance(part, Factors)
-        }
 
-        def differentiate(batch: Batch, index: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-            captured, opaque, values = _capture(units, state, batch, len(index))
-            if opaque or captured.keys() != example.keys():
-                names = ", ".join(sorted(opaque | (captured.keys() ^ example.keys()))[:4])
+        def differentiate(batch: Batch, index: Tensor) -> tuple[dict[str, Contribution], Tensor]:
+            found = _capture(units, state, batch, len(index))
+            different = (found.opaque ^ captured.opaque) | (found.parts.keys() ^ captured.parts.keys())
+            if different:
+                names = ", ".join(sorted(different)[:4])
                 raise UnsuitableError(f"the scorer uses {names} for some items only")
-            for name, factor in factors.items():
-                part = captured[name]
-                assert isinstance(part, Factors)
-                factor.rows[index] = part.rows.to(factor.rows.dtype) * root_rate[name]
-                factor.columns[index] = part.columns.to(factor.columns.dtype)
-            return captured, values  # type: ignore[return-value]  # the rows take what is built, and leave factors
+            return _with_opaque(found, units, state, batch), found.values
 
-        def values() -> Tensor:
-            """Where rows are not held together, factors still are: one pass makes them."""
-            parts, done = [], 0
-            for batch, size in batches(units, positions(0, units.count), plan.chunk):
-                parts.append(differentiate(batch, positions(done, done + size))[1])
-                done += size
-            return torch.cat(parts)
-
-        built = [name for name in state.parameters if name in example and name not in factors]
-        rows = gradient_rows(units, state, root_rate, plan, differentiate, values, built)
-        return GhostGradients(rows, list(factors.values()))
+        if need.norms != "pairs":
+            return streamed(units, state, root_rate, plan, need, differentiate)
+        return _held(units, state, root_rate, plan, differentiate, example)
 
 
-def _capture(units: Units, state: State, batch: Batch, size: int) -> tuple[dict[str, Contribution], set[str], Tensor]:
-    """Gradients of the units in `batch` by parameter, the parameters they cannot be told of, and the objectives."""
+def _held(
+    units: Units,
+    state: State,
+    root_rate: dict[str, float],
+    plan: Plan,
+    differentiate: Differentiate,
+    example: dict[str, Contribution],
+) -> GhostGradients:
+    """Rows of what is built and factors of the rest, for all units; `example` are the gradients of one unit."""
+    factors = {
+        name: _empty_factors(name, part, units, row_dtype(state))
+        for name, part in example.items()
+        if isinstance(part, Factors)
+        and keeps_factors(part.positions, part.rows.shape[-1], part.columns.shape[-1], units.count)
+    }
+
+    def fill(batch: Batch, index: Tensor) -> tuple[dict[str, Contribution], Tensor]:
+        captured, values = differentiate(batch, index)
+        for name, factor in factors.items():
+            part = captured[name]
+            assert isinstance(part, Factors)
+            if part.positions != factor.factors.positions:
+                raise UnsuitableError(f"{name} is used at more positions in some items than in others")
+            factor.factors.rows[index] = part.rows.to(factor.factors.rows.dtype) * root_rate[name]
+            factor.factors.columns[index] = part.columns.to(factor.factors.columns.dtype)
+        return captured, values
+
+    def values() -> Tensor:
+        """Where rows are not held together, factors still are: one pass makes them."""
+        parts, done = [], 0
+        for batch, size in batches(units, positions(0, units.count), plan.chunk):
+            parts.append(fill(batch, positions(done, done + size))[1])
+            done += size
+        return torch.cat(parts)
+
+    built = [name for name in state.parameters if name in example and name not in factors]
+    return GhostGradients(gradient_rows(units, state, root_rate, plan, fill, values, built), list(factors.values()))
+
+
+def _capture(units: Units, state: State, batch: Batch, size: int) -> Captured:
+    """What the batched objective tells of the units in `batch`."""
     batched = units.batched
     assert batched is not None
     leaves = {name: tensor.detach().requires_grad_() for name, tensor in state.parameters.items()}
 
-    def work() -> tuple[dict[str, Contribution], set[str], Tensor]:
-        return capture_gradients(lambda: batched(leaves, state.constants, batch), leaves, size)
+    def work() -> Captured:
+        return capture_gradients(lambda: batched(leaves, state.constants, batch), leaves, size, units.width)
 
-    captured: tuple[dict[str, Contribution], set[str], Tensor] = units.within(leaves, state.constants, work)
+    captured: Captured = units.within(leaves, state.constants, work)
     return captured
 
 
-def _require_complete(units: Units, state: State, batch: Batch, size: int, captured: dict[str, Contribution]) -> None:
+def _without_rule(captured: Captured, state: State) -> str | None:
+    """Why capture does not pay: vmap, which the parameters without a rule need, does all the work again."""
+    missing = sum(state.parameters[name].numel() for name in captured.opaque)
+    if missing <= MOST_WITHOUT_RULE * sum(tensor.numel() for tensor in state.parameters.values()):
+        return None
+    names = ", ".join(sorted(captured.opaque)[:4])
+    return f"no rule for an operation that {names} enters, and most parameters are of this kind"
+
+
+def _with_opaque(captured: Captured, units: Units, state: State, batch: Batch) -> dict[str, Contribution]:
+    """The captured gradients, and those of the parameters without a rule by vmap(grad) over just these."""
+    if not captured.opaque:
+        return captured.parts
+    others = {name: tensor for name, tensor in state.parameters.items() if name not in captured.opaque}
+
+    def objective(parameters: dict[str, Tensor], constants: dict[str, Tensor], unit: Batch) -> Tensor:
+        return units.objective(others | parameters, constants, unit)
+
+    opaque = {name: tensor for name, tensor in state.parameters.items() if name in captured.opaque}
+    gradients, _ = differentiate_vmapped(replace(units, objective=objective), replace(state, parameters=opaque), batch)
+    return captured.parts | gradients
+
+
+def _require_complete(units: Units, state: State, batch: Batch, size: int, found: dict[str, Contribution]) -> None:
     """Every parameter's gradient of every unit in `batch` against autograd's of that unit alone."""
+    built = {name: dense(part) for name, part in found.items()}
     for unit in range(size):
-        one = _one(batch, unit)
-        exact, _ = differentiate_alone(units, state, one)
-        total = sum(float(right.norm()) ** 2 for right in exact.values()) ** 0.5
-        for name, right in exact.items():
-            part = captured.get(name)
-            found = 0 if part is None else (part.dense() if isinstance(part, Factors) else part)[unit]
-            error = float((found - right[0]).norm())
+        exact, _ = differentiate_alone(units, state, _one(batch, unit))
+        rows = {name: dense(part) for name, part in exact.items()}
+        total = sum(float(right.norm()) ** 2 for right in rows.values()) ** 0.5
+        for name, right in rows.items():
+            error = float((built[name][unit] - right[0] if name in built else right).norm())
             # NaN is no fault of the capture; it is told where scores and gradients are used.
-            if error > COMPLETE * float(right[0].norm()) + NEGLIGIBLE * total:
+            if error > COMPLETE * float(right.norm()) + NEGLIGIBLE * total:
                 raise UnsuitableError(f"the captured gradient of {name!r} is not autograd's (off by {error:.1e})")
 
 
@@ -148,8 +218,6 @@ def _one(batch: Batch, unit: int) -> Batch:
 
 
 def _empty_factors(name: str, part: Factors, units: Units, dtype: torch.dtype) -> FactorGradients:
-    return FactorGradients(
-        part.rows.new_empty(units.count, part.rows.shape[1], dtype=dtype),
-        part.columns.new_empty(units.count, part.columns.shape[1], dtype=dtype),
-        lambda unit: f"{units.label(unit)} with respect to {name!r}",
-    )
+    rows = part.rows.new_empty(units.count, *part.rows.shape[1:], dtype=dtype)
+    columns = part.columns.new_empty(units.count, *part.columns.shape[1:], dtype=dtype)
+    return FactorGradients(Factors(rows, columns), lambda unit: f"{units.label(unit)} with respect to {name!r}")

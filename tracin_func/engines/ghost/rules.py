@@ -5,8 +5,8 @@ D = ∂ Σ_i s_i / ∂output, whose first axis is the items (each item's score r
 returns for each parameter that entered either
 
 - a tensor [items, *parameter.shape]: the gradient of every item, or
-- `Factors(D, A)`: [items, rows] and [items, columns], whose outer products D_iᵀ A_i are the gradients; their
-  inner products (A_i·A_j)(D_i·D_j) need no gradient.
+- `Factors(D, A)`: [items, positions, rows] and [items, positions, columns], whose products D_iᵀ A_i are the
+  gradients; inner products of these need no gradient.
 
 A rule returns None where it does not hold (another layout than items first); the parameter then goes to vmap.
 """
@@ -18,34 +18,39 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812
-from einops import einsum, reduce
+from einops import reduce
 from torch import Tensor
+
+from tracin_func.factors import Contribution, Factors
+
+Rule = Callable[[Mapping[str, Any], Tensor], dict[str, Contribution] | None]
 
 
 @dataclass(frozen=True)
-class Factors:
-    """Gradients D_iᵀ A_i of a matrix parameter: `rows` D [items, d_out], `columns` A [items, d_in]."""
+class Registered:
+    """A rule, the names of its operation's arguments, which of them may be parameters, and whether it reads others."""
 
-    rows: Tensor
-    columns: Tensor
-
-    def dense(self) -> Tensor:
-        """The gradients themselves, [items, d_out, d_in]."""
-        return einsum(self.rows, self.columns, "items d_out, items d_in -> items d_out d_in")
+    arguments: tuple[str, ...]
+    rule: Rule
+    parameters: frozenset[str]
+    reads: bool
 
 
-Contribution = Tensor | Factors
-Rule = Callable[[Mapping[str, Any], Tensor], dict[str, Contribution] | None]
-
-RULES: dict[Any, tuple[tuple[str, ...], Rule]] = {}  # operation -> its argument names and its rule
+RULES: dict[Any, Registered] = {}  # by operation
 
 
-def rule(*operations: Any, names: tuple[str, ...] | None = None) -> Callable[[Rule], Rule]:
+def rule(
+    *operations: Any,
+    names: tuple[str, ...] | None = None,
+    parameters: tuple[str, ...] = ("weight", "bias"),
+    reads: bool = True,
+) -> Callable[[Rule], Rule]:
     """Register a rule; `names` are the arguments of a builtin, which has no signature to read."""
 
     def register(function: Rule) -> Rule:
         for operation in operations:
-            RULES[operation] = (names or tuple(inspect.signature(operation).parameters), function)
+            arguments = names or tuple(inspect.signature(operation).parameters)
+            RULES[operation] = Registered(arguments, function, frozenset(parameters), reads)
         return function
 
     return register
@@ -53,47 +58,45 @@ def rule(*operations: Any, names: tuple[str, ...] | None = None) -> Callable[[Ru
 
 def bind(operation: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments of a call by name."""
-    return dict(zip(RULES[operation][0], args, strict=False)) | dict(kwargs)
+    return dict(zip(RULES[operation].arguments, args, strict=False)) | dict(kwargs)
 
 
 @rule(F.linear, names=("input", "weight", "bias"))
 def linear(call: Mapping[str, Any], gradient: Tensor) -> dict[str, Contribution] | None:
-    """y = x Wᵀ + b on [items, ..., d_in]: ∂W_i = Σ_τ D_iτᵀ x_iτ, one outer product where there is one position."""
+    """y = x Wᵀ + b on [items, ..., d_in]: ∂W_i = Σ_τ D_iτᵀ x_iτ over the positions τ between items and d_in."""
     x = call["input"].detach()
     if x.ndim < 2:
         return None
-    if x.ndim == 2:
-        return {"weight": Factors(gradient, x), "bias": gradient}
-    columns, rows = x.flatten(1, -2), gradient.flatten(1, -2)
-    weight = einsum(rows, columns, "items positions d_out, items positions d_in -> items d_out d_in")
-    return {"weight": weight, "bias": rows.sum(dim=1)}
+    rows = gradient.reshape(len(x), -1, gradient.shape[-1])
+    return {"weight": Factors(rows, x.reshape(len(x), -1, x.shape[-1])), "bias": rows.sum(dim=1)}
 
 
 @rule(F.conv1d, F.conv2d, F.conv3d, names=("input", "weight", "bias", "stride", "padding", "dilation", "groups"))
 def convolution(call: Mapping[str, Any], gradient: Tensor) -> dict[str, Contribution] | None:
-    """Convolution: the framework's own weight gradient, item by item - the operations of one batched call."""
+    """Convolution: the weight gradients of all items by one grouped call, at the operations of a batched one."""
     x, weight = call["input"], call["weight"]
     spatial = weight.ndim - 2
     if x.ndim != weight.ndim:
         return None
     stride, dilation = (_each(call.get(name, 1), spatial) for name in ("stride", "dilation"))
     x, padding = _padded(x, call.get("padding", 0), weight, dilation)
-    groups = call.get("groups", 1)
-    result = x.new_empty(len(x), *weight.shape)
-    for item in range(len(x)):
-        result[item] = torch.ops.aten.convolution_backward(
-            gradient[item : item + 1],
-            x[item : item + 1],
-            weight,
-            None,
-            stride,
-            padding,
-            dilation,
-            False,
-            [0] * spatial,
-            groups,
-            [False, True, False],
-        )[1]
+    items, groups = len(x), call.get("groups", 1)
+    # An item a group of channels: the framework's own weight gradient, once, and as fast as a batch's sum. The
+    # values of the weight do not enter, so that none are copied.
+    (_, result, _) = torch.ops.aten.convolution_backward(
+        gradient.reshape(1, -1, *gradient.shape[2:]),
+        x.reshape(1, -1, *x.shape[2:]),
+        weight.new_empty(items * weight.shape[0], *weight.shape[1:]),
+        None,
+        stride,
+        padding,
+        dilation,
+        False,
+        [0] * spatial,
+        items * groups,
+        [False, True, False],
+    )
+    result = result.view(items, *weight.shape)
     return {"weight": result, "bias": gradient.flatten(2).sum(dim=2)}
 
 
@@ -150,6 +153,33 @@ def batch_norm(call: Mapping[str, Any], gradient: Tensor) -> dict[str, Contribut
         return None
     x, eps = call["input"], call.get("eps", 1e-5)
     return _by_channel(gradient, F.batch_norm(x, call["running_mean"], call["running_var"], eps=eps))
+
+
+@rule(
+    torch.add,
+    Tensor.add,
+    Tensor.__add__,
+    Tensor.__radd__,
+    Tensor.add_,
+    Tensor.__iadd__,
+    names=("input", "other"),
+    parameters=("input", "other"),
+    reads=False,
+)
+def addition(call: Mapping[str, Any], gradient: Tensor) -> dict[str, Contribution] | None:
+    """y = x + b, b broadcast over the items and any other axes: ∂b_i is the sum of D_i over these axes."""
+    found: dict[str, Contribution] = {}
+    for name in ("input", "other"):
+        value = call[name]
+        if not isinstance(value, Tensor) or value.ndim > gradient.ndim or call.get("alpha", 1) != 1:
+            return None
+        if value.ndim == gradient.ndim and value.shape[0] != 1:  # has a row of its own for every item
+            continue
+        aligned = (1,) * (gradient.ndim - value.ndim) + tuple(value.shape)
+        axes = [axis for axis in range(1, gradient.ndim) if aligned[axis] == 1 and gradient.shape[axis] != 1]
+        part = gradient.sum(dim=axes) if axes else gradient
+        found[name] = part.reshape(len(gradient), *value.shape)
+    return found
 
 
 def _affine(gradient: Tensor, normalised: Tensor, leading: int) -> dict[str, Contribution]:

@@ -1,0 +1,134 @@
+"""Gradients used while they are at hand: norms of single units and products with a few, no row kept."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tracin_func.engines.rowwise import Differentiate, batches, row_dtype
+from tracin_func.factors import Contribution, Factors, dense, keeps_factors
+from tracin_func.gradients import Need, Plan, Units
+from tracin_func.gram import inner, row_norms, wide_type
+from tracin_func.scorer import State
+from tracin_func.streamed import Streamed
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    """Units at `index`: their gradients by parameter, as factors or rows [units, size], and their objectives."""
+
+    index: Tensor
+    parts: dict[str, Contribution]
+    objectives: Tensor
+
+
+def streamed(
+    units: Units, state: State, root_rate: dict[str, float], plan: Plan, need: Need, differentiate: Differentiate
+) -> Streamed:
+    """Norms of all units and their products with `need.right`.
+
+    The gradients of `need.right` stay, plan.block of them at a time; all other units are differentiated once for each
+    such block, a chunk at a time, and dropped after use.
+    """
+    # Products of single units may be rounded, their errors are measured by these norms; those of items may cancel.
+    single = need.norms == "units"
+    dtype = row_dtype(state) if single else wide_type(next(iter(state.parameters.values())))
+    sums = _Sums(units, root_rate, need.right, dtype)
+
+    def chunks(index: Tensor) -> Iterator[_Chunk]:
+        low = 0
+        for batch, size in batches(units, index, plan.chunk):
+            mine = index[low : low + size]
+            gradients, objectives = differentiate(batch, mine)
+            parts = {name: _form(part, len(need.right), row_dtype(state)) for name, part in gradients.items()}
+            yield _Chunk(mine, parts, objectives)
+            low += size
+
+    for columns in torch.arange(len(need.right)).split(plan.block) or (need.right,):
+        few = None
+        others = torch.ones(units.count, dtype=torch.bool)
+        if len(columns):
+            few = _joined(list(chunks(need.right[columns])))
+            sums.add(few, few, columns)
+            others[few.index] = False
+            few = _Chunk(few.index, {name: part.to(dtype) for name, part in few.parts.items()}, few.objectives)
+        for chunk in chunks(others.nonzero()[:, 0]):
+            sums.add(chunk, few, columns)
+    return sums.result()
+
+
+class _Sums:
+    """What is added up over parameters and chunks."""
+
+    def __init__(self, units: Units, root_rate: dict[str, float], right: Tensor, dtype: torch.dtype) -> None:
+        self._units = units
+        self._root_rate = root_rate
+        self._right = right
+        self._dtype = dtype
+        self._norms = torch.zeros(units.count, dtype=torch.float64)
+        self._products = torch.zeros(units.count, len(right), dtype=torch.float64)
+        self._objectives: list[tuple[Tensor, Tensor]] = []
+        self._fault: str | None = None
+
+    def add(self, chunk: _Chunk, few: _Chunk | None, columns: Tensor) -> None:
+        """The norms of a chunk, and its products with the few units that are `columns` of `right`."""
+        squares = torch.zeros(len(chunk.index), dtype=torch.float64)
+        for name, part in chunk.parts.items():
+            rate = self._root_rate[name] ** 2
+            own = _norms(part)
+            if self._fault is None and not bool(own.isfinite().all()):
+                unit = self._units.label(int(chunk.index[int((~own.isfinite()).nonzero()[0])]))
+                self._fault = f"the gradient of {unit} with respect to {name!r} is NaN or infinite."
+            squares += rate * own
+            if few is not None and name in few.parts:
+                self._products[chunk.index[:, None], columns] += rate * _products(part, few.parts[name], self._dtype)
+        self._norms[chunk.index] = squares
+        self._objectives.append((chunk.index, chunk.objectives))
+
+    def result(self) -> Streamed:
+        """All of it."""
+        example = self._objectives[0][1]
+        values = torch.empty(self._units.count, dtype=example.dtype, device=example.device)
+        for index, objectives in self._objectives:
+            values[index.to(values.device)] = objectives
+        return Streamed(values, self._norms, self._right, self._products, self._fault)
+
+
+def _form(part: Contribution, right: int, dtype: torch.dtype) -> Contribution:
+    """Factors where norms and products with `right` units cost less from them, else rows [units, size]."""
+    if isinstance(part, Factors):
+        if keeps_factors(part.positions, part.rows.shape[-1], part.columns.shape[-1], 1 + right):
+            return part.to(dtype)
+        part = part.dense()
+    return part.reshape(len(part), -1).to(dtype)
+
+
+def _joined(chunks: Sequence[_Chunk]) -> _Chunk:
+    """The units of several chunks as one."""
+    parts: dict[str, Contribution] = {}
+    for name in chunks[0].parts:
+        own = [chunk.parts[name] for chunk in chunks]
+        factors = [part for part in own if isinstance(part, Factors)]
+        if len(factors) == len(own) and len({part.positions for part in factors}) == 1:
+            rows = torch.cat([part.rows for part in factors])
+            parts[name] = Factors(rows, torch.cat([part.columns for part in factors]))
+        else:
+            parts[name] = torch.cat([dense(part).reshape(len(chunk.index), -1) for part, chunk in zip(own, chunks, strict=True)])
+    index = torch.cat([chunk.index for chunk in chunks])
+    return _Chunk(index, parts, torch.cat([chunk.objectives for chunk in chunks]))
+
+
+def _norms(part: Contribution) -> Tensor:
+    """‖g_i‖², float64 [units]."""
+    if isinstance(part, Factors):
+        wide = part.to(wide_type(part.rows))
+        return wide.matched(wide).clamp(min=0).to("cpu", torch.float64)
+    return row_norms(part)
+
+
+def _products(part: Contribution, few: Contribution, dtype: torch.dtype) -> Tensor:
+    """⟨g_i, g_r⟩, float64 [units, few]."""
+    if isinstance(part, Factors) and isinstance(few, Factors):
+        return part.to(few.rows.dtype).products(few).to("cpu", torch.float64)
+    return inner(dense(part).flatten(1), dense(few).flatten(1), dtype)

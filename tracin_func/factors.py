@@ -1,0 +1,163 @@
+"""Gradients as sums of outer products D_iᵀ A_i = Σ_τ D_iτᵀ A_iτ, and their inner products without forming them.
+
+    ⟨D_iᵀ A_i, D_jᵀ A_j⟩ = Σ_τσ (D_iτ·D_jσ)(A_iτ·A_jσ)
+
+A combination u g_a + v g_b is two such sums that subtract before anything is rounded,
+
+    u (D_a − D_b)ᵀ A_a + D_bᵀ (u (A_a − A_b) + (u + v) A_b).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from einops import einsum, rearrange
+from torch import Tensor
+
+from tracin_func.errors import NumericalError
+from tracin_func.gradients import Combination
+from tracin_func.gram import GRAM_ADVANTAGE, wide_type
+
+CANCELLED = 1e-6  # below this share of its terms, rounding in float64 shows in a norm beyond 1e-10
+RUN = 1 << 12  # combinations at a time, of one position each
+
+
+@dataclass(frozen=True)
+class Factors:
+    """Gradients D_iᵀ A_i of a matrix: `rows` D [units, positions, d_out], `columns` A [units, positions, d_in]."""
+
+    rows: Tensor
+    columns: Tensor
+
+    @property
+    def positions(self) -> int:
+        """τ = 1, ..., positions."""
+        return self.rows.shape[1]
+
+    def dense(self) -> Tensor:
+        """The gradients themselves, [units, d_out, d_in]; T·d_in·d_out multiply-adds a unit."""
+        return torch.bmm(self.rows.transpose(1, 2), self.columns)
+
+    def products(self, other: "Factors") -> Tensor:
+        """⟨g_i, g_j⟩, [units, units of other]; T²(d_in + d_out) multiply-adds an entry."""
+        rows = self.rows.flatten(0, 1) @ other.rows.flatten(0, 1).T
+        columns = self.columns.flatten(0, 1) @ other.columns.flatten(0, 1).T
+        by_unit = rearrange(rows * columns, "(i t) (j s) -> i j (t s)", t=self.positions, s=other.positions)
+        return by_unit.sum(dim=-1)
+
+    def matched(self, other: "Factors") -> Tensor:
+        """⟨g_i, g_i of other⟩, [units]."""
+        rows = torch.bmm(self.rows, other.rows.transpose(1, 2))
+        columns = torch.bmm(self.columns, other.columns.transpose(1, 2))
+        return einsum(rows, columns, "units t s, units t s -> units")
+
+    def to(self, dtype: torch.dtype) -> "Factors":
+        """The same in another type."""
+        return Factors(self.rows.to(dtype), self.columns.to(dtype))
+
+    def select(self, index: Tensor) -> "Factors":
+        """The units at `index`."""
+        return Factors(self.rows[index], self.columns[index])
+
+    def join(self, other: "Factors") -> "Factors":
+        """The sum g_i + g_i of other: the positions of both."""
+        rows = torch.cat([self.rows, other.rows], dim=1)
+        return Factors(rows, torch.cat([self.columns, other.columns], dim=1))
+
+    def paired(self) -> "Factors":
+        """Sums of neighbouring units, g_0 + g_1, g_2 + g_3, ...: [units / 2, 2 · positions].
+
+        The second of two comes with the opposite sign (the objective is a difference). Where they are nearly equal,
+        (D_0 + D_1)ᵀ A_0 + D_1ᵀ (A_1 − A_0) cancels in the factors, not in the products.
+        """
+        rows, columns = self.rows.unflatten(0, (-1, 2)), self.columns.unflatten(0, (-1, 2))
+        first = rows[:, 0] + rows[:, 1]
+        change = columns[:, 1] - columns[:, 0]
+        return Factors(torch.cat([first, rows[:, 1]], dim=1), torch.cat([columns[:, 0], change], dim=1))
+
+
+Contribution = Tensor | Factors  # of one parameter: [units, *shape], or factors of it
+
+
+def dense(contribution: Contribution) -> Tensor:
+    """The gradients of all units, [units, *shape]."""
+    return contribution.dense() if isinstance(contribution, Factors) else contribution
+
+
+def keeps_factors(positions: int, d_out: int, d_in: int, entries: float) -> bool:
+    """Whether `entries` kernel entries a unit cost less from factors than from the built gradient."""
+    return factor_operations(positions, d_out, d_in, entries) < built_operations(positions, d_out, d_in, entries)
+
+
+def factor_operations(positions: int, d_out: int, d_in: int, entries: float) -> float:
+    """Multiply-adds a unit for `entries` kernel entries from factors."""
+    return entries * positions**2 * (d_out + d_in)
+
+
+def built_operations(positions: int, d_out: int, d_in: int, entries: float) -> float:
+    """Multiply-adds a unit for `entries` kernel entries, the gradient being built first."""
+    return (positions + entries) * d_out * d_in
+
+
+@dataclass(frozen=True, eq=False)
+class FactorGradients:
+    """Gradients of one matrix parameter as factors of all units, metric applied.
+
+    `locate` names a unit's gradient of this parameter, for errors.
+    """
+
+    factors: Factors
+    locate: Callable[[int], str]
+
+    def products(self, right: Combination) -> Tensor:
+        """⟨g_i, right_j⟩, float64 [units, right]; T²(d_in + d_out) multiply-adds for each of 2 · units · right."""
+        factors = self._wide()
+        result = torch.zeros(len(factors.rows), len(right), dtype=torch.float64)
+        for chosen in torch.arange(len(right)).split(max(1, RUN // factors.positions**2)):
+            for theirs in _outer(factors, right.select(chosen)):
+                result[:, chosen] += factors.products(theirs).to("cpu", torch.float64)
+        return result
+
+    def squared_norm(self, combination: Combination) -> Tensor:
+        """‖Σ_j c_j g_j‖², float64 [n]: by the kernel of all units where pairs are dense in them, else pair by pair."""
+        factors = self._wide()
+        index, c = combination.index.cpu(), combination.coefficient.to("cpu", torch.float64)
+        if len(factors.rows) ** 2 > GRAM_ADVANTAGE * len(index) or index.shape[1] == 1:
+            return _direct_norms(factors, combination)
+        gram = factors.products(factors).to("cpu", torch.float64)
+        first, second = index[:, 0], index[:, 1]
+        terms = c[:, 0] ** 2 * gram[first, first] + c[:, 1] ** 2 * gram[second, second]
+        result = terms + 2 * c[:, 0] * c[:, 1] * gram[first, second]
+        doubtful = ((result <= CANCELLED * terms) & (terms > 0)).nonzero()[:, 0]
+        if len(doubtful):
+            result[doubtful] = _direct_norms(factors, combination.select(doubtful))
+        return result
+
+    def _wide(self) -> Factors:
+        rows, columns = self.factors.rows, self.factors.columns
+        finite = rows.isfinite().flatten(1).all(dim=1) & columns.isfinite().flatten(1).all(dim=1)
+        if not rows.is_meta and not bool(finite.all()):
+            raise NumericalError(f"the gradient of {self.locate(int((~finite).nonzero()[0]))} is NaN or infinite.")
+        return self.factors.to(wide_type(rows))
+
+
+def _direct_norms(factors: Factors, combination: Combination) -> Tensor:
+    """‖Σ_j c_j g_j‖², float64 [n], subtracting before anything is rounded."""
+    result = torch.zeros(len(combination), dtype=torch.float64)
+    for chosen in torch.arange(len(combination)).split(max(1, RUN // factors.positions**2)):
+        parts = _outer(factors, combination.select(chosen))
+        norms = torch.stack([left.matched(right) for left in parts for right in parts]).sum(dim=0)
+        result[chosen] = norms.clamp(min=0).to("cpu", torch.float64)
+    return result
+
+
+def _outer(factors: Factors, combination: Combination) -> list[Factors]:
+    """The combinations as sums of outer products."""
+    index = combination.index.to(factors.rows.device)
+    c = combination.coefficient.to(factors.rows.device, factors.rows.dtype)[..., None, None]
+    a = factors.select(index[:, 0])
+    if index.shape[1] == 1:
+        return [Factors(c[:, 0] * a.rows, a.columns)]
+    u, v, b = c[:, 0], c[:, 1], factors.select(index[:, 1])
+    second = u * (a.columns - b.columns) + (u + v) * b.columns
+    return [Factors(u * (a.rows - b.rows), a.columns), Factors(b.rows, second)]
