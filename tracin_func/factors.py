@@ -8,7 +8,7 @@ A combination u g_a + v g_b is two such sums that subtract before anything is ro
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from einops import einsum, rearrange
@@ -19,15 +19,20 @@ from tracin_func.gradients import Combination
 from tracin_func.gram import GRAM_ADVANTAGE, wide_type
 
 CANCELLED = 1e-6  # below this share of its terms, rounding in float64 shows in a norm beyond 1e-10
+OPPOSED = 1e-7  # below this share of their bound, rounding in float32 shows in built differences
 RUN = 1 << 12  # combinations at a time, of one position each
 
 
 @dataclass(frozen=True)
 class Factors:
-    """Gradients D_iᵀ A_i of a matrix: `rows` D [units, positions, d_out], `columns` A [units, positions, d_in]."""
+    """Gradients D_iᵀ A_i of a matrix: `rows` D [units, positions, d_out], `columns` A [units, positions, d_in].
+
+    `opposed`: the second half of the positions is another item's, with the opposite sign.
+    """
 
     rows: Tensor
     columns: Tensor
+    opposed: bool = False
 
     @property
     def positions(self) -> int:
@@ -36,7 +41,13 @@ class Factors:
 
     def dense(self) -> Tensor:
         """The gradients themselves, [units, d_out, d_in]; T·d_in·d_out multiply-adds a unit."""
-        return torch.bmm(self.rows.transpose(1, 2), self.columns)
+        result = torch.bmm(self.rows.transpose(1, 2), self.columns)
+        if self.opposed and not result.is_meta:
+            largest = _squares(self.rows) * _squares(self.columns)  # Cauchy and Schwarz's bound of the square
+            cancelled = (_squares(result) <= OPPOSED * largest).nonzero()[:, 0]
+            if len(cancelled):
+                result[cancelled] = self.select(cancelled)._aligned().dense()
+        return result
 
     def products(self, other: "Factors") -> Tensor:
         """⟨g_i, g_j⟩, [units, units of other]; T²(d_in + d_out) multiply-adds an entry."""
@@ -53,11 +64,11 @@ class Factors:
 
     def to(self, dtype: torch.dtype) -> "Factors":
         """The same in another type."""
-        return Factors(self.rows.to(dtype), self.columns.to(dtype))
+        return replace(self, rows=self.rows.to(dtype), columns=self.columns.to(dtype))
 
     def select(self, index: Tensor) -> "Factors":
         """The units at `index`."""
-        return Factors(self.rows[index], self.columns[index])
+        return replace(self, rows=self.rows[index], columns=self.columns[index])
 
     def join(self, other: "Factors") -> "Factors":
         """The sum g_i + g_i of other: the positions of both."""
@@ -67,21 +78,59 @@ class Factors:
     def paired(self) -> "Factors":
         """Sums of neighbouring units, g_0 + g_1, g_2 + g_3, ...: [units / 2, 2 · positions].
 
-        The second of two comes with the opposite sign (the objective is a difference). Where they are nearly equal,
-        (D_0 + D_1)ᵀ A_0 + D_1ᵀ (A_1 − A_0) cancels in the factors, not in the products.
+        The second of two comes with the opposite sign: the objective is a difference.
         """
-        rows, columns = self.rows.unflatten(0, (-1, 2)), self.columns.unflatten(0, (-1, 2))
-        first = rows[:, 0] + rows[:, 1]
-        change = columns[:, 1] - columns[:, 0]
-        return Factors(torch.cat([first, rows[:, 1]], dim=1), torch.cat([columns[:, 0], change], dim=1))
+        both = Factors(self.rows.unflatten(0, (-1, 2)).flatten(1, 2), self.columns.unflatten(0, (-1, 2)).flatten(1, 2))
+        return replace(both, opposed=True)
+
+    def _aligned(self) -> "Factors":
+        """D_0ᵀ A_0 + D_1ᵀ A_1 as (D_0 + D_1)ᵀ A_0 + D_1ᵀ (A_1 − A_0): equal halves cancel before the product."""
+        (d_0, d_1), (a_0, a_1) = self.rows.chunk(2, dim=1), self.columns.chunk(2, dim=1)
+        return Factors(torch.cat([d_0 + d_1, d_1], dim=1), torch.cat([a_0, a_1 - a_0], dim=1))
 
 
-Contribution = Tensor | Factors  # of one parameter: [units, *shape], or factors of it
+@dataclass(frozen=True)
+class Lookup:
+    """Gradients of a table of `size` rows, of which row x_τ receives D_iτ: a one-hot factor x and `rows` D.
+
+    index: int64 [units, positions]; rows: [units, positions, d_out].
+    """
+
+    index: Tensor
+    rows: Tensor
+    size: int
+
+    def dense(self) -> Tensor:
+        """The gradients themselves, [units, size, d_out]."""
+        result = self.rows.new_zeros(len(self.index), self.size, self.rows.shape[-1])
+        return result.scatter_add_(1, self.index[..., None].expand_as(self.rows), self.rows)
+
+    def norms(self) -> Tensor:
+        """‖g_i‖² = Σ_τσ [x_τ = x_σ] D_τ·D_σ, [units]."""
+        same = self.index[:, :, None] == self.index[:, None, :]
+        norms: Tensor = (torch.bmm(self.rows, self.rows.transpose(1, 2)) * same).sum(dim=(1, 2))
+        return norms
+
+    def dotted(self, table: Tensor) -> Tensor:
+        """⟨g_i, table_r⟩ with tables [few, size, d_out], [units, few]."""
+        return torch.stack([(self.rows * one[self.index]).sum(dim=(1, 2)) for one in table], dim=1)
+
+    def join(self, other: "Lookup") -> "Lookup":
+        """The sum g_i + g_i of other: the positions of both."""
+        return Lookup(torch.cat([self.index, other.index], 1), torch.cat([self.rows, other.rows], 1), self.size)
+
+    def paired(self) -> "Lookup":
+        """Sums of neighbouring units, the second of which comes with the opposite sign."""
+        index = self.index.unflatten(0, (-1, 2)).flatten(1, 2)
+        return Lookup(index, self.rows.unflatten(0, (-1, 2)).flatten(1, 2), self.size)
+
+
+Contribution = Tensor | Factors | Lookup  # of one parameter: [units, *shape], or factors of it
 
 
 def dense(contribution: Contribution) -> Tensor:
     """The gradients of all units, [units, *shape]."""
-    return contribution.dense() if isinstance(contribution, Factors) else contribution
+    return contribution if isinstance(contribution, Tensor) else contribution.dense()
 
 
 def keeps_factors(positions: int, d_out: int, d_in: int, entries: float) -> bool:
@@ -97,6 +146,10 @@ def factor_operations(positions: int, d_out: int, d_in: int, entries: float) -> 
 def built_operations(positions: int, d_out: int, d_in: int, entries: float) -> float:
     """Multiply-adds a unit for `entries` kernel entries, the gradient being built first."""
     return (positions + entries) * d_out * d_in
+
+
+def _squares(part: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(part.flatten(1), dim=1) ** 2
 
 
 @dataclass(frozen=True, eq=False)

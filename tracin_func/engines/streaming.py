@@ -1,17 +1,19 @@
 """Gradients used while they are at hand: norms of single units and products with a few, no row kept."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from tracin_func.engines.rowwise import Differentiate, batches, row_dtype
-from tracin_func.factors import Contribution, Factors, dense, keeps_factors
+from tracin_func.factors import Contribution, Factors, Lookup, dense, keeps_factors
 from tracin_func.gradients import Need, Plan, Units
 from tracin_func.gram import inner, row_norms, wide_type
 from tracin_func.scorer import State
 from tracin_func.streamed import Streamed
+
+LOOKUP_ADVANTAGE = 32  # filling and reading an entry of a table costs about as much as so many multiply-adds
 
 
 @dataclass(frozen=True)
@@ -50,9 +52,9 @@ def streamed(
         others = torch.ones(units.count, dtype=torch.bool)
         if len(columns):
             few = _joined(list(chunks(need.right[columns])))
-            sums.add(few, few, columns)
+            own, few = few, replace(few, parts={name: _held(part, dtype) for name, part in few.parts.items()})
+            sums.add(own, few, columns)
             others[few.index] = False
-            few = _Chunk(few.index, {name: part.to(dtype) for name, part in few.parts.items()}, few.objectives)
         for chunk in chunks(others.nonzero()[:, 0]):
             sums.add(chunk, few, columns)
     return sums.result()
@@ -97,10 +99,13 @@ class _Sums:
 
 def _form(part: Contribution, right: int, dtype: torch.dtype) -> Contribution:
     """Factors where norms and products with `right` units cost less from them, else rows [units, size]."""
-    if isinstance(part, Factors):
-        if keeps_factors(part.positions, part.rows.shape[-1], part.columns.shape[-1], 1 + right):
-            return part.to(dtype)
-        part = part.dense()
+    if isinstance(part, Factors) and keeps_factors(
+        part.positions, part.rows.shape[-1], part.columns.shape[-1], 1 + right
+    ):
+        return part.to(dtype)
+    if isinstance(part, Lookup) and part.index.shape[1] ** 2 <= LOOKUP_ADVANTAGE * part.size:
+        return replace(part, rows=part.rows.to(dtype))
+    part = dense(part)
     return part.reshape(len(part), -1).to(dtype)
 
 
@@ -114,9 +119,16 @@ def _joined(chunks: Sequence[_Chunk]) -> _Chunk:
             rows = torch.cat([part.rows for part in factors])
             parts[name] = Factors(rows, torch.cat([part.columns for part in factors]))
         else:
-            parts[name] = torch.cat([dense(part).reshape(len(chunk.index), -1) for part, chunk in zip(own, chunks, strict=True)])
+            parts[name] = torch.cat(
+                [dense(part).reshape(len(chunk.index), -1) for part, chunk in zip(own, chunks, strict=True)]
+            )
     index = torch.cat([chunk.index for chunk in chunks])
     return _Chunk(index, parts, torch.cat([chunk.objectives for chunk in chunks]))
+
+
+def _held(part: Contribution, dtype: torch.dtype) -> Contribution:
+    """What the others are multiplied with: in `dtype`, and looked-up tables built."""
+    return part.to(dtype) if isinstance(part, Factors) else dense(part).to(dtype)
 
 
 def _norms(part: Contribution) -> Tensor:
@@ -124,6 +136,9 @@ def _norms(part: Contribution) -> Tensor:
     if isinstance(part, Factors):
         wide = part.to(wide_type(part.rows))
         return wide.matched(wide).clamp(min=0).to("cpu", torch.float64)
+    if isinstance(part, Lookup):
+        wide_rows = replace(part, rows=part.rows.to(wide_type(part.rows)))
+        return wide_rows.norms().clamp(min=0).to("cpu", torch.float64)
     return row_norms(part)
 
 
@@ -131,4 +146,7 @@ def _products(part: Contribution, few: Contribution, dtype: torch.dtype) -> Tens
     """⟨g_i, g_r⟩, float64 [units, few]."""
     if isinstance(part, Factors) and isinstance(few, Factors):
         return part.to(few.rows.dtype).products(few).to("cpu", torch.float64)
+    if isinstance(part, Lookup):
+        tables = dense(few).reshape(-1, part.size, part.rows.shape[-1])
+        return replace(part, rows=part.rows.to(tables.dtype)).dotted(tables).to("cpu", torch.float64)
     return inner(dense(part).flatten(1), dense(few).flatten(1), dtype)

@@ -16,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from tracin_func.engines.ghost.rules import RULES, bind
-from tracin_func.factors import Contribution, Factors, dense
+from tracin_func.factors import Contribution, Factors, Lookup, dense
 
 
 @dataclass(frozen=True)
@@ -132,10 +132,12 @@ def capture_gradients(forward: Callable[[], Tensor], leaves: dict[str, Tensor], 
 
 def _by_unit(part: Contribution) -> Contribution:
     """The sum of every two rows."""
-    return part.paired() if isinstance(part, Factors) else part.unflatten(0, (-1, 2)).sum(dim=1)
+    return part.unflatten(0, (-1, 2)).sum(dim=1) if isinstance(part, Tensor) else part.paired()
 
 
 def _sum(left: Contribution, right: Contribution) -> Contribution:
     if isinstance(left, Factors) and isinstance(right, Factors):
+        return left.join(right)
+    if isinstance(left, Lookup) and isinstance(right, Lookup):
         return left.join(right)
     return dense(left) + dense(right)

@@ -21,7 +21,7 @@ import torch.nn.functional as F  # noqa: N812
 from einops import reduce
 from torch import Tensor
 
-from tracin_func.factors import Contribution, Factors
+from tracin_func.factors import Contribution, Factors, Lookup
 
 Rule = Callable[[Mapping[str, Any], Tensor], dict[str, Contribution] | None]
 
@@ -110,8 +110,7 @@ def embedding(call: Mapping[str, Any], gradient: Tensor) -> dict[str, Contributi
     padding = call.get("padding_idx")
     if padding is not None:
         rows = rows * (index != padding % len(weight))[..., None]
-    result = rows.new_zeros(len(index), *weight.shape)
-    return {"weight": result.scatter_add_(1, index[..., None].expand_as(rows), rows)}
+    return {"weight": Lookup(index, rows, len(weight))}
 
 
 @rule(F.layer_norm)
