@@ -71,7 +71,7 @@ def score(task: Task, compute: Compute, *, self_influence: bool = True, influenc
         checkpoints.append(traced.describe)
         del traced  # its rows, before the next ones are made
     assert tracer.prepared is not None
-    engine = tracer.prepared.describe() | {"seconds": round(seconds, 3)}
+    engine = tracer.prepared.describe() | {"seconds": round(seconds, 6)}
     record = _record(task, task.train_pairs, train)
     test_record = None if task.test_pairs is None else _record(task, task.test_pairs, test)
     if test_record is not None:

@@ -1,0 +1,106 @@
+"""The exact kernel against one plain forward + backward, workload by workload."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from benchmarks.measure import ENGINE_BATCH_SIZES, Timed, alternate, best, engine, floor, peak_memory, ratio, yardstick
+from benchmarks.workloads import WORKLOADS
+from tracin_func import Compute, Task
+from tracin_func.scoring import Scores
+
+CONV = [name for name in WORKLOADS if "conv" in name]
+ASKED = {"self": {"self_influence": True}, "influence": {"self_influence": False, "influence": True}}
+ROWS = [(name, "self") for name in WORKLOADS] + [
+    (name, "influence") for name in ("conv 54 × 129×126", "transformer, chosen and rejected", "mlp 10,000")
+]
+
+
+@pytest.mark.parametrize(("name", "asked"), ROWS, ids=[f"{name}: {asked}" for name, asked in ROWS])
+def test_against_the_yardstick(benchmark: BenchmarkFixture, device: torch.device, name: str, asked: str) -> None:
+    """Yardstick, floor and the engines `ghost` and `item`, each at its best batch size, alternated."""
+    full, tiny, rounds = WORKLOADS[name]
+    enabled = benchmark.enabled
+    task = full() if enabled else tiny()
+    plain, activations = yardstick(task, device), floor(task, device)
+    if "1025" in name:  # one pass is minutes of work at every size: two sizes are tried
+        plain, activations = _smallest(plain), _smallest(activations)
+    runs: dict[str, Timed] = {"yardstick": plain[best(plain)], "floor": activations[best(activations)]}
+    kept, sizes = {}, {}
+    for candidate in ("ghost", "item") if "1025" not in name else ("ghost",):
+        sizes[candidate] = _best_engine_batch(task, candidate, device, asked, enabled)
+        compute = Compute(engine=candidate, device=device, batch_size=sizes[candidate])
+        runs[candidate], kept[candidate] = engine(task, compute, **ASKED[asked])
+    seconds = alternate(runs, rounds if enabled else 1)
+    for scores in kept.values():
+        assert_equal_scores(kept["ghost"][0], scores[0], 1e-4)
+    with peak_memory(device) as peak:
+        benchmark.pedantic(runs["ghost"], rounds=1)
+    figures = {engine_: ratio(seconds[engine_], seconds["yardstick"]) for engine_ in runs}
+    benchmark.group = f"{name}: {asked}"
+    benchmark.extra_info |= {
+        "device": str(device),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "items": len(task.items),
+        "pairs": len(task.train_pairs),
+        "parameters": sum(tensor.numel() for tensor in task.scorer.parameters()),
+        "rounds": len(seconds["ghost"]),
+        "batch_sizes": sizes,
+        "seconds": {run: sorted(values)[len(values) // 2] for run, values in seconds.items()},
+        "ratios": {run: str(figure) for run, figure in figures.items()},
+        "peak_bytes": peak["bytes"],
+    }
+    print(f"\n{name}, {asked}: yardstick {benchmark.extra_info['seconds']['yardstick']:.3f} s on {device}")
+    for run in list(runs)[1:]:
+        print(f"  {run:6} {figures[run]} of the yardstick")
+
+
+@pytest.mark.parametrize("slow", ["pair", "loop"])
+def test_slow_engines(benchmark: BenchmarkFixture, device: torch.device, slow: str) -> None:
+    """Seconds of all 1,431 pairs of 54 items, EXTRAPOLATED from 16 pairs; 8 pairs show that time is linear."""
+    full, tiny, _ = WORKLOADS["conv 54 × 129×126"]
+    task = full() if benchmark.enabled else tiny()
+    compute = Compute(engine=slow, device=device, batch_size=8)
+    runs, kept = {}, {}
+    for pairs in (8, 16):
+        part = replace(task, train_pairs=task.train_pairs.select(torch.arange(pairs)))
+        runs[str(pairs)], kept[pairs] = engine(part, compute, self_influence=True)
+    ghost = Compute(engine="ghost", device=device, batch_size=8)
+    runs["ghost"], of_ghost = engine(task, ghost, self_influence=True)
+    seconds = alternate(runs, 5 if benchmark.enabled else 1)
+    found, exact = kept[16][0].self_influence, of_ghost[0].self_influence
+    assert found is not None
+    assert exact is not None
+    torch.testing.assert_close(found.scores[:15], exact.scores[:15], rtol=1e-3, atol=0)
+    linear = ratio(seconds["16"], seconds["8"])
+    against = ratio(seconds["16"], seconds["ghost"])
+    every = len(task.train_pairs) / 16
+    benchmark.pedantic(runs["8"], rounds=1)
+    benchmark.group = "engines pair and loop, extrapolated"
+    benchmark.extra_info |= {"extrapolated": True, "linearity": str(linear), "device": str(device)}
+    print(f"\n{slow}: {against.median * every:.0f} times ghost on {device}, extrapolated; 16 pairs take {linear} of 8")
+
+
+def assert_equal_scores(left: Scores, right: Scores, tolerance: float) -> None:
+    """Equal to `tolerance` of the largest."""
+    for one, other in ((left.self_influence, right.self_influence), (left.influence, right.influence)):
+        if one is not None and other is not None:
+            largest = float(other.scores.abs().max())
+            torch.testing.assert_close(one.scores, other.scores, rtol=0, atol=tolerance * largest)
+
+
+def _smallest(runs: dict[int, Timed]) -> dict[int, Timed]:
+    return {size: runs[size] for size in sorted(runs)[:2]}
+
+
+def _best_engine_batch(task: Task, name: str, device: torch.device, asked: str, enabled: bool) -> int:
+    """The best of the sizes, on a part of the pairs where these are many."""
+    few = replace(task, train_pairs=task.train_pairs.select(torch.arange(min(len(task.train_pairs), 32))))
+
+    def timed(size: int) -> Timed:
+        return engine(few, Compute(engine=name, device=device, batch_size=size), **ASKED[asked])[0]
+
+    return best({size: timed(size) for size in ENGINE_BATCH_SIZES}) if enabled else 4

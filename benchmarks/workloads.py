@@ -1,0 +1,134 @@
+"""What the benchmarks score: models, items and pairs, each a task with one or more checkpoints in memory."""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+
+from tracin_func import Checkpoint, LogisticLoss, MarginRankingLoss, Pairs, Task
+
+EVERY_PAIR_ACTIVE = MarginRankingLoss(1e4)
+
+
+class ConvRanker(nn.Module):
+    """Blocks of 3×3 convolution, BatchNorm, ReLU and pooling, the mean over space, two linear layers.
+
+    Channels 32, 64, 128, 256 and hidden 128 make 421,825 parameters; 8, 16, 24 and 24 make 5,713.
+    """
+
+    def __init__(self, channels: tuple[int, ...] = (32, 64, 128, 256), hidden: int = 128) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for inputs, outputs in zip((1, *channels), channels, strict=False):
+            layers += [nn.Conv2d(inputs, outputs, 3, padding=1), nn.BatchNorm2d(outputs), nn.ReLU(), nn.MaxPool2d(2)]
+        self.blocks = nn.Sequential(*layers)
+        self.head = nn.Sequential(nn.Linear(channels[-1], hidden), nn.ReLU(), nn.Linear(hidden, 1))
+
+    def forward(self, items: Tensor) -> Tensor:
+        """Scores [items] of spectrograms [items, 1, height, width]."""
+        scores: Tensor = self.head(self.blocks(items).mean(dim=(2, 3)))
+        return scores.squeeze(-1)
+
+
+class Block(nn.Module):
+    """Pre-norm self-attention and MLP."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norms = nn.ModuleList([nn.LayerNorm(width), nn.LayerNorm(width)])
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[items, tokens, width] -> the same."""
+        items, tokens, width = x.shape
+        q, k, v = self.qkv(self.norms[0](x)).view(items, tokens, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(items, tokens, width)
+        x = x + self.out(mixed)
+        return x + self.mlp(self.norms[1](x))
+
+
+class TransformerScorer(nn.Module):
+    """Token ids [items, 64] -> scores [items]; 929,665 parameters."""
+
+    def __init__(self, vocabulary: int = 1000, width: int = 128, depth: int = 4, tokens: int = 64) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(vocabulary, width)
+        self.position = nn.Parameter(0.02 * torch.randn(tokens, width))
+        self.blocks = nn.Sequential(*(Block(width, 4) for _ in range(depth)))
+        self.norm = nn.LayerNorm(width)
+        self.head = nn.Linear(width, 1)
+
+    def forward(self, items: Tensor) -> Tensor:
+        """Scores [items]."""
+        x = self.blocks(self.embedding(items) + self.position)
+        scores: Tensor = self.head(self.norm(x).mean(dim=1))
+        return scores.squeeze(-1)
+
+
+def conv(items: int, shape: tuple[int, int], checkpoints: int = 1, model: nn.Module | None = None) -> Task:
+    """All pairs of `items` spectrogram-like items of `shape`, scored by the 0.42M convolutional ranker."""
+    torch.manual_seed(0)
+    model = model or ConvRanker()
+    coarse = torch.rand(items, 1, 9, 9)
+    data = F.interpolate(coarse, size=shape, mode="bilinear") + 0.1 * torch.randn(items, 1, *shape)
+    with torch.no_grad():
+        model.train()(data[:16])  # running statistics that fit the items
+    first, second = torch.triu_indices(items, items, 1)
+    target = torch.where(torch.rand(len(first)) < 0.5, 1, -1)
+    pairs = Pairs(first, second, target)
+    test = pairs.select(torch.arange(min(5, len(pairs))))
+    return Task(model.eval(), data, pairs, _states(model, checkpoints), test, EVERY_PAIR_ACTIVE)
+
+
+def small(items: int, shape: tuple[int, int]) -> Task:
+    """The same with 5,713 parameters, about as many as the lab's own ranker."""
+    return conv(items, shape, model=ConvRanker((8, 16, 24), 12))
+
+
+def transformer(pairs: int) -> Task:
+    """Chosen and rejected texts of 64 tokens, each in one pair, and five test pairs."""
+    torch.manual_seed(0)
+    model = TransformerScorer().eval()
+    items = torch.randint(0, 1000, (2 * (pairs + 5), 64))
+    first = torch.arange(0, len(items), 2)
+    every = Pairs(first, first + 1, torch.ones(len(first)))
+    train, test = every.select(torch.arange(pairs)), every.select(torch.arange(pairs, pairs + 5))
+    return Task(model, items, train, _states(model, 1), test, LogisticLoss())
+
+
+def mlp(items: int) -> Task:
+    """A table of 64 columns, two random pairs an item."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 128), nn.ReLU(), nn.Linear(128, 1)).eval()
+    first = torch.arange(items).repeat(2)
+    second = (first + torch.randint(1, items, (2 * items,))) % items
+    pairs = Pairs(first, second, torch.ones(len(first)))
+    return Task(model, torch.randn(items, 64), pairs, _states(model, 1), pairs.select(torch.arange(5)), LogisticLoss())
+
+
+# name -> (the task, a tiny one for a smoke run, rounds)
+WORKLOADS: dict[str, tuple[Callable[[], Task], Callable[[], Task], int]] = {
+    "conv 54 × 129×126": (lambda: conv(54, (129, 126)), lambda: conv(7, (33, 30)), 9),
+    "conv 200 × 129×126": (lambda: conv(200, (129, 126)), lambda: conv(7, (33, 30)), 9),
+    "conv 54 × 1025×126": (lambda: conv(54, (1025, 126)), lambda: conv(6, (65, 30)), 5),
+    "small conv 54 × 129×126": (lambda: small(54, (129, 126)), lambda: small(6, (33, 30)), 9),
+    "transformer, chosen and rejected": (lambda: transformer(128), lambda: transformer(3), 9),
+    "mlp 10,000": (lambda: mlp(10_000), lambda: mlp(40), 9),
+}
+
+
+def _states(model: nn.Module, checkpoints: int) -> list[Checkpoint]:
+    """The model's state, and others a step of noise away."""
+    state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    states = []
+    for _ in range(checkpoints):
+        states.append(Checkpoint({name: tensor.clone() for name, tensor in state.items()}, learning_rate=0.1))
+        state = {
+            name: tensor + 0.01 * tensor.std() * torch.randn_like(tensor) if tensor.ndim > 1 else tensor
+            for name, tensor in state.items()
+        }
+    return states
