@@ -17,7 +17,7 @@ from tracin_func import Compute, Task
 from tracin_func.scoring import Scores, score
 
 BATCH_SIZES = (8, 16, 32, 64)
-ENGINE_BATCH_SIZES = (2, 4, 8, 16, 32)
+ENGINE_BATCH_SIZES = (2, 4, 8, 16, 32, 64, 512)
 
 Timed = Callable[[], float]  # runs once, and says how many seconds that took
 

@@ -43,9 +43,7 @@ def test_more_pairs_of_the_same_items(benchmark: BenchmarkFixture, device: torch
     benchmark.pedantic(runs["few"], rounds=1)
     grown = ratio(seconds["all"], seconds["few"])
     benchmark.extra_info |= {"ratio": str(grown), "writing_seconds": writing, "pairs": [len(few), len(every)]}
-    print(
-        f"\n{len(few):,} -> {len(every):,} pairs on {device}: {grown} of the time; writing JSON {writing:.2f} s beside it"
-    )
+    print(f"\n{len(few):,} -> {len(every):,} pairs on {device}: {grown} of the time; JSON {writing:.2f} s beside it")
 
 
 @pytest.mark.benchmark(group="peak memory of 1,000 items of 1025×188")

@@ -58,6 +58,9 @@ class Factors:
 
     def matched(self, other: "Factors") -> Tensor:
         """⟨g_i, g_i of other⟩, [units]."""
+        if self.positions == other.positions == 1:
+            alone: Tensor = torch.linalg.vecdot(self.rows[:, 0], other.rows[:, 0])
+            return alone.mul_(torch.linalg.vecdot(self.columns[:, 0], other.columns[:, 0]))
         rows = torch.bmm(self.rows, other.rows.transpose(1, 2))
         columns = torch.bmm(self.columns, other.columns.transpose(1, 2))
         return einsum(rows, columns, "units t s, units t s -> units")
@@ -65,6 +68,10 @@ class Factors:
     def to(self, dtype: torch.dtype) -> "Factors":
         """The same in another type."""
         return replace(self, rows=self.rows.to(dtype), columns=self.columns.to(dtype))
+
+    def head(self, units: int) -> "Factors":
+        """The first units."""
+        return replace(self, rows=self.rows[:units], columns=self.columns[:units])
 
     def select(self, index: Tensor) -> "Factors":
         """The units at `index`."""
@@ -104,6 +111,10 @@ class Lookup:
         """The gradients themselves, [units, size, d_out]."""
         result = self.rows.new_zeros(len(self.index), self.size, self.rows.shape[-1])
         return result.scatter_add_(1, self.index[..., None].expand_as(self.rows), self.rows)
+
+    def head(self, units: int) -> "Lookup":
+        """The first units."""
+        return replace(self, index=self.index[:units], rows=self.rows[:units])
 
     def norms(self) -> Tensor:
         """‖g_i‖² = Σ_τσ [x_τ = x_σ] D_τ·D_σ, [units]."""
@@ -149,7 +160,8 @@ def built_operations(positions: int, d_out: int, d_in: int, entries: float) -> f
 
 
 def _squares(part: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(part.flatten(1), dim=1) ** 2
+    squares: Tensor = torch.linalg.vector_norm(part.flatten(1), dim=1) ** 2
+    return squares
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,12 +187,16 @@ class FactorGradients:
         """‖Σ_j c_j g_j‖², float64 [n]: by the kernel of all units where pairs are dense in them, else pair by pair."""
         factors = self._wide()
         index, c = combination.index.cpu(), combination.coefficient.to("cpu", torch.float64)
-        if len(factors.rows) ** 2 > GRAM_ADVANTAGE * len(index) or index.shape[1] == 1:
+        if index.shape[1] == 1:
             return _direct_norms(factors, combination)
-        gram = factors.products(factors).to("cpu", torch.float64)
         first, second = index[:, 0], index[:, 1]
-        terms = c[:, 0] ** 2 * gram[first, first] + c[:, 1] ** 2 * gram[second, second]
-        result = terms + 2 * c[:, 0] * c[:, 1] * gram[first, second]
+        own = factors.matched(factors).to("cpu", torch.float64)
+        if len(factors.rows) ** 2 > GRAM_ADVANTAGE * len(index):
+            cross = _pair_products(factors, first, second)
+        else:
+            cross = factors.products(factors).to("cpu", torch.float64)[first, second]
+        terms = c[:, 0] ** 2 * own[first] + c[:, 1] ** 2 * own[second]
+        result = terms + 2 * c[:, 0] * c[:, 1] * cross
         doubtful = ((result <= CANCELLED * terms) & (terms > 0)).nonzero()[:, 0]
         if len(doubtful):
             result[doubtful] = _direct_norms(factors, combination.select(doubtful))
@@ -192,6 +208,15 @@ class FactorGradients:
         if not rows.is_meta and not bool(finite.all()):
             raise NumericalError(f"the gradient of {self.locate(int((~finite).nonzero()[0]))} is NaN or infinite.")
         return self.factors.to(wide_type(rows))
+
+
+def _pair_products(factors: Factors, first: Tensor, second: Tensor) -> Tensor:
+    """⟨g_first, g_second⟩, float64 [n], of these pairs alone."""
+    parts = [
+        factors.select(first[chosen]).matched(factors.select(second[chosen]))
+        for chosen in torch.arange(len(first)).split(max(1, RUN // factors.positions**2))
+    ]
+    return torch.cat(parts).to("cpu", torch.float64)
 
 
 def _direct_norms(factors: Factors, combination: Combination) -> Tensor:

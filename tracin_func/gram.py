@@ -12,6 +12,7 @@ from torch import Tensor
 from tracin_func.gradients import Combination
 
 COLUMN_RUN = 8192  # columns a product takes at a time: a few hundred rows of them stay in cache
+NORM_RUN = 1 << 16  # and a norm, which needs no copy of them
 GRAM_ADVANTAGE = 16  # a Gram entry costs about 1/16 of a combination's pass over two rows
 CANCELLED = 0.02  # below this share of its terms, the rounding of a float32 Gram entry shows in the norm
 CANCELLED_WIDE = 1e-5  # and of a float64 one
@@ -34,8 +35,8 @@ def row_norms(rows: Tensor) -> Tensor:
     """Squared norms of rows, float64 [rows]; squared in float64 where a float32 square would under- or overflow."""
     wide = wide_type(rows)
     total = torch.zeros(len(rows), dtype=wide, device=rows.device)
-    for columns in _runs(rows):
-        total += torch.linalg.vector_norm(rows[:, columns], dim=1).to(wide).square()
+    for start in range(0, rows.shape[1], NORM_RUN):
+        total += torch.linalg.vector_norm(rows[:, start : start + NORM_RUN], dim=1).to(wide).square()
     if not rows.is_meta and rows.dtype != wide:
         again = (~((total > TINY) & total.isfinite())).nonzero()[:, 0]
         if len(again):
@@ -79,8 +80,9 @@ def _gram_norms(left: Tensor, right: Tensor, combination: Combination, dtype: to
         shared = left[:, columns].mean(dim=0).to(dtype)
         a = left[:, columns].to(dtype) - shared
         b = a if right is left else right[:, columns].to(dtype) - shared
-        squares = (torch.linalg.vector_norm(a, dim=1) ** 2, torch.linalg.vector_norm(b, dim=1) ** 2)
-        parts = (a @ b.T, *squares, a @ shared, b @ shared, shared @ shared)
+        of_a, along_a = torch.linalg.vector_norm(a, dim=1) ** 2, a @ shared
+        of_b, along_b = (of_a, along_a) if b is a else (torch.linalg.vector_norm(b, dim=1) ** 2, b @ shared)
+        parts = (a @ b.T, of_a, of_b, along_a, along_b, shared @ shared)
         sums = [total + part.to(wide) for total, part in zip(sums, parts, strict=True)]
     cross, of_a, of_b, along_a, along_b, of_shared = (total.to("cpu", torch.float64) for total in sums)
     first, second = combination.index[:, 0], combination.index[:, 1]

@@ -1,7 +1,7 @@
 """The user's module as a pure function of parameters, buffers and items; the module itself is never written."""
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,6 +53,7 @@ class Scorer:
                 "`scorer` is a ScriptModule, whose weights cannot be replaced in a call. Pass the eager module."
             )
         self.module = module
+        self._guarded = False
         self.joint = joint
         self._slots = read_slots(module)
         self.trainable = list(dict.fromkeys(self._slots.trainable.values()))
@@ -97,11 +98,15 @@ class Scorer:
         """work(), while the module holds these tensors: a backward that runs parts of the forward again needs it."""
         held = {f"module.{slot}": tensor for slot, tensor in self._tensors(parameters, constants).items()}
         with unchanged(self.module):
-            return functional_call(_Holder(self.module), held, (work,), tie_weights=False)
+            self._guarded = True  # a forward in here need not put the module back once more
+            try:
+                return functional_call(_Holder(self.module), held, (work,), tie_weights=False)
+            finally:
+                self._guarded = False
 
     def score(self, parameters: Mapping[str, Tensor], constants: Mapping[str, Tensor], *batch: Batch) -> Tensor:
         """f of one batch (two for a joint scorer), [items]; [items, 1] is flattened."""
-        with unchanged(self.module):
+        with nullcontext() if self._guarded else unchanged(self.module):
             output = functional_call(self.module, self._tensors(parameters, constants), batch, tie_weights=False)
         expected = "[pairs] or [pairs, 1]" if self.joint else "[items] or [items, 1]"
         if not isinstance(output, Tensor):

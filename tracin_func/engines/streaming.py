@@ -149,4 +149,7 @@ def _products(part: Contribution, few: Contribution, dtype: torch.dtype) -> Tens
     if isinstance(part, Lookup):
         tables = dense(few).reshape(-1, part.size, part.rows.shape[-1])
         return replace(part, rows=part.rows.to(tables.dtype)).dotted(tables).to("cpu", torch.float64)
-    return inner(dense(part).flatten(1), dense(few).flatten(1), dtype)
+    mine, theirs = dense(part).flatten(1), dense(few).flatten(1)
+    if mine.dtype == dtype:
+        return (mine @ theirs.T).to("cpu", torch.float64)
+    return inner(mine, theirs, dtype)

@@ -106,22 +106,24 @@ class GhostEngine:
     def gradients(
         self, units: Units, state: State, root_rate: dict[str, float], plan: Plan, need: Need = ANYTHING
     ) -> Gradients:
-        first, size = next(batches(units, positions(0, 1), 1))
-        captured = _capture(units, state, first, size)
-        example = _with_opaque(captured, units, state, first)
-        _require_complete(units, state, first, size, example)
+        known: list[Captured] = []
 
         def differentiate(batch: Batch, index: Tensor) -> tuple[dict[str, Contribution], Tensor]:
             found = _capture(units, state, batch, len(index))
-            different = (found.opaque ^ captured.opaque) | (found.parts.keys() ^ captured.parts.keys())
+            gradients = _with_opaque(found, units, state, batch)
+            if not known:
+                _require_complete(units, state, batch, 1, gradients)
+                known.append(found)
+            different = (found.opaque ^ known[0].opaque) | (found.parts.keys() ^ known[0].parts.keys())
             if different:
                 names = ", ".join(sorted(different)[:4])
                 raise UnsuitableError(f"the scorer uses {names} for some items only")
-            return _with_opaque(found, units, state, batch), found.values
+            return gradients, found.values
 
         if need.norms != "pairs":
             return streamed(units, state, root_rate, plan, need, differentiate)
-        return _held(units, state, root_rate, plan, differentiate, example)
+        first, _ = next(batches(units, positions(0, 1), 1))
+        return _held(units, state, root_rate, plan, differentiate, differentiate(first, positions(0, 1))[0])
 
 
 def _held(
@@ -200,8 +202,8 @@ def _with_opaque(captured: Captured, units: Units, state: State, batch: Batch) -
 
 
 def _require_complete(units: Units, state: State, batch: Batch, size: int, found: dict[str, Contribution]) -> None:
-    """Every parameter's gradient of every unit in `batch` against autograd's of that unit alone."""
-    built = {name: dense(part) for name, part in found.items()}
+    """Every parameter's gradient of the first `size` units in `batch` against autograd's of that unit alone."""
+    built = {name: dense(part if isinstance(part, Tensor) else part.head(size)) for name, part in found.items()}
     for unit in range(size):
         exact, _ = differentiate_alone(units, state, _one(batch, unit))
         rows = {name: dense(part) for name, part in exact.items()}

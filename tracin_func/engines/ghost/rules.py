@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812
-from einops import reduce
+from einops import rearrange
 from torch import Tensor
 
 from tracin_func.factors import Contribution, Factors, Lookup
@@ -191,8 +191,10 @@ def _affine(gradient: Tensor, normalised: Tensor, leading: int) -> dict[str, Con
 
 
 def _by_channel(gradient: Tensor, normalised: Tensor) -> dict[str, Contribution]:
-    pattern = "items channels ... -> items channels"
-    return {"weight": reduce(gradient * normalised, pattern, "sum"), "bias": reduce(gradient, pattern, "sum")}
+    flat = rearrange(gradient, "items channels ... -> items channels (...)")
+    # vecdot, not a product and a sum: one pass over both, no third tensor.
+    weight = torch.linalg.vecdot(flat, normalised.reshape(flat.shape))
+    return {"weight": weight, "bias": flat.sum(dim=2)}
 
 
 def _each(value: int | tuple[int, ...], spatial: int) -> list[int]:

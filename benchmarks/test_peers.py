@@ -1,0 +1,111 @@
+"""The same pairs by captum's TracInCP and dattri's TracInAttributor: equal scores, and how long each takes.
+
+Neither knows pairs: both get a module of whole pairs, f(x_a) − f(x_b). `pip install -e ".[peers]"`.
+"""
+
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+from pytest_benchmark.fixture import BenchmarkFixture
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from benchmarks.workloads import conv
+from tracin_func import Compute, Pairs, Task
+from tracin_func.scoring import score
+
+MARGIN, RATE = 1e4, 0.1
+Peer = Callable[[Task, TensorDataset, TensorDataset], tuple[Tensor, Tensor]]
+
+
+class Differences(nn.Module):
+    """Pairs [n, 2, ...] -> f(x_a) − f(x_b), [n]."""
+
+    def __init__(self, scorer: nn.Module) -> None:
+        super().__init__()
+        self.scorer = scorer
+
+    def forward(self, pairs: Tensor) -> Tensor:
+        """[n]."""
+        difference: Tensor = self.scorer(pairs[:, 0]) - self.scorer(pairs[:, 1])
+        return difference
+
+
+def by_captum(task: Task, train: TensorDataset, test: TensorDataset) -> tuple[Tensor, Tensor]:
+    """Self-influence [train] and influence [train, test] by one autograd call a pair."""
+    influence = pytest.importorskip("captum.influence", reason="captum is not installed")
+    model = Differences(task.scorer)
+
+    def load(_: nn.Module, name: str) -> float:
+        task.scorer.load_state_dict(task.checkpoints[int(name)].source)
+        return RATE
+
+    def loss(difference: Tensor, target: Tensor) -> Tensor:
+        return torch.relu(MARGIN - target * difference)
+
+    names = [str(position) for position in range(len(task.checkpoints))]
+    tracin = influence.TracInCP(model, train, names, load, loss_fn=loss, batch_size=32)
+    own = tracin.self_influence()
+    return own, tracin.influence(tuple(test.tensors)).T
+
+
+def by_dattri(task: Task, train: TensorDataset, test: TensorDataset) -> tuple[Tensor, Tensor]:
+    """The same by vmap(grad) over pairs."""
+    tracin = pytest.importorskip("dattri.algorithm.tracin", reason="dattri is not installed")
+    attribution = pytest.importorskip("dattri.task")
+    model = Differences(task.scorer).eval()
+
+    def loss(parameters: dict[str, Tensor], pair: tuple[Tensor, Tensor]) -> Tensor:
+        items, target = pair
+        difference = torch.func.functional_call(model, parameters, (items.unsqueeze(0),))
+        return torch.relu(MARGIN - target * difference).sum()
+
+    states = [{f"scorer.{name}": tensor for name, tensor in c.source.items()} for c in task.checkpoints]
+    work = attribution.AttributionTask(loss_func=loss, model=model, checkpoints=states)
+    attributor = tracin.TracInAttributor(work, weight_list=torch.full((len(states),), RATE), normalized_grad=False)
+    loaders = DataLoader(train, batch_size=32), DataLoader(test, batch_size=32)
+    own = attributor.self_attribute(loaders[0])
+    return own, attributor.attribute(*loaders)
+
+
+@pytest.mark.peers
+@pytest.mark.benchmark(group="peers: 40 items, 666 pairs, 5 test pairs, 2 checkpoints, 129×126")
+@pytest.mark.parametrize("peer", [by_captum, by_dattri], ids=["captum", "dattri"])
+def test_peer(benchmark: BenchmarkFixture, peer: Peer) -> None:
+    """Self-influence and influence end to end; scores equal to 1e-4 of the largest."""
+    enabled = benchmark.enabled
+    task = conv(40, (129, 126), checkpoints=2) if enabled else conv(6, (33, 30), checkpoints=2)
+    pairs = task.train_pairs
+    train = pairs.select(torch.arange(666 if enabled else 8))
+    test = pairs.select(torch.arange(len(pairs) - 5, len(pairs)))
+    task = replace(task, train_pairs=train, test_pairs=test)
+    taken = []
+    for _ in range(3 if enabled else 1):
+        start = time.perf_counter()
+        ours = score(task, Compute(), self_influence=True, influence=True)
+        taken.append(time.perf_counter() - start)
+
+    def run() -> tuple[Tensor, Tensor]:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return peer(task, _dataset(task, train), _dataset(task, test))
+
+    start = time.perf_counter()
+    own, influence = benchmark.pedantic(run, rounds=1)
+    seconds = time.perf_counter() - start
+    assert ours.self_influence is not None
+    assert ours.influence is not None
+    for found, expected in ((own, ours.self_influence.scores), (influence, ours.influence.scores)):
+        largest = float(expected.abs().max())
+        torch.testing.assert_close(found.detach().double(), expected, rtol=0, atol=1e-4 * largest)
+    benchmark.extra_info |= {"seconds": seconds, "ours": min(taken), "ratio": seconds / min(taken)}
+    print(f"\n{peer.__name__[3:]}: {seconds:.1f} s, ours {min(taken):.3f} s: {seconds / min(taken):.0f} times")
+
+
+def _dataset(task: Task, pairs: Pairs) -> TensorDataset:
+    items = torch.stack([task.items.take(pairs.first), task.items.take(pairs.second)], dim=1)
+    return TensorDataset(items, pairs.target.float())
