@@ -65,7 +65,12 @@ def by_dattri(task: Task, train: TensorDataset, test: TensorDataset) -> tuple[Te
         return torch.relu(MARGIN - target * difference).sum()
 
     states = [{f"scorer.{name}": tensor for name, tensor in c.source.items()} for c in task.checkpoints]
-    work = attribution.AttributionTask(loss_func=loss, model=model, checkpoints=states)
+
+    def load(model: nn.Module, state: dict[str, Tensor]) -> nn.Module:
+        model.load_state_dict(state)
+        return model.eval()
+
+    work = attribution.AttributionTask(loss, model, states, checkpoints_load_func=load)
     attributor = tracin.TracInAttributor(work, weight_list=torch.full((len(states),), RATE), normalized_grad=False)
     loaders = DataLoader(train, batch_size=32), DataLoader(test, batch_size=32)
     own = attributor.self_attribute(loaders[0])

@@ -122,8 +122,13 @@ class GhostEngine:
 
         if need.norms != "pairs":
             return streamed(units, state, root_rate, plan, need, differentiate)
-        first, _ = next(batches(units, positions(0, 1), 1))
-        return _held(units, state, root_rate, plan, differentiate, differentiate(first, positions(0, 1))[0])
+        first, size = next(batches(units, positions(0, units.count), plan.chunk))
+        ready = [differentiate(first, positions(0, size))]  # says what there will be to hold, and is used
+
+        def differentiate_rest(batch: Batch, index: Tensor) -> tuple[dict[str, Contribution], Tensor]:
+            return ready.pop() if ready and torch.equal(index, positions(0, size)) else differentiate(batch, index)
+
+        return _held(units, state, root_rate, plan, differentiate_rest, ready[0][0])
 
 
 def _held(
@@ -134,7 +139,7 @@ def _held(
     differentiate: Differentiate,
     example: dict[str, Contribution],
 ) -> GhostGradients:
-    """Rows of what is built and factors of the rest, for all units; `example` are the gradients of one unit."""
+    """Rows of what is built and factors of the rest, for all units; `example` are the gradients of a few."""
     factors = {
         name: _empty_factors(name, part, units, row_dtype(state))
         for name, part in example.items()

@@ -135,14 +135,14 @@ def rms_norm(call: Mapping[str, Any], gradient: Tensor) -> dict[str, Contributio
 def group_norm(call: Mapping[str, Any], gradient: Tensor) -> dict[str, Contribution] | None:
     """y = x̂ w + b by channel, normalised within an item."""
     x = call["input"]
-    return _by_channel(gradient, F.group_norm(x, call["num_groups"], eps=call.get("eps", 1e-5)))
+    return dict(_by_channel(gradient, F.group_norm(x, call["num_groups"], eps=call.get("eps", 1e-5))))
 
 
 @rule(F.instance_norm)
 def instance_norm(call: Mapping[str, Any], gradient: Tensor) -> dict[str, Contribution] | None:
     """y = x̂ w + b by channel, normalised within an item, or by the running statistics."""
     plain = {name: value for name, value in call.items() if name not in ("weight", "bias")}
-    return _by_channel(gradient, F.instance_norm(**plain))
+    return dict(_by_channel(gradient, F.instance_norm(**plain)))
 
 
 @rule(F.batch_norm)
@@ -150,8 +150,10 @@ def batch_norm(call: Mapping[str, Any], gradient: Tensor) -> dict[str, Contribut
     """y = x̂ w + b by channel with the running statistics; batch statistics mix items."""
     if call.get("training"):
         return None
-    x, eps = call["input"], call.get("eps", 1e-5)
-    return _by_channel(gradient, F.batch_norm(x, call["running_mean"], call["running_var"], eps=eps))
+    # Σ D x̂ = (Σ D x − μ Σ D) / σ: x̂ itself need not be made again.
+    plain = _by_channel(gradient, call["input"])
+    root = torch.rsqrt(call["running_var"] + call.get("eps", 1e-5))
+    return {"weight": (plain["weight"] - call["running_mean"] * plain["bias"]) * root, "bias": plain["bias"]}
 
 
 @rule(
@@ -190,7 +192,7 @@ def _affine(gradient: Tensor, normalised: Tensor, leading: int) -> dict[str, Con
     return {"weight": product.sum(dim=positions), "bias": gradient.sum(dim=positions)}
 
 
-def _by_channel(gradient: Tensor, normalised: Tensor) -> dict[str, Contribution]:
+def _by_channel(gradient: Tensor, normalised: Tensor) -> dict[str, Tensor]:
     flat = rearrange(gradient, "items channels ... -> items channels (...)")
     # vecdot, not a product and a sum: one pass over both, no third tensor.
     weight = torch.linalg.vecdot(flat, normalised.reshape(flat.shape))
