@@ -72,6 +72,7 @@ def by_dattri(task: Task, train: TensorDataset, test: TensorDataset) -> tuple[Te
 
     work = attribution.AttributionTask(loss, model, states, checkpoints_load_func=load)
     attributor = tracin.TracInAttributor(work, weight_list=torch.full((len(states),), RATE), normalized_grad=False)
+    attributor.projector_kwargs = None  # else it projects, whatever it is given
     loaders = DataLoader(train, batch_size=32), DataLoader(test, batch_size=32)
     own = attributor.self_attribute(loaders[0])
     return own, attributor.attribute(*loaders)

@@ -43,6 +43,7 @@ from tracin_func.scorer import State
 
 MOST_WITHOUT_RULE = 0.5  # of the parameter elements; beyond, vmap over all of them is less work than both
 COMPLETE = 1e-3  # relative deviation of one unit's gradient from autograd's that is rounding, not a fault
+COMPLETE_DIFFERENCE = 1e-2  # of the difference of two units, which may be nearly equal
 NEGLIGIBLE = 1e-5  # and relative to the gradient of all parameters, for parts that are 0 but for rounding
 
 
@@ -208,6 +209,7 @@ def _with_opaque(captured: Captured, units: Units, state: State, batch: Batch) -
 
 def _require_complete(units: Units, state: State, batch: Batch, size: int, found: dict[str, Contribution]) -> None:
     """Every parameter's gradient of the first `size` units in `batch` against autograd's of that unit alone."""
+    share = COMPLETE if units.width == 1 else COMPLETE_DIFFERENCE
     built = {name: dense(part if isinstance(part, Tensor) else part.head(size)) for name, part in found.items()}
     for unit in range(size):
         exact, _ = differentiate_alone(units, state, _one(batch, unit))
@@ -216,7 +218,7 @@ def _require_complete(units: Units, state: State, batch: Batch, size: int, found
         for name, right in rows.items():
             error = float((built[name][unit] - right[0] if name in built else right).norm())
             # NaN is no fault of the capture; it is told where scores and gradients are used.
-            if error > COMPLETE * float(right.norm()) + NEGLIGIBLE * total:
+            if error > share * float(right.norm()) + NEGLIGIBLE * total:
                 raise UnsuitableError(f"the captured gradient of {name!r} is not autograd's (off by {error:.1e})")
 
 

@@ -1,0 +1,83 @@
+"""Items that hardly serve two pairs: the units are score differences, and gradients are not held."""
+
+import pytest
+import torch
+from architectures import ARCHITECTURES, BY_NAME, Architecture
+from reference import Job, reference
+from test_engines import PRECISIONS, check, job_of
+from torch import Tensor, nn
+
+import tracin_func as ti
+from tracin_func.engines.choose import ENGINES
+
+# Each item in one pair; with the fourth, an item is in two, and items are the units again.
+TRAIN = ti.Pairs([0, 3], [1, 2], [1, -1])
+TEST = ti.Pairs([5], [4], [1])
+OVER = "score differences"
+
+
+def apart(architecture: Architecture) -> Job:
+    return job_of(*architecture(), train=TRAIN, test=TEST)
+
+
+@pytest.mark.parametrize("dtype", PRECISIONS)
+@pytest.mark.parametrize("engine", ["auto", "loop"])
+@pytest.mark.parametrize("architecture", ARCHITECTURES, ids=lambda architecture: architecture.name)
+def test_engine_equals_reference_on_disjoint_pairs(architecture: Architecture, engine: str, dtype: torch.dtype) -> None:
+    job = apart(architecture)
+    if architecture.refused == "always" and engine != "loop":
+        pytest.skip("vmap cannot run it; `auto` takes the loop, tested with items")
+    found = check(job, reference(job.at(dtype)), engine, dtype)
+    assert found.self_influence is not None
+    run = found.self_influence.run.engine
+    assert run["gradients"].endswith("pairs" if engine == "loop" else OVER)
+
+
+@pytest.mark.parametrize("engine", ["ghost", "item"])
+@pytest.mark.parametrize("batch_size", [1, 2, 64])
+@pytest.mark.parametrize("budget", [None, 1])
+def test_chunks_and_blocks_change_nothing(engine: str, batch_size: int, budget: int | None) -> None:
+    job = apart(BY_NAME["convolution in groups"])
+    check(job, reference(job), engine, torch.float64, batch_size=batch_size, memory_budget=budget)
+
+
+def test_units_are_items_where_pairs_share_them_or_the_loss_sees_more_than_the_difference() -> None:
+    shared = ti.Pairs([0, 3, 0], [1, 2, 2], [1, -1, 1])
+    for changes in ({"train": shared}, {"loss": lambda a, b, y: torch.relu(1 - y * (a - 2 * b))}):
+        job = job_of(*BY_NAME["convolution in groups"](), **({"train": TRAIN, "test": TEST} | changes))
+        task = ti.Task(job.module, job.items, job.train, job.checkpoints, job.test, job.loss)
+        found = ti.score(task, ti.Compute(engine="ghost"), self_influence=True, influence=True).self_influence
+        assert found is not None
+        assert found.run.engine["gradients"] == f"{ENGINES['ghost'].engine.name} over items"
+
+
+class Tokens(nn.Module):
+    """Embedding, a learnt position added, a layer at every token, and the mean."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(50, 16)
+        self.position = nn.Parameter(torch.randn(6, 16))
+        self.norm = nn.LayerNorm(16)
+        self.layers = nn.Sequential(nn.Linear(16, 32), nn.Softplus(), nn.Linear(32, 1))
+
+    def forward(self, items: dict[str, Tensor]) -> Tensor:
+        x = self.norm(self.embedding(items["ids"]) + self.position + items["noise"])
+        return self.layers(x).mean(dim=1).squeeze(-1)
+
+
+@pytest.mark.parametrize("gap", [1e-2, 1e-3])
+def test_nearly_equal_items_in_float32(gap: float) -> None:
+    """Factors are aligned: the difference is exact where both texts have the same tokens."""
+    torch.manual_seed(0)
+    module = Tokens()
+    ids = torch.randint(0, 50, (12, 6)).repeat_interleave(2, 0)
+    noise = torch.randn(12, 6, 16).repeat_interleave(2, 0)
+    noise[1::2] += gap * torch.randn(12, 6, 16)
+    pairs = ti.Pairs(list(range(0, 24, 2)), list(range(1, 24, 2)), [1] * 12)
+    checkpoint = ti.Checkpoint(module.state_dict(), 1.0)
+    job = Job(module, {"ids": ids, "noise": noise}, pairs, pairs, [checkpoint], ti.MarginRankingLoss(5.0))
+    right = reference(job).own[0]
+    found = ti.self_influence(module, job.items, pairs, [checkpoint], loss=job.loss, engine="ghost")
+    assert found.run.engine["gradients"].endswith(OVER)
+    assert float(((found.scores - right) / right).abs().max()) < 0.01
