@@ -50,7 +50,7 @@ def test_against_the_yardstick(benchmark: BenchmarkFixture, device: torch.device
         "rounds": len(seconds["ghost"]),
         "batch_sizes": sizes,
         "seconds": {run: sorted(values)[len(values) // 2] for run, values in seconds.items()},
-        "ratios": {run: str(figure) for run, figure in figures.items()},
+        "ratios": {run: [figure.median, figure.low, figure.high] for run, figure in figures.items()},
         "peak_bytes": peak["bytes"],
     }
     print(f"\n{name}, {asked}: yardstick {benchmark.extra_info['seconds']['yardstick']:.3f} s on {device}")

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 import tracin_func as ti
 from tracin_func.engines.choose import ENGINES, NAMES
-from tracin_func.gradients import Plan
+from tracin_func.gradients import Request
 from tracin_func.losses import as_loss
 from tracin_func.scorer import Scorer
 from tracin_func.units import UnitMaker
@@ -294,7 +294,7 @@ def test_repeated_calls_are_bit_equal() -> None:
     assert torch.equal(first.influence.per_checkpoint, second.influence.per_checkpoint)
 
 
-@pytest.mark.parametrize("engine", ["pair", "item"])
+@pytest.mark.parametrize("engine", ["pair", "item", "ghost"])
 @pytest.mark.parametrize(
     "architecture",
     [row for row in ARCHITECTURES if row.refused == "never" and row.on_meta],
@@ -309,9 +309,14 @@ def test_engines_run_on_meta_tensors(architecture: Architecture, engine: str) ->
     make = UnitMaker(task, scorer, as_loss(task.loss), "loss", torch.device("meta"), None)
     state = scorer.state("meta", module.state_dict(), make.device, None)
     every = torch.arange(len(TRAIN) + len(TEST))
-    units = make.items() if engine == "item" else make.pairs(torch.ones(len(every)), every)
+    units = make.pairs(torch.ones(len(every)), every) if engine == "pair" else make.items()
     rates = dict.fromkeys(state.parameters, 1.0)
-    gradients = ENGINES[engine].engine.gradients(units, state, rates, Plan(4, units.count, 0, "test"))
+    taken = ENGINES[engine].engine
+    if engine == "ghost" and (reason := taken.refusal(units, state)):
+        assert "no rule" in reason
+        return
+    plan = taken.plan(units, state, Request(4, 10**9, 1))
+    gradients = taken.gradients(units, state, rates, plan)
     assert gradients.values.is_meta
     assert gradients.values.shape == (units.count,)
 

@@ -20,7 +20,7 @@ settings.register_profile(
 FIXED = settings.get_profile("invariants")
 
 OF_THE_DIFFERENCE = [ti.MarginRankingLoss(0.5), ti.LogisticLoss(0.05), ti.GHMRankingLoss(0.5, bins=4, batch_size=3)]
-ENGINES = ["pair", "item"]
+ENGINES = ["pair", "item", "ghost"]
 
 
 def quadratic(s_a: Tensor, s_b: Tensor, y: Tensor) -> Tensor:

@@ -2,19 +2,22 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import psutil
 import torch
 from torch import Tensor
 
-from tracin_func.gradients import Engine, Need, Plan, Request, Units, positions
+from tracin_func.gradients import Engine, Need, Part, Plan, Request, Units, positions
 from tracin_func.items import each
 from tracin_func.scorer import State
 
 SHARE = 0.5  # of the memory that is free now; the rest is left to the model's own workspace and to others
-MEASURED_CHUNKS = (1, 4, 8, 16, 32, 64, 128)
-UNMEASURED_CHUNK = 16  # near the best on two cores for convolutions; on short runs it does not matter
+MEASURED_CHUNKS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+# An unmeasured chunk's largest tensor. A CPU's allocator returns anything above 32 MB to the system, and to get it
+# again costs as much as to work through it.
+LARGEST_TENSOR = {"cpu": 1 << 25}
+LARGEST_TENSOR_ELSEWHERE = 1 << 30
 MEASURING = 0.1  # share of the expected work that measuring may take
 WORTH_MEASURING = 4.0  # seconds of expected work below which measuring costs more than it saves
 
@@ -30,29 +33,44 @@ def available_bytes(device: torch.device) -> int:
     return int(SHARE * free)
 
 
-def plan_chunks(engine: Engine, units: Units, state: State, request: Request) -> Plan:
-    """Chunk and block sizes for gradient rows of `units` within the budget: half for rows, half for the work.
+@dataclass(frozen=True)
+class Kept:
+    """Bytes of one unit's gradient that stay: a row, which may come in blocks, and factors, of all units together."""
+
+    row: int
+    factors: int = 0
+
+
+def plan_chunks(
+    engine: Engine, units: Units, state: State, request: Request, kept: Kept | None = None, parts: tuple[Part, ...] = ()
+) -> Plan:
+    """Chunk and block sizes for gradients of `units` within the budget: half for what stays, half for the work.
 
     With batch size "auto" the chunk is the fastest of a short measurement of `engine.gradients`.
     """
-    row = row_bytes(state)
-    work = _unit_bytes(units, state) + 2 * row
-    rows = units.count if request.need.norms == "pairs" else len(request.need.right)
-    block = block_size(rows, row, request.budget)
-    held = block * row
+    kept = kept or Kept(row_bytes(state))
+    own, tensor = _unit_bytes(units, state)
+    work = own + 2 * (kept.row + kept.factors)
+    together = request.need.norms == "pairs"
+    factors = kept.factors * units.count if together else 0
+    block = block_size(units.count if together else len(request.need.right), kept.row, request.budget - 2 * factors)
+    held = block * kept.row + factors
     largest = max(1, min(units.count, request.budget // 2 // work))
     if request.batch_size != "auto":
         chunk = min(request.batch_size, units.count)
-        return Plan(chunk, block, chunk * work, "as asked", bytes_held=held)
+        return Plan(chunk, block, chunk * work, "as asked", held, parts)
 
     def measure(size: int) -> Tensor:
-        plan = Plan(size, size, size * work, "measuring")
+        plan = Plan(size, size, size * work, "measuring", parts=parts)
         rates = dict.fromkeys(state.parameters, 1.0)
         need = Need(request.need.norms)
         return engine.gradients(replace(units, count=size), state, rates, plan, need).values
 
-    chunk, reason = _fastest_chunk(measure, largest, units.count * request.visits)
-    return Plan(chunk, block, chunk * work, reason, bytes_held=held)
+    device = next(iter(state.parameters.values())).device.type
+    most = LARGEST_TENSOR.get(device, LARGEST_TENSOR_ELSEWHERE) // max(tensor, kept.row)
+    unmeasured = max(size for size in MEASURED_CHUNKS if size <= max(1, min(most, largest)))
+    chunk, reason = _fastest_chunk(measure, largest, units.count * request.visits, unmeasured)
+    return Plan(chunk, block, chunk * work, reason, held, parts)
 
 
 def plan_singles(units: Units, state: State, request: Request) -> Plan:
@@ -60,7 +78,7 @@ def plan_singles(units: Units, state: State, request: Request) -> Plan:
     row = row_bytes(state)
     rows = units.count if request.need.norms == "pairs" else len(request.need.right)
     block = block_size(rows, row, request.budget)
-    return Plan(1, block, _unit_bytes(units, state) + 2 * row, "one at a time", bytes_held=block * row)
+    return Plan(1, block, _unit_bytes(units, state)[0] + 2 * row, "one at a time", bytes_held=block * row)
 
 
 def row_bytes(state: State) -> int:
@@ -74,8 +92,8 @@ def block_size(units: int, row: int, budget: int) -> int:
     return max(1, units) if fitting >= units else max(1, fitting // 2)
 
 
-def _unit_bytes(units: Units, state: State) -> int:
-    """Bytes that one unit's forward saves for its backward, twice: the backward makes as many again."""
+def _unit_bytes(units: Units, state: State) -> tuple[int, int]:
+    """Bytes that one unit's forward saves for its backward, twice as the backward makes as many again; the largest."""
     own = {tensor.data_ptr() for tensor in state.parameters.values()}
     saved: dict[int, int] = {}
 
@@ -89,17 +107,17 @@ def _unit_bytes(units: Units, state: State) -> int:
     parameters = {name: tensor.detach().requires_grad_() for name, tensor in state.parameters.items()}
     with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
         units.objective(parameters, state.constants, unit)
-    return 2 * sum(saved.values())
+    return 2 * sum(saved.values()), max(saved.values(), default=0)
 
 
-def _fastest_chunk(run: Callable[[int], Tensor], largest: int, expected_units: int) -> tuple[int, str]:
+def _fastest_chunk(run: Callable[[int], Tensor], largest: int, units: int, unmeasured: int) -> tuple[int, str]:
     """The chunk size of least time a unit, growing while that pays, and how it was found."""
     best, best_seconds = 1, _seconds(run, 1)
-    if best_seconds * expected_units < WORTH_MEASURING:
-        return min(largest, UNMEASURED_CHUNK), "short run, not measured"
+    if best_seconds * units < WORTH_MEASURING:
+        return unmeasured, "short run, not measured"
     start = time.perf_counter()
     for size in (size for size in MEASURED_CHUNKS[1:] if size <= largest):
-        if time.perf_counter() - start > MEASURING * best_seconds * expected_units:
+        if time.perf_counter() - start > MEASURING * best_seconds * units:
             break
         seconds = _seconds(run, size) / size
         if seconds < 0.97 * best_seconds:

@@ -1,9 +1,9 @@
 """How a job is computed: device, precision, engine, sizes, and whom to tell."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -13,7 +13,7 @@ from tracin_func.terms import TEST_FUNCTIONALS
 _log = logging.getLogger("tracin_func")
 
 
-def _ignore(share: float) -> None:
+def _ignore(told: Any) -> None:
     pass
 
 
@@ -22,7 +22,7 @@ class Compute:
     """How to compute; none of it changes a score beyond rounding, the two about test pairs apart.
 
     Args:
-        engine: `loop`, `pair`, `item` or `auto`.
+        engine: `loop`, `pair`, `item`, `ghost` or `auto`.
         device: a torch device; the first there is of cuda, mps and cpu when None.
         dtype: floating-point type of weights and items; their own when None.
         batch_size: units differentiated together, or "auto" for a measurement within the memory budget.
@@ -31,6 +31,7 @@ class Compute:
         weight_test_pairs: test pairs get the loss's population weights too (GHM); `score-margin` has none.
         progress: called with the share of one checkpoint that is begun.
         notice: called with each sentence that the user should read; a warning of the logger `tracin_func`.
+        planned: called with what was decided (the `engine` of provenance) before the first checkpoint is scored.
 
     Raises:
         UsageError: a value outside what is listed.
@@ -45,6 +46,7 @@ class Compute:
     weight_test_pairs: bool = False
     progress: Callable[[float], None] = _ignore
     notice: Callable[[str], None] = _log.warning
+    planned: Callable[[Mapping[str, Any]], None] = _ignore
 
     def __post_init__(self) -> None:
         if self.test_functional not in TEST_FUNCTIONALS:

@@ -9,6 +9,7 @@ A combination u g_a + v g_b is two such sums that subtract before anything is ro
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from einops import einsum, rearrange
@@ -16,9 +17,9 @@ from torch import Tensor
 
 from tracin_func.errors import NumericalError
 from tracin_func.gradients import Combination
-from tracin_func.gram import GRAM_ADVANTAGE, wide_type
+from tracin_func.gram import CANCELLED, GRAM_ADVANTAGE, TINY, wide_type
 
-CANCELLED = 1e-6  # below this share of its terms, rounding in float64 shows in a norm beyond 1e-10
+CANCELLED_WIDE = 1e-6  # below this share of its terms, rounding in float64 shows in a norm beyond 1e-10
 OPPOSED = 1e-7  # below this share of their bound, rounding in float32 shows in built differences
 RUN = 1 << 12  # combinations at a time, of one position each
 
@@ -57,13 +58,15 @@ class Factors:
         return by_unit.sum(dim=-1)
 
     def matched(self, other: "Factors") -> Tensor:
-        """⟨g_i, g_i of other⟩, [units]."""
+        """⟨g_i, g_i of other⟩, float64 [units]."""
         if self.positions == other.positions == 1:
-            alone: Tensor = torch.linalg.vecdot(self.rows[:, 0], other.rows[:, 0])
-            return alone.mul_(torch.linalg.vecdot(self.columns[:, 0], other.columns[:, 0]))
+            # One product of two numbers, each of which float32 may hold where it does not hold the product.
+            of_rows: Tensor = torch.linalg.vecdot(self.rows[:, 0], other.rows[:, 0])
+            of_columns: Tensor = torch.linalg.vecdot(self.columns[:, 0], other.columns[:, 0])
+            return of_rows.to("cpu", torch.float64) * of_columns.to("cpu", torch.float64)
         rows = torch.bmm(self.rows, other.rows.transpose(1, 2))
         columns = torch.bmm(self.columns, other.columns.transpose(1, 2))
-        return einsum(rows, columns, "units t s, units t s -> units")
+        return einsum(rows, columns, "units t s, units t s -> units").to("cpu", torch.float64)
 
     def to(self, dtype: torch.dtype) -> "Factors":
         """The same in another type."""
@@ -149,6 +152,18 @@ def keeps_factors(positions: int, d_out: int, d_in: int, entries: float) -> bool
     return factor_operations(positions, d_out, d_in, entries) < built_operations(positions, d_out, d_in, entries)
 
 
+def kernel_entries(units: int, combinations: int | None) -> float:
+    """Kernel entries a unit for norms of so many combinations of two: with all, or where pairs are few, with these."""
+    if combinations is None or are_dense(units, combinations):
+        return units
+    return 1 + combinations / units
+
+
+def are_dense(units: int, combinations: int) -> bool:
+    """Whether a product of all units with all costs less than those of the pairs alone."""
+    return units**2 <= GRAM_ADVANTAGE * combinations
+
+
 def factor_operations(positions: int, d_out: int, d_in: int, entries: float) -> float:
     """Multiply-adds a unit for `entries` kernel entries from factors."""
     return entries * positions**2 * (d_out + d_in)
@@ -176,7 +191,8 @@ class FactorGradients:
 
     def products(self, right: Combination) -> Tensor:
         """⟨g_i, right_j⟩, float64 [units, right]; T²(d_in + d_out) multiply-adds for each of 2 · units · right."""
-        factors = self._wide()
+        self._require_finite()
+        factors = self.factors.to(wide_type(self.factors.rows))
         result = torch.zeros(len(factors.rows), len(right), dtype=torch.float64)
         for chosen in torch.arange(len(right)).split(max(1, RUN // factors.positions**2)):
             for theirs in _outer(factors, right.select(chosen)):
@@ -185,29 +201,46 @@ class FactorGradients:
 
     def squared_norm(self, combination: Combination) -> Tensor:
         """‖Σ_j c_j g_j‖², float64 [n]: by the kernel of all units where pairs are dense in them, else pair by pair."""
-        factors = self._wide()
         index, c = combination.index.cpu(), combination.coefficient.to("cpu", torch.float64)
+        first, own = index[:, 0], self._norms
+        self._require_finite()
         if index.shape[1] == 1:
-            return _direct_norms(factors, combination)
-        first, second = index[:, 0], index[:, 1]
-        own = factors.matched(factors).to("cpu", torch.float64)
-        if len(factors.rows) ** 2 > GRAM_ADVANTAGE * len(index):
-            cross = _pair_products(factors, first, second)
-        else:
+            return c[:, 0] ** 2 * own[first]
+        second, factors = index[:, 1], self._working()
+        if are_dense(len(factors.rows), len(index)):
             cross = factors.products(factors).to("cpu", torch.float64)[first, second]
+        else:
+            cross = _pair_products(factors, first, second)
         terms = c[:, 0] ** 2 * own[first] + c[:, 1] ** 2 * own[second]
         result = terms + 2 * c[:, 0] * c[:, 1] * cross
-        doubtful = ((result <= CANCELLED * terms) & (terms > 0)).nonzero()[:, 0]
-        if len(doubtful):
-            result[doubtful] = _direct_norms(factors, combination.select(doubtful))
+        if factors.rows.dtype == wide_type(factors.rows):
+            doubtful = (result <= CANCELLED_WIDE * terms) & (terms > 0)
+        else:
+            large = (own[first] > TINY) & (own[second] > TINY)
+            doubtful = ~((result > CANCELLED * terms) & large & result.isfinite()) & (terms > 0)
+        again = doubtful.nonzero()[:, 0]
+        if len(again):
+            result[again] = _direct_norms(self.factors, combination.select(again))
         return result
 
-    def _wide(self) -> Factors:
-        rows, columns = self.factors.rows, self.factors.columns
-        finite = rows.isfinite().flatten(1).all(dim=1) & columns.isfinite().flatten(1).all(dim=1)
-        if not rows.is_meta and not bool(finite.all()):
-            raise NumericalError(f"the gradient of {self.locate(int((~finite).nonzero()[0]))} is NaN or infinite.")
-        return self.factors.to(wide_type(rows))
+    def _working(self) -> Factors:
+        """In float64 where products of several positions may cancel each other; as they are where there is one."""
+        return self.factors if self.factors.positions == 1 else self.factors.to(wide_type(self.factors.rows))
+
+    @cached_property
+    def _norms(self) -> Tensor:
+        factors = self._working()
+        norms = factors.matched(factors).clamp(min=0)
+        narrow = (~((norms > TINY) & norms.isfinite())).nonzero()[:, 0]
+        if len(narrow):
+            wide = self.factors.select(narrow).to(wide_type(factors.rows))
+            norms[narrow] = wide.matched(wide).clamp(min=0)
+        return norms
+
+    def _require_finite(self) -> None:
+        for unit in (~self._norms.isfinite()).nonzero()[:, 0].tolist():
+            if not bool(self.factors.rows[unit].isfinite().all() & self.factors.columns[unit].isfinite().all()):
+                raise NumericalError(f"the gradient of {self.locate(unit)} is NaN or infinite.")
 
 
 def _pair_products(factors: Factors, first: Tensor, second: Tensor) -> Tensor:
@@ -216,16 +249,17 @@ def _pair_products(factors: Factors, first: Tensor, second: Tensor) -> Tensor:
         factors.select(first[chosen]).matched(factors.select(second[chosen]))
         for chosen in torch.arange(len(first)).split(max(1, RUN // factors.positions**2))
     ]
-    return torch.cat(parts).to("cpu", torch.float64)
+    return torch.cat(parts)
 
 
 def _direct_norms(factors: Factors, combination: Combination) -> Tensor:
     """‖Σ_j c_j g_j‖², float64 [n], subtracting before anything is rounded."""
+    factors = factors.to(wide_type(factors.rows))
     result = torch.zeros(len(combination), dtype=torch.float64)
     for chosen in torch.arange(len(combination)).split(max(1, RUN // factors.positions**2)):
         parts = _outer(factors, combination.select(chosen))
         norms = torch.stack([left.matched(right) for left in parts for right in parts]).sum(dim=0)
-        result[chosen] = norms.clamp(min=0).to("cpu", torch.float64)
+        result[chosen] = norms.clamp(min=0)
     return result
 
 

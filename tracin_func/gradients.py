@@ -59,6 +59,7 @@ class Units:
         batched: (parameters, constants, units on a first axis) -> objectives [n] of one joint forward; None where
             one unit's objective would depend on its companions, and `coupled` then says through what.
         width: rows of a batched forward that make one unit: 2 where it is the difference of two items.
+        minuend: where the objective is a difference, what the other is subtracted from; rounding is relative to it.
         within: (parameters, constants, work) -> work(), while the module itself holds these tensors: what the
             backward recomputes (torch.utils.checkpoint) would otherwise read the user's own weights.
     """
@@ -71,6 +72,7 @@ class Units:
     batched: Callable[[dict[str, Tensor], dict[str, Tensor], Batch], Tensor] | None = None
     coupled: str | None = None
     width: int = 1
+    minuend: Callable[[dict[str, Tensor], dict[str, Tensor], Batch], Tensor] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,10 +83,12 @@ class Need:
         norms: of combinations of two units, of single ones, or none. Where rows of two have to meet, they are held;
             else gradients are used while they are at hand.
         right: positions of the units that right combinations hold, ascending [right]; read where no rows are held.
+        combinations: of two units, whose norms will be asked; any number when None.
     """
 
     norms: Literal["pairs", "units", "none"] = "pairs"
     right: Tensor = field(default_factory=lambda: torch.arange(0))
+    combinations: int | None = None
 
 
 ANYTHING = Need()  # rows are held, and answer all

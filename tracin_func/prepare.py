@@ -109,7 +109,7 @@ def needed(make: UnitMaker, unit: UnitKind, norms: bool) -> Need:
     if unit == "pairs" or make.by_difference:
         return Need("units", torch.arange(train, sum(map(len, make.tables))))
     if norms:
-        return Need("pairs")
+        return Need("pairs", combinations=train)
     test = make.tables[1]
     return Need("none", torch.searchsorted(make.used_items, torch.cat([test.first, test.second]).unique()))
 

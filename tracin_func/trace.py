@@ -88,12 +88,14 @@ class Tracer:
         scales = root_rates(rate, self._scorer.canonical())
         if self.prepared is None:
             self.prepared = self._prepare(state, loaded)
+            self._compute.planned(self.prepared.describe())
             state = state if self.prepared.make.device == self._device else self._state(loaded)
         start = time.perf_counter()
         try:
             gradients, tables = self._gradients(self.prepared, state, scales)
         except UnsuitableError as error:
             self.prepared = self._other_engine(self.prepared, state, loaded, error)
+            self._compute.planned(self.prepared.describe())
             state = self._state(loaded)  # its device may be another one
             gradients, tables = self._gradients(self.prepared, state, scales)
         seconds = time.perf_counter() - start

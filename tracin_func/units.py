@@ -92,6 +92,9 @@ class UnitMaker:
                 parameters, constants, pair[1]
             )
 
+        def minuend(parameters: Any, constants: Any, pair: Batch) -> Tensor:
+            return self.scorer.score_one(parameters, constants, pair[0])
+
         def batched(parameters: Any, constants: Any, pair: Batch) -> Tensor:
             both = interleave(*pair)
             if both is None:  # the items of a pair differ in shape
@@ -105,7 +108,9 @@ class UnitMaker:
             return self.take_items(first[index]), self.take_items(second[index])
 
         forward = None if self.coupled else batched
-        return Units(len(first), take, objective, self.pair_label, self.scorer.within, forward, self.coupled, width=2)
+        return Units(
+            len(first), take, objective, self.pair_label, self.scorer.within, forward, self.coupled, 2, minuend
+        )
 
     def joint(self) -> Units:
         """One unit a pair of either table; its objective is the score difference Δ of a scorer of whole pairs."""

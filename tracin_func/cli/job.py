@@ -14,7 +14,7 @@ from tracin_func.checkpoints import Checkpoint, find_checkpoints, load
 from tracin_func.cli.faults import interruption, printing, say
 from tracin_func.cli.options import TABLE
 from tracin_func.cli.progress import progress
-from tracin_func.cli.report import print_influence, print_self
+from tracin_func.cli.report import print_influence, print_plan, print_self
 from tracin_func.cli.settings import DEFAULTS, MOST_SEED, Settings, check_words, numbers, whole_or, words
 from tracin_func.compute import Compute
 from tracin_func.devices import resolve_device
@@ -164,6 +164,7 @@ def _compute(options: Mapping[str, Any]) -> Compute:
         test_functional=options.get("test_functional") or "loss",
         weight_test_pairs=bool(options.get("weight_test_pairs")),
         notice=lambda sentence: say(f"note: {sentence}"),
+        planned=print_plan if options["explain_plan"] else lambda _: None,
     )
 
 

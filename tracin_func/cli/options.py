@@ -107,6 +107,7 @@ JOB = (
     Option("device", str, "auto, cpu, cuda, cuda:1 or mps.", "auto: cuda, mps, cpu", COMPUTING),
     Option("engine", str, "auto, ghost, item, pair or loop. All give the same scores.", "auto", COMPUTING),
     Option("batch_size", str, "Gradients computed together, or auto.", "auto: measured", COMPUTING),
+    Option("explain_plan", bool, "Tell how each parameter's gradient is taken, what it costs and why.", "", COMPUTING),
     Option("num_workers", int, "Threads that read WAV files.", "0", COMPUTING),
     Option("metadata_dir", Path, "Folder of the result files.", "metadata", RESULTS),
     Option("top", int, "Rows of the table.", "10 (self), 3 (influence)", RESULTS),

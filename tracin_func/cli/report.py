@@ -1,7 +1,8 @@
 """What a run prints: tables on stdout, as wide as the terminal, with the sentences needed to read them."""
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from rich import box
@@ -13,6 +14,7 @@ from tracin_func.results import Influence, PairRecord, Run, SelfInfluence
 
 PLAIN_WIDTH = 150  # where stdout is no terminal
 WIDE = 100  # a narrower terminal gets fewer columns
+NAMES = ("pair", "proponents", "opponents", "parameter", "operations", "form", "why")  # headings of words, not numbers
 
 # What a proponent and an opponent did to a test pair, by test functional.
 _EFFECTS = {
@@ -98,6 +100,28 @@ def print_influence(result: Influence, top: int) -> None:
     _print_facts(console, result.run, result.train)
 
 
+def print_plan(engine: Mapping[str, Any]) -> None:
+    """What was decided before the first checkpoint is scored; on stderr, as it is no result."""
+    console = _Pipe(stderr=True) if sys.stderr.isatty() else _Pipe(stderr=True, width=PLAIN_WIDTH)
+    console.print(
+        f"Plan: engine {engine['engine']} ({engine['gradients']}): {engine['reason']}. Batch size "
+        f"{engine['batch_size']} ({engine['batch_size_reason']}), {engine['rows_held']} gradient rows held at a time, "
+        f"{engine['expected_bytes'] / 1e6:,.0f} MB expected.",
+        highlight=False,
+    )
+    parts = engine["parts"]
+    if not parts:
+        console.print("Every parameter's gradient is taken by the same transform; there is no form to choose.")
+        return
+    table = _table(console, "Gradient of each parameter", ["parameter", "operations", "form", "multiply-adds", "why"])
+    for part in parts:
+        cells = part["parameter"], part["operations"], part["form"], f"{part['multiply_adds']:,.0f}", part["reason"]
+        table.add_row(*cells)
+    table.add_section()
+    table.add_row("all", "", "", f"{sum(part['multiply_adds'] for part in parts):,.0f}", "per unit and checkpoint")
+    console.print(table)
+
+
 def _print_sides(
     console: Console,
     title: str,
@@ -129,7 +153,7 @@ def _table(console: Console, title: str | None, headings: Sequence[str]) -> Tabl
         table.padding = (0, 1, 0, 0)
         table.pad_edge = False
     for heading in headings:
-        name = heading == "pair" or heading.startswith(("proponents", "opponents"))
+        name = heading.startswith(NAMES)
         short = heading.replace(" ", "\n").replace("-", "-\n") if console.width < WIDE and not name else heading
         table.add_column(short, justify="left" if name else "right", overflow="fold")
     return table

@@ -135,7 +135,7 @@ def _norms(part: Contribution) -> Tensor:
     """‖g_i‖², float64 [units]."""
     if isinstance(part, Factors):
         wide = part.to(wide_type(part.rows))
-        return wide.matched(wide).clamp(min=0).to("cpu", torch.float64)
+        return wide.matched(wide).clamp(min=0)
     if isinstance(part, Lookup):
         wide_rows = replace(part, rows=part.rows.to(wide_type(part.rows)))
         return wide_rows.norms().clamp(min=0).to("cpu", torch.float64)

@@ -5,6 +5,7 @@ two factors where kernel entries cost less from these. A parameter that enters a
 vmap(grad), with all the other parameters as constants.
 """
 
+import math
 from dataclasses import replace
 
 import torch
@@ -24,7 +25,6 @@ from tracin_func.factors import (
     FactorGradients,
     Factors,
     dense,
-    keeps_factors,
 )
 from tracin_func.gradients import (
     ANYTHING,
@@ -43,7 +43,6 @@ from tracin_func.scorer import State
 
 MOST_WITHOUT_RULE = 0.5  # of the parameter elements; beyond, vmap over all of them is less work than both
 COMPLETE = 1e-3  # relative deviation of one unit's gradient from autograd's that is rounding, not a fault
-COMPLETE_DIFFERENCE = 1e-2  # of the difference of two units, which may be nearly equal
 NEGLIGIBLE = 1e-5  # and relative to the gradient of all parameters, for parts that are 0 but for rounding
 
 
@@ -96,7 +95,8 @@ class GhostEngine:
     def plan(self, units: Units, state: State, request: Request) -> Plan:
         batch, size = next(batches(units, positions(0, 1), 1))
         captured = _capture(units, state, batch, size)
-        return replace(plan_chunks(self, units, state, request), parts=explain(captured, units, state, request.need))
+        parts, kept = explain(captured, units, state, request)
+        return plan_chunks(self, units, state, request, kept, parts)
 
     def values(self, units: Units, state: State, chunk: int) -> Tensor:
         assert units.batched is not None
@@ -141,11 +141,11 @@ def _held(
     example: dict[str, Contribution],
 ) -> GhostGradients:
     """Rows of what is built and factors of the rest, for all units; `example` are the gradients of a few."""
+    planned = {part.parameter for part in plan.parts if part.form == "factors"}
     factors = {
         name: _empty_factors(name, part, units, row_dtype(state))
         for name, part in example.items()
-        if isinstance(part, Factors)
-        and keeps_factors(part.positions, part.rows.shape[-1], part.columns.shape[-1], units.count)
+        if isinstance(part, Factors) and name in planned
     }
 
     def fill(batch: Batch, index: Tensor) -> tuple[dict[str, Contribution], Tensor]:
@@ -209,16 +209,21 @@ def _with_opaque(captured: Captured, units: Units, state: State, batch: Batch) -
 
 def _require_complete(units: Units, state: State, batch: Batch, size: int, found: dict[str, Contribution]) -> None:
     """Every parameter's gradient of the first `size` units in `batch` against autograd's of that unit alone."""
-    share = COMPLETE if units.width == 1 else COMPLETE_DIFFERENCE
+    # A difference may be small beside what was subtracted, which is what its rounding is relative to.
+    if next(iter(state.parameters.values())).is_meta:
+        return
+    of_scale = units if units.minuend is None else replace(units, objective=units.minuend)
     built = {name: dense(part if isinstance(part, Tensor) else part.head(size)) for name, part in found.items()}
     for unit in range(size):
         exact, _ = differentiate_alone(units, state, _one(batch, unit))
-        rows = {name: dense(part) for name, part in exact.items()}
-        total = sum(float(right.norm()) ** 2 for right in rows.values()) ** 0.5
-        for name, right in rows.items():
+        whole = exact if of_scale is units else differentiate_alone(of_scale, state, _one(batch, unit))[0]
+        scales = {name: float(dense(part).norm()) for name, part in whole.items()}
+        total = math.hypot(*scales.values())
+        for name, part in exact.items():
+            right = dense(part)
             error = float((built[name][unit] - right[0] if name in built else right).norm())
             # NaN is no fault of the capture; it is told where scores and gradients are used.
-            if error > share * float(right.norm()) + NEGLIGIBLE * total:
+            if error > COMPLETE * scales[name] + NEGLIGIBLE * total:
                 raise UnsuitableError(f"the captured gradient of {name!r} is not autograd's (off by {error:.1e})")
 
 

@@ -1,35 +1,48 @@
-"""The form in which each parameter's gradient enters the kernel, with the operations that decide it."""
+"""The form in which each parameter's gradient enters the kernel, with the operations and bytes that decide it."""
 
+from tracin_func.budget import Kept
 from tracin_func.engines.ghost.capture import Captured
-from tracin_func.factors import Factors, built_operations, factor_operations, keeps_factors
-from tracin_func.gradients import Need, Part, Units
+from tracin_func.engines.rowwise import row_dtype
+from tracin_func.factors import Factors, built_operations, factor_operations, kernel_entries
+from tracin_func.gradients import Need, Part, Request, Units
 from tracin_func.scorer import State
 
 
-def explain(captured: Captured, units: Units, state: State, need: Need) -> tuple[Part, ...]:
-    """The form of every parameter's gradient, by the operations that a unit's kernel entries cost."""
-    entries = _entries(units, need)
-    parts = []
-    for name, part in captured.parts.items():
-        operations = ", ".join(captured.operations[name])
-        if not isinstance(part, Factors):
-            size = state.parameters[name].numel()
-            parts.append(Part(name, operations, "built", entries * size, "the rule gives the gradient itself"))
-            continue
-        shape = part.positions, part.rows.shape[-1], part.columns.shape[-1]
-        by_factors, by_built = factor_operations(*shape, entries), built_operations(*shape, entries)
-        form, cost, other = (
-            ("factors", by_factors, by_built) if keeps_factors(*shape, entries) else ("built", by_built, by_factors)
-        )
-        reason = f"{shape[0]} positions, {shape[1]} × {shape[2]}: the other form takes {other:.1e}"
-        parts.append(Part(name, operations, form, cost, reason))
-    vmapped = [
-        Part(name, "no rule", "vmap", entries * state.parameters[name].numel(), "vmap(grad) of these parameters alone")
-        for name in sorted(captured.opaque)
-    ]
-    return (*parts, *vmapped)
+def explain(captured: Captured, units: Units, state: State, request: Request) -> tuple[tuple[Part, ...], Kept]:
+    """The form of every parameter's gradient, by what a unit's kernel entries cost, and the bytes of it that stay."""
+    entries = _entries(units, request.need)
+    factors = {name: part for name, part in captured.parts.items() if isinstance(part, Factors)}
+    width = row_dtype(state).itemsize
+    sizes = {name: width * (part.rows[0].numel() + part.columns[0].numel()) for name, part in factors.items()}
+    together = request.need.norms == "pairs"
+    fit = not together or units.count * sum(sizes.values()) <= request.budget // 4
+    parts: list[Part] = []
+    for name in state.parameters:
+        operations = ", ".join(captured.operations.get(name, ["no rule" if name in captured.opaque else "not used"]))
+        if name in factors:
+            parts.append(_cheaper(name, operations, factors[name], entries, fit))
+        elif name in captured.opaque:
+            cost = entries * state.parameters[name].numel()
+            parts.append(Part(name, operations, "vmap", cost, "vmap(grad) of these parameters alone"))
+        elif name in captured.parts:
+            cost = entries * state.parameters[name].numel()
+            parts.append(Part(name, operations, "built", cost, "the rule gives the gradient itself"))
+    kept = sum(sizes[part.parameter] for part in parts if part.form == "factors")
+    row = sum(width * state.parameters[part.parameter].numel() for part in parts if part.form != "factors")
+    return tuple(parts), Kept(max(1, row), kept)
 
 
-def _entries(units: Units, need: Need) -> int:
-    """Kernel entries a unit that are needed at least: with all units, or its norm and products with a few."""
-    return units.count if need.norms == "pairs" else 1 + len(need.right)
+def _cheaper(name: str, operations: str, part: Factors, entries: float, fit: bool) -> Part:
+    shape = part.positions, part.rows.shape[-1], part.columns.shape[-1]
+    by_factors, by_built = factor_operations(*shape, entries), built_operations(*shape, entries)
+    what = f"{shape[0]} positions, {shape[1]} × {shape[2]}"
+    if by_factors < by_built and not fit:
+        return Part(name, operations, "built", by_built, f"{what}: factors of all units exceed the memory budget")
+    form, cost, other = ("factors", by_factors, by_built) if by_factors < by_built else ("built", by_built, by_factors)
+    alternative = "built" if form == "factors" else "as factors"
+    return Part(name, operations, form, cost, f"{what}: {alternative} {other:.1e}")
+
+
+def _entries(units: Units, need: Need) -> float:
+    """Kernel entries a unit that are needed."""
+    return kernel_entries(units.count, need.combinations) if need.norms == "pairs" else 1 + len(need.right)
