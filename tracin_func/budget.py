@@ -3,12 +3,13 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import psutil
 import torch
 from torch import Tensor
 
-from tracin_func.gradients import Engine, Need, Part, Plan, Request, Units, positions
+from tracin_func.gradients import Engine, Need, Plan, Request, Units, positions
 from tracin_func.items import each
 from tracin_func.scorer import State
 
@@ -42,11 +43,12 @@ class Kept:
 
 
 def plan_chunks(
-    engine: Engine, units: Units, state: State, request: Request, kept: Kept | None = None, parts: tuple[Part, ...] = ()
+    engine: Engine, units: Units, state: State, request: Request, kept: Kept | None = None, **forms: Any
 ) -> Plan:
     """Chunk and block sizes for gradients of `units` within the budget: half for what stays, half for the work.
 
-    With batch size "auto" the chunk is the fastest of a short measurement of `engine.gradients`.
+    With batch size "auto" the chunk is the fastest of a short measurement of `engine.gradients`. `forms` are fields of
+    the plan that the engine has decided.
     """
     kept = kept or Kept(row_bytes(state))
     own, tensor = _unit_bytes(units, state)
@@ -58,10 +60,10 @@ def plan_chunks(
     largest = max(1, min(units.count, request.budget // 2 // work))
     if request.batch_size != "auto":
         chunk = min(request.batch_size, units.count)
-        return Plan(chunk, block, chunk * work, "as asked", held, parts)
+        return Plan(chunk, block, chunk * work, "as asked", held, **forms)
 
     def measure(size: int) -> Tensor:
-        plan = Plan(size, size, size * work, "measuring", parts=parts)
+        plan = Plan(size, size, size * work, "measuring", **forms)
         rates = dict.fromkeys(state.parameters, 1.0)
         need = Need(request.need.norms)
         return engine.gradients(replace(units, count=size), state, rates, plan, need).values
@@ -70,7 +72,7 @@ def plan_chunks(
     most = LARGEST_TENSOR.get(device, LARGEST_TENSOR_ELSEWHERE) // max(tensor, kept.row)
     unmeasured = max(size for size in MEASURED_CHUNKS if size <= max(1, min(most, largest)))
     chunk, reason = _fastest_chunk(measure, largest, units.count * request.visits, unmeasured)
-    return Plan(chunk, block, chunk * work, reason, held, parts)
+    return Plan(chunk, block, chunk * work, reason, held, **forms)
 
 
 def plan_singles(units: Units, state: State, request: Request) -> Plan:
@@ -112,9 +114,9 @@ def _unit_bytes(units: Units, state: State) -> tuple[int, int]:
 
 def _fastest_chunk(run: Callable[[int], Tensor], largest: int, units: int, unmeasured: int) -> tuple[int, str]:
     """The chunk size of least time a unit, growing while that pays, and how it was found."""
-    best, best_seconds = 1, _seconds(run, 1)
-    if best_seconds * units < WORTH_MEASURING:
+    if _seconds(run, 1, times=1) * units < WORTH_MEASURING:
         return unmeasured, "short run, not measured"
+    best, best_seconds = 1, _seconds(run, 1)
     start = time.perf_counter()
     for size in (size for size in MEASURED_CHUNKS[1:] if size <= largest):
         if time.perf_counter() - start > MEASURING * best_seconds * units:
@@ -127,10 +129,10 @@ def _fastest_chunk(run: Callable[[int], Tensor], largest: int, units: int, unmea
     return best, f"measured, {best_seconds * 1e3:.2f} ms a unit"
 
 
-def _seconds(run: Callable[[int], Tensor], size: int) -> float:
-    """Seconds of `run(size)`: the least of three, as libraries prepare themselves at every new shape."""
+def _seconds(run: Callable[[int], Tensor], size: int, times: int = 3) -> float:
+    """Seconds of `run(size)`: the least of some, as libraries prepare themselves at every new shape."""
     seconds = []
-    for _ in range(3):
+    for _ in range(times):
         start = time.perf_counter()
         run(size).sum().item()  # reading a number waits for the device
         seconds.append(time.perf_counter() - start)

@@ -105,6 +105,7 @@ class Plan:
         reason: how the sizes were chosen.
         bytes_held: expected of the gradients that stay.
         parts: how each parameter's gradient enters the products, where an engine has a choice.
+        channels_last: whether convolutions work with the channels as the last axis in memory.
     """
 
     chunk: int
@@ -113,6 +114,7 @@ class Plan:
     reason: str
     bytes_held: int = 0
     parts: tuple["Part", ...] = ()
+    channels_last: bool = False
 
 
 @dataclass(frozen=True)

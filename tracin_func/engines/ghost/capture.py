@@ -11,9 +11,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import GradientEdge, get_gradient_edge
+from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
+from torch.utils.hooks import RemovableHandle
 
 from tracin_func.engines.ghost.rules import RULES, bind
 from tracin_func.factors import Contribution, Factors, Lookup, dense
@@ -110,24 +111,64 @@ def capture_gradients(forward: Callable[[], Tensor], leaves: dict[str, Tensor], 
     found: dict[str, Contribution] = {}
     operations: dict[str, list[str]] = {}
     opaque = set(capture.opaque)
+
+    def add(use: Use, gradient: Tensor) -> None:
+        of_use = use.contributions(gradient) if len(gradient) in (units, units * width) else None
+        if of_use is None:
+            opaque.update(use.parameters.values())
+            return
+        for name, part in of_use.items():
+            own = part if len(gradient) == units else _by_unit(part)
+            found[name] = own if name not in found else _sum(found[name], own)
+            operations.setdefault(name, []).append(getattr(use.operation, "__name__", str(use.operation)))
+
     uses = [use for use in capture.uses if not opaque.issuperset(use.parameters.values())]
-    gradients: Sequence[Tensor | None] = ()
     if uses and values.requires_grad:
-        gradients = torch.autograd.grad(values.sum(), [use.edge for use in uses], allow_unused=True)
-    with torch.no_grad():
-        for use, gradient in zip(uses, gradients, strict=False):
-            if gradient is None:  # this output does not reach the score
-                continue
-            of_use = use.contributions(gradient) if len(gradient) in (units, units * width) else None
-            if of_use is None:
-                opaque.update(use.parameters.values())
-                continue
-            for name, part in of_use.items():
-                own = part if len(gradient) == units else _by_unit(part)
-                found[name] = own if name not in found else _sum(found[name], own)
-                operations.setdefault(name, []).append(getattr(use.operation, "__name__", str(use.operation)))
+        _backward(values.sum(), uses, add)
     parts = {name: part for name, part in found.items() if name not in opaque}
     return Captured(parts, opaque, values.detach(), operations)
+
+
+def _backward(total: Tensor, uses: Sequence[Use], receive: Callable[[Use, Tensor], None]) -> None:
+    """Calls `receive` with ∂total/∂output of every use as soon as it is there, so that none has to be kept."""
+    lowest = _lowest({use.edge.node for use in uses})
+    ends = [use for use in uses if use.edge.node in lowest]
+
+    def on_the_way(use: Use) -> RemovableHandle:
+        def hook(gradients: Sequence[Tensor | None]) -> None:
+            if (gradient := gradients[use.edge.output_nr]) is not None:
+                with torch.no_grad():
+                    receive(use, gradient)
+
+        return use.edge.node.register_prehook(hook)
+
+    handles = [on_the_way(use) for use in uses if use.edge.node not in lowest]
+    try:
+        of_ends = torch.autograd.grad(total, [use.edge for use in ends], allow_unused=True)
+    finally:
+        for handle in handles:
+            handle.remove()
+    with torch.no_grad():
+        for use, gradient in zip(ends, of_ends, strict=True):
+            if gradient is not None:  # else this output does not reach the score
+                receive(use, gradient)
+
+
+def _lowest(nodes: set[Node]) -> set[Node]:
+    """Those from which no other of them is reached; every other one lies on a way to one of these."""
+    above: dict[Node, bool] = {}  # whether one of `nodes` is reached from a node, itself not counted
+    for start in nodes:
+        stack = [start]
+        while stack:
+            node = stack[-1]
+            below = [child for child, _ in node.next_functions if child is not None]
+            unknown = [child for child in below if child not in above]
+            if unknown and node not in above:
+                stack += unknown
+                continue
+            above[node] = any(child in nodes or above[child] for child in below)
+            stack.pop()
+    return {node for node in nodes if not above[node]}
 
 
 def _by_unit(part: Contribution) -> Contribution:

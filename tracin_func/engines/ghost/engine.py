@@ -9,6 +9,7 @@ import math
 from dataclasses import replace
 
 import torch
+import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from tracin_func.budget import plan_chunks
@@ -96,7 +97,8 @@ class GhostEngine:
         batch, size = next(batches(units, positions(0, 1), 1))
         captured = _capture(units, state, batch, size)
         parts, kept = explain(captured, units, state, request)
-        return plan_chunks(self, units, state, request, kept, parts)
+        channels_last = _works_channels_last(captured, units, state, batch, size)
+        return plan_chunks(self, units, state, request, kept, parts=parts, channels_last=channels_last)
 
     def values(self, units: Units, state: State, chunk: int) -> Tensor:
         assert units.batched is not None
@@ -110,7 +112,7 @@ class GhostEngine:
         known: list[Captured] = []
 
         def differentiate(batch: Batch, index: Tensor) -> tuple[dict[str, Contribution], Tensor]:
-            found = _capture(units, state, batch, len(index))
+            found = _capture(units, state, batch, len(index), plan.channels_last)
             gradients = _with_opaque(found, units, state, batch)
             if not known:
                 _require_complete(units, state, batch, 1, gradients)
@@ -171,11 +173,26 @@ def _held(
     return GhostGradients(gradient_rows(units, state, root_rate, plan, fill, values, built), list(factors.values()))
 
 
-def _capture(units: Units, state: State, batch: Batch, size: int) -> Captured:
+def _works_channels_last(found: Captured, units: Units, state: State, batch: Batch, size: int) -> bool:
+    """Whether convolutions can and should: on CPUs the layout is the faster one, but a `view` may not stand it."""
+    example = next(iter(state.parameters.values()))
+    if example.device.type != "cpu" or not any(F.conv2d.__name__ in used for used in found.operations.values()):
+        return False
+    try:
+        return _capture(units, state, batch, size, channels_last=True).parts.keys() == found.parts.keys()
+    except FORWARD_FAULTS:
+        return False
+
+
+def _capture(units: Units, state: State, batch: Batch, size: int, channels_last: bool = False) -> Captured:
     """What the batched objective tells of the units in `batch`."""
     batched = units.batched
     assert batched is not None
-    leaves = {name: tensor.detach().requires_grad_() for name, tensor in state.parameters.items()}
+    leaves = {name: tensor.detach() for name, tensor in state.parameters.items()}
+    if channels_last:  # what the weights have, the activations take over
+        four = {name: leaf for name, leaf in leaves.items() if leaf.ndim == 4}
+        leaves |= {name: leaf.clone(memory_format=torch.channels_last) for name, leaf in four.items()}
+    leaves = {name: leaf.requires_grad_() for name, leaf in leaves.items()}
 
     def work() -> Captured:
         return capture_gradients(lambda: batched(leaves, state.constants, batch), leaves, size, units.width)

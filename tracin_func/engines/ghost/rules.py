@@ -23,6 +23,8 @@ from torch import Tensor
 
 from tracin_func.factors import Contribution, Factors, Lookup
 
+FEW_COLUMNS = 32  # elements a filter, up to which unfolded input and one product beat the convolution's own backward
+
 Rule = Callable[[Mapping[str, Any], Tensor], dict[str, Contribution] | None]
 
 
@@ -73,31 +75,45 @@ def linear(call: Mapping[str, Any], gradient: Tensor) -> dict[str, Contribution]
 
 @rule(F.conv1d, F.conv2d, F.conv3d, names=("input", "weight", "bias", "stride", "padding", "dilation", "groups"))
 def convolution(call: Mapping[str, Any], gradient: Tensor) -> dict[str, Contribution] | None:
-    """Convolution: the weight gradients of all items by one grouped call, at the operations of a batched one."""
+    """Convolution: the weight gradient of every item at the operations of a batch's sum."""
     x, weight = call["input"], call["weight"]
     spatial = weight.ndim - 2
     if x.ndim != weight.ndim:
         return None
     stride, dilation = (_each(call.get(name, 1), spatial) for name in ("stride", "dilation"))
     x, padding = _padded(x, call.get("padding", 0), weight, dilation)
-    items, groups = len(x), call.get("groups", 1)
-    # An item a group of channels: the framework's own weight gradient, once, and as fast as a batch's sum. The
-    # values of the weight do not enter, so that none are copied.
-    (_, result, _) = torch.ops.aten.convolution_backward(
-        gradient.reshape(1, -1, *gradient.shape[2:]),
-        x.reshape(1, -1, *x.shape[2:]),
-        weight.new_empty(items * weight.shape[0], *weight.shape[1:]),
-        None,
-        stride,
-        padding,
-        dilation,
-        False,
-        [0] * spatial,
-        items * groups,
-        [False, True, False],
-    )
-    result = result.view(items, *weight.shape)
+    groups = call.get("groups", 1)
+    if not _channels_last(gradient):
+        result = _grouped(x, gradient, weight, stride, padding, dilation, groups)
+    elif weight[0].numel() <= FEW_COLUMNS and groups == 1:
+        columns = F.unfold(x, weight.shape[2:], tuple(dilation), tuple(padding), tuple(stride))
+        rows = rearrange(gradient, "items rows h w -> items (h w) rows")  # a view
+        result = torch.bmm(columns, rows).transpose(1, 2).reshape(-1, *weight.shape)
+    else:  # more items at once would have to be copied
+        result = weight.new_empty(len(x), *weight.shape)
+        for item, one in enumerate(x.split(1)):
+            fixed = stride, padding, dilation, groups
+            result[item] = _weight_gradient(one, gradient[item : item + 1], weight, *fixed)
     return {"weight": result, "bias": gradient.flatten(2).sum(dim=2)}
+
+
+def _grouped(
+    x: Tensor, gradient: Tensor, weight: Tensor, stride: list[int], padding: list[int], dilation: list[int], groups: int
+) -> Tensor:
+    """The weight gradients of all items in one call, as fast as a batch's sum: an item is a group of channels."""
+    items = len(x)
+    every = x.reshape(1, -1, *x.shape[2:]), gradient.reshape(1, -1, *gradient.shape[2:])
+    weights = weight.new_empty(items * weight.shape[0], *weight.shape[1:])
+    return _weight_gradient(*every, weights, stride, padding, dilation, items * groups).view(items, *weight.shape)
+
+
+def _weight_gradient(
+    x: Tensor, gradient: Tensor, weight: Tensor, stride: list[int], padding: list[int], dilation: list[int], groups: int
+) -> Tensor:
+    """The framework's own, summed over the batch; the values of the weight do not enter."""
+    fixed = stride, padding, dilation, False, [0] * len(stride), groups, [False, True, False]
+    result: Tensor = torch.ops.aten.convolution_backward(gradient, x, weight, None, *fixed)[1]
+    return result
 
 
 @rule(F.embedding)
@@ -181,6 +197,10 @@ def addition(call: Mapping[str, Any], gradient: Tensor) -> dict[str, Contributio
         part = gradient.sum(dim=axes) if axes else gradient
         found[name] = part.reshape(len(gradient), *value.shape)
     return found
+
+
+def _channels_last(x: Tensor) -> bool:
+    return x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
 
 
 def _affine(gradient: Tensor, normalised: Tensor, leading: int) -> dict[str, Contribution]:
