@@ -111,7 +111,7 @@ def test_peer(benchmark: BenchmarkFixture, peer: Peer) -> None:
     few = replace(task, train_pairs=train.select(torch.arange(CHECKED)))
     exact = score(few, Compute(engine="loop", dtype=torch.float64), self_influence=True).self_influence
     assert exact is not None
-    assert _deviation(ours.self_influence.scores[:CHECKED], exact.scores) < 1e-5
+    assert _deviation(ours.self_influence.scores[:CHECKED], exact.scores) < EQUAL
     assert _deviation(influence, ours.influence.scores) < EQUAL
     assert _deviation(own, ours.self_influence.scores) < (EQUAL_SUMMED if peer is by_dattri else EQUAL)
     benchmark.extra_info |= {"seconds": seconds, "ours": min(taken), "ratio": seconds / min(taken)}

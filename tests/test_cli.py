@@ -200,8 +200,8 @@ def test_exclusions_and_classes_and_takes(lab: Lab) -> None:
     after = json.loads((lab.results / "box_500hz_metadata.json").read_text())
     kept = {pair: values for pair, values in before.items() if item not in pair}
     assert list(after) == list(kept)
-    for pair, values in kept.items():  # the mean gradient, which is taken away before products, is another one
-        assert after[pair] == pytest.approx(values, rel=1e-6)
+    for pair, values in kept.items():  # float32 rounds otherwise among other companions: see reference.TOLERANCE
+        assert after[pair] == pytest.approx(values, rel=1e-5)
     assert after != before
     assert "1 of its ids name no item or pair here, such as nothing_of_that_name" in stderr
     shutil.rmtree(lab.results)
