@@ -61,21 +61,25 @@ def best(candidates: dict[int, Timed]) -> int:
     return min(candidates, key=lambda size: min(candidates[size](), candidates[size]()))
 
 
-def yardstick(task: Task, device: torch.device) -> dict[int, Timed]:
-    """Plain batched forward + backward over all training items with ALL weight gradients, by batch size."""
-    model, items = _on(task, device)
+def yardstick(task: Task, device: torch.device, with_test: bool = False) -> dict[int, Timed]:
+    """Plain batched forward + backward over all items with ALL weight gradients at each checkpoint, by batch size.
+
+    Items of test pairs are among them where these are scored.
+    """
+    model, items = _on(task, device, with_test)
     parameters = list(model.parameters())
 
     def run(size: int) -> None:
-        for batch in _batches(items, size):
-            torch.autograd.grad(model(batch).sum(), parameters)
+        for _ in task.checkpoints:
+            for batch in _batches(items, size):
+                torch.autograd.grad(model(batch).sum(), parameters)
 
     return _timed(run, _count(items), device)
 
 
-def floor(task: Task, device: torch.device) -> dict[int, Timed]:
+def floor(task: Task, device: torch.device, with_test: bool = False) -> dict[int, Timed]:
     """Forward + backward to the output of the first layer and no weight gradient: what nothing can beat."""
-    model, items = _on(task, device)
+    model, items = _on(task, device, with_test)
     first = next(module for module in model.modules() if module is not model and list(module.parameters(False)))
 
     def run(size: int) -> None:
@@ -89,9 +93,10 @@ def floor(task: Task, device: torch.device) -> dict[int, Timed]:
 
         hook = first.register_forward_hook(begin)
         try:
-            for batch in _batches(items, size):
-                score_sum = model(batch).sum()
-                torch.autograd.grad(score_sum, starts.pop())
+            for _ in task.checkpoints:
+                for batch in _batches(items, size):
+                    score_sum = model(batch).sum()
+                    torch.autograd.grad(score_sum, starts.pop())
         finally:
             hook.remove()
             for parameter in model.parameters():
@@ -167,9 +172,10 @@ def _timed(run: Callable[[int], None], items: int, device: torch.device) -> dict
     return {size: timed(size) for size in sorted({*(size for size in BATCH_SIZES if size < items), items})}
 
 
-def _on(task: Task, device: torch.device) -> tuple[nn.Module, object]:
-    """The model and the items that training pairs compare, on the device."""
-    used = torch.cat([task.train_pairs.first, task.train_pairs.second]).unique()
+def _on(task: Task, device: torch.device, with_test: bool) -> tuple[nn.Module, object]:
+    """The model and the items that pairs compare, on the device."""
+    tables = [task.train_pairs, *([task.test_pairs] if with_test and task.test_pairs is not None else [])]
+    used = torch.cat([column for pairs in tables for column in (pairs.first, pairs.second)]).unique()
     batch = pytree.tree_map(lambda leaf: leaf.to(device), task.items.take(used))
     return task.scorer.to(device).eval(), batch
 

@@ -1,6 +1,7 @@
 """What the benchmarks score: models, items and pairs, each a task with one or more checkpoints in memory."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -89,6 +90,22 @@ def small(items: int, shape: tuple[int, int]) -> Task:
     return conv(items, shape, model=ConvRanker((8, 16, 24), 12))
 
 
+def lab(shape: tuple[int, int], model: nn.Module | None = None, checkpoints: int = 6) -> Task:
+    """The lab's job: 37 training and 17 test items, 566 drawn training pairs, 120 drawn test pairs."""
+    task = conv(54, shape, checkpoints, model)
+    train, test = (_drawn(first, last, count) for first, last, count in ((0, 37, 566), (37, 54, 120)))
+    return replace(task, train_pairs=train, test_pairs=test)
+
+
+def _drawn(first: int, last: int, count: int) -> Pairs:
+    """`count` draws of two of the items first, ..., last − 1."""
+    left = torch.randint(first, last, (count,))
+    right = first + (left - first + torch.randint(1, last - first, (count,))) % (last - first)
+    return Pairs(
+        left, right, torch.where(left > right, 1, -1), ids=[f"draw {row} from {first}" for row in range(count)]
+    )
+
+
 def transformer(pairs: int) -> Task:
     """Chosen and rejected texts of 64 tokens, each in one pair, and five test pairs."""
     torch.manual_seed(0)
@@ -116,6 +133,13 @@ WORKLOADS: dict[str, tuple[Callable[[], Task], Callable[[], Task], int]] = {
     "conv 200 × 129×126": (lambda: conv(200, (129, 126)), lambda: conv(7, (33, 30)), 9),
     "conv 54 × 1025×126": (lambda: conv(54, (1025, 126)), lambda: conv(6, (65, 30)), 5),
     "small conv 54 × 129×126": (lambda: small(54, (129, 126)), lambda: small(6, (33, 30)), 9),
+    "lab, six checkpoints": (lambda: lab((129, 126)), lambda: lab((17, 18), checkpoints=2), 9),
+    "lab, small ranker": (
+        lambda: lab((129, 126), ConvRanker((8, 16, 24), 12)),
+        lambda: lab((17, 18), ConvRanker((8, 16, 24), 12), checkpoints=2),
+        9,
+    ),
+    "lab at 1025×188": (lambda: lab((1025, 188), checkpoints=1), lambda: lab((33, 30), checkpoints=1), 3),
     "transformer, chosen and rejected": (lambda: transformer(128), lambda: transformer(3), 9),
     "mlp 10,000": (lambda: mlp(10_000), lambda: mlp(40), 9),
 }

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 import tracin_func as ti
 from tracin_func.gradients import Combination
-from tracin_func.gram import inner, pair_norms
+from tracin_func.gram import GRAM_ADVANTAGE, inner, pair_norms
 
 ITEMS = 24
 TRAIN = ti.Pairs(list(range(0, ITEMS, 2)) * 2, list(range(1, ITEMS, 2)) * 2, [1] * (ITEMS // 2) + [-1] * (ITEMS // 2))
@@ -67,7 +67,7 @@ def test_the_gram_branch_is_mended_where_it_cancels() -> None:
     index = torch.combinations(torch.arange(ITEMS)).repeat(3, 1)
     unit = torch.ones(len(index), 1)
     combination = Combination(index, torch.cat([unit, -unit], dim=1).double())
-    assert 16 * len(index) >= ITEMS * ITEMS, "otherwise no Gram matrix is formed"
+    assert GRAM_ADVANTAGE * len(index) >= ITEMS * ITEMS, "otherwise no Gram matrix is formed"
     found = pair_norms(rows, rows, combination)
     wide = rows.double()
     right = (wide[index[:, 0]] - wide[index[:, 1]]).square().sum(dim=1)

@@ -43,16 +43,22 @@ class Kept:
 
 
 def plan_chunks(
-    engine: Engine, units: Units, state: State, request: Request, kept: Kept | None = None, **forms: Any
+    engine: Engine,
+    units: Units,
+    state: State,
+    request: Request,
+    kept: Kept | None = None,
+    copies: int = 1,
+    **forms: Any,
 ) -> Plan:
     """Chunk and block sizes for gradients of `units` within the budget: half for what stays, half for the work.
 
-    With batch size "auto" the chunk is the fastest of a short measurement of `engine.gradients`. `forms` are fields of
-    the plan that the engine has decided.
+    With batch size "auto" the chunk is the fastest of a short measurement of `engine.gradients`. `copies` are
+    those an engine makes of what a unit's forward saves, `forms` fields of the plan that it has decided.
     """
     kept = kept or Kept(row_bytes(state))
     own, tensor = _unit_bytes(units, state)
-    work = own + 2 * (kept.row + kept.factors)
+    work = copies * own + 2 * (kept.row + kept.factors)
     together = request.need.norms == "pairs"
     factors = kept.factors * units.count if together else 0
     block = block_size(units.count if together else len(request.need.right), kept.row, request.budget - 2 * factors)

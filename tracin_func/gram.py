@@ -13,7 +13,7 @@ from tracin_func.gradients import Combination
 
 COLUMN_RUN = 8192  # columns a product takes at a time: a few hundred rows of them stay in cache
 NORM_RUN = 1 << 16  # and a norm, which needs no copy of them
-GRAM_ADVANTAGE = 16  # a Gram entry costs about 1/16 of a combination's pass over two rows
+GRAM_ADVANTAGE = 64  # a Gram entry costs about 1/64 of a combination's passes over two rows
 CANCELLED = 0.02  # below this share of its terms, the rounding of a float32 Gram entry shows in the norm
 CANCELLED_WIDE = 1e-5  # and of a float64 one
 TINY = 1e-24  # squares of float32 numbers that lose digits

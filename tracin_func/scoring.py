@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from torch.profiler import record_function
 
 from tracin_func.compute import Compute
 from tracin_func.errors import InputError, NumericalError
@@ -90,7 +91,8 @@ def squared_norms(gradients: Gradients | None, pairs: PairTable) -> Tensor:
     result = torch.zeros(len(pairs.combination), dtype=torch.float64)
     rows = pairs.terms.active.nonzero()[:, 0]
     if gradients is not None and len(rows):
-        result[rows] = gradients.squared_norm(pairs.combination.select(rows))
+        with record_function("norms of pairs"):
+            result[rows] = gradients.squared_norm(pairs.combination.select(rows))
     return result
 
 

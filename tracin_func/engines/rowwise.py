@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor
+from torch.profiler import record_function
 
 from tracin_func.factors import Contribution, dense
 from tracin_func.gradients import Plan, Units
@@ -39,10 +40,11 @@ def gradient_rows(
         low = 0
         for batch, size in batches(units, index, plan.chunk):
             gradients, objectives = differentiate(batch, index[low : low + size])
-            for name, (offset, length) in layout.items():
-                # √η is applied while the gradient is copied to its place: no pass of its own.
-                part = rows[low : low + size, offset : offset + length]
-                torch.mul(dense(gradients[name]).reshape(part.shape), root_rate[name], out=part)
+            with record_function("rows"):
+                for name, (offset, length) in layout.items():
+                    # √η is applied while the gradient is copied to its place: no pass of its own.
+                    part = rows[low : low + size, offset : offset + length]
+                    torch.mul(dense(gradients[name]).reshape(part.shape), root_rate[name], out=part)
             parts.append(objectives)
             low += size
         return rows, torch.cat(parts)

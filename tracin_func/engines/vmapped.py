@@ -19,6 +19,8 @@ from tracin_func.gradients import ANYTHING, Gradients, Need, Plan, Request, Unit
 from tracin_func.items import Batch
 from tracin_func.scorer import State
 
+COPIES = 3  # of what a forward saves: vmap's weight gradients put units on other axes first
+
 
 class VmappedEngine:
     """Per-unit gradients by vmap over grad; a unit is differentiated alone, whatever its companions."""
@@ -38,7 +40,7 @@ class VmappedEngine:
         return None
 
     def plan(self, units: Units, state: State, request: Request) -> Plan:
-        return plan_chunks(self, units, state, request)
+        return plan_chunks(self, units, state, request, copies=COPIES)
 
     def values(self, units: Units, state: State, chunk: int) -> Tensor:
         def one(unit: Batch) -> Tensor:

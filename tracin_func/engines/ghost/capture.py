@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 from torch.overrides import TorchFunctionMode
+from torch.profiler import record_function
 from torch.utils import _pytree as pytree
 from torch.utils.hooks import RemovableHandle
 
@@ -36,7 +37,8 @@ class Use:
         changed = any(self.call[name]._version != version for name, version in self.versions.items())
         if changed and registered.reads:  # written over after it was used: what the rule would read is something else
             return None
-        found = registered.rule(self.call, gradient) or {}
+        with record_function(f"use: {', '.join(self.parameters.values())}"):
+            found = registered.rule(self.call, gradient) or {}
         if not found.keys() >= self.parameters.keys():
             return None
         return {name: found[argument] for argument, name in self.parameters.items()}

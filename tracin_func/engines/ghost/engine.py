@@ -11,6 +11,7 @@ from dataclasses import replace
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
+from torch.profiler import record_function
 
 from tracin_func.budget import plan_chunks
 from tracin_func.coupling import FORWARD_FAULTS
@@ -115,7 +116,8 @@ class GhostEngine:
             found = _capture(units, state, batch, len(index), plan.channels_last)
             gradients = _with_opaque(found, units, state, batch)
             if not known:
-                _require_complete(units, state, batch, 1, gradients)
+                with record_function("check of one unit"):
+                    _require_complete(units, state, batch, 1, gradients)
                 known.append(found)
             different = (found.opaque ^ known[0].opaque) | (found.parts.keys() ^ known[0].parts.keys())
             if different:
