@@ -57,8 +57,8 @@ def ratio(left: list[float], right: list[float]) -> Ratio:
 
 
 def best(candidates: dict[int, Timed]) -> int:
-    """The batch size of least time, each run twice."""
-    return min(candidates, key=lambda size: min(candidates[size](), candidates[size]()))
+    """The batch size of least time, each run three times."""
+    return min(candidates, key=lambda size: min(candidates[size]() for _ in range(3)))
 
 
 def yardstick(task: Task, device: torch.device, with_test: bool = False) -> dict[int, Timed]:

@@ -89,6 +89,7 @@ simple("convolution in groups", lambda: nn.Conv2d(4, 6, 3, groups=2), 4, 5, 5)
 simple("depthwise convolution", lambda: nn.Conv2d(4, 4, 3, groups=4, padding=1), 4, 5, 5)
 simple("dilated convolution", lambda: nn.Conv2d(2, 3, 3, dilation=2, padding=1), 2, 6, 6)
 simple("strided convolution that leaves a remainder", lambda: nn.Conv2d(2, 3, 3, stride=2), 2, 6, 6)
+simple("convolution of many channels", lambda: nn.Conv2d(5, 3, 3, stride=2, padding=1), 5, 6, 6)
 simple("convolution padded 'same'", lambda: nn.Conv2d(2, 3, (3, 5), padding="same", dilation=(2, 1)), 2, 5, 5)
 simple("convolution padded 'valid'", lambda: nn.Conv2d(2, 3, 3, padding="valid"), 2, 5, 5)
 simple("convolution padded circularly", lambda: nn.Conv2d(2, 3, 3, padding=1, padding_mode="circular"), 2, 5, 5)
@@ -113,6 +114,25 @@ simple("learnt slope", lambda: nn.PReLU(3), 3, 4)
 simple("weight norm by parametrisation", lambda: parametrizations.weight_norm(nn.Linear(5, 4)), 5)
 simple("spectral norm by parametrisation, eval", lambda: parametrizations.spectral_norm(nn.Linear(5, 4)).eval(), 5)
 simple("orthogonal parametrisation", lambda: parametrizations.orthogonal(nn.Linear(4, 4), "weight", "cayley"), 4)
+
+
+@row("convolutions in a row")
+def _() -> tuple[nn.Module, Any]:
+    blocks = [nn.Conv2d(1, 6, 3, padding=1), nn.BatchNorm2d(6), nn.Softplus(), nn.AvgPool2d(2), nn.Conv2d(6, 4, 3)]
+    return nn.Sequential(*blocks, nn.Tanh(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 1)).eval(), noise(
+        1, 7, 7
+    )
+
+
+@row("convolutions flattened by a view")
+def _() -> tuple[nn.Module, Any]:
+    """Which another layout in memory does not allow."""
+
+    def forward(self: Any, x: Tensor) -> Tensor:
+        hidden = torch.tanh(self.second(torch.tanh(self.first(x))))
+        return self.out(hidden.view(len(x), -1))
+
+    return Body(forward, first=nn.Conv2d(2, 4, 3), second=nn.Conv2d(4, 3, 2), out=nn.Linear(12, 1)), noise(2, 5, 5)
 
 
 class _Symmetric(nn.Module):

@@ -209,6 +209,22 @@ def test_exclusions_and_classes_and_takes(lab: Lab) -> None:
     assert not re.search("deg036|_03", (lab.results / "box_500hz_metadata.json").read_text())
 
 
+def test_explain_plan(lab: Lab) -> None:
+    """On stderr, before scoring: what is printed on stdout is the result alone."""
+    code, stdout, stderr = run("self", lab, "--explain-plan")
+    assert code == 0, stderr
+    assert "Plan: engine ghost" in stderr
+    assert "MB expected" in stderr
+    table = stderr[stderr.index("Gradient of each parameter") :]
+    for name, _ in AngleRanker().named_parameters():
+        assert re.search(rf"{re.escape(name)}\W.*(built|factors)", table), name
+    assert "multiply-adds" in table
+    assert "Plan:" not in stdout
+    code, _, stderr = run("self", lab, "--explain-plan", "--engine", "item")
+    assert code == 0
+    assert "same transform" in stderr
+
+
 def test_environment_variables_and_safetensors(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     weights = torch.load(lab.checkpoints / "model_epoch_2.pt", weights_only=True)["model_state_dict"]
     safetensors.torch.save_file(weights, lab.checkpoints / "step_1.safetensors")

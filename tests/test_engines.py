@@ -321,6 +321,51 @@ def test_engines_run_on_meta_tensors(architecture: Architecture, engine: str) ->
     assert gradients.values.shape == (units.count,)
 
 
+@pytest.mark.parametrize(
+    ("name", "last"), [("convolutions in a row", True), ("convolutions flattened by a view", False), ("LSTM", False)]
+)
+def test_channels_are_last_where_the_scorer_allows(name: str, last: bool) -> None:
+    found = scores(job_of(*BY_NAME[name]()), "auto").self_influence
+    assert found is not None
+    assert found.run.engine["channels_last"] is last
+
+
+def test_the_plan_tells_forms_and_bytes() -> None:
+    """Factors where they cost less, as long as those of all units fit the budget."""
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(40, 30), nn.Tanh(), nn.Conv1d(3, 2, 3), nn.Flatten(), nn.Linear(56, 1))
+    pairs = ti.Pairs([0, 1, 2, 3, 0, 1], [1, 2, 3, 4, 2, 3], [1, 1, 1, -1, -1, 1])
+    job = job_of(module, torch.randn(6, 3, 40), train=pairs, test=pairs)
+    for budget, form in ((None, "factors"), (4000, "built")):
+        run = check(job, reference(job), "ghost", torch.float64, memory_budget=budget).self_influence
+        assert run is not None
+        parts = {part["parameter"]: part for part in run.run.engine["parts"]}
+        assert list(parts) == [name for name, _ in module.named_parameters()]
+        assert parts["0.weight"]["form"] == form
+        assert parts["2.weight"]["form"] == "built"  # what its rule gives
+        assert parts["4.weight"]["form"] == form
+        # 56 by 1 from one position; entries a unit: with all, as pairs are dense in six items.
+        assert parts["4.weight"]["multiply_adds"] == {"factors": 6 * (56 + 1), "built": (1 + 6) * 56}[form]
+        if form == "built":
+            assert "exceed the memory budget" in parts["4.weight"]["reason"]
+
+
+@pytest.mark.parametrize("scale", [1e-20, 1e20])
+def test_products_of_one_position_survive_float32(scale: float) -> None:
+    """Squares of factors that float32 does not hold."""
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 1))
+    with torch.no_grad():
+        module[2].weight *= scale
+    module[2].requires_grad_(False)
+    items, checkpoints = torch.randn(6, 5), [ti.Checkpoint(module.state_dict(), 1.0)]
+    job = job_of(module, items, loss=lambda a, b, y: -y * (a - b), checkpoints=checkpoints)
+    found = ti.self_influence(module, items, TRAIN, job.checkpoints, loss=job.loss, engine="ghost")
+    assert "factors" in {part["form"] for part in found.run.engine["parts"]}
+    right = reference(job).own.sum(dim=0)
+    assert bool(((found.scores - right).abs() <= 1e-4 * right).all())
+
+
 # Devices that not every machine has
 
 DEVICES = [

@@ -16,8 +16,8 @@ from tracin_func.scorer import State
 SHARE = 0.5  # of the memory that is free now; the rest is left to the model's own workspace and to others
 MEASURED_CHUNKS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 # An unmeasured chunk's largest tensor. A CPU's allocator returns anything above 32 MB to the system, and to get it
-# again costs as much as to work through it; half of that was the fastest.
-LARGEST_TENSOR = {"cpu": 1 << 24}
+# again costs as much as to work through it; a quarter of that was the fastest.
+LARGEST_TENSOR = {"cpu": 1 << 23}
 LARGEST_TENSOR_ELSEWHERE = 1 << 30
 MEASURING = 0.1  # share of the expected work that measuring may take
 WORTH_MEASURING = 4.0  # seconds of expected work below which measuring costs more than it saves

@@ -47,6 +47,7 @@ class Prepared:
             "threads": torch.get_num_threads(),
             "batch_size": self.plan.chunk,
             "batch_size_reason": self.plan.reason,
+            "channels_last": self.plan.channels_last,
             "rows_held": self.plan.block,
             "expected_bytes": self.plan.bytes_held + self.plan.chunk_bytes,
             "parts": [asdict(part) for part in self.plan.parts],

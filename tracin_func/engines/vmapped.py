@@ -19,7 +19,7 @@ from tracin_func.gradients import ANYTHING, Gradients, Need, Plan, Request, Unit
 from tracin_func.items import Batch
 from tracin_func.scorer import State
 
-COPIES = 3  # of what a forward saves: vmap's weight gradients put units on other axes first
+COPIES = 6  # of what a forward saves: vmap's weight gradients put units on other axes first
 
 
 class VmappedEngine:

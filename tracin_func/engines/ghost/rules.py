@@ -24,6 +24,7 @@ from torch import Tensor
 from tracin_func.factors import Contribution, Factors, Lookup
 
 FEW_COLUMNS = 32  # elements a filter, up to which unfolded input and one product beat the convolution's own backward
+WORTH_A_CALL = 1 << 13  # elements of a weight, from which a call an item costs less than a copy for one call
 
 Rule = Callable[[Mapping[str, Any], Tensor], dict[str, Contribution] | None]
 
@@ -83,17 +84,18 @@ def convolution(call: Mapping[str, Any], gradient: Tensor) -> dict[str, Contribu
     stride, dilation = (_each(call.get(name, 1), spatial) for name in ("stride", "dilation"))
     x, padding = _padded(x, call.get("padding", 0), weight, dilation)
     groups = call.get("groups", 1)
-    if not _channels_last(gradient):
-        result = _grouped(x, gradient, weight, stride, padding, dilation, groups)
-    elif weight[0].numel() <= FEW_COLUMNS and groups == 1:
+    fixed = stride, padding, dilation
+    last = _channels_last(gradient)
+    if last and groups == 1 and weight[0].numel() <= FEW_COLUMNS:
         columns = F.unfold(x, weight.shape[2:], tuple(dilation), tuple(padding), tuple(stride))
         rows = rearrange(gradient, "items rows h w -> items (h w) rows")  # a view
         result = torch.bmm(columns, rows).transpose(1, 2).reshape(-1, *weight.shape)
-    else:  # more items at once would have to be copied
+    elif last and weight.numel() >= WORTH_A_CALL:
         result = weight.new_empty(len(x), *weight.shape)
-        for item, one in enumerate(x.split(1)):
-            fixed = stride, padding, dilation, groups
-            result[item] = _weight_gradient(one, gradient[item : item + 1], weight, *fixed)
+        for item, (one, of_one) in enumerate(zip(x.split(1), gradient.split(1), strict=True)):
+            result[item] = _weight_gradient(one, of_one, weight, *fixed, groups)
+    else:
+        result = _grouped(x, gradient, weight, *fixed, groups)
     return {"weight": result, "bias": gradient.flatten(2).sum(dim=2)}
 
 
