@@ -17,7 +17,7 @@ from tracin_func import Compute, Task
 from tracin_func.scoring import Scores, score
 
 BATCH_SIZES = (8, 16, 32, 64)
-ENGINE_BATCH_SIZES = (2, 4, 8, 16, 32, 64, 512)
+ENGINE_BATCH_SIZES = (4, 8, 16, 32, 64, 512)
 
 Timed = Callable[[], float]  # runs once, and says how many seconds that took
 
@@ -56,9 +56,9 @@ def ratio(left: list[float], right: list[float]) -> Ratio:
     return Ratio(statistics.median(ratios), ratios[edge], ratios[n - 1 - edge])
 
 
-def best(candidates: dict[int, Timed]) -> int:
-    """The batch size of least time, each run three times."""
-    return min(candidates, key=lambda size: min(candidates[size]() for _ in range(3)))
+def best(candidates: dict[int, Timed], times: int = 3) -> int:
+    """The batch size of least time, each run so many times."""
+    return min(candidates, key=lambda size: min(candidates[size]() for _ in range(times)))
 
 
 def yardstick(task: Task, device: torch.device, with_test: bool = False) -> dict[int, Timed]:

@@ -119,9 +119,8 @@ simple("orthogonal parametrisation", lambda: parametrizations.orthogonal(nn.Line
 @row("convolutions in a row")
 def _() -> tuple[nn.Module, Any]:
     blocks = [nn.Conv2d(1, 6, 3, padding=1), nn.BatchNorm2d(6), nn.Softplus(), nn.AvgPool2d(2), nn.Conv2d(6, 4, 3)]
-    return nn.Sequential(*blocks, nn.Tanh(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 1)).eval(), noise(
-        1, 7, 7
-    )
+    pooled = nn.Tanh(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    return nn.Sequential(*blocks, *pooled, nn.Linear(4, 1)).eval(), noise(1, 7, 7)
 
 
 @row("convolutions flattened by a view")

@@ -344,8 +344,8 @@ def test_the_plan_tells_forms_and_bytes() -> None:
         assert parts["0.weight"]["form"] == form
         assert parts["2.weight"]["form"] == "built"  # what its rule gives
         assert parts["4.weight"]["form"] == form
-        # 56 by 1 from one position; entries a unit: with all, as pairs are dense in six items.
-        assert parts["4.weight"]["multiply_adds"] == {"factors": 6 * (56 + 1), "built": (1 + 6) * 56}[form]
+        # 56 by 1 from one position; entries a unit: with all five, as pairs are dense in them.
+        assert parts["4.weight"]["multiply_adds"] == {"factors": 5 * (56 + 1), "built": (1 + 5) * 56}[form]
         if form == "built":
             assert "exceed the memory budget" in parts["4.weight"]["reason"]
 
