@@ -105,8 +105,9 @@ def _smallest(runs: dict[int, Timed]) -> dict[int, Timed]:
 
 
 def _best_engine_batch(task: Task, name: str, device: torch.device, asked: str, sizes: Sequence[int]) -> int:
-    """The best of the sizes at the first checkpoint, on a part of the pairs where these are many."""
-    train = task.train_pairs.select(torch.arange(min(len(task.train_pairs), 32)))
+    """The best of the sizes at the first checkpoint, on a part of the items where one takes long."""
+    train = task.train_pairs
+    train = train.select(torch.arange(32)) if len(task.items) < 1000 and len(train) > 32 else train
     few = replace(task, train_pairs=train, checkpoints=task.checkpoints[:1])
 
     def timed(size: int) -> Timed:
