@@ -35,12 +35,12 @@ def explain(captured: Captured, units: Units, state: State, request: Request) ->
 def _cheaper(name: str, operations: str, part: Factors, entries: float, fit: bool) -> Part:
     shape = part.positions, part.rows.shape[-1], part.columns.shape[-1]
     by_factors, by_built = factor_operations(*shape, entries), built_operations(*shape, entries)
-    what = f"{shape[0]} positions, {shape[1]} × {shape[2]}"
+    what = f"{shape[0]} position{'s' if shape[0] > 1 else ''}, {shape[1]} × {shape[2]}"
     if by_factors < by_built and not fit:
         return Part(name, operations, "built", by_built, f"{what}: factors of all units exceed the memory budget")
     form, cost, other = ("factors", by_factors, by_built) if by_factors < by_built else ("built", by_built, by_factors)
     alternative = "built" if form == "factors" else "as factors"
-    return Part(name, operations, form, cost, f"{what}: {alternative} {other:.1e}")
+    return Part(name, operations, form, cost, f"{what}; {alternative} it would take {other:,.0f}")
 
 
 def _entries(units: Units, need: Need) -> float:
