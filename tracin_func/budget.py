@@ -59,7 +59,7 @@ def plan_chunks(
     kept = kept or Kept(row_bytes(state))
     own, tensor = _unit_bytes(units, state)
     work = copies * own + 2 * (kept.row + kept.factors)
-    together = request.need.norms == "pairs"
+    together = request.need.held
     factors = kept.factors * units.count if together else 0
     block = block_size(units.count if together else len(request.need.right), kept.row, request.budget - 2 * factors)
     held = block * kept.row + factors
@@ -71,7 +71,8 @@ def plan_chunks(
     def measure(size: int) -> Tensor:
         plan = Plan(size, size, size * work, "measuring", **forms)
         rates = dict.fromkeys(state.parameters, 1.0)
-        need = Need(request.need.norms)
+        right = positions(0, min(size, len(request.need.right)))
+        need = Need(request.need.norms, request.need.combined, right)
         return engine.gradients(replace(units, count=size), state, rates, plan, need).values
 
     device = next(iter(state.parameters.values())).device.type
@@ -84,7 +85,7 @@ def plan_chunks(
 def plan_singles(units: Units, state: State, request: Request) -> Plan:
     """The plan of an engine that takes one unit at a time."""
     row = row_bytes(state)
-    rows = units.count if request.need.norms == "pairs" else len(request.need.right)
+    rows = units.count if request.need.held else len(request.need.right)
     block = block_size(rows, row, request.budget)
     return Plan(1, block, _unit_bytes(units, state)[0] + 2 * row, "one at a time", bytes_held=block * row)
 

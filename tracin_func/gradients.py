@@ -80,15 +80,26 @@ class Need:
     """What will be asked of gradients.
 
     Args:
-        norms: of combinations of two units, of single ones, or none. Where rows of two have to meet, they are held;
-            else gradients are used while they are at hand.
+        norms: whether norms of combinations will be asked for.
+        combined: whether combinations are of two units, which may cancel; else of single ones.
         right: positions of the units that right combinations hold, ascending [right]; read where no rows are held.
         combinations: of two units, whose norms will be asked; any number when None.
     """
 
-    norms: Literal["pairs", "units", "none"] = "pairs"
+    norms: bool = True
+    combined: bool = True
     right: Tensor = field(default_factory=lambda: torch.arange(0))
     combinations: int | None = None
+
+    @property
+    def held(self) -> bool:
+        """Whether gradients are held, as those of two units have to meet; else they are used while at hand."""
+        return self.norms and self.combined
+
+    @property
+    def entries(self) -> int:
+        """Kernel entries of a unit that is used while at hand: its norm, and its products with the right ones."""
+        return max(1, self.norms + len(self.right))
 
 
 ANYTHING = Need()  # rows are held, and answer all

@@ -4,7 +4,7 @@ Products within a run of columns are summed across runs in float64: a run of a f
 cache, and the rounding of long float32 sums does not build up.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -32,16 +32,26 @@ def inner(left: Tensor, right: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def row_norms(rows: Tensor) -> Tensor:
-    """Squared norms of rows, float64 [rows]; squared in float64 where a float32 square would under- or overflow."""
-    wide = wide_type(rows)
-    total = torch.zeros(len(rows), dtype=wide, device=rows.device)
-    for start in range(0, rows.shape[1], NORM_RUN):
-        total += torch.linalg.vector_norm(rows[:, start : start + NORM_RUN], dim=1).to(wide).square()
-    if not rows.is_meta and rows.dtype != wide:
-        again = (~((total > TINY) & total.isfinite())).nonzero()[:, 0]
-        if len(again):
-            total[again] = row_norms(rows[again].to(wide))
-    return total.to("cpu", torch.float64)
+    """Squared norms of rows, float64 [rows]."""
+    return norms_of_parts([rows])[0]
+
+
+def norms_of_parts(parts: Sequence[Tensor]) -> Tensor:
+    """Squared norms of rows that lie in parts [rows, size], float64 [parts, rows].
+
+    Squared in float64 where a float32 square would under- or overflow.
+    """
+    wide = wide_type(parts[0])
+    runs = [part.split(NORM_RUN, dim=1) for part in parts]
+    every = [run for of_part in runs for run in of_part]
+    squares = torch.stack([torch.linalg.vector_norm(run, dim=1) for run in every]).to(wide).square()
+    if not squares.is_meta:
+        narrow = ~((squares > TINY) & squares.isfinite())
+        for position in narrow.any(dim=1).nonzero()[:, 0].tolist():
+            again = narrow[position]
+            squares[position, again] = torch.linalg.vector_norm(every[position][again].to(wide), dim=1).square()
+    by_part = squares.split([len(of_part) for of_part in runs])
+    return torch.stack([square.sum(dim=0) for square in by_part]).to("cpu", torch.float64)
 
 
 def pair_norms(left: Tensor, right: Tensor, combination: Combination, dtype: torch.dtype | None = None) -> Tensor:
@@ -74,17 +84,18 @@ def _gram_norms(left: Tensor, right: Tensor, combination: Combination, dtype: to
     common, which differences of two lose: taking it away first leaves little to cancel.
     """
     wide = wide_type(left)
-    shapes = ((len(left), len(right)), len(left), len(right), len(left), len(right), ())
+    shapes = ((len(left) + 1, len(right) + 1), (len(left) + 1,), (len(right) + 1,))
     sums = [torch.zeros(shape, dtype=wide, device=left.device) for shape in shapes]
     for columns in _runs(left):
-        shared = left[:, columns].mean(dim=0).to(dtype)
-        a = left[:, columns].to(dtype) - shared
-        b = a if right is left else right[:, columns].to(dtype) - shared
-        of_a, along_a = torch.linalg.vector_norm(a, dim=1) ** 2, a @ shared
-        of_b, along_b = (of_a, along_a) if b is a else (torch.linalg.vector_norm(b, dim=1) ** 2, b @ shared)
-        parts = (a @ b.T, of_a, of_b, along_a, along_b, shared @ shared)
-        sums = [total + part.to(wide) for total, part in zip(sums, parts, strict=True)]
-    cross, of_a, of_b, along_a, along_b, of_shared = (total.to("cpu", torch.float64) for total in sums)
+        shared = left[:, columns].mean(dim=0, keepdim=True).to(dtype)
+        # The mean itself is one row more, so that one product gives C, m and M.
+        a = torch.cat([left[:, columns].to(dtype) - shared, shared])
+        b = a if right is left else torch.cat([right[:, columns].to(dtype) - shared, shared])
+        gram = a @ b.T
+        squares = (gram.diagonal(),) * 2 if b is a else (torch.linalg.vecdot(a, a), torch.linalg.vecdot(b, b))
+        sums = [total + part.to(wide) for total, part in zip(sums, (gram, *squares), strict=True)]
+    gram, of_a, of_b = (total.to("cpu", torch.float64) for total in sums)
+    cross, along_a, along_b, of_shared = gram[:-1, :-1], gram[:-1, -1], gram[-1, :-1], gram[-1, -1]
     first, second = combination.index[:, 0], combination.index[:, 1]
     u, v = combination.coefficient[:, 0], combination.coefficient[:, 1]
     terms = u**2 * of_a[first] + v**2 * of_b[second] + (u + v) ** 2 * of_shared

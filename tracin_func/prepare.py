@@ -108,11 +108,12 @@ def needed(make: UnitMaker, unit: UnitKind, norms: bool) -> Need:
     """What the scoring of all pairs asks of the gradients of `unit`, before any pair is known to be inactive."""
     train = len(make.task.train_pairs)
     if unit == "pairs" or make.by_difference:
-        return Need("units", torch.arange(train, sum(map(len, make.tables))))
+        return Need(norms, combined=False, right=torch.arange(train, sum(map(len, make.tables))))
     if norms:
-        return Need("pairs", combinations=train)
+        return Need(combinations=train)
     test = make.tables[1]
-    return Need("none", torch.searchsorted(make.used_items, torch.cat([test.first, test.second]).unique()))
+    right = torch.searchsorted(make.used_items, torch.cat([test.first, test.second]).unique())
+    return Need(norms=False, right=right)
 
 
 def _units(make: UnitMaker) -> dict[UnitKind, Units]:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tracin_func.errors import NumericalError
 from tracin_func.gradients import Combination
-from tracin_func.gram import combine, direct_norms, inner, pair_norms, row_norms, wide_type
+from tracin_func.gram import combine, direct_norms, inner, pair_norms, row_norms
 
 
 class Rows:
@@ -23,6 +23,7 @@ class Rows:
         block: rows held at a time.
         values: the objectives of all units, for when the rows are not held together.
         locate: (unit, column) -> words naming both, for errors.
+        exact: whether products of two numbers of rows are exact in the widest type of the device: float32 in float64.
     """
 
     def __init__(
@@ -32,11 +33,13 @@ class Rows:
         block: int,
         values: Callable[[], Tensor],
         locate: Callable[[int, int], str],
+        exact: bool,
     ) -> None:
         self._units = units
         self._fetch = fetch
         self._block = max(1, min(block, units))
         self._locate = locate
+        self._exact = exact
         self._norms = torch.full((units,), torch.nan, dtype=torch.float64)  # of rows seen so far
         self._held: Tensor | None = None
         if self._block >= units:
@@ -47,26 +50,32 @@ class Rows:
     def columns(self, right: Combination) -> Tensor:
         """⟨g_i, right_j⟩, float64 [units, right].
 
-        Products of float32 rows are exact in float64, so those with the units that `right` combines are enough, and
-        a gather combines them. Rows that have no wider type are combined first, before anything is rounded.
+        Where products are exact, those with the units that `right` combines are enough, and a gather combines them.
+        Other rows are combined first, before anything is rounded.
 
         Raises:
             NumericalError: a gradient is NaN or infinite; the message names unit and parameter.
         """
         index, coefficient = right.index.cpu(), right.coefficient.to("cpu", torch.float64)
+        if not self._exact:
+            return self._products(Combination(index, coefficient))
+        needed, local = torch.unique(index, return_inverse=True)
+        products = self._products(Combination(needed[:, None], torch.ones(len(needed), 1, dtype=torch.float64)))
         result = torch.zeros(self._units, len(right), dtype=torch.float64)
-        for chosen in torch.arange(len(right)).split(max(1, self._block // index.shape[1])):
-            needed, local = torch.unique(index[chosen], return_inverse=True)
-            part = Combination(local, coefficient[chosen])
-            theirs = self._rows(needed)
-            widens = theirs.dtype != wide_type(theirs)
-            basis = theirs if widens else combine(theirs, theirs, part)
-            for start, rows in self._blocks():
-                products = inner(rows, basis, torch.float64)
-                if widens:
-                    products = torch.stack([products[:, local[:, j]] for j in range(local.shape[1])], dim=-1)
-                    products = (products * part.coefficient).sum(dim=-1)
-                result[start : start + len(rows), chosen] = products
+        for j in range(local.shape[1]):
+            result += products[:, local[:, j]] * coefficient[:, j]
+        return result
+
+    def _products(self, right: Combination) -> Tensor:
+        """⟨g_i, right_j⟩, float64 [units, right], the rows combined, as many at a time as there is room for."""
+        result = torch.zeros(self._units, len(right), dtype=torch.float64)
+        width = right.index.shape[1]
+        for chosen in torch.arange(len(right)).split(max(1, self._block // width)):
+            needed, local = torch.unique(right.index[chosen], return_inverse=True)
+            rows = self._rows(needed)
+            basis = rows if self._exact else combine(rows, rows, Combination(local, right.coefficient[chosen]))
+            for start, block in self._blocks():
+                result[start : start + len(block), chosen] = inner(block, basis, torch.float64)
         return result
 
     def squared_norm(self, combination: Combination) -> Tensor:

@@ -109,10 +109,9 @@ class Tracer:
             self._compute.notice(f"{state.name}: its learning rate is 0, so it adds nothing to any score.")
             values = prepared.choice.engine.values(prepared.scored, state, prepared.plan.chunk)
             return None, _without_gradients(_terms(prepared, self._compute, values), self._compute)
-        if prepared.choice.unit == "pairs":
-            return _over_pairs(prepared, self._compute, state, scales)
         over = _over_differences if prepared.make.by_difference else _over_items
-        return over(prepared, self._compute, state, scales, needed(prepared.make, "items", self._norms))
+        over = _over_pairs if prepared.choice.unit == "pairs" else over
+        return over(prepared, self._compute, state, scales, needed(prepared.make, prepared.choice.unit, self._norms))
 
     def _other_engine(
         self, prepared: Prepared, state: State, loaded: LoadedCheckpoint, error: UnsuitableError
@@ -166,7 +165,7 @@ def _over_differences(
 
 
 def _over_pairs(
-    prepared: Prepared, compute: Compute, state: State, scales: dict[str, float]
+    prepared: Prepared, compute: Compute, state: State, scales: dict[str, float], asked: Need
 ) -> tuple[Gradients | None, list[PairTable]]:
     """Gradients of whole weighted pair losses, of active pairs only; every such pair is a unit of its own."""
     engine, plan = prepared.choice.engine, prepared.plan
@@ -176,7 +175,7 @@ def _over_pairs(
         return None, _without_gradients(tables, compute)
     units = prepared.make.pairs(torch.cat([terms.weight for terms in tables]), active.nonzero()[:, 0])
     rows = active.nonzero()[:, 0]
-    asked = Need("units", (rows >= len(tables[0].active)).nonzero()[:, 0])
+    asked = replace(asked, right=(rows >= len(tables[0].active)).nonzero()[:, 0])
     gradients = engine.gradients(_reporting(units, compute), state, scales, plan, asked)
     unit = (active.cumsum(0) - 1).clamp(min=0)[:, None]
     sizes = [len(terms.active) for terms in tables]

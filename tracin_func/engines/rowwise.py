@@ -9,6 +9,7 @@ from torch.profiler import record_function
 
 from tracin_func.factors import Contribution, dense
 from tracin_func.gradients import Plan, Units
+from tracin_func.gram import wide_type
 from tracin_func.items import Batch, RaggedItemsError
 from tracin_func.rows import Rows
 from tracin_func.scorer import State
@@ -53,7 +54,8 @@ def gradient_rows(
         name = next(name for name, (offset, size) in layout.items() if offset <= column < offset + size)
         return f"{units.label(unit)} with respect to {name!r}"
 
-    return Rows(units.count, fetch, plan.block, values, locate)
+    exact = row_dtype(state) != wide_type(example)
+    return Rows(units.count, fetch, plan.block, values, locate, exact)
 
 
 def batches(units: Units, index: Tensor, chunk: int) -> Iterator[tuple[Batch, int]]:

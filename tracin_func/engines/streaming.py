@@ -9,7 +9,7 @@ from torch import Tensor
 from tracin_func.engines.rowwise import Differentiate, batches, row_dtype
 from tracin_func.factors import Contribution, Factors, Lookup, dense, keeps_factors
 from tracin_func.gradients import Need, Plan, Units
-from tracin_func.gram import inner, row_norms, wide_type
+from tracin_func.gram import inner, norms_of_parts, wide_type
 from tracin_func.scorer import State
 from tracin_func.streamed import Streamed
 
@@ -28,22 +28,21 @@ class _Chunk:
 def streamed(
     units: Units, state: State, root_rate: dict[str, float], plan: Plan, need: Need, differentiate: Differentiate
 ) -> Streamed:
-    """Norms of all units and their products with `need.right`.
+    """Norms of all units where they are needed, and their products with `need.right`.
 
     The gradients of `need.right` stay, plan.block of them at a time; all other units are differentiated once for each
     such block, a chunk at a time, and dropped after use.
     """
-    # Products of single units may be rounded, their errors are measured by these norms; those of items may cancel.
-    single = need.norms == "units"
-    dtype = row_dtype(state) if single else wide_type(next(iter(state.parameters.values())))
-    sums = _Sums(units, root_rate, need.right, dtype)
+    # Errors in products of single units are measured by the norms of these; products of items may cancel.
+    dtype = wide_type(next(iter(state.parameters.values()))) if need.combined else row_dtype(state)
+    sums = _Sums(units, root_rate, need, dtype)
 
     def chunks(index: Tensor) -> Iterator[_Chunk]:
         low = 0
         for batch, size in batches(units, index, plan.chunk):
             mine = index[low : low + size]
             gradients, objectives = differentiate(batch, mine)
-            parts = {name: _form(part, len(need.right), row_dtype(state)) for name, part in gradients.items()}
+            parts = {name: _form(part, need.entries, row_dtype(state)) for name, part in gradients.items()}
             yield _Chunk(mine, parts, objectives)
             low += size
 
@@ -63,30 +62,40 @@ def streamed(
 class _Sums:
     """What is added up over parameters and chunks."""
 
-    def __init__(self, units: Units, root_rate: dict[str, float], right: Tensor, dtype: torch.dtype) -> None:
+    def __init__(self, units: Units, root_rate: dict[str, float], need: Need, dtype: torch.dtype) -> None:
         self._units = units
-        self._root_rate = root_rate
-        self._right = right
+        self._rates = {name: root**2 for name, root in root_rate.items()}
+        self._need = need
         self._dtype = dtype
         self._norms = torch.zeros(units.count, dtype=torch.float64)
-        self._products = torch.zeros(units.count, len(right), dtype=torch.float64)
+        self._products = torch.zeros(units.count, len(need.right), dtype=torch.float64)
         self._objectives: list[tuple[Tensor, Tensor]] = []
         self._fault: str | None = None
 
     def add(self, chunk: _Chunk, few: _Chunk | None, columns: Tensor) -> None:
         """The norms of a chunk, and its products with the few units that are `columns` of `right`."""
-        squares = torch.zeros(len(chunk.index), dtype=torch.float64)
-        for name, part in chunk.parts.items():
-            rate = self._root_rate[name] ** 2
-            own = _norms(part)
-            if self._fault is None and not bool(own.isfinite().all()):
-                unit = self._units.label(int(chunk.index[int((~own.isfinite()).nonzero()[0])]))
-                self._fault = f"the gradient of {unit} with respect to {name!r} is NaN or infinite."
-            squares += rate * own
-            if few is not None and name in few.parts:
-                self._products[chunk.index[:, None], columns] += rate * _products(part, few.parts[name], self._dtype)
-        self._norms[chunk.index] = squares
         self._objectives.append((chunk.index, chunk.objectives))
+        if self._need.norms:
+            norms = torch.zeros(len(chunk.index), dtype=torch.float64)
+            for name, part in _norms(chunk.parts).items():
+                norms += self._rates[name] * part
+            self._norms[chunk.index] = norms
+        if few is not None:
+            products = torch.zeros(len(chunk.index), len(columns), dtype=torch.float64)
+            for name in chunk.parts.keys() & few.parts.keys():
+                products += self._rates[name] * _products(chunk.parts[name], few.parts[name], self._dtype)
+            self._products[chunk.index[:, None], columns] = products
+        used = torch.cat([self._norms[chunk.index, None], self._products[chunk.index]], dim=1)
+        if self._fault is None and not bool(used.isfinite().all()):
+            self._fault = self._not_finite(chunk)
+
+    def _not_finite(self, chunk: _Chunk) -> str | None:
+        """The first unit and parameter whose gradient is not, if any."""
+        for name, norms in _norms(chunk.parts).items():
+            for position in (~norms.isfinite()).nonzero()[:1, 0].tolist():
+                unit = self._units.label(int(chunk.index[position]))
+                return f"the gradient of {unit} with respect to {name!r} is NaN or infinite."
+        return None
 
     def result(self) -> Streamed:
         """All of it."""
@@ -94,13 +103,13 @@ class _Sums:
         values = torch.empty(self._units.count, dtype=example.dtype, device=example.device)
         for index, objectives in self._objectives:
             values[index.to(values.device)] = objectives
-        return Streamed(values, self._norms, self._right, self._products, self._fault)
+        return Streamed(values, self._norms, self._need.right, self._products, self._fault)
 
 
-def _form(part: Contribution, right: int, dtype: torch.dtype) -> Contribution:
-    """Factors where norms and products with `right` units cost less from them, else rows [units, size]."""
+def _form(part: Contribution, entries: int, dtype: torch.dtype) -> Contribution:
+    """Factors where so many kernel entries a unit cost less from them, else rows [units, size]."""
     if isinstance(part, Factors) and keeps_factors(
-        part.positions, part.rows.shape[-1], part.columns.shape[-1], 1 + right
+        part.positions, part.rows.shape[-1], part.columns.shape[-1], entries
     ):
         return part.to(dtype)
     if isinstance(part, Lookup) and part.index.shape[1] ** 2 <= LOOKUP_ADVANTAGE * part.size:
@@ -131,15 +140,18 @@ def _held(part: Contribution, dtype: torch.dtype) -> Contribution:
     return part.to(dtype) if isinstance(part, Factors) else dense(part).to(dtype)
 
 
-def _norms(part: Contribution) -> Tensor:
-    """‖g_i‖², float64 [units]."""
-    if isinstance(part, Factors):
-        wide = part.to(wide_type(part.rows))
-        return wide.matched(wide).clamp(min=0)
-    if isinstance(part, Lookup):
-        wide_rows = replace(part, rows=part.rows.to(wide_type(part.rows)))
-        return wide_rows.norms().clamp(min=0).to("cpu", torch.float64)
-    return row_norms(part)
+def _norms(parts: dict[str, Contribution]) -> dict[str, Tensor]:
+    """‖g_i‖² by parameter, float64 [units]."""
+    built = {name: part for name, part in parts.items() if isinstance(part, Tensor)}
+    found = dict(zip(built, norms_of_parts(list(built.values())), strict=True)) if built else {}
+    for name, part in parts.items():
+        if isinstance(part, Factors):
+            wide = part.to(wide_type(part.rows))
+            found[name] = wide.matched(wide).clamp(min=0)
+        elif isinstance(part, Lookup):
+            wide_rows = replace(part, rows=part.rows.to(wide_type(part.rows)))
+            found[name] = wide_rows.norms().clamp(min=0).to("cpu", torch.float64)
+    return found
 
 
 def _products(part: Contribution, few: Contribution, dtype: torch.dtype) -> Tensor:

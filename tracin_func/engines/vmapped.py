@@ -53,7 +53,7 @@ class VmappedEngine:
     def gradients(
         self, units: Units, state: State, root_rate: dict[str, float], plan: Plan, need: Need = ANYTHING
     ) -> Gradients:
-        if need.norms != "pairs":
+        if not need.held:
             return streamed(units, state, root_rate, plan, need, lambda batch, _: differentiate(units, state, batch))
         return gradient_rows(
             units,

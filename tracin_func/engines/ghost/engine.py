@@ -7,6 +7,7 @@ vmap(grad), with all the other parameters as constants.
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -39,6 +40,7 @@ from tracin_func.gradients import (
     UnsuitableError,
     positions,
 )
+from tracin_func.gram import wide_type
 from tracin_func.items import Batch, each
 from tracin_func.rows import Rows
 from tracin_func.scorer import State
@@ -85,7 +87,7 @@ class GhostEngine:
                 captured = _capture(units, state, batch, size)
                 if faults := _without_rule(captured, state):
                     return faults
-                _require_complete(units, state, batch, size, _with_opaque(captured, units, state, batch))
+                _require_complete(units, state, batch, size, _with_opaque(captured, units, state, batch), checked=size)
         except (InputError, UsageError):
             raise
         except UnsuitableError as error:
@@ -117,7 +119,7 @@ class GhostEngine:
             gradients = _with_opaque(found, units, state, batch)
             if not known:
                 with record_function("check of one unit"):
-                    _require_complete(units, state, batch, 1, gradients)
+                    _require_complete(units, state, batch, len(index), gradients, 1, plan.channels_last)
                 known.append(found)
             different = (found.opaque ^ known[0].opaque) | (found.parts.keys() ^ known[0].parts.keys())
             if different:
@@ -125,7 +127,7 @@ class GhostEngine:
                 raise UnsuitableError(f"the scorer uses {names} for some items only")
             return gradients, found.values
 
-        if need.norms != "pairs":
+        if not need.held:
             return streamed(units, state, root_rate, plan, need, differentiate)
         first, size = next(batches(units, positions(0, units.count), plan.chunk))
         ready = [differentiate(first, positions(0, size))]  # says what there will be to hold, and is used
@@ -226,24 +228,62 @@ def _with_opaque(captured: Captured, units: Units, state: State, batch: Batch) -
     return captured.parts | gradients
 
 
-def _require_complete(units: Units, state: State, batch: Batch, size: int, found: dict[str, Contribution]) -> None:
-    """Every parameter's gradient of the first `size` units in `batch` against autograd's of that unit alone."""
-    # A difference may be small beside what was subtracted, which is what its rounding is relative to.
-    if next(iter(state.parameters.values())).is_meta:
+def _require_complete(
+    units: Units,
+    state: State,
+    batch: Batch,
+    size: int,
+    found: dict[str, Contribution],
+    checked: int,
+    channels_last: bool = False,
+) -> None:
+    """Every parameter's gradient of the first `checked` of `size` units against autograd's of that unit alone."""
+    example = next(iter(state.parameters.values()))
+    if example.is_meta:
         return
-    of_scale = units if units.minuend is None else replace(units, objective=units.minuend)
+    fault = _incomplete(units, state, batch, checked, found)
+    if fault is not None and example.dtype != wide_type(example):
+        # Rounding decides a ReLU otherwise in another batch or layout, and few channels may hang on it.
+        wide = replace(state, parameters=_widened(state.parameters), constants=_widened(state.constants))
+        exact = _widened(batch)
+        try:
+            captured = _capture(units, wide, exact, size, channels_last)
+            fault = _incomplete(units, wide, exact, checked, _with_opaque(captured, units, wide, exact))
+        except FORWARD_FAULTS:  # the scorer insists on a type
+            pass
+    if fault is not None:
+        raise UnsuitableError(fault)
+
+
+def _incomplete(units: Units, state: State, batch: Batch, size: int, found: dict[str, Contribution]) -> str | None:
+    """The first parameter whose gradient is not autograd's, and by how much."""
     built = {name: dense(part if isinstance(part, Tensor) else part.head(size)) for name, part in found.items()}
     for unit in range(size):
-        exact, _ = differentiate_alone(units, state, _one(batch, unit))
-        whole = exact if of_scale is units else differentiate_alone(of_scale, state, _one(batch, unit))[0]
-        scales = {name: float(dense(part).norm()) for name, part in whole.items()}
-        total = math.hypot(*scales.values())
-        for name, part in exact.items():
+        exact, errors, scales = _one(batch, unit), {}, {}
+        for name, part in differentiate_alone(units, state, exact)[0].items():
             right = dense(part)
-            error = float((built[name][unit] - right[0] if name in built else right).norm())
-            # NaN is no fault of the capture; it is told where scores and gradients are used.
-            if error > COMPLETE * scales[name] + NEGLIGIBLE * total:
-                raise UnsuitableError(f"the captured gradient of {name!r} is not autograd's (off by {error:.1e})")
+            errors[name] = float((built[name][unit] - right[0] if name in built else right).norm())
+            scales[name] = float(right.norm())
+        beyond = _beyond_rounding(errors, scales)
+        if beyond is not None and units.minuend is not None:
+            # A difference may be small beside what was subtracted, which is what its rounding is relative to.
+            of_scale, _ = differentiate_alone(replace(units, objective=units.minuend), state, exact)
+            scales = {name: float(dense(part).norm()) for name, part in of_scale.items()}
+            beyond = _beyond_rounding(errors, scales)
+        if beyond is not None:
+            return f"the captured gradient of {beyond!r} is not autograd's (off by {errors[beyond]:.1e})"
+    return None
+
+
+def _beyond_rounding(errors: dict[str, float], scales: dict[str, float]) -> str | None:
+    total = math.hypot(*scales.values())
+    # NaN is no fault of the capture; it is told where scores and gradients are used.
+    return next((name for name in errors if errors[name] > COMPLETE * scales[name] + NEGLIGIBLE * total), None)
+
+
+def _widened(tree: Any) -> Any:
+    """Every floating-point tensor in float64."""
+    return each(lambda leaf: leaf.double() if leaf.is_floating_point() else leaf, tree)
 
 
 def _one(batch: Batch, unit: int) -> Batch:

@@ -14,8 +14,7 @@ def explain(captured: Captured, units: Units, state: State, request: Request) ->
     factors = {name: part for name, part in captured.parts.items() if isinstance(part, Factors)}
     width = row_dtype(state).itemsize
     sizes = {name: width * (part.rows[0].numel() + part.columns[0].numel()) for name, part in factors.items()}
-    together = request.need.norms == "pairs"
-    fit = not together or units.count * sum(sizes.values()) <= request.budget // 4
+    fit = not request.need.held or units.count * sum(sizes.values()) <= request.budget // 4
     parts: list[Part] = []
     for name in state.parameters:
         operations = ", ".join(captured.operations.get(name, ["no rule" if name in captured.opaque else "not used"]))
@@ -45,4 +44,4 @@ def _cheaper(name: str, operations: str, part: Factors, entries: float, fit: boo
 
 def _entries(units: Units, need: Need) -> float:
     """Kernel entries a unit that are needed."""
-    return kernel_entries(units.count, need.combinations) if need.norms == "pairs" else 1 + len(need.right)
+    return kernel_entries(units.count, need.combinations) if need.held else need.entries
