@@ -4,7 +4,7 @@ import pytest
 import torch
 from architectures import ARCHITECTURES, BY_NAME, Architecture
 from reference import Job, reference
-from test_engines import PRECISIONS, check, job_of
+from test_engines import PRECISIONS, RootOfSquare, check, job_of
 from torch import Tensor, nn
 
 import tracin_func as ti
@@ -81,3 +81,15 @@ def test_nearly_equal_items_in_float32(gap: float) -> None:
     found = ti.self_influence(module, job.items, pairs, [checkpoint], loss=job.loss, engine="ghost")
     assert found.run.engine["gradients"].endswith(OVER)
     assert float(((found.scores - right) / right).abs().max()) < 0.01
+
+
+@pytest.mark.parametrize("engine", ["ghost", "item", "loop"])
+@pytest.mark.parametrize("asked", ["self_influence", "influence"])
+def test_a_gradient_that_is_not_finite_is_told_whatever_is_asked(engine: str, asked: str) -> None:
+    items = torch.randn(6, 3)
+    items[1] = 0
+    module = RootOfSquare()
+    task = ti.Task(module, items, TRAIN, [ti.Checkpoint(module.state_dict(), 1.0, "first")], TEST, ti.LogisticLoss())
+    only = {"self_influence": False, "influence": False, asked: True}
+    with pytest.raises(ti.NumericalError, match=r"first: the gradient of .* with respect to 'layer.weight' is NaN"):
+        ti.score(task, ti.Compute(engine=engine), **only)

@@ -484,3 +484,28 @@ def test_gradients_that_are_not_finite_are_named(engine: str, budget: int | None
     what = "item 3" if engine in ("item", "ghost", "auto") else "train pair 2_3"
     with pytest.raises(ti.NumericalError, match=f"first: the gradient of {what} with respect to 'layer.weight' is NaN"):
         scores(job, engine, memory_budget=budget)
+
+
+class BatchSized(nn.Module):
+    """A layer times a factor that a batch of several items has otherwise than a batch of one."""
+
+    def __init__(self, rounded: bool) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, 1)
+        self.rounded = rounded
+
+    def forward(self, items: Tensor) -> Tensor:
+        scores = self.layer(items)
+        large = 1e9 if len(items) > 1 else 1.0
+        # float32 loses the score beside 1e9, float64 does not.
+        factor = scores.detach() + large - large if self.rounded else 1 / large
+        return (scores * factor).squeeze(-1)
+
+
+@pytest.mark.parametrize(("rounded", "engine"), [(True, "ghost"), (False, "item")])
+def test_only_what_float64_confirms_is_a_fault_of_the_capture(rounded: bool, engine: str) -> None:
+    """Rounding that depends on the batch, as of a ReLU at 0 in another layout, is no reason to refuse; a factor is."""
+    job = job_of(BatchSized(rounded), torch.randn(6, 3))
+    found = scores(job.at(torch.float32), "auto").self_influence
+    assert found is not None
+    assert found.run.engine["engine"] == engine

@@ -4,7 +4,7 @@ Products within a run of columns are summed across runs in float64: a run of a f
 cache, and the rounding of long float32 sums does not build up.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -32,26 +32,25 @@ def inner(left: Tensor, right: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def row_norms(rows: Tensor) -> Tensor:
-    """Squared norms of rows, float64 [rows]."""
-    return norms_of_parts([rows])[0]
+    """Squared norms of rows, float64 [rows]; squared in float64 where a float32 square would under- or overflow."""
+    squares = plain_norms(rows)
+    if not rows.is_meta and rows.dtype != squares.dtype:
+        again = narrow(squares).nonzero()[:, 0]
+        if len(again):
+            squares[again] = plain_norms(rows[again].to(squares.dtype))
+    return squares.to("cpu", torch.float64)
 
 
-def norms_of_parts(parts: Sequence[Tensor]) -> Tensor:
-    """Squared norms of rows that lie in parts [rows, size], float64 [parts, rows].
+def plain_norms(rows: Tensor) -> Tensor:
+    """Squared norms of rows, in the widest type of the device [rows]; where they are `narrow`, digits are lost."""
+    runs = rows.split(NORM_RUN, dim=1)
+    squares = [torch.linalg.vector_norm(run, dim=1).to(wide_type(rows)).square() for run in runs]
+    return squares[0] if len(squares) == 1 else torch.stack(squares).sum(dim=0)
 
-    Squared in float64 where a float32 square would under- or overflow.
-    """
-    wide = wide_type(parts[0])
-    runs = [part.split(NORM_RUN, dim=1) for part in parts]
-    every = [run for of_part in runs for run in of_part]
-    squares = torch.stack([torch.linalg.vector_norm(run, dim=1) for run in every]).to(wide).square()
-    if not squares.is_meta:
-        narrow = ~((squares > TINY) & squares.isfinite())
-        for position in narrow.any(dim=1).nonzero()[:, 0].tolist():
-            again = narrow[position]
-            squares[position, again] = torch.linalg.vector_norm(every[position][again].to(wide), dim=1).square()
-    by_part = squares.split([len(of_part) for of_part in runs])
-    return torch.stack([square.sum(dim=0) for square in by_part]).to("cpu", torch.float64)
+
+def narrow(squares: Tensor) -> Tensor:
+    """Where a sum of squares of float32 numbers may have lost digits: too small, too large or NaN."""
+    return ~((squares > TINY) & squares.isfinite())
 
 
 def pair_norms(left: Tensor, right: Tensor, combination: Combination, dtype: torch.dtype | None = None) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor
 from tracin_func.engines.rowwise import Differentiate, batches, row_dtype
 from tracin_func.factors import Contribution, Factors, Lookup, dense, keeps_factors
 from tracin_func.gradients import Need, Plan, Units
-from tracin_func.gram import inner, norms_of_parts, wide_type
+from tracin_func.gram import inner, narrow, plain_norms, row_norms, wide_type
 from tracin_func.scorer import State
 from tracin_func.streamed import Streamed
 
@@ -35,22 +35,20 @@ def streamed(
     """
     # Errors in products of single units are measured by the norms of these; products of items may cancel.
     dtype = wide_type(next(iter(state.parameters.values()))) if need.combined else row_dtype(state)
-    sums = _Sums(units, root_rate, need, dtype)
+    sums = _Sums(units, root_rate, need, row_dtype(state), dtype)
 
     def chunks(index: Tensor) -> Iterator[_Chunk]:
         low = 0
         for batch, size in batches(units, index, plan.chunk):
             mine = index[low : low + size]
-            gradients, objectives = differentiate(batch, mine)
-            parts = {name: _form(part, need.entries, row_dtype(state)) for name, part in gradients.items()}
-            yield _Chunk(mine, parts, objectives)
+            yield _Chunk(mine, *differentiate(batch, mine))
             low += size
 
     for columns in torch.arange(len(need.right)).split(plan.block) or (need.right,):
         few = None
         others = torch.ones(units.count, dtype=torch.bool)
         if len(columns):
-            few = _joined(list(chunks(need.right[columns])))
+            few = _joined([sums.formed(chunk) for chunk in chunks(need.right[columns])])
             own, few = few, replace(few, parts={name: _held(part, dtype) for name, part in few.parts.items()})
             sums.add(own, few, columns)
             others[few.index] = False
@@ -62,37 +60,58 @@ def streamed(
 class _Sums:
     """What is added up over parameters and chunks."""
 
-    def __init__(self, units: Units, root_rate: dict[str, float], need: Need, dtype: torch.dtype) -> None:
+    def __init__(
+        self, units: Units, root_rate: dict[str, float], need: Need, dtype: torch.dtype, products_dtype: torch.dtype
+    ) -> None:
         self._units = units
         self._rates = {name: root**2 for name, root in root_rate.items()}
         self._need = need
         self._dtype = dtype
+        self._products_dtype = products_dtype
         self._norms = torch.zeros(units.count, dtype=torch.float64)
         self._products = torch.zeros(units.count, len(need.right), dtype=torch.float64)
         self._objectives: list[tuple[Tensor, Tensor]] = []
         self._fault: str | None = None
 
+    def formed(self, chunk: _Chunk) -> _Chunk:
+        """The gradients of `chunk` in the form in which they are used."""
+        return replace(chunk, parts={name: self._form(part) for name, part in chunk.parts.items()})
+
     def add(self, chunk: _Chunk, few: _Chunk | None, columns: Tensor) -> None:
         """The norms of a chunk, and its products with the few units that are `columns` of `right`."""
         self._objectives.append((chunk.index, chunk.objectives))
-        if self._need.norms:
-            norms = torch.zeros(len(chunk.index), dtype=torch.float64)
-            for name, part in _norms(chunk.parts).items():
-                norms += self._rates[name] * part
-            self._norms[chunk.index] = norms
+        norms: dict[str, Tensor] = {}
+        products = torch.zeros(len(chunk.index), len(columns), dtype=torch.float64)
+        for name, unformed in chunk.parts.items():
+            part = self._form(unformed)  # used at once and dropped: the next one has its place in the cache
+            if self._need.norms:
+                norms[name] = plain_norms(part) if isinstance(part, Tensor) else _norms(part)
+            if few is not None and name in few.parts:
+                products += self._rates[name] * _products(part, few.parts[name], self._products_dtype)
+        used = products
+        if norms:
+            used = torch.cat([used, self._squares(chunk, norms)[:, None]], dim=1)
+            self._norms[chunk.index] = used[:, -1]
         if few is not None:
-            products = torch.zeros(len(chunk.index), len(columns), dtype=torch.float64)
-            for name in chunk.parts.keys() & few.parts.keys():
-                products += self._rates[name] * _products(chunk.parts[name], few.parts[name], self._dtype)
             self._products[chunk.index[:, None], columns] = products
-        used = torch.cat([self._norms[chunk.index, None], self._products[chunk.index]], dim=1)
         if self._fault is None and not bool(used.isfinite().all()):
             self._fault = self._not_finite(chunk)
 
+    def _form(self, part: Contribution) -> Contribution:
+        return _form(part, self._need.entries, self._dtype)
+
+    def _squares(self, chunk: _Chunk, norms: dict[str, Tensor]) -> Tensor:
+        """‖g_i‖² of a chunk from the plain ones by parameter, those that are too narrow taken again."""
+        squares = torch.stack(list(norms.values())).to("cpu", torch.float64)
+        for position in narrow(squares).any(dim=1).nonzero()[:, 0].tolist():
+            squares[position] = _norms(self._form(chunk.parts[list(norms)[position]]))
+        rates = torch.tensor([self._rates[name] for name in norms], dtype=torch.float64)
+        return rates @ squares
+
     def _not_finite(self, chunk: _Chunk) -> str | None:
         """The first unit and parameter whose gradient is not, if any."""
-        for name, norms in _norms(chunk.parts).items():
-            for position in (~norms.isfinite()).nonzero()[:1, 0].tolist():
+        for name, part in chunk.parts.items():
+            for position in (~_norms(self._form(part)).isfinite()).nonzero()[:1, 0].tolist():
                 unit = self._units.label(int(chunk.index[position]))
                 return f"the gradient of {unit} with respect to {name!r} is NaN or infinite."
         return None
@@ -140,18 +159,15 @@ def _held(part: Contribution, dtype: torch.dtype) -> Contribution:
     return part.to(dtype) if isinstance(part, Factors) else dense(part).to(dtype)
 
 
-def _norms(parts: dict[str, Contribution]) -> dict[str, Tensor]:
-    """‖g_i‖² by parameter, float64 [units]."""
-    built = {name: part for name, part in parts.items() if isinstance(part, Tensor)}
-    found = dict(zip(built, norms_of_parts(list(built.values())), strict=True)) if built else {}
-    for name, part in parts.items():
-        if isinstance(part, Factors):
-            wide = part.to(wide_type(part.rows))
-            found[name] = wide.matched(wide).clamp(min=0)
-        elif isinstance(part, Lookup):
-            wide_rows = replace(part, rows=part.rows.to(wide_type(part.rows)))
-            found[name] = wide_rows.norms().clamp(min=0).to("cpu", torch.float64)
-    return found
+def _norms(part: Contribution) -> Tensor:
+    """‖g_i‖², float64 [units]."""
+    if isinstance(part, Factors):
+        wide = part.to(wide_type(part.rows))
+        return wide.matched(wide).clamp(min=0)
+    if isinstance(part, Lookup):
+        wide_rows = replace(part, rows=part.rows.to(wide_type(part.rows)))
+        return wide_rows.norms().clamp(min=0).to("cpu", torch.float64)
+    return row_norms(part)
 
 
 def _products(part: Contribution, few: Contribution, dtype: torch.dtype) -> Tensor:
