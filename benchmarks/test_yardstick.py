@@ -1,6 +1,5 @@
 """The exact kernel against one plain forward + backward, workload by workload."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -32,17 +31,19 @@ def test_against_the_yardstick(benchmark: BenchmarkFixture, device: torch.device
     task = full() if enabled else tiny()
     with_test = asked != "self"
     first = replace(task, checkpoints=task.checkpoints[:1])  # where batch sizes are tried
-    sizes_tried, times = ENGINE_BATCH_SIZES, 3 if enabled else 1
+    times = 3 if enabled else 1
     runs: dict[str, Timed] = {}
     kept, sizes = {}, {}
-    for plain, make in (("yardstick", yardstick), ("floor", floor)):
+    large = "1025" in name  # larger batches are slower, and a pass takes seconds: no search, no floor
+    for plain, make in {"yardstick": yardstick, **({} if large else {"floor": floor})}.items():
         tried = make(first, device, with_test)
-        if "1025" in name:  # larger batches are slower, and a pass takes seconds
-            tried, sizes_tried = _smallest(tried), (1, 2)
-        sizes[plain] = best(tried, times) if len(tried) > 1 else min(tried)
+        sizes[plain] = min(tried) if large else best(tried, times)
         runs[plain] = make(task, device, with_test)[sizes[plain]]
     for candidate in ("ghost",) if name in LONG else ("ghost", "item"):
-        sizes[candidate] = _best_engine_batch(first, candidate, device, asked, sizes_tried) if enabled else 4
+        if enabled:
+            sizes[candidate] = 1 if large else _best_engine_batch(first, candidate, device, asked)
+        else:
+            sizes[candidate] = 4
         compute = Compute(engine=candidate, device=device, batch_size=sizes[candidate])
         runs[candidate], kept[candidate] = engine(task, compute, **ASKED[asked])
     seconds = alternate(runs, rounds if enabled else 1)
@@ -104,14 +105,10 @@ def assert_equal_scores(left: Scores, right: Scores, tolerance: float) -> None:
             torch.testing.assert_close(one.scores, other.scores, rtol=0, atol=tolerance * largest)
 
 
-def _smallest(runs: dict[int, Timed]) -> dict[int, Timed]:
-    return {size: runs[size] for size in sorted(runs)[:1]}
-
-
-def _best_engine_batch(task: Task, name: str, device: torch.device, asked: str, sizes: Sequence[int]) -> int:
+def _best_engine_batch(task: Task, name: str, device: torch.device, asked: str) -> int:
     """The best of the sizes that the items fill."""
 
     def timed(size: int) -> Timed:
         return engine(task, Compute(engine=name, device=device, batch_size=size), **ASKED[asked])[0]
 
-    return best({size: timed(size) for size in sizes if size <= len(task.items)}, 2)
+    return best({size: timed(size) for size in ENGINE_BATCH_SIZES if size <= len(task.items)}, 2)

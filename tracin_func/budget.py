@@ -62,7 +62,7 @@ def plan_chunks(
     together = request.need.held
     factors = kept.factors * units.count if together else 0
     block = block_size(units.count if together else len(request.need.right), kept.row, request.budget - 2 * factors)
-    held = block * kept.row + factors
+    held = _blocks_held(block, units.count, request.need) * kept.row + factors
     largest = max(1, min(units.count, request.budget // 2 // work))
     if request.batch_size != "auto":
         chunk = min(request.batch_size, units.count)
@@ -87,7 +87,13 @@ def plan_singles(units: Units, state: State, request: Request) -> Plan:
     row = row_bytes(state)
     rows = units.count if request.need.held else len(request.need.right)
     block = block_size(rows, row, request.budget)
-    return Plan(1, block, _unit_bytes(units, state)[0] + 2 * row, "one at a time", bytes_held=block * row)
+    return Plan(
+        1,
+        block,
+        _unit_bytes(units, state)[0] + 2 * row,
+        "one at a time",
+        bytes_held=_blocks_held(block, units.count, request.need) * row,
+    )
 
 
 def row_bytes(state: State) -> int:
@@ -99,6 +105,11 @@ def block_size(units: int, row: int, budget: int) -> int:
     """Rows held at a time in half the budget: all, or as many as leave room for a second block beside them."""
     fitting = max(1, budget // 2 // row)
     return max(1, units) if fitting >= units else max(1, fitting // 2)
+
+
+def _blocks_held(block: int, units: int, need: Need) -> int:
+    """Rows in memory at a time: where not all are held, every two blocks meet."""
+    return 2 * block if need.held and block < units else block
 
 
 def _unit_bytes(units: Units, state: State) -> tuple[int, int]:

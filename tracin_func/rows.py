@@ -76,6 +76,8 @@ class Rows:
             basis = rows if self._exact else combine(rows, rows, Combination(local, right.coefficient[chosen]))
             for start, block in self._blocks():
                 result[start : start + len(block), chosen] = inner(block, basis, torch.float64)
+                del block  # before the next is made: the plan counts two
+            del rows, basis
         return result
 
     def squared_norm(self, combination: Combination) -> Tensor:
@@ -124,6 +126,8 @@ class Rows:
                 mine = (of_left & (home[:, 1] == block)).nonzero()[:, 0]
                 local = Combination(index[mine] - torch.tensor([start, first]), coefficient[mine])
                 result[mine] = pair_norms(left, right, local)
+                del right  # before the next block is made: the plan counts two
+            del left
         return result
 
     def _blocks(self) -> Iterator[tuple[int, Tensor]]:
