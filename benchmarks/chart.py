@@ -14,7 +14,7 @@ import matplotlib.pyplot as plt
 
 COLOURS = {"floor": "#c9ccd1", "ghost": "#1f6feb", "item": "#e3a008"}
 WORDS = {
-    "floor": "forward + backward down to the activations alone, batches of 8 or more",
+    "floor": "forward + backward down to the activations alone, in the yardstick's batches",
     "ghost": "tracin-func, engine ghost: exact scores of all pairs",
     "item": "tracin-func, engine item: vmap(grad) over items",
 }

@@ -87,9 +87,8 @@ def _gram_norms(left: Tensor, right: Tensor, combination: Combination, dtype: to
     sums = [torch.zeros(shape, dtype=wide, device=left.device) for shape in shapes]
     for columns in _runs(left):
         shared = left[:, columns].mean(dim=0, keepdim=True).to(dtype)
-        # The mean itself is one row more, so that one product gives C, m and M.
-        a = torch.cat([left[:, columns].to(dtype) - shared, shared])
-        b = a if right is left else torch.cat([right[:, columns].to(dtype) - shared, shared])
+        a = _centred(left[:, columns], shared)
+        b = a if right is left else _centred(right[:, columns], shared)
         gram = a @ b.T
         squares = (gram.diagonal(),) * 2 if b is a else (torch.linalg.vecdot(a, a), torch.linalg.vecdot(b, b))
         sums = [total + part.to(wide) for total, part in zip(sums, (gram, *squares), strict=True)]
@@ -100,6 +99,14 @@ def _gram_norms(left: Tensor, right: Tensor, combination: Combination, dtype: to
     terms = u**2 * of_a[first] + v**2 * of_b[second] + (u + v) ** 2 * of_shared
     along = 2 * (u + v) * (u * along_a[first] + v * along_b[second])
     return terms + 2 * u * v * cross[first, second] + along, terms
+
+
+def _centred(rows: Tensor, shared: Tensor) -> Tensor:
+    """rows − shared, and `shared` itself as one row more, so that one product gives C, m and M."""
+    centred = torch.empty(len(rows) + 1, rows.shape[1], dtype=shared.dtype, device=rows.device)
+    torch.sub(rows, shared, out=centred[:-1])
+    centred[-1:] = shared
+    return centred
 
 
 def direct_norms(left: Tensor, right: Tensor, combination: Combination) -> Tensor:
