@@ -17,7 +17,7 @@ from benchmarks.workloads import WORKLOADS
 from tracin_func import Compute
 
 ROUNDS = 9
-RANGES = ("use: ", "rows", "check of one unit", "norms of pairs")  # what the code names for profilers
+RANGES = ("use: ", "rows", "check of one unit", "norms of pairs", "norms and products")  # what the code names for profilers
 
 
 def main() -> None:

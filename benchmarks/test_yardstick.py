@@ -34,7 +34,7 @@ def test_against_the_yardstick(benchmark: BenchmarkFixture, device: torch.device
     task = full() if enabled else tiny()
     with_test = asked != "self"
     first = replace(task, checkpoints=task.checkpoints[:1])  # where batch sizes are tried
-    times = 3 if enabled else 1
+    times = 2 if enabled else 1
     runs: dict[str, Timed] = {}
     kept, sizes = {}, {}
     large = "1025" in name  # larger batches are slower, and a pass takes seconds: no search

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from torch.profiler import record_function
 
 from tracin_func.engines.rowwise import Differentiate, batches, row_dtype
 from tracin_func.factors import Contribution, Factors, Lookup, dense, keeps_factors
@@ -53,7 +54,8 @@ def streamed(
             sums.add(own, few, columns)
             others[few.index] = False
         for chunk in chunks(others.nonzero()[:, 0]):
-            sums.add(chunk, few, columns)
+            with record_function("norms and products of units"):
+                sums.add(chunk, few, columns)
     return sums.result()
 
 
