@@ -17,7 +17,8 @@ from benchmarks.workloads import WORKLOADS
 from tracin_func import Compute
 
 ROUNDS = 9
-RANGES = ("use: ", "rows", "check of one unit", "norms of pairs", "norms and products")  # what the code names for profilers
+# what the code names for profilers
+RANGES = ("use: ", "rows", "check of one unit", "norms of pairs", "norms and products")
 
 
 def main() -> None:
