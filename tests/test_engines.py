@@ -350,7 +350,7 @@ def test_the_plan_tells_forms_and_bytes() -> None:
             assert "exceed the memory budget" in parts["4.weight"]["reason"]
 
 
-@pytest.mark.parametrize("scale", [1e-20, 1e20])
+@pytest.mark.parametrize("scale", [1e-23, 1e20])
 def test_products_of_one_position_survive_float32(scale: float) -> None:
     """Squares of factors that float32 does not hold."""
     torch.manual_seed(0)
