@@ -122,6 +122,21 @@ def engine(task: Task, compute: Compute, **asked: bool) -> tuple[Timed, list[Sco
     return run, kept
 
 
+def facts(task: Task, device: torch.device) -> dict[str, object]:
+    """What every benchmark records: on what it ran, and of what sizes."""
+    one = pytree.tree_leaves(task.items.take(torch.arange(1)))
+    return {
+        "device": str(device),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "items": len(task.items),
+        "item_shapes": [list(leaf.shape[1:]) for leaf in one],
+        "pairs": len(task.train_pairs),
+        "checkpoints": len(task.checkpoints),
+        "parameters": sum(tensor.numel() for tensor in task.scorer.parameters()),
+    }
+
+
 def seconds_of(scores: Scores) -> float:
     """What a run reports of gradients and scores."""
     result = scores.self_influence or scores.influence

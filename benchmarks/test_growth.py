@@ -11,7 +11,7 @@ import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from benchmarks.measure import alternate, engine, ratio
+from benchmarks.measure import alternate, engine, facts, ratio
 from benchmarks.workloads import conv
 from tracin_func import Compute, Pairs
 
@@ -42,7 +42,8 @@ def test_more_pairs_of_the_same_items(benchmark: BenchmarkFixture, device: torch
     writing = time.perf_counter() - start
     benchmark.pedantic(runs["few"], rounds=1)
     grown = ratio(seconds["all"], seconds["few"])
-    benchmark.extra_info |= {"ratio": str(grown), "writing_seconds": writing, "pairs": [len(few), len(every)]}
+    sizes = {"engine": "ghost", "batch_size": 8, "pairs": [len(few), len(every)]}
+    benchmark.extra_info |= {**facts(task, device), **sizes, "ratio": str(grown), "writing_seconds": writing}
     print(f"\n{len(few):,} -> {len(every):,} pairs on {device}: {grown} of the time; JSON {writing:.2f} s beside it")
 
 
@@ -59,7 +60,7 @@ def test_memory_stays_in_the_budget(benchmark: BenchmarkFixture, name: str, budg
         return found
 
     found = benchmark.pedantic(run, rounds=1)
-    benchmark.extra_info |= found
+    benchmark.extra_info |= {**found, "engine": name, "budget": budget, "items": int(items), "device": "cpu"}
     assert found["peak"] <= budget
     print(
         f"\n{name}: peak {found['peak'] / 1e9:.2f} GB of {budget / 1e9:.1f} GB, planned {found['planned'] / 1e9:.2f} GB"

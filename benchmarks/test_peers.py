@@ -14,6 +14,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from benchmarks.measure import facts
 from benchmarks.workloads import conv
 from tracin_func import Compute, Pairs, Task
 from tracin_func.scoring import score
@@ -114,6 +115,7 @@ def test_peer(benchmark: BenchmarkFixture, peer: Peer) -> None:
     assert _deviation(ours.self_influence.scores[:CHECKED], exact.scores) < EQUAL
     assert _deviation(influence, ours.influence.scores) < EQUAL
     assert _deviation(own, ours.self_influence.scores) < (EQUAL_SUMMED if peer is by_dattri else EQUAL)
+    benchmark.extra_info |= {**facts(task, torch.device("cpu")), "engine": ours.self_influence.run.engine["engine"]}
     benchmark.extra_info |= {"seconds": seconds, "ours": min(taken), "ratio": seconds / min(taken)}
     print(f"\n{peer.__name__[3:]}: {seconds:.1f} s, ours {min(taken):.3f} s: {seconds / min(taken):.0f} times")
 

@@ -6,7 +6,18 @@ import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from benchmarks.measure import ENGINE_BATCH_SIZES, Timed, alternate, best, engine, floor, peak_memory, ratio, yardstick
+from benchmarks.measure import (
+    ENGINE_BATCH_SIZES,
+    Timed,
+    alternate,
+    best,
+    engine,
+    facts,
+    floor,
+    peak_memory,
+    ratio,
+    yardstick,
+)
 from benchmarks.workloads import WORKLOADS
 from tracin_func import Compute, Task
 from tracin_func.scoring import Scores
@@ -57,12 +68,7 @@ def test_against_the_yardstick(benchmark: BenchmarkFixture, device: torch.device
         benchmark.pedantic(runs["ghost"], rounds=1)
     figures = {engine_: ratio(seconds[engine_], seconds["yardstick"]) for engine_ in runs}
     benchmark.extra_info |= {
-        "device": str(device),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "items": len(task.items),
-        "pairs": len(task.train_pairs),
-        "parameters": sum(tensor.numel() for tensor in task.scorer.parameters()),
+        **facts(task, device),
         "rounds": len(seconds["ghost"]),
         "batch_sizes": sizes,
         "seconds": {run: sorted(values)[len(values) // 2] for run, values in seconds.items()},
@@ -96,7 +102,9 @@ def test_slow_engines(benchmark: BenchmarkFixture, device: torch.device, slow: s
     every = len(task.train_pairs) / 16
     benchmark.group = "engines pair and loop, extrapolated"
     benchmark.pedantic(runs["8"], rounds=1)
-    benchmark.extra_info |= {"extrapolated": True, "linearity": str(linear), "device": str(device)}
+    benchmark.extra_info |= {**facts(task, device), "extrapolated": True, "linearity": str(linear), "engine": slow}
+    if benchmark.enabled:
+        assert 1.6 < linear.median < 2.4, f"16 pairs take {linear} of 8: time is not linear, and cannot be extrapolated"
     print(f"\n{slow}: {against.median * every:.0f} times ghost on {device}, extrapolated; 16 pairs take {linear} of 8")
 
 
