@@ -3,8 +3,8 @@
 import pytest
 import torch
 from architectures import ARCHITECTURES, BY_NAME, Architecture
-from reference import Job, reference
-from test_engines import PRECISIONS, RootOfSquare, check, job_of
+from reference import Job, assert_same, reference
+from test_engines import DEVICES, PRECISIONS, RootOfSquare, check, job_of
 from torch import Tensor, nn
 
 import tracin_func as ti
@@ -93,3 +93,18 @@ def test_a_gradient_that_is_not_finite_is_told_whatever_is_asked(engine: str, as
     only = {"self_influence": False, "influence": False, asked: True}
     with pytest.raises(ti.NumericalError, match=r"first: the gradient of .* with respect to 'layer.weight' is NaN"):
         ti.score(task, ti.Compute(engine=engine), **only)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("name", ["tokens", "convolution in groups"])
+def test_other_devices(name: str, device: str) -> None:
+    """Norms by factors, by rows and of tables, each made on its device, are added up on the CPU."""
+    torch.manual_seed(0)
+    items = torch.randint(0, 50, (6, 6))
+    job = apart(BY_NAME[name]) if name in BY_NAME else job_of(Tokens(), items, train=TRAIN, test=TEST)
+    job = job.at(torch.float32)
+    task = ti.Task(job.module, job.items, job.train, job.checkpoints, job.test, job.loss)
+    found = ti.score(task, ti.Compute(device=device), influence=True)
+    assert found.self_influence is not None
+    assert found.influence is not None
+    assert_same(found.self_influence.per_checkpoint, found.influence.per_checkpoint, reference(job), 1e-4)

@@ -21,7 +21,7 @@ LAYERS = (
     ("gram", "streamed"),
     ("rows", "factors", "units", "budget"),
     ("engines.rowwise",),
-    ("engines.streaming", "engines.ghost.rules"),
+    ("engines.streaming", "engines.ghost.rules", "engines.ghost.order"),
     ("engines.vmapped", "engines.loop", "engines.ghost.capture"),
     ("engines.ghost.plan",),
     ("engines.ghost.engine",),

@@ -19,6 +19,7 @@ MEASURED_CHUNKS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 # again costs as much as to work through it; a quarter of that was the fastest.
 LARGEST_TENSOR = {"cpu": 1 << 23}
 LARGEST_TENSOR_ELSEWHERE = 1 << 30
+FEW_COPIES = 3  # a few rows that all others are multiplied with are float64, and one parameter of them is there twice
 MEASURING = 0.1  # share of the expected work that measuring may take
 WORTH_MEASURING = 4.0  # seconds of expected work below which measuring costs more than it saves
 
@@ -61,8 +62,9 @@ def plan_chunks(
     work = copies * own + 2 * (kept.row + kept.factors)
     together = request.need.held
     factors = kept.factors * units.count if together else 0
-    block = block_size(units.count if together else len(request.need.right), kept.row, request.budget - 2 * factors)
-    held = _blocks_held(block, units.count, request.need) * kept.row + factors
+    row = kept.row if together or not request.need.combined else FEW_COPIES * kept.row
+    block = block_size(units.count if together else len(request.need.right), row, request.budget - 2 * factors)
+    held = _blocks_held(block, units.count, request.need) * row + factors
     largest = max(1, min(units.count, request.budget // 2 // work))
     if request.batch_size != "auto":
         chunk = min(request.batch_size, units.count)

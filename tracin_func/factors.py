@@ -17,11 +17,12 @@ from torch import Tensor
 
 from tracin_func.errors import NumericalError
 from tracin_func.gradients import Combination
-from tracin_func.gram import CANCELLED, GRAM_ADVANTAGE, TINY, wide_type
+from tracin_func.gram import GRAM_ADVANTAGE, TINY, wide_type
 
 CANCELLED_WIDE = 1e-6  # below this share of its terms, rounding in float64 shows in a norm beyond 1e-10
 OPPOSED = 1e-7  # below this share of their bound, rounding in float32 shows in built differences
-RUN = 1 << 12  # combinations at a time, of one position each
+CANCELLED_FACTORS = 0.3  # below this share of its terms, rounding of float32 products of factors shows beyond 1e-5
+RUN = 1 << 21  # numbers of factors or of kernel entries that are worked on at a time
 
 
 @dataclass(frozen=True)
@@ -72,11 +73,16 @@ class Factors:
         """The same in another type."""
         return replace(self, rows=self.rows.to(dtype), columns=self.columns.to(dtype))
 
-    def head(self, units: int) -> "Factors":
-        """The first units."""
-        return replace(self, rows=self.rows[:units], columns=self.columns[:units])
+    def only(self, unit: int) -> "Factors":
+        """One unit."""
+        return replace(self, rows=self.rows[unit : unit + 1], columns=self.columns[unit : unit + 1])
 
-    def select(self, index: Tensor) -> "Factors":
+    def fitting(self, partners: int = 1) -> int:
+        """How many units, each with so many partners, may be worked on together."""
+        own = self.positions * (self.rows.shape[-1] + self.columns.shape[-1])
+        return max(1, RUN // max(own, partners * self.positions**2))
+
+    def select(self, index: Tensor | slice) -> "Factors":
         """The units at `index`."""
         return replace(self, rows=self.rows[index], columns=self.columns[index])
 
@@ -115,9 +121,9 @@ class Lookup:
         result = self.rows.new_zeros(len(self.index), self.size, self.rows.shape[-1])
         return result.scatter_add_(1, self.index[..., None].expand_as(self.rows), self.rows)
 
-    def head(self, units: int) -> "Lookup":
-        """The first units."""
-        return replace(self, index=self.index[:units], rows=self.rows[:units])
+    def only(self, unit: int) -> "Lookup":
+        """One unit."""
+        return replace(self, index=self.index[unit : unit + 1], rows=self.rows[unit : unit + 1])
 
     def norms(self) -> Tensor:
         """‖g_i‖² = Σ_τσ [x_τ = x_σ] D_τ·D_σ, [units]."""
@@ -194,7 +200,7 @@ class FactorGradients:
         self._require_finite()
         factors = self.factors.to(wide_type(self.factors.rows))
         result = torch.zeros(len(factors.rows), len(right), dtype=torch.float64)
-        for chosen in torch.arange(len(right)).split(max(1, RUN // factors.positions**2)):
+        for chosen in torch.arange(len(right)).split(factors.fitting(2 * len(factors.rows))):
             for theirs in _outer(factors, right.select(chosen)):
                 result[:, chosen] += factors.products(theirs).to("cpu", torch.float64)
         return result
@@ -208,7 +214,7 @@ class FactorGradients:
             return c[:, 0] ** 2 * own[first]
         second, factors = index[:, 1], self._working()
         if are_dense(len(factors.rows), len(index)):
-            cross = factors.products(factors).to("cpu", torch.float64)[first, second]
+            cross = _kernel_entries(factors, first, second)
         else:
             cross = _pair_products(factors, first, second)
         terms = c[:, 0] ** 2 * own[first] + c[:, 1] ** 2 * own[second]
@@ -217,7 +223,7 @@ class FactorGradients:
             doubtful = (result <= CANCELLED_WIDE * terms) & (terms > 0)
         else:
             large = (own[first] > TINY) & (own[second] > TINY)
-            doubtful = ~((result > CANCELLED * terms) & large & result.isfinite()) & (terms > 0)
+            doubtful = ~((result > CANCELLED_FACTORS * terms) & large & result.isfinite()) & (terms > 0)
         again = doubtful.nonzero()[:, 0]
         if len(again):
             result[again] = _direct_norms(self.factors, combination.select(again))
@@ -247,16 +253,27 @@ def _pair_products(factors: Factors, first: Tensor, second: Tensor) -> Tensor:
     """⟨g_first, g_second⟩, float64 [n], of these pairs alone."""
     parts = [
         factors.select(first[chosen]).matched(factors.select(second[chosen]))
-        for chosen in torch.arange(len(first)).split(max(1, RUN // factors.positions**2))
+        for chosen in torch.arange(len(first)).split(factors.fitting())
     ]
     return torch.cat(parts)
+
+
+def _kernel_entries(factors: Factors, first: Tensor, second: Tensor) -> Tensor:
+    """The same, from the products of a block of units with all."""
+    result = torch.empty(len(first), dtype=torch.float64)
+    for block in torch.arange(len(factors.rows)).split(factors.fitting(len(factors.rows))):
+        start, stop = int(block[0]), int(block[-1]) + 1
+        mine = ((first >= start) & (first < stop)).nonzero()[:, 0]
+        products = factors.select(slice(start, stop)).products(factors).to("cpu", torch.float64)
+        result[mine] = products[first[mine] - start, second[mine]]
+    return result
 
 
 def _direct_norms(factors: Factors, combination: Combination) -> Tensor:
     """‖Σ_j c_j g_j‖², float64 [n], subtracting before anything is rounded."""
     factors = factors.to(wide_type(factors.rows))
     result = torch.zeros(len(combination), dtype=torch.float64)
-    for chosen in torch.arange(len(combination)).split(max(1, RUN // factors.positions**2)):
+    for chosen in torch.arange(len(combination)).split(factors.fitting()):
         parts = _outer(factors, combination.select(chosen))
         norms = torch.stack([left.matched(right) for left in parts for right in parts]).sum(dim=0)
         result[chosen] = norms.clamp(min=0)

@@ -58,7 +58,8 @@ class Units:
         label: position -> the name that an error calls the unit.
         batched: (parameters, constants, units on a first axis) -> objectives [n] of one joint forward; None where
             one unit's objective would depend on its companions, and `coupled` then says through what.
-        width: rows of a batched forward that make one unit: 2 where it is the difference of two items.
+        width: (units on a first axis) -> rows of a batched forward that make one unit: 2 where it is the difference of
+            two items that go through the scorer together.
         minuend: where the objective is a difference, what the other is subtracted from; rounding is relative to it.
         within: (parameters, constants, work) -> work(), while the module itself holds these tensors: what the
             backward recomputes (torch.utils.checkpoint) would otherwise read the user's own weights.
@@ -71,7 +72,7 @@ class Units:
     within: Callable[[dict[str, Tensor], dict[str, Tensor], Callable[[], Any]], Any] = lambda _, __, work: work()
     batched: Callable[[dict[str, Tensor], dict[str, Tensor], Batch], Tensor] | None = None
     coupled: str | None = None
-    width: int = 1
+    width: Callable[[Batch], int] = lambda _: 1
     minuend: Callable[[dict[str, Tensor], dict[str, Tensor], Batch], Tensor] | None = None
 
 

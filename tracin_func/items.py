@@ -102,11 +102,15 @@ def place(batch: Batch, device: torch.device, dtype: torch.dtype | None) -> Batc
     return pytree.tree_map(move, batch)
 
 
-def interleave(first: Batch, second: Batch) -> Batch | None:
-    """The items first_0, second_0, first_1, ... as one batch; None where they differ in shape."""
+def have_one_shape(first: Batch, second: Batch) -> bool:
+    """Whether two batches of as many items could be one."""
     left, right = pytree.tree_leaves(first), pytree.tree_leaves(second)
-    if [leaf.shape for leaf in left] != [leaf.shape for leaf in right]:
-        return None
+    return [leaf.shape for leaf in left] == [leaf.shape for leaf in right]
+
+
+def interleave(first: Batch, second: Batch) -> Batch:
+    """The items first_0, second_0, first_1, ... as one batch; they have one shape."""
+    left, right = pytree.tree_leaves(first), pytree.tree_leaves(second)
     both = [torch.stack(two, dim=1).flatten(0, 1) for two in zip(left, right, strict=True)]
     return pytree.tree_unflatten(both, pytree.tree_structure(first))
 

@@ -11,7 +11,8 @@ from tracin_func.budget import available_bytes
 from tracin_func.compute import Compute
 from tracin_func.coupling import mixing_operation
 from tracin_func.engines.choose import Choice, UnitKind, choose
-from tracin_func.gradients import Need, Plan, Request, Units
+from tracin_func.errors import InputError
+from tracin_func.gradients import Need, Plan, Request, Units, UnsuitableError
 from tracin_func.scorer import State
 from tracin_func.spot import cpu_deviation
 from tracin_func.units import UnitMaker
@@ -95,9 +96,14 @@ def prepare(
     if choice.name == "loop" and compute.engine == "auto":
         compute.notice(f"engine loop: {choice.reason}.")
     budget = compute.memory_budget or available_bytes(make.device)
-    plan = choice.engine.plan(
-        kinds[choice.unit], state, Request(compute.batch_size, budget, visits, needed(make, choice.unit, norms))
-    )
+    request = Request(compute.batch_size, budget, visits, needed(make, choice.unit, norms))
+    try:
+        plan = choice.engine.plan(kinds[choice.unit], state, request)
+    except UnsuitableError as error:  # found while it was measured
+        if compute.engine != "auto":
+            raise InputError(f"engine {choice.name!r} cannot differentiate this scorer: {error}. Use 'auto'.") from None
+        compute.notice(f"{state.name}: engine {choice.name} cannot go on: {error}; another engine does.")
+        return prepare(make, state, weights, compute, visits, norms, [*without, choice.name])
     if plan.chunk_bytes > budget // 2:
         need, have = plan.chunk_bytes / 1e9, budget / 2e9
         compute.notice(f"a batch of {plan.chunk} is expected to take {need:.2f} GB; {have:.2f} GB are meant for it.")

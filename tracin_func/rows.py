@@ -74,10 +74,11 @@ class Rows:
             needed, local = torch.unique(right.index[chosen], return_inverse=True)
             rows = self._rows(needed)
             basis = rows if self._exact else combine(rows, rows, Combination(local, right.coefficient[chosen]))
+            del rows
             for start, block in self._blocks():
                 result[start : start + len(block), chosen] = inner(block, basis, torch.float64)
                 del block  # before the next is made: the plan counts two
-            del rows, basis
+            del basis
         return result
 
     def squared_norm(self, combination: Combination) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from tracin_func.gradients import Units
-from tracin_func.items import Batch, RaggedItemsError, interleave, place
+from tracin_func.items import Batch, RaggedItemsError, have_one_shape, interleave, place
 from tracin_func.losses import PairLoss, sees_only_difference
 from tracin_func.pairs import Pairs
 from tracin_func.scorer import Scorer
@@ -96,20 +96,24 @@ class UnitMaker:
             return self.scorer.score_one(parameters, constants, pair[0])
 
         def batched(parameters: Any, constants: Any, pair: Batch) -> Tensor:
-            both = interleave(*pair)
-            if both is None:  # the items of a pair differ in shape
+            if not have_one_shape(*pair):
                 return self.scorer.score(parameters, constants, pair[0]) - self.scorer.score(
                     parameters, constants, pair[1]
                 )
-            scores: Tensor = self.scorer.score(parameters, constants, both)
-            return scores[0::2] - scores[1::2]
+            scores: Tensor = self.scorer.score(parameters, constants, interleave(*pair))
+            first, second = scores.unflatten(0, (-1, 2)).unbind(1)
+            difference: Tensor = first - second
+            return difference
+
+        def width(pair: Batch) -> int:
+            return 2 if have_one_shape(*pair) else 1
 
         def take(index: Tensor) -> Batch:
             return self.take_items(first[index]), self.take_items(second[index])
 
         forward = None if self.coupled else batched
         return Units(
-            len(first), take, objective, self.pair_label, self.scorer.within, forward, self.coupled, 2, minuend
+            len(first), take, objective, self.pair_label, self.scorer.within, forward, self.coupled, width, minuend
         )
 
     def joint(self) -> Units:

@@ -45,17 +45,16 @@ def streamed(
             yield _Chunk(mine, *differentiate(batch, mine))
             low += size
 
-    for columns in torch.arange(len(need.right)).split(plan.block) or (need.right,):
+    for block, columns in enumerate(torch.arange(len(need.right)).split(plan.block)):
         few = None
         others = torch.ones(units.count, dtype=torch.bool)
         if len(columns):
-            few = _joined([sums.formed(chunk) for chunk in chunks(need.right[columns])])
-            own, few = few, replace(few, parts={name: _held(part, dtype) for name, part in few.parts.items()})
-            sums.add(own, few, columns)
+            few = _joined([sums.held(chunk) for chunk in chunks(need.right[columns])])
+            sums.add(few, few, columns, norms=block == 0)
             others[few.index] = False
         for chunk in chunks(others.nonzero()[:, 0]):
             with record_function("norms and products of units"):
-                sums.add(chunk, few, columns)
+                sums.add(chunk, few, columns, norms=block == 0)
     return sums.result()
 
 
@@ -75,24 +74,26 @@ class _Sums:
         self._objectives: list[tuple[Tensor, Tensor]] = []
         self._fault: str | None = None
 
-    def formed(self, chunk: _Chunk) -> _Chunk:
-        """The gradients of `chunk` in the form in which they are used."""
-        return replace(chunk, parts={name: self._form(part) for name, part in chunk.parts.items()})
+    def held(self, chunk: _Chunk) -> _Chunk:
+        """The gradients of `chunk` in the form in which others are multiplied with them."""
+        parts = {name: _held(self._form(part), self._products_dtype) for name, part in chunk.parts.items()}
+        return replace(chunk, parts=parts)
 
-    def add(self, chunk: _Chunk, few: _Chunk | None, columns: Tensor) -> None:
-        """The norms of a chunk, and its products with the few units that are `columns` of `right`."""
+    def add(self, chunk: _Chunk, few: _Chunk | None, columns: Tensor, *, norms: bool) -> None:
+        """The norms of a chunk, where they are new, and its products with the few that are `columns` of `right`."""
         self._objectives.append((chunk.index, chunk.objectives))
-        norms: dict[str, Tensor] = {}
+        squares: dict[str, Tensor] = {}
         products = torch.zeros(len(chunk.index), len(columns), dtype=torch.float64)
         for name, unformed in chunk.parts.items():
             part = self._form(unformed)  # used at once and dropped: the next one has its place in the cache
-            if self._need.norms:
-                norms[name] = plain_norms(part) if isinstance(part, Tensor) else _norms(part)
+            if self._need.norms and norms:
+                plain = plain_norms(part) if isinstance(part, Tensor) else _norms(part)
+                squares[name] = plain.to("cpu", torch.float64)
             if few is not None and name in few.parts:
                 products += self._rates[name] * _products(part, few.parts[name], self._products_dtype)
         used = products
-        if norms:
-            used = torch.cat([used, self._squares(chunk, norms)[:, None]], dim=1)
+        if squares:
+            used = torch.cat([used, self._squares(chunk, squares)[:, None]], dim=1)
             self._norms[chunk.index] = used[:, -1]
         if few is not None:
             self._products[chunk.index[:, None], columns] = products
@@ -104,7 +105,7 @@ class _Sums:
 
     def _squares(self, chunk: _Chunk, norms: dict[str, Tensor]) -> Tensor:
         """‖g_i‖² of a chunk from the plain ones by parameter, those that are too narrow taken again."""
-        squares = torch.stack(list(norms.values())).to("cpu", torch.float64)
+        squares = torch.stack(list(norms.values()))
         for position in narrow(squares).any(dim=1).nonzero()[:, 0].tolist():
             squares[position] = _norms(self._form(chunk.parts[list(norms)[position]]))
         rates = torch.tensor([self._rates[name] for name in norms], dtype=torch.float64)
@@ -142,12 +143,12 @@ def _form(part: Contribution, entries: int, dtype: torch.dtype) -> Contribution:
 def _joined(chunks: Sequence[_Chunk]) -> _Chunk:
     """The units of several chunks as one."""
     parts: dict[str, Contribution] = {}
-    for name in chunks[0].parts:
-        own = [chunk.parts[name] for chunk in chunks]
+    for name in list(chunks[0].parts):
+        own = [chunk.parts.pop(name) for chunk in chunks]  # what is joined need not stay
         factors = [part for part in own if isinstance(part, Factors)]
         if len(factors) == len(own) and len({part.positions for part in factors}) == 1:
             rows = torch.cat([part.rows for part in factors])
-            parts[name] = Factors(rows, torch.cat([part.columns for part in factors]))
+            parts[name] = replace(factors[0], rows=rows, columns=torch.cat([part.columns for part in factors]))
         else:
             parts[name] = torch.cat(
                 [dense(part).reshape(len(chunk.index), -1) for part, chunk in zip(own, chunks, strict=True)]
@@ -175,7 +176,9 @@ def _norms(part: Contribution) -> Tensor:
 def _products(part: Contribution, few: Contribution, dtype: torch.dtype) -> Tensor:
     """⟨g_i, g_r⟩, float64 [units, few]."""
     if isinstance(part, Factors) and isinstance(few, Factors):
-        return part.to(few.rows.dtype).products(few).to("cpu", torch.float64)
+        # Of differences, whose halves may cancel on both sides.
+        wide = wide_type(part.rows)
+        return part.to(wide).products(few.to(wide)).to("cpu", torch.float64)
     if isinstance(part, Lookup):
         tables = dense(few).reshape(-1, part.size, part.rows.shape[-1])
         return replace(part, rows=part.rows.to(tables.dtype)).dotted(tables).to("cpu", torch.float64)

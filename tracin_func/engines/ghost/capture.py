@@ -3,10 +3,14 @@
 Parameters are recognised by identity among the arguments of each torch operation, so that tied weights, weights
 used by functions and modules reached by two names are all seen. The backward goes to GRADIENT EDGES, not output
 tensors: an in-place operation after the layer would otherwise drop its part. Weight gradients are never computed.
+
+Row i of an output is taken to be unit i's. A forward that puts units in another order in between (texts sorted by
+length, experts that take those of a mask) would make that wrong, and is told by the operation that does it.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -17,6 +21,7 @@ from torch.profiler import record_function
 from torch.utils import _pytree as pytree
 from torch.utils.hooks import RemovableHandle
 
+from tracin_func.engines.ghost.order import reorders
 from tracin_func.engines.ghost.rules import RULES, bind
 from tracin_func.factors import Contribution, Factors, Lookup, dense
 
@@ -46,22 +51,29 @@ class Use:
 
 @dataclass
 class Capture:
-    """What a forward used: `uses` with a rule, and `opaque` parameters that entered anything else."""
+    """What a forward used: `uses` with a rule, and `opaque` parameters that entered anything else.
+
+    `reordered` names the first operation that put rows in another order.
+    """
 
     uses: list[Use] = field(default_factory=list)
     opaque: set[str] = field(default_factory=set)
+    reordered: str | None = None
 
 
 class _Recorder(TorchFunctionMode):
-    def __init__(self, names: dict[int, str], capture: Capture) -> None:
+    def __init__(self, names: dict[int, str], capture: Capture, rows: int) -> None:
         super().__init__()
         self._names = names
         self._capture = capture
+        self._rows = rows
 
     def __torch_function__(
         self, func: Any, types: Iterable[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
+        if self._capture.reordered is None:
+            self._capture.reordered = reorders(func, args, kwargs, self._rows)
         result = func(*args, **kwargs)
         leaves = pytree.tree_leaves((args, kwargs))
         entered = [self._names[id(leaf)] for leaf in leaves if isinstance(leaf, Tensor) and id(leaf) in self._names]
@@ -93,34 +105,43 @@ class Captured:
         opaque: the parameters whose gradients it cannot tell.
         values: the objectives [units].
         operations: names of the operations that each parameter entered.
+        reordered: the operation that put units in another order, which makes `parts` wrong; None where none did.
     """
 
     parts: dict[str, Contribution]
     opaque: set[str]
     values: Tensor
     operations: dict[str, list[str]]
+    reordered: str | None = None
+
+    def treated_as_opaque(self, names: AbstractSet[str]) -> "Captured":
+        """The same, telling nothing of these parameters."""
+        if names <= self.opaque:
+            return self
+        parts = {name: part for name, part in self.parts.items() if name not in names}
+        return replace(self, parts=parts, opaque=self.opaque | names)
 
 
 def capture_gradients(forward: Callable[[], Tensor], leaves: dict[str, Tensor], units: int, width: int = 1) -> Captured:
     """Per-unit gradients of the objectives `forward()` [units].
 
     `leaves` are the parameters that the forward uses, each requiring a gradient. The uses of one parameter are
-    summed. A use has a row a unit, or `width` neighbouring ones, which are summed too.
+    summed. A use has `width` neighbouring rows a unit, which are summed too.
     """
-    capture = Capture()
-    with torch.enable_grad(), _Recorder({id(leaf): name for name, leaf in leaves.items()}, capture):
+    capture, rows = Capture(), units * width
+    with torch.enable_grad(), _Recorder({id(leaf): name for name, leaf in leaves.items()}, capture, rows):
         values = forward()
     found: dict[str, Contribution] = {}
     operations: dict[str, list[str]] = {}
     opaque = set(capture.opaque)
 
     def add(use: Use, gradient: Tensor) -> None:
-        of_use = use.contributions(gradient) if len(gradient) in (units, units * width) else None
+        of_use = use.contributions(gradient) if gradient.ndim and len(gradient) == rows else None
         if of_use is None:
             opaque.update(use.parameters.values())
             return
         for name, part in of_use.items():
-            own = part if len(gradient) == units else _by_unit(part)
+            own = part if width == 1 else _by_unit(part)
             found[name] = own if name not in found else _sum(found[name], own)
             operations.setdefault(name, []).append(getattr(use.operation, "__name__", str(use.operation)))
 
@@ -128,7 +149,7 @@ def capture_gradients(forward: Callable[[], Tensor], leaves: dict[str, Tensor], 
     if uses and values.requires_grad:
         _backward(values.sum(), uses, add)
     parts = {name: part for name, part in found.items() if name not in opaque}
-    return Captured(parts, opaque, values.detach(), operations)
+    return Captured(parts, opaque, values.detach(), operations, capture.reordered)
 
 
 def _backward(total: Tensor, uses: Sequence[Use], receive: Callable[[Use, Tensor], None]) -> None:

@@ -81,13 +81,16 @@ class GhostEngine:
             return (
                 f"a batched forward mixes items, through {units.coupled}" if units.coupled else "units are whole pairs"
             )
-        few = positions(0, min(3, units.count))
+        spread = torch.tensor(sorted({0, units.count // 2, units.count - 1}))
         try:
-            for batch, size in batches(units, few, len(few)):
-                captured = _capture(units, state, batch, size)
-                if faults := _without_rule(captured, state):
-                    return faults
-                _require_complete(units, state, batch, size, _with_opaque(captured, units, state, batch), checked=size)
+            for few in (spread, spread.flip(0)):  # an order of the scorer's own is not the given one both times
+                for batch, size in batches(units, few, len(few)):
+                    captured = _capture(units, state, batch, size)
+                    if faults := _without_rule(captured, state):
+                        return faults
+                    _require_complete(
+                        units, state, batch, size, _with_opaque(captured, units, state, batch), range(size)
+                    )
         except (InputError, UsageError):
             raise
         except UnsuitableError as error:
@@ -97,7 +100,8 @@ class GhostEngine:
         return None
 
     def plan(self, units: Units, state: State, request: Request) -> Plan:
-        batch, size = next(batches(units, positions(0, 1), 1))
+        # Two units: a `view` may stand another layout with one alone.
+        batch, size = next(batches(units, positions(0, min(2, units.count)), 2))
         captured = _capture(units, state, batch, size)
         parts, kept = explain(captured, units, state, request)
         channels_last = _works_channels_last(captured, units, state, batch, size)
@@ -112,30 +116,42 @@ class GhostEngine:
     def gradients(
         self, units: Units, state: State, root_rate: dict[str, float], plan: Plan, need: Need = ANYTHING
     ) -> Gradients:
-        known: list[Captured] = []
+        opaque: frozenset[str] | None = None  # of the first chunk, and which parts it told
+        told: frozenset[str] = frozenset()
 
         def differentiate(batch: Batch, index: Tensor) -> tuple[dict[str, Contribution], Tensor]:
+            nonlocal opaque, told
             found = _capture(units, state, batch, len(index), plan.channels_last)
+            first = opaque is None
+            if opaque is None:
+                opaque, told = frozenset(found.opaque), frozenset(found.parts)
+            found = found.treated_as_opaque(opaque)
+            if different := (found.opaque ^ opaque) | (found.parts.keys() ^ told):
+                raise UnsuitableError(f"the scorer uses {', '.join(sorted(different)[:4])} for some items only")
             gradients = _with_opaque(found, units, state, batch)
-            if not known:
+            if first:
                 with record_function("check of one unit"):
-                    _require_complete(units, state, batch, len(index), gradients, 1, plan.channels_last)
-                known.append(found)
-            different = (found.opaque ^ known[0].opaque) | (found.parts.keys() ^ known[0].parts.keys())
-            if different:
-                names = ", ".join(sorted(different)[:4])
-                raise UnsuitableError(f"the scorer uses {names} for some items only")
+                    last = range(len(index) - 1, len(index))
+                    _require_complete(units, state, batch, len(index), gradients, last, plan.channels_last)
             return gradients, found.values
 
         if not need.held:
             return streamed(units, state, root_rate, plan, need, differentiate)
         first, size = next(batches(units, positions(0, units.count), plan.chunk))
         ready = [differentiate(first, positions(0, size))]  # says what there will be to hold, and is used
+        del first
+        planned = {part.parameter for part in plan.parts if part.form == "factors"}
+        factors = {
+            name: _empty_factors(name, part, units, row_dtype(state))
+            for name, part in ready[0][0].items()
+            if isinstance(part, Factors) and name in planned
+        }
+        built = [name for name in state.parameters if name in ready[0][0] and name not in factors]
 
         def differentiate_rest(batch: Batch, index: Tensor) -> tuple[dict[str, Contribution], Tensor]:
             return ready.pop() if ready and torch.equal(index, positions(0, size)) else differentiate(batch, index)
 
-        return _held(units, state, root_rate, plan, differentiate_rest, ready[0][0])
+        return _held(units, state, root_rate, plan, differentiate_rest, factors, built)
 
 
 def _held(
@@ -144,15 +160,10 @@ def _held(
     root_rate: dict[str, float],
     plan: Plan,
     differentiate: Differentiate,
-    example: dict[str, Contribution],
+    factors: dict[str, FactorGradients],
+    built: list[str],
 ) -> GhostGradients:
-    """Rows of what is built and factors of the rest, for all units; `example` are the gradients of a few."""
-    planned = {part.parameter for part in plan.parts if part.form == "factors"}
-    factors = {
-        name: _empty_factors(name, part, units, row_dtype(state))
-        for name, part in example.items()
-        if isinstance(part, Factors) and name in planned
-    }
+    """Rows of the parameters `built` and `factors`, which are to be filled, of the rest."""
 
     def fill(batch: Batch, index: Tensor) -> tuple[dict[str, Contribution], Tensor]:
         captured, values = differentiate(batch, index)
@@ -173,7 +184,6 @@ def _held(
             done += size
         return torch.cat(parts)
 
-    built = [name for name in state.parameters if name in example and name not in factors]
     return GhostGradients(gradient_rows(units, state, root_rate, plan, fill, values, built), list(factors.values()))
 
 
@@ -199,9 +209,11 @@ def _capture(units: Units, state: State, batch: Batch, size: int, channels_last:
     leaves = {name: leaf.requires_grad_() for name, leaf in leaves.items()}
 
     def work() -> Captured:
-        return capture_gradients(lambda: batched(leaves, state.constants, batch), leaves, size, units.width)
+        return capture_gradients(lambda: batched(leaves, state.constants, batch), leaves, size, units.width(batch))
 
     captured: Captured = units.within(leaves, state.constants, work)
+    if captured.reordered is not None:
+        raise UnsuitableError(f"the scorer may put items in another order inside, by {captured.reordered}")
     return captured
 
 
@@ -234,10 +246,10 @@ def _require_complete(
     batch: Batch,
     size: int,
     found: dict[str, Contribution],
-    checked: int,
+    checked: range,
     channels_last: bool = False,
 ) -> None:
-    """Every parameter's gradient of the first `checked` of `size` units against autograd's of that unit alone."""
+    """Every parameter's gradient of the units `checked` of `size` against autograd's of that unit alone."""
     example = next(iter(state.parameters.values()))
     if example.is_meta:
         return
@@ -255,14 +267,17 @@ def _require_complete(
         raise UnsuitableError(fault)
 
 
-def _incomplete(units: Units, state: State, batch: Batch, size: int, found: dict[str, Contribution]) -> str | None:
+def _incomplete(units: Units, state: State, batch: Batch, checked: range, found: dict[str, Contribution]) -> str | None:
     """The first parameter whose gradient is not autograd's, and by how much."""
-    built = {name: dense(part if isinstance(part, Tensor) else part.head(size)) for name, part in found.items()}
-    for unit in range(size):
+    for unit in checked:
         exact, errors, scales = _one(batch, unit), {}, {}
+        built = {
+            name: dense(_one(part, unit) if isinstance(part, Tensor) else part.only(unit))
+            for name, part in found.items()
+        }
         for name, part in differentiate_alone(units, state, exact)[0].items():
             right = dense(part)
-            errors[name] = float((built[name][unit] - right[0] if name in built else right).norm())
+            errors[name] = float((built[name] - right if name in built else right).norm())
             scales[name] = float(right.norm())
         beyond = _beyond_rounding(errors, scales)
         if beyond is not None and units.minuend is not None:

@@ -1,5 +1,7 @@
 """The form in which each parameter's gradient enters the kernel, with the operations and bytes that decide it."""
 
+import torch
+
 from tracin_func.budget import Kept
 from tracin_func.engines.ghost.capture import Captured
 from tracin_func.engines.rowwise import row_dtype
@@ -13,7 +15,7 @@ def explain(captured: Captured, units: Units, state: State, request: Request) ->
     entries = _entries(units, request.need)
     factors = {name: part for name, part in captured.parts.items() if isinstance(part, Factors)}
     width = row_dtype(state).itemsize
-    sizes = {name: width * (part.rows[0].numel() + part.columns[0].numel()) for name, part in factors.items()}
+    sizes = {name: _held_bytes(part, row_dtype(state)) for name, part in factors.items()}
     fit = not request.need.held or units.count * sum(sizes.values()) <= request.budget // 4
     parts: list[Part] = []
     for name in state.parameters:
@@ -29,6 +31,13 @@ def explain(captured: Captured, units: Units, state: State, request: Request) ->
     kept = sum(sizes[part.parameter] for part in parts if part.form == "factors")
     row = sum(width * state.parameters[part.parameter].numel() for part in parts if part.form != "factors")
     return tuple(parts), Kept(max(1, row), kept)
+
+
+def _held_bytes(part: Factors, dtype: torch.dtype) -> int:
+    """Of one unit's factors; products of several positions are taken in float64, of a copy."""
+    copied = dtype != torch.float64 and part.positions > 1
+    numbers = part.rows[0].numel() + part.columns[0].numel()
+    return numbers * (dtype.itemsize + (torch.float64.itemsize if copied else 0))
 
 
 def _cheaper(name: str, operations: str, part: Factors, entries: float, fit: bool) -> Part:

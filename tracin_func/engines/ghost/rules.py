@@ -81,6 +81,9 @@ def convolution(call: Mapping[str, Any], gradient: Tensor) -> dict[str, Contribu
     spatial = weight.ndim - 2
     if x.ndim != weight.ndim:
         return None
+    bias = gradient.flatten(2).sum(dim=2)
+    if not weight.requires_grad:  # frozen
+        return {"bias": bias}
     stride, dilation = (_each(call.get(name, 1), spatial) for name in ("stride", "dilation"))
     x, padding = _padded(x, call.get("padding", 0), weight, dilation)
     groups = call.get("groups", 1)
@@ -96,7 +99,7 @@ def convolution(call: Mapping[str, Any], gradient: Tensor) -> dict[str, Contribu
             result[item] = _weight_gradient(one, of_one, weight, *fixed, groups)
     else:
         result = _grouped(x, gradient, weight, *fixed, groups)
-    return {"weight": result, "bias": gradient.flatten(2).sum(dim=2)}
+    return {"weight": result, "bias": bias}
 
 
 def _grouped(

@@ -1,0 +1,96 @@
+"""Does an operation put the rows of a batch in another order, or pick some of them?"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_BY_INDEX = {  # operations that take an index, and the place of (axis, index) among their arguments
+    torch.index_select: (1, 2),
+    torch.gather: (1, 2),
+    torch.index_add: (1, 2),
+    torch.index_copy: (1, 2),
+    torch.index_fill: (1, 2),
+    torch.scatter: (1, 2),
+    torch.scatter_add: (1, 2),
+    Tensor.index_select: (1, 2),
+    Tensor.gather: (1, 2),
+    Tensor.index_add: (1, 2),
+    Tensor.index_add_: (1, 2),
+    Tensor.index_copy: (1, 2),
+    Tensor.index_copy_: (1, 2),
+    Tensor.index_fill_: (1, 2),
+    Tensor.scatter: (1, 2),
+    Tensor.scatter_: (1, 2),
+    Tensor.scatter_add: (1, 2),
+    Tensor.scatter_add_: (1, 2),
+    torch.take_along_dim: (2, 1),
+    Tensor.take_along_dim: (2, 1),
+}
+_SUBSCRIPTS = {Tensor.__getitem__, Tensor.__setitem__, Tensor.index_put, Tensor.index_put_, torch.index_put}
+_BY_MASK = {torch.masked_select, Tensor.masked_select, Tensor.masked_scatter, Tensor.masked_scatter_}
+_ALONG = {  # operations that move things along axes, and their default
+    torch.sort: -1,
+    Tensor.sort: -1,
+    torch.flip: None,
+    Tensor.flip: None,
+    torch.roll: None,
+    Tensor.roll: None,
+    torch.topk: -1,
+    Tensor.topk: -1,
+}
+_AXES = ("dim", "dims", "axis")
+
+
+def reorders(func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], rows: int) -> str | None:
+    """The name of the operation if it moves or picks rows of a tensor of so many rows, None otherwise.
+
+    An index that names every row in its place moves none: `hidden[torch.arange(len(hidden)), last]`. What leaves the
+    values of a tensor alone but its rows cut and joined (`torch.cat` of slices) is not seen here.
+    """
+    subject = args[0] if args else None
+    if rows < 2 or not isinstance(subject, Tensor) or subject.ndim == 0 or len(subject) != rows:
+        return None
+    moved = False
+    if func in _SUBSCRIPTS:
+        moved = _subscript_moves(args[1] if len(args) > 1 else kwargs.get("indices"), rows)
+    elif func in _BY_INDEX:
+        axis_place, index_place = _BY_INDEX[func]
+        axis, index = (
+            _argument(args, kwargs, axis_place, _AXES),
+            _argument(args, kwargs, index_place, ("index", "indices")),
+        )
+        moved = axis in (0, -subject.ndim) and isinstance(index, Tensor) and not _in_place(index, rows)
+    elif func in _BY_MASK:
+        moved = True
+    elif func in _ALONG:
+        place = 2 if func in (torch.topk, Tensor.topk, torch.roll, Tensor.roll) else 1
+        axes = _argument(args, kwargs, place, _AXES)
+        axes = _ALONG[func] if axes is None else axes
+        axes = tuple(range(subject.ndim)) if axes is None else axes if isinstance(axes, list | tuple) else (axes,)
+        moved = any(axis in (0, -subject.ndim) for axis in axes)
+    return getattr(func, "__name__", str(func)) if moved else None
+
+
+def _subscript_moves(subscript: Any, rows: int) -> bool:
+    first = subscript[0] if isinstance(subscript, tuple) and subscript else subscript
+    if isinstance(first, slice):
+        return first.step is not None and first.step != 1
+    if isinstance(first, list):
+        return first != list(range(rows))
+    return isinstance(first, Tensor) and not _in_place(first, rows)
+
+
+def _in_place(index: Tensor, rows: int) -> bool:
+    """Whether an index along the first axis names each row in its place."""
+    if index.is_meta or index.dtype == torch.bool or index.ndim == 0 or len(index) != rows:
+        return index.is_meta
+    own = torch.arange(rows, device=index.device).view(-1, *(1 for _ in index.shape[1:]))
+    return bool((index.detach() == own).all())
+
+
+def _argument(args: Sequence[Any], kwargs: Mapping[str, Any], place: int, names: Sequence[str]) -> Any:
+    if len(args) > place:
+        return args[place]
+    return next((kwargs[name] for name in names if name in kwargs), None)
