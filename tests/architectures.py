@@ -85,31 +85,32 @@ simple("convolution of 1 dimension", lambda: nn.Conv1d(2, 3, 3), 2, 7)
 simple("convolution of 2 dimensions", lambda: nn.Conv2d(2, 3, (3, 2)), 2, 5, 4)
 simple("convolution of 3 dimensions", lambda: nn.Conv3d(2, 3, 2), 2, 3, 3, 3)
 simple("convolution without bias", lambda: nn.Conv2d(2, 3, 3, bias=False), 2, 5, 4)
+simple("strided convolution of volumes", lambda: nn.Conv3d(2, 3, 2, stride=(1, 2, 1), padding=(0, 1, 1)), 2, 2, 3, 3)
 simple("convolution in groups", lambda: nn.Conv2d(4, 6, 3, groups=2), 4, 5, 5)
 simple("depthwise convolution", lambda: nn.Conv2d(4, 4, 3, groups=4, padding=1), 4, 5, 5)
 simple("dilated convolution", lambda: nn.Conv2d(2, 3, 3, dilation=2, padding=1), 2, 6, 6)
 simple("strided convolution that leaves a remainder", lambda: nn.Conv2d(2, 3, 3, stride=2), 2, 6, 6)
 simple("convolution of many channels", lambda: nn.Conv2d(5, 3, 3, stride=2, padding=1), 5, 6, 6)
-simple("convolution padded 'same'", lambda: nn.Conv2d(2, 3, (3, 5), padding="same", dilation=(2, 1)), 2, 5, 5)
+simple("convolution padded 'same'", lambda: nn.Conv2d(2, 3, (3, 5), padding="same", dilation=(3, 1)), 2, 5, 5)
 simple("convolution padded 'valid'", lambda: nn.Conv2d(2, 3, 3, padding="valid"), 2, 5, 5)
 simple("convolution padded circularly", lambda: nn.Conv2d(2, 3, 3, padding=1, padding_mode="circular"), 2, 5, 5)
 simple("convolution padded by reflection", lambda: nn.Conv1d(2, 3, 3, padding=2, padding_mode="reflect"), 2, 7)
 simple("convolution padded by replication", lambda: nn.Conv3d(1, 2, 2, padding=1, padding_mode="replicate"), 1, 2, 2, 2)
 simple("transposed convolution", lambda: nn.ConvTranspose2d(2, 3, 3, stride=2, output_padding=1), 2, 3, 3)
 simple("batch normalisation of features, eval", lambda: nn.BatchNorm1d(5).eval(), 5)
-simple("batch normalisation of channels, eval", lambda: nn.BatchNorm2d(3).eval(), 3, 4, 4)
+simple("batch normalisation of channels, eval", lambda: nn.BatchNorm2d(3, eps=0.1).eval(), 3, 4, 4)
 simple("batch normalisation of volumes, eval", lambda: nn.BatchNorm3d(2).eval(), 2, 2, 2, 3)
-simple("instance normalisation", lambda: nn.InstanceNorm2d(3, affine=True), 3, 4, 4)
+simple("instance normalisation", lambda: nn.InstanceNorm2d(3, eps=0.1, affine=True), 3, 4, 4)
 simple(
     "instance normalisation that tracks",
     lambda: nn.InstanceNorm1d(3, affine=True, track_running_stats=True).eval(),
     3,
     4,
 )
-simple("group normalisation", lambda: nn.GroupNorm(2, 4), 4, 3, 3)
-simple("layer normalisation", lambda: nn.LayerNorm(5), 3, 5)
+simple("group normalisation", lambda: nn.GroupNorm(2, 4, eps=0.1), 4, 3, 3)
+simple("layer normalisation", lambda: nn.LayerNorm(5, eps=0.1), 3, 5)
 simple("layer normalisation over two axes, no bias", lambda: nn.LayerNorm((3, 5), bias=False), 3, 5)
-simple("RMS normalisation", lambda: nn.RMSNorm(5), 3, 5)
+simple("RMS normalisation", lambda: nn.RMSNorm(5, eps=0.1), 3, 5)
 simple("learnt slope", lambda: nn.PReLU(3), 3, 4)
 simple("weight norm by parametrisation", lambda: parametrizations.weight_norm(nn.Linear(5, 4)), 5)
 simple("spectral norm by parametrisation, eval", lambda: parametrizations.spectral_norm(nn.Linear(5, 4)).eval(), 5)
@@ -123,6 +124,14 @@ def _() -> tuple[nn.Module, Any]:
     blocks += [nn.Conv2d(31, 31, 3, padding=1), nn.Tanh(), nn.Conv2d(31, 4, 3)]
     pooled = nn.Tanh(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
     return nn.Sequential(*blocks, *pooled, nn.Linear(4, 1)).eval(), noise(1, 9, 9)
+
+
+@row("few channels last: strides, dilation and groups")
+def _() -> tuple[nn.Module, Any]:
+    """A convolution follows each, so that gradients come with the channels last; no number is another's."""
+    blocks = [nn.Conv2d(2, 4, (2, 3), stride=(3, 1), padding=(1, 4), dilation=(1, 2)), nn.Tanh()]
+    blocks += [nn.Conv2d(4, 4, 2), nn.Tanh(), nn.Conv2d(4, 4, 1, groups=2), nn.Tanh(), nn.Conv2d(4, 2, 1), nn.Tanh()]
+    return nn.Sequential(*blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2, 1)), noise(2, 9, 7)
 
 
 @row("convolutions flattened by a view")
@@ -153,6 +162,14 @@ def _() -> tuple[nn.Module, Any]:
     tokens = torch.tensor([[1, 2, 0], [3, 4, 5], [2, 2, 6], [5, 0, 0], [6, 1, 1], [4, 6, 0]])
     embed = nn.Embedding(7, 3, padding_idx=0)
     return Body(lambda self, x: self.out(self.embed(x).tanh().mean(1)), embed=embed, out=nn.Linear(3, 1)), tokens
+
+
+@row("embedding by function with a padding_idx from the end")
+def _() -> tuple[nn.Module, Any]:
+    tokens = torch.tensor([[1, 2, 6], [3, 4, 5], [2, 2, 0], [5, 6, 6], [0, 1, 1], [4, 0, 6]])
+    module = Body(lambda self, x: self.out(F.embedding(x, self.table, padding_idx=-1).tanh().mean(1)))
+    module.table, module.out = nn.Parameter(torch.randn(7, 3)), nn.Linear(3, 1)
+    return module, tokens
 
 
 @row("bag of embeddings")
@@ -284,6 +301,31 @@ def _() -> tuple[nn.Module, Any]:
     module = Body(
         lambda self, x: (F.linear(x, self.layer.weight).tanh() @ self.layer.weight).sum(1), layer=nn.Linear(4, 3)
     )
+    return module, noise(4)
+
+
+@row("learnt offsets added: one for all items, one a row, one in place")
+def _() -> tuple[nn.Module, Any]:
+    """Most of the parameters, so that no rule for them is a refusal."""
+
+    def forward(self: Any, x: Tensor) -> Tensor:
+        x = (x + self.places).tanh()
+        x = self.of_rows + x
+        x += self.of_columns
+        return self.out(x.tanh().mean(1))
+
+    module = Body(forward, out=nn.Linear(5, 1))
+    module.places = nn.Parameter(torch.randn(1, 3, 5))
+    module.of_rows, module.of_columns = nn.Parameter(torch.randn(3, 1)), nn.Parameter(torch.randn(5))
+    return module, noise(3, 5)
+
+
+@row("a learnt offset added twice over")
+def _() -> tuple[nn.Module, Any]:
+    """`alpha`, which the rule of an addition leaves to vmap."""
+    module = Body(lambda self, x: self.out(torch.add(self.layer(x), self.offset, alpha=2).tanh()))
+    module.layer, module.out = nn.Linear(4, 4), nn.Linear(4, 1)
+    module.offset = nn.Parameter(torch.randn(4))
     return module, noise(4)
 
 

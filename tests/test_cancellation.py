@@ -4,12 +4,12 @@ import copy
 
 import pytest
 import torch
-from reference import Job, reference
+from reference import Job, assert_same, reference
 from torch import Tensor, nn
 
 import tracin_func as ti
 from tracin_func.gradients import Combination
-from tracin_func.gram import GRAM_ADVANTAGE, inner, pair_norms
+from tracin_func.gram import COLUMN_RUN, DIRECT, GRAM_ADVANTAGE, direct_norms, inner, pair_norms
 
 ITEMS = 24
 TRAIN = ti.Pairs(list(range(0, ITEMS, 2)) * 2, list(range(1, ITEMS, 2)) * 2, [1] * (ITEMS // 2) + [-1] * (ITEMS // 2))
@@ -55,6 +55,17 @@ def test_nearly_equal_items_in_float32(engine: str, gap: float) -> None:
     assert bool((found.scores > 0).all())
 
 
+@pytest.mark.parametrize("engine", ["loop", "pair", "item", "ghost"])
+def test_nearly_equal_items_in_float64(engine: str) -> None:
+    """A float64 Gram matrix would leave 4 digits."""
+    job = nearly_equal(1e-6).at(torch.float64)
+    task = ti.Task(job.module, job.items, job.train, job.checkpoints, job.test, job.loss)
+    found = ti.score(task, ti.Compute(engine=engine), self_influence=True, influence=True)
+    assert found.self_influence is not None
+    assert found.influence is not None
+    assert_same(found.self_influence.per_checkpoint, found.influence.per_checkpoint, reference(job), 1e-7)
+
+
 def test_a_plain_float32_gram_fails_the_same_test() -> None:
     job = nearly_equal(1e-3)
     right = reference(job).own[0]
@@ -76,6 +87,28 @@ def test_the_gram_branch_is_mended_where_it_cancels() -> None:
     norms = rows.double().square().sum(dim=1)
     naive = norms[index[:, 0]] + norms[index[:, 1]] - 2 * gram[index[:, 0], index[:, 1]]
     assert float(((naive - right) / right).abs().max()) > 1e-3
+
+
+def test_gram_squares_that_float32_hardly_holds() -> None:
+    rows = item_rows(nearly_equal(1.0)) * 1e-21
+    index = torch.combinations(torch.arange(ITEMS)).repeat(3, 1)
+    found = pair_norms(rows, rows, Combination(index, torch.tensor([[1.0, -1.0]]).double().expand(len(index), 2)))
+    wide = rows.double()
+    right = (wide[index[:, 0]] - wide[index[:, 1]]).square().sum(dim=1)
+    assert float(((found - right) / right).abs().max()) < 1e-5
+
+
+def test_every_column_and_combination_counts_once() -> None:
+    """Rows of several runs of columns, and combinations of several runs of these."""
+    torch.manual_seed(0)
+    rows = torch.randn(5, 2 * COLUMN_RUN + 3).double()
+    index = torch.combinations(torch.arange(5)).repeat(DIRECT // 5, 1)
+    assert len(index) > 2 * DIRECT - 10
+    combination = Combination(index, torch.tensor([[1.0, -2.0]]).double().expand(len(index), 2))
+    right = (rows[index[:, 0]] - 2 * rows[index[:, 1]]).square().sum(dim=1)
+    torch.testing.assert_close(pair_norms(rows, rows, combination), right, rtol=1e-10, atol=0)
+    torch.testing.assert_close(direct_norms(rows, rows, combination), right, rtol=1e-10, atol=0)
+    torch.testing.assert_close(inner(rows, rows, torch.float64), rows @ rows.T, rtol=1e-10, atol=1e-6)
 
 
 def test_equal_items_give_exactly_zero() -> None:

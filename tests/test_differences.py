@@ -1,14 +1,18 @@
 """Items that hardly serve two pairs: the units are score differences, and gradients are not held."""
 
+from dataclasses import replace
+
 import pytest
 import torch
-from architectures import ARCHITECTURES, BY_NAME, Architecture
+from architectures import ARCHITECTURES, BY_NAME, WITHOUT_RULE, Architecture
 from reference import Job, assert_same, reference
+from test_cancellation import nearly_equal
 from test_engines import DEVICES, PRECISIONS, RootOfSquare, check, job_of
 from torch import Tensor, nn
 
 import tracin_func as ti
 from tracin_func.engines.choose import ENGINES
+from tracin_func.factors import Factors
 
 # Each item in one pair; with the fourth, an item is in two, and items are the units again.
 TRAIN = ti.Pairs([0, 3], [1, 2], [1, -1])
@@ -31,6 +35,9 @@ def test_engine_equals_reference_on_disjoint_pairs(architecture: Architecture, e
     assert found.self_influence is not None
     run = found.self_influence.run.engine
     assert run["gradients"].endswith("pairs" if engine == "loop" else OVER)
+    if engine == "auto":
+        captured = architecture.name not in WITHOUT_RULE and not architecture.coupled
+        assert (run["engine"] == "ghost") == captured
 
 
 @pytest.mark.parametrize("engine", ["ghost", "item"])
@@ -81,6 +88,27 @@ def test_nearly_equal_items_in_float32(gap: float) -> None:
     found = ti.self_influence(module, job.items, pairs, [checkpoint], loss=job.loss, engine="ghost")
     assert found.run.engine["gradients"].endswith(OVER)
     assert float(((found.scores - right) / right).abs().max()) < 0.01
+
+
+@pytest.mark.parametrize("gap", [1e-2, 1e-3])
+def test_norms_of_factors_of_nearly_equal_items(gap: float) -> None:
+    """Products of the four factors of a difference, which nearly cancel, in float32."""
+    job = nearly_equal(gap)
+    once = job.train.select(torch.arange(12))  # each item in one pair
+    right = reference(replace(job, train=once, test=once)).own[0]
+    found = ti.self_influence(job.module, job.items, once, job.checkpoints, loss=job.loss, engine="ghost")
+    assert found.run.engine["gradients"].endswith(OVER)
+    assert found.run.engine["parts"][0]["form"] == "factors"
+    assert float(((found.scores - right) / right).abs().max()) < 0.01
+
+
+def test_built_differences_of_opposed_factors_subtract_first() -> None:
+    torch.manual_seed(0)
+    d, a = torch.randn(4, 6, 8), torch.randn(4, 6, 8)
+    other = a * (1 + 1e-6 * torch.randn(4, 6, 8))
+    part = Factors(torch.cat([d, -d], dim=1), torch.cat([a, other], dim=1), opposed=True)
+    right = torch.bmm(part.rows.double().transpose(1, 2), part.columns.double())
+    assert float((part.dense() - right).norm() / right.norm()) < 1e-5
 
 
 @pytest.mark.parametrize("engine", ["ghost", "item", "loop"])

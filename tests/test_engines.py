@@ -3,6 +3,7 @@
 import copy
 import pickle
 import random
+import warnings
 from dataclasses import replace
 from typing import Any
 
@@ -322,7 +323,13 @@ def test_engines_run_on_meta_tensors(architecture: Architecture, engine: str) ->
 
 
 @pytest.mark.parametrize(
-    ("name", "last"), [("convolutions in a row", True), ("convolutions flattened by a view", False), ("LSTM", False)]
+    ("name", "last"),
+    [
+        ("convolutions in a row", True),
+        ("few channels last: strides, dilation and groups", True),
+        ("convolutions flattened by a view", False),
+        ("low-rank adapters on frozen layers", False),
+    ],
 )
 def test_channels_are_last_where_the_scorer_allows(name: str, last: bool) -> None:
     found = scores(job_of(*BY_NAME[name]()), "auto").self_influence
@@ -364,6 +371,23 @@ def test_products_of_one_position_survive_float32(scale: float) -> None:
     assert "factors" in {part["form"] for part in found.run.engine["parts"]}
     right = reference(job).own.sum(dim=0)
     assert bool(((found.scores - right).abs() <= 1e-4 * right).all())
+
+
+def test_the_plan_counts_what_it_keeps() -> None:
+    """Two factors of each `factors`, a row of all the others, and as many of the one as are planned of the other."""
+    module = nn.Sequential(nn.Linear(40, 30), nn.Tanh(), nn.Linear(30, 1)).double()
+    pairs = ti.Pairs([0, 1, 2, 3, 0, 1], [1, 2, 3, 4, 2, 3], [1] * 6)
+    checkpoints = [ti.Checkpoint(module.state_dict(), 1.0)]
+    task = ti.Task(module, torch.randn(5, 40).double(), pairs, checkpoints, loss=ti.LogisticLoss())
+    scorer = Scorer(module)
+    units = UnitMaker(task, scorer, as_loss(task.loss), "loss", torch.device("cpu"), None).items()
+    state = scorer.state("first", module.state_dict(), torch.device("cpu"), None)
+    engine = ENGINES["ghost"].engine
+    plan = engine.plan(units, state, Request(1, 10**9, 1))
+    assert [part.form for part in plan.parts] == ["factors", "built", "factors", "built"]
+    assert plan.bytes_held == 5 * 8 * ((40 + 30) + 30 + (30 + 1) + 1)
+    found = engine.gradients(units, state, dict.fromkeys(state.parameters, 1.0), plan)
+    assert len(found._factors) == 2
 
 
 # Devices that not every machine has
@@ -489,14 +513,15 @@ def test_gradients_that_are_not_finite_are_named(engine: str, budget: int | None
 class BatchSized(nn.Module):
     """A layer times a factor that a batch of several items has otherwise than a batch of one."""
 
-    def __init__(self, rounded: bool) -> None:
+    def __init__(self, rounded: bool, alike: int = 1) -> None:
         super().__init__()
         self.layer = nn.Linear(3, 1)
         self.rounded = rounded
+        self.alike = alike
 
     def forward(self, items: Tensor) -> Tensor:
         scores = self.layer(items)
-        large = 1e9 if len(items) > 1 else 1.0
+        large = 1e9 if len(items) > self.alike else 1.0
         # float32 loses the score beside 1e9, float64 does not.
         factor = scores.detach() + large - large if self.rounded else 1 / large
         return (scores * factor).squeeze(-1)
@@ -509,3 +534,21 @@ def test_only_what_float64_confirms_is_a_fault_of_the_capture(rounded: bool, eng
     found = scores(job.at(torch.float32), "auto").self_influence
     assert found is not None
     assert found.run.engine["engine"] == engine
+
+
+def test_a_fault_of_larger_batches_is_found_at_the_first_of_them() -> None:
+    """The few units that are tried before agree; another engine goes on."""
+    job = job_of(BatchSized(False, alike=3), torch.randn(6, 3))
+    found = check(job, reference(job.at(torch.float32)), "auto", torch.float32, batch_size=6)
+    assert found.self_influence is not None
+    assert found.self_influence.run.engine["engine"] == "item"
+    assert any("engine ghost cannot go on" in notice for notice in found.self_influence.run.notices)
+
+
+def test_a_same_padding_of_an_even_kernel() -> None:
+    """One more at the end; torch warns that it has to copy."""
+    layer = nn.Conv2d(2, 3, (2, 4), padding="same")
+    job = job_of(nn.Sequential(layer, nn.Tanh(), nn.Flatten(), nn.Linear(75, 1)), torch.randn(6, 2, 5, 5))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Using padding='same' with even kernel")
+        check(job, reference(job), "ghost", torch.float64)
