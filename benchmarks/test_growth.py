@@ -48,7 +48,7 @@ def test_more_pairs_of_the_same_items(benchmark: BenchmarkFixture, device: torch
 
 
 @pytest.mark.benchmark(group="peak memory of 1,000 items of 1025×188")
-@pytest.mark.parametrize(("name", "budget"), [("ghost", 3 * 10**9), ("ghost", 10**9), ("item", 10**9)])
+@pytest.mark.parametrize(("name", "budget"), [("ghost", 10**9), ("item", 10**9)])
 def test_memory_stays_in_the_budget(benchmark: BenchmarkFixture, name: str, budget: int) -> None:
     """A process of its own; what it took above the model and torch against the budget, and against the plan."""
     items = "1000" if benchmark.enabled else "12"

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
+from torch.utils import _pytree as pytree
 
 from benchmarks.measure import (
     ENGINE_BATCH_SIZES,
@@ -23,6 +24,7 @@ from tracin_func import Compute, Task
 from tracin_func.scoring import Scores
 
 LONG = ("conv 200 × 129×126", "conv 54 × 1025×126", "lab, six checkpoints", "lab at 1025×188")  # no floor, no `item`
+LARGE, FEW = 10_000, 54  # numbers of an item, and items, from and up to which all of them are tried
 EQUAL = 1e-3  # of the largest score: one ReLU of millions that rounding decides otherwise changes an item by 1e-4
 ASKED = {
     "self": {"self_influence": True},
@@ -44,12 +46,13 @@ def test_against_the_yardstick(benchmark: BenchmarkFixture, device: torch.device
     enabled = benchmark.enabled
     task = full() if enabled else tiny()
     with_test = asked != "self"
-    first = replace(task, checkpoints=task.checkpoints[:1])  # where batch sizes are tried
+    first = _part(task)  # where batch sizes are tried
     times = 2 if enabled else 1
     runs: dict[str, Timed] = {}
     kept, sizes = {}, {}
     large = "1025" in name  # larger batches are slower, and a pass takes seconds: no search
-    tried = yardstick(first, device, with_test)
+    every = yardstick(task, device, with_test)
+    tried = {size: run for size, run in yardstick(first, device, with_test).items() if size in every}
     sizes["yardstick"] = min(tried) if large else best(tried, times)
     for plain, make in {"yardstick": yardstick, **({} if name in LONG else {"floor": floor})}.items():
         runs[plain] = make(task, device, with_test)[sizes["yardstick"]]
@@ -108,6 +111,15 @@ def test_slow_engines(benchmark: BenchmarkFixture, device: torch.device, slow: s
     print(f"\n{slow}: {against.median * every:.0f} times ghost on {device}, extrapolated; 16 pairs take {linear} of 8")
 
 
+def _part(task: Task) -> Task:
+    """The first checkpoint, and the pairs of the first of many large items, whose best batch size is that of all."""
+    task, pairs = replace(task, checkpoints=task.checkpoints[:1]), task.train_pairs
+    numbers = sum(leaf.numel() for leaf in pytree.tree_leaves(task.items.take(torch.arange(1))))
+    if numbers < LARGE or len(task.items) <= FEW:
+        return task
+    return replace(task, train_pairs=pairs.select((pairs.first < FEW) & (pairs.second < FEW)))
+
+
 def assert_equal_scores(left: Scores, right: Scores, tolerance: float) -> None:
     """Equal to `tolerance` of the largest."""
     for one, other in ((left.self_influence, right.self_influence), (left.influence, right.influence)):
@@ -122,4 +134,5 @@ def _best_engine_batch(task: Task, name: str, device: torch.device, asked: str) 
     def timed(size: int) -> Timed:
         return engine(task, Compute(engine=name, device=device, batch_size=size), **ASKED[asked])[0]
 
-    return best({size: timed(size) for size in ENGINE_BATCH_SIZES if size <= len(task.items)}, 2)
+    least = 64 if len(task.items) > 1000 else 1  # thousands of small items in small batches take minutes
+    return best({size: timed(size) for size in ENGINE_BATCH_SIZES if least <= size <= len(task.items)}, 2)

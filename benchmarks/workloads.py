@@ -139,7 +139,7 @@ WORKLOADS: dict[str, tuple[Callable[[], Task], Callable[[], Task], int]] = {
         lambda: lab((17, 18), ConvRanker((8, 16, 24), 12), checkpoints=2),
         9,
     ),
-    "lab at 1025×188": (lambda: lab((1025, 188), checkpoints=1), lambda: lab((33, 30), checkpoints=1), 2),
+    "lab at 1025×188": (lambda: lab((1025, 188), checkpoints=1), lambda: lab((33, 30), checkpoints=1), 1),
     "transformer, chosen and rejected": (lambda: transformer(128), lambda: transformer(3), 9),
     "mlp 10,000": (lambda: mlp(10_000), lambda: mlp(40), 9),
 }
