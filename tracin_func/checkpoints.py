@@ -192,7 +192,7 @@ def learning_rates(
             return _checked(loaded.args[key], loaded.name), f"args.{key}"
     raise InputError(
         f"{loaded.name}: records no learning rate. Expected `optimizer_state_dict` or `args` with one; "
-        "give it with --learning-rate (`learning_rate=` in Python)."
+        "give it with --learning-rate (`learning_rate=` in Python), or use none: --checkpoint-weights uniform."
     )
 
 

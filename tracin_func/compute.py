@@ -12,6 +12,16 @@ from tracin_func.terms import TEST_FUNCTIONALS
 
 _log = logging.getLogger("tracin_func")
 
+AGGREGATES = ("mean",)
+NORMALIZATIONS = ("none", "cosine")
+CHECKPOINT_WEIGHTS = ("lr", "uniform")
+CHOICES: dict[str, tuple[str | None, ...]] = {
+    "test_functional": TEST_FUNCTIONALS,
+    "aggregate": (None, *AGGREGATES),
+    "normalize": NORMALIZATIONS,
+    "checkpoint_weights": CHECKPOINT_WEIGHTS,
+}
+
 
 def _ignore(told: Any) -> None:
     pass
@@ -19,7 +29,7 @@ def _ignore(told: Any) -> None:
 
 @dataclass(frozen=True)
 class Compute:
-    """How to compute; none of it changes a score beyond rounding, the two about test pairs apart.
+    """How to compute. What changes a score beyond rounding: the five from `test_functional` to `params`.
 
     Args:
         engine: `loop`, `pair`, `item`, `ghost` or `auto`.
@@ -29,9 +39,16 @@ class Compute:
         memory_budget: bytes; half of what is free when None.
         test_functional: `loss` or `score-margin`.
         weight_test_pairs: test pairs get the loss's population weights too (GHM); `score-margin` has none.
+        aggregate: `mean`: one column, of the mean of the test pairs' functionals, repeats counted; None: a column each.
+        normalize: `cosine`: influence divided by √(self(p) self(q)), the cosine of the gradients of all checkpoints
+            as one vector, in [-1, 1].
+        checkpoint_weights: `lr`, or `uniform`: every checkpoint weighs 1, whatever its learning rate.
+        params: regular expression; only parameters in whose name it is found are differentiated.
         progress: called with the share of one checkpoint that is begun.
         notice: called with each sentence that the user should read; a warning of the logger `tracin_func`.
         planned: called with what was decided (the `engine` of provenance) before the first checkpoint is scored.
+        evaluated: called with how the model of each checkpoint does on its pairs (`evaluation.Evaluation`), before the
+            first is scored; None saves the forward passes.
 
     Raises:
         UsageError: a value outside what is listed.
@@ -44,14 +61,20 @@ class Compute:
     memory_budget: int | None = None
     test_functional: str = "loss"
     weight_test_pairs: bool = False
+    aggregate: str | None = None
+    normalize: str = "none"
+    checkpoint_weights: str = "lr"
+    params: str | None = None
     progress: Callable[[float], None] = _ignore
     notice: Callable[[str], None] = _log.warning
     planned: Callable[[Mapping[str, Any]], None] = _ignore
+    evaluated: Callable[[Any], None] | None = None
 
     def __post_init__(self) -> None:
-        if self.test_functional not in TEST_FUNCTIONALS:
-            allowed = ", ".join(TEST_FUNCTIONALS)
-            raise UsageError(f"`test_functional` should be one of {allowed}. Got {self.test_functional!r}.")
+        for name, allowed in CHOICES.items():
+            if (value := getattr(self, name)) not in allowed:
+                words = ", ".join(word for word in allowed if word is not None)
+                raise UsageError(f"`{name}` should be one of {words}. Got {value!r}.")
         if self.batch_size != "auto" and self.batch_size < 1:
             raise UsageError(f"`batch_size` should be at least 1, or 'auto'. Got {self.batch_size}.")
         if self.memory_budget is not None and self.memory_budget < 1:

@@ -156,6 +156,11 @@ class GHMRankingLoss:
         margin = None if pairs.margin is None else pairs.margin.to(first)
         return self.bin(first, second, pairs.target.to(first), margin).cpu()
 
+    def bin_of_margin(self, score_margin: Tensor, pairs: Pairs) -> Tensor:
+        """The bin of each pair by y (s_a − s_b), float64 [pairs] as recorded; scores of float32 give it exactly."""
+        target = pairs.target.to(score_margin)
+        return self.bins_of(target * score_margin, torch.zeros_like(score_margin), pairs)
+
     def describe(self) -> dict[str, Any]:
         return {"loss_type": "ghm", **asdict(self)}
 

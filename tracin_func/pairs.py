@@ -89,6 +89,11 @@ class Pairs:
         """How often each pair was drawn, int64 [pairs]; ones when `count` was left out."""
         return torch.ones_like(self.first) if self.count is None else self.count
 
+    @property
+    def shares(self) -> Tensor:
+        """The share of each pair in all that was drawn, float64 [pairs]; 1 in all."""
+        return self.counts.double() / int(self.counts.sum())
+
     def select(self, rows: Tensor) -> "Pairs":
         """The pairs at `rows` (positions or a mask), in that order."""
         rows = rows.nonzero()[:, 0] if rows.dtype == torch.bool else rows

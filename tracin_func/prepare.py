@@ -13,6 +13,7 @@ from tracin_func.coupling import mixing_operation
 from tracin_func.engines.choose import Choice, UnitKind, choose
 from tracin_func.errors import InputError
 from tracin_func.gradients import Need, Plan, Request, Units, UnsuitableError
+from tracin_func.pairs import Pairs
 from tracin_func.scorer import State
 from tracin_func.spot import cpu_deviation
 from tracin_func.units import UnitMaker
@@ -27,11 +28,20 @@ class Prepared:
     make: UnitMaker
     choice: Choice
     plan: Plan
+    budget: int
 
     @property
     def scored(self) -> Units:
         """The units whose values are scores: items, or joint pairs."""
         return self.make.joint() if self.make.task.joint else self.make.singles()
+
+    def sampled(self, pairs: int) -> "Prepared":
+        """The same for at most so many training and held-out pairs each, chosen at random once and for all."""
+        task = self.make.task
+        held_out = task.test_pairs if task.held_out is None else task.held_out
+        test = None if held_out is None else _some(held_out, pairs)
+        task = replace(task, train_pairs=_some(task.train_pairs, pairs), test_pairs=test)
+        return replace(self, make=replace(self.make, task=task))
 
     @property
     def _over(self) -> str:
@@ -50,10 +60,18 @@ class Prepared:
             "batch_size_reason": self.plan.reason,
             "channels_last": self.plan.channels_last,
             "rows_held": self.plan.block,
+            "memory_budget": self.budget,
             "expected_bytes": self.plan.bytes_held + self.plan.chunk_bytes,
             "parts": [asdict(part) for part in self.plan.parts],
             "scored_alone_because_of": self.make.coupled,
         }
+
+
+def _some(pairs: Pairs, count: int) -> Pairs:
+    if len(pairs) <= count:
+        return pairs
+    chosen = torch.randperm(len(pairs), generator=torch.Generator().manual_seed(0))[:count]
+    return pairs.select(chosen.sort().values)
 
 
 def prepare(
@@ -107,7 +125,7 @@ def prepare(
     if plan.chunk_bytes > budget // 2:
         need, have = plan.chunk_bytes / 1e9, budget / 2e9
         compute.notice(f"a batch of {plan.chunk} is expected to take {need:.2f} GB; {have:.2f} GB are meant for it.")
-    return Prepared(make, choice, plan)
+    return Prepared(make, choice, plan, budget)
 
 
 def needed(make: UnitMaker, unit: UnitKind, norms: bool) -> Need:

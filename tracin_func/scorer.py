@@ -1,8 +1,9 @@
 """The user's module as a pure function of parameters, buffers and items; the module itself is never written."""
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from torch.func import functional_call
 
 from tracin_func.errors import InputError, UsageError
 from tracin_func.items import Batch, each
-from tracin_func.slots import fit, read_slots
+from tracin_func.slots import Slots, fit, read_slots
 
 Parameters = dict[str, Tensor]
 
@@ -37,12 +38,14 @@ class Scorer:
     Args:
         module: batch of items [items, ...] -> [items] or [items, 1]; with `joint`, two batches -> [pairs].
         joint: the module takes both items of a pair and returns the score difference Δ.
+        params: regular expression; only trainable parameters in whose name it is found are differentiated.
 
     Raises:
-        UsageError: not an nn.Module, a ScriptModule, every parameter is frozen, or see `read_slots`.
+        UsageError: not an nn.Module, a ScriptModule, every parameter is frozen, none is named like `params`, or see
+            `read_slots`.
     """
 
-    def __init__(self, module: nn.Module, *, joint: bool = False) -> None:
+    def __init__(self, module: nn.Module, *, joint: bool = False, params: str | None = None) -> None:
         module = getattr(module, "_orig_mod", module)  # what torch.compile wrapped; vmap cannot enter the wrapper
         if isinstance(module, _WRAPPERS):
             module = module.module
@@ -56,12 +59,15 @@ class Scorer:
         self._guarded = False
         self.joint = joint
         self._slots = read_slots(module)
-        self.trainable = list(dict.fromkeys(self._slots.trainable.values()))
-        if not self.trainable:
+        self._trained = list(dict.fromkeys(self._slots.trainable.values()))
+        if not self._trained:
             raise UsageError(
                 f"every parameter of {self.class_name} is frozen, so no gradient exists. "
                 "Set requires_grad on the parameters to score."
             )
+        if params is not None:
+            self._slots = _only_named(self._slots, params)
+        self.trainable = list(dict.fromkeys(self._slots.trainable.values()))
 
     @property
     def class_name(self) -> str:
@@ -70,6 +76,10 @@ class Scorer:
     def current(self) -> Parameters:
         """The module's own trainable tensors, by canonical name; for shapes and names, never written."""
         return {name: self.module.get_parameter(name).detach() for name in self.trainable}
+
+    def trained(self) -> Parameters:
+        """As `current`, with the trainable tensors that are not differentiated: what an optimiser held."""
+        return {name: self.module.get_parameter(name).detach() for name in self._trained}
 
     def canonical(self) -> dict[str, str | None]:
         """Every name of a parameter -> its canonical one, None for what is not trained."""
@@ -128,6 +138,19 @@ class Scorer:
 
     def _tensors(self, parameters: Mapping[str, Tensor], constants: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {slot: parameters[name] for slot, name in self._slots.trainable.items()} | dict(constants)
+
+
+def _only_named(slots: Slots, pattern: str) -> Slots:
+    """`slots` whose trainable ones are those in whose canonical name `pattern` is found."""
+    try:
+        expression = re.compile(pattern)
+    except re.error as error:
+        raise UsageError(f"`params` should be a regular expression. Got {pattern!r}: {error}.") from None
+    chosen = {slot: name for slot, name in slots.trainable.items() if expression.search(name)}
+    if not chosen:
+        some = ", ".join(list(dict.fromkeys(slots.trainable.values()))[:6])
+        raise UsageError(f"`params` {pattern!r} is found in the name of no trainable parameter. There are: {some}.")
+    return replace(slots, trainable=chosen)
 
 
 class _Holder(nn.Module):

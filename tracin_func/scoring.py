@@ -2,21 +2,23 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.profiler import record_function
 
 from tracin_func.compute import Compute
-from tracin_func.errors import InputError, NumericalError
+from tracin_func.errors import InputError, NumericalError, UsageError
+from tracin_func.evaluation import EVALUATED_PAIRS, evaluate
 from tracin_func.gradients import Gradients
-from tracin_func.losses import as_loss
+from tracin_func.losses import GHMRankingLoss, as_loss
 from tracin_func.pairs import Pairs
-from tracin_func.results import Influence, PairRecord, Run, SelfInfluence
+from tracin_func.results import Choices, Influence, PairRecord, Run, SelfInfluence
 from tracin_func.task import Task
 from tracin_func.terms import Terms
-from tracin_func.trace import PairTable, Tracer
+from tracin_func.trace import PairTable, Traced, Tracer
 
 PAIR_RUN = 1 << 18  # pairs scored at a time
 
@@ -34,14 +36,22 @@ def score(task: Task, compute: Compute, *, self_influence: bool = True, influenc
 
         influence(p, q) = Σ_t ⟨∇ℓ_p, M_t ∇ℓ_q⟩,   self(p) = Σ_t ‖∇ℓ_p‖²_M,   M_t = diag η_t
 
-    with gradients at θ_t (TracInCP of arXiv 2002.08484, section 3.2).
+    with gradients at θ_t (TracInCP of arXiv 2002.08484, section 3.2). Normalised by cosine, influence is divided by
+    √(self(p) self(q)), and 0 where either is.
 
     Raises:
+        UsageError: self-influence normalised by cosine.
         InputError: influence without test pairs, or anything read that does not fit.
         NumericalError: a score or a gradient is NaN or infinite.
     """
     if influence and task.test_pairs is None:
         raise InputError("influence needs `test_pairs`. Expected at least one pair whose loss is to be explained.")
+    cosine = compute.normalize == "cosine"
+    if cosine and not influence:
+        raise UsageError(
+            "`normalize` 'cosine' makes every self-influence 1, the cosine of a gradient with itself. "
+            "Expected 'none', or influence."
+        )
     notices: list[str] = []
 
     def notice(sentence: str) -> None:
@@ -50,40 +60,81 @@ def score(task: Task, compute: Compute, *, self_influence: bool = True, influenc
 
     if not influence:
         task = replace(task, test_pairs=None)
-    tracer = Tracer(task, replace(compute, notice=notice), norms=self_influence)
-    train: list[Terms] = []
-    test: list[Terms] = []
-    own: list[Tensor] = []
-    products: list[Tensor] = []
-    checkpoints = []
-    seconds = 0.0
+    tracer = Tracer(task, replace(compute, notice=notice), norms=self_influence or cosine)
+    evaluations = []
+    if compute.evaluated is not None:
+        for evaluated in tracer.evaluations(EVALUATED_PAIRS):
+            evaluations.append(evaluate(evaluated))
+            compute.evaluated(evaluations[-1])
+    found = _Found(task, compute, norms=self_influence or cosine)
     for traced in tracer:
         start = time.perf_counter()
-        train.append(traced.train.terms)
         try:
-            if self_influence:
-                own.append(squared_norms(traced.gradients, traced.train))
-            if influence and traced.test is not None:
-                test.append(traced.test.terms)
-                products.append(inner_products(traced.gradients, traced.train, traced.test))
+            found.add(traced)
         except NumericalError as error:  # gradients are checked when they are used
             raise NumericalError(f"{traced.name}: {error}") from None
-        seconds += traced.seconds + time.perf_counter() - start
-        checkpoints.append(traced.describe)
+        found.seconds += traced.seconds + time.perf_counter() - start
         del traced  # its rows, before the next ones are made
     assert tracer.prepared is not None
-    engine = tracer.prepared.describe() | {"seconds": round(seconds, 6)}
-    record = _record(task, task.train_pairs, train)
-    test_record = None if task.test_pairs is None else _record(task, task.test_pairs, test)
+    engine = tracer.prepared.describe() | {"seconds": round(found.seconds, 6)}
+    record = _record(task, task.train_pairs, found.train)
+    test_record = None if task.test_pairs is None else _record(task, task.test_pairs, found.test)
     if test_record is not None:
         _tell_zero_columns(test_record, notice)
     loss = as_loss(task.loss).describe()
-    about_tests = compute.test_functional, compute.weight_test_pairs
-    run = Run(tuple(checkpoints), loss, engine, task.describe, tuple(notices), *about_tests)
+    for checkpoint, evaluation in zip(found.checkpoints, evaluations, strict=False):
+        checkpoint["evaluation"] = evaluation.figures()
+    run = Run(tuple(found.checkpoints), loss, engine, task.describe, tuple(notices), Choices.of(compute))
     return Scores(
-        SelfInfluence(torch.stack(own), record, run) if self_influence else None,
-        None if test_record is None else Influence(torch.stack(products), record, test_record, run),
+        SelfInfluence(torch.stack(found.own), record, run) if self_influence else None,
+        None if test_record is None else Influence(found.influence(), record, test_record, run),
     )
+
+
+@dataclass
+class _Found:
+    """What the checkpoints gave so far: terms, ‖∇ℓ‖²_M of training pairs and of test columns, and products."""
+
+    task: Task
+    compute: Compute
+    norms: bool
+    train: list[Terms] = field(default_factory=list)
+    test: list[Terms] = field(default_factory=list)
+    own: list[Tensor] = field(default_factory=list)
+    of_test: list[Tensor] = field(default_factory=list)
+    products: list[Tensor] = field(default_factory=list)
+    checkpoints: list[dict[str, Any]] = field(default_factory=list)
+    seconds: float = 0.0
+
+    def add(self, traced: Traced) -> None:
+        """One checkpoint."""
+        self.train.append(traced.train.terms)
+        self.checkpoints.append(traced.describe)
+        if self.norms:
+            self.own.append(squared_norms(traced.gradients, traced.train))
+        if traced.test is None:
+            return
+        self.test.append(traced.test.terms)
+        cosine = self.compute.normalize == "cosine"
+        self.products.append(
+            inner_products(traced.gradients, traced.train, traced.test, None if cosine else self._shares)
+        )
+        if cosine:
+            self.of_test.append(squared_norms(traced.gradients, traced.test))
+
+    def influence(self) -> Tensor:
+        """[checkpoints, train_pairs, test_columns], normalised and averaged as asked."""
+        products, shares = torch.stack(self.products), self._shares
+        if self.compute.normalize != "cosine":
+            return products
+        scale = torch.outer(torch.stack(self.own).sum(dim=0).sqrt(), torch.stack(self.of_test).sum(dim=0).sqrt())
+        cosines = torch.where(scale > 0, products / scale, 0.0)
+        return cosines if shares is None else cosines @ shares[:, None]
+
+    @property
+    def _shares(self) -> Tensor | None:
+        tests = self.task.test_pairs
+        return None if self.compute.aggregate is None or tests is None else tests.shares
 
 
 def squared_norms(gradients: Gradients | None, pairs: PairTable) -> Tensor:
@@ -96,15 +147,22 @@ def squared_norms(gradients: Gradients | None, pairs: PairTable) -> Tensor:
     return result
 
 
-def inner_products(gradients: Gradients | None, train: PairTable, test: PairTable) -> Tensor:
+def inner_products(
+    gradients: Gradients | None, train: PairTable, test: PairTable, shares: Tensor | None = None
+) -> Tensor:
     """⟨∇ℓ_p, M ∇ℓ_q⟩, float64 [train_pairs, test_pairs]: one column of unit products a test pair, then a gather
-    and two multiply-adds a pair."""
+    and two multiply-adds a pair.
+
+    With `shares` [test_pairs], ⟨∇ℓ_p, M Σ_q share_q ∇ℓ_q⟩, [train_pairs, 1]: one product a training pair.
+    """
     left = train.combination
-    result = torch.zeros(len(left), len(test.combination), dtype=torch.float64)
+    result = torch.zeros(len(left), len(test.combination) if shares is None else 1, dtype=torch.float64)
     columns = test.terms.active.nonzero()[:, 0]
     if gradients is None or not len(columns):
         return result
     products = gradients.columns(test.combination.select(columns))
+    if shares is not None:
+        products, columns = products @ shares[columns, None], torch.arange(1)
     rows = train.terms.active.nonzero()[:, 0]
     for chunk in rows.split(PAIR_RUN):
         part = left.select(chunk)
@@ -123,12 +181,21 @@ def _tell_zero_columns(test: PairRecord, notice: Callable[[str], None]) -> None:
 
 
 def _record(task: Task, pairs: Pairs, terms: list[Terms]) -> PairRecord:
+    loss = task.loss
+    margin = torch.stack([term.score_margin for term in terms])
     return PairRecord(
         ids=tuple(task.pair_ids(pairs)),
+        items=tuple(task.item_names(pairs)),
         swapped=task.swapped_ids(pairs),
+        target=pairs.target.int(),
         count=pairs.counts,
+        bin=_bins(loss, margin, pairs) if isinstance(loss, GHMRankingLoss) else None,
         loss=torch.stack([term.loss for term in terms]),
-        score_margin=torch.stack([term.score_margin for term in terms]),
+        score_margin=margin,
         weight=torch.stack([term.weight for term in terms]),
         inactive=torch.stack([~term.active for term in terms]),
     )
+
+
+def _bins(loss: GHMRankingLoss, score_margin: Tensor, pairs: Pairs) -> Tensor:
+    return torch.stack([loss.bin_of_margin(row, pairs) for row in score_margin])

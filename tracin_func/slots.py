@@ -107,7 +107,7 @@ def fit(slots: Slots, weights: Mapping[str, Tensor], name: str, model: str) -> t
         result[slot] = own
         if id(own) in misshapen:
             continue
-        if slot in slots.trainable:
+        if own.requires_grad:
             missing.append(slot)
         elif slot in slots.persistent and not slot.endswith("num_batches_tracked"):
             left.append(slot)

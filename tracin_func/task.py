@@ -27,6 +27,9 @@ class Task:
         loss: one of ours, or any element-wise torch callable ℓ(s_a, s_b, y[, margin]).
         item_ids: one name an item; "0", "1", ... when left out.
         joint: the scorer takes both items of a pair at once.
+        item_classes: what each item is of, for tables by class; such as the angle of a recording.
+        held_out: the pairs on which the model is evaluated; `test_pairs` when None.
+        trained_loss: the loss that the checkpoints say they were trained with, where `loss` is another one.
         describe: what provenance records about where all this came from.
 
     Raises:
@@ -41,6 +44,9 @@ class Task:
     loss: PairLoss | Callable[..., Tensor] = MarginRankingLoss(1.0)
     item_ids: Sequence[str] | None = None
     joint: bool = False
+    item_classes: Sequence[str] | None = None
+    held_out: Pairs | None = None
+    trained_loss: PairLoss | Callable[..., Tensor] | None = None
     describe: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -48,10 +54,12 @@ class Task:
         object.__setattr__(self, "items", items)
         if not self.checkpoints:
             raise InputError("`checkpoints` is empty. Expected at least one.")
-        for role, pairs in (("train", self.train_pairs), ("test", self.test_pairs)):
+        for role, pairs in (("train", self.train_pairs), ("test", self.test_pairs), ("held-out", self.held_out)):
             if pairs is not None:
                 _check_pairs(role, pairs, len(items))
         _check_memory(self.checkpoints)
+        if self.item_classes is not None and len(self.item_classes) != len(items):
+            raise InputError(f"`item_classes` has {len(self.item_classes)} entries for {len(items)} items.")
         if self.item_ids is not None:
             ids = list(self.item_ids)
             if len(ids) != len(items):
@@ -68,15 +76,16 @@ class Task:
         """The names of pairs: their own, or `first_second` by item id."""
         if pairs.ids is not None:
             return list(pairs.ids)
-        return [f"{first}_{second}" for first, second in self._names(pairs)]
+        return [f"{first}_{second}" for first, second in self.item_names(pairs)]
 
     def swapped_ids(self, pairs: Pairs) -> dict[str, str]:
         """`first_second` -> `second_first`; nothing for pairs with names of their own."""
         if pairs.ids is not None:
             return {}
-        return {f"{first}_{second}": f"{second}_{first}" for first, second in self._names(pairs)}
+        return {f"{first}_{second}": f"{second}_{first}" for first, second in self.item_names(pairs)}
 
-    def _names(self, pairs: Pairs) -> list[tuple[str, str]]:
+    def item_names(self, pairs: Pairs) -> list[tuple[str, str]]:
+        """The names of the two items of each pair."""
         columns = pairs.first.tolist(), pairs.second.tolist()
         return [(self.item_id(first), self.item_id(second)) for first, second in zip(*columns, strict=True)]
 

@@ -3,11 +3,13 @@
 Everything costly is per unit and checkpoint and happens here; what pairs make of it is algebra, in `scoring`.
 """
 
+import hashlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -27,6 +29,10 @@ from tracin_func.scorer import Scorer, State, evaluating
 from tracin_func.task import Task
 from tracin_func.terms import Terms, functional_terms, loss_terms
 from tracin_func.units import UnitMaker, loss_type
+
+SAMPLED = 16  # units that a measurement differentiates, or a whole chunk
+
+Step = TypeVar("Step")
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,8 +58,34 @@ class Traced:
     seconds: float
 
 
+@dataclass(frozen=True, eq=False)
+class Evaluated:
+    """How the model of one checkpoint does on pairs, by a forward pass alone.
+
+    `pairs` are the tables of which `train` and `test` are terms; `as_trained` are the terms of the training pairs
+    under `Task.trained_loss`, `describe` is as of `Traced`.
+    """
+
+    name: str
+    pairs: list[Pairs]
+    train: Terms
+    test: Terms | None
+    as_trained: Terms | None
+    describe: dict[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class _Opened:
+    """A checkpoint that was read: its state on the device, and its rate by parameter as √η."""
+
+    loaded: LoadedCheckpoint
+    state: State
+    scales: dict[str, float]
+    describe: dict[str, Any]
+
+
 class Tracer:
-    """Walks the checkpoints of a task, each loaded once and dropped; `prepared` is there after the first step.
+    """Walks the checkpoints of a task, each loaded when it is its turn and dropped; `prepared` once, at the first.
 
     `norms` tells whether norms of pairs will be asked for, and not products with test pairs alone.
 
@@ -68,39 +100,94 @@ class Tracer:
         self._task = task
         self._compute = compute
         self._norms = norms
-        self._scorer = Scorer(task.scorer, joint=task.joint)
+        self._scorer = Scorer(task.scorer, joint=task.joint, params=compute.params)
         self._device = resolve_device(compute.device)
         self.prepared: Prepared | None = None
 
     def __iter__(self) -> Iterator[Traced]:
-        cuda = [self._device] if self._device.type == "cuda" else []
-        with evaluating(self._scorer.module), torch.random.fork_rng(devices=cuda), exact_products(self._device):
-            for position, checkpoint in enumerate(self._task.checkpoints, start=1):
-                loaded = load(checkpoint, position)
+        return self._walk(self._step)
+
+    def evaluations(self, pairs: int) -> Iterator[Evaluated]:
+        """The terms of at most so many training and held-out pairs each, chosen at random; no gradients."""
+        return self._walk(lambda opened: self._evaluated(opened, pairs))
+
+    def sample(self) -> tuple[int, int, float]:
+        """How many units were differentiated at the first checkpoint, of how many, and the seconds it took."""
+        with closing(self._walk(self._sampled)) as walk:
+            return next(walk)
+
+    def _walk(self, step: Callable[[_Opened], Step]) -> Generator[Step, None, None]:
+        with closing(visited(self._task, self._scorer, self._device)) as checkpoints:
+            for checkpoint, loaded in checkpoints:
                 try:
-                    yield self._step(checkpoint, loaded)
+                    yield step(self._open(checkpoint, loaded))
                 except NumericalError as error:
                     raise NumericalError(f"{loaded.name}: {error}") from None
 
-    def _step(self, checkpoint: Checkpoint, loaded: LoadedCheckpoint) -> Traced:
+    def _open(self, checkpoint: Checkpoint, loaded: LoadedCheckpoint) -> _Opened:
         state = self._state(loaded)
-        rate, source = learning_rates(loaded, self._scorer.current(), checkpoint.learning_rate)
+        rate, source = self._rate(checkpoint, loaded)
         scales = root_rates(rate, self._scorer.canonical())
         if self.prepared is None:
             self.prepared = self._prepare(state, loaded)
             self._compute.planned(self.prepared.describe())
             state = state if self.prepared.make.device == self._device else self._state(loaded)
+        return _Opened(loaded, state, scales, _describe(checkpoint, loaded, rate, source))
+
+    def _rate(self, checkpoint: Checkpoint, loaded: LoadedCheckpoint) -> tuple[LearningRate, str]:
+        if self._compute.checkpoint_weights == "uniform":
+            return 1.0, "uniform"
+        return learning_rates(loaded, self._scorer.trained(), checkpoint.learning_rate)
+
+    def _step(self, opened: _Opened) -> Traced:
+        prepared, loaded, state = self._ready, opened.loaded, opened.state
         start = time.perf_counter()
         try:
-            gradients, tables = self._gradients(self.prepared, state, scales)
+            gradients, tables = self._gradients(prepared, state, opened.scales)
         except UnsuitableError as error:
-            self.prepared = self._other_engine(self.prepared, state, loaded, error)
+            self.prepared = self._other_engine(prepared, state, loaded, error)
             self._compute.planned(self.prepared.describe())
             state = self._state(loaded)  # its device may be another one
-            gradients, tables = self._gradients(self.prepared, state, scales)
+            gradients, tables = self._gradients(self.prepared, state, opened.scales)
         seconds = time.perf_counter() - start
-        describe = _describe(checkpoint, loaded, rate, source)
-        return Traced(loaded.name, gradients, tables[0], tables[1] if len(tables) > 1 else None, describe, seconds)
+        test = tables[1] if len(tables) > 1 else None
+        describe = {**opened.describe, "sha256": _digest(opened.describe["path"])}
+        return Traced(loaded.name, gradients, tables[0], test, describe, seconds)
+
+    def _evaluated(self, opened: _Opened, pairs: int) -> Evaluated:
+        prepared = self._ready.sampled(pairs)
+        values = prepared.choice.engine.values(prepared.scored, opened.state, prepared.plan.chunk)
+        plain = replace(self._compute, test_functional="loss", weight_test_pairs=False)
+        tables = _terms(prepared, plain, values)
+        as_trained = None
+        if self._task.trained_loss is not None:
+            make = replace(prepared.make, loss=as_loss(self._task.trained_loss))
+            as_trained = _terms(replace(prepared, make=make), plain, values)[0]
+        test = tables[1] if len(tables) > 1 else None
+        return Evaluated(opened.loaded.name, prepared.make.tables, tables[0], test, as_trained, opened.describe)
+
+    def _sampled(self, opened: _Opened) -> tuple[int, int, float]:
+        prepared = self._ready
+        make, unit = prepared.make, prepared.choice.unit
+        every = torch.arange(sum(map(len, make.tables)))
+        units = make.pairs(torch.ones(len(every)), every[: len(make.tables[0])]) if unit == "pairs" else make.singles()
+        few = min(units.count, max(SAMPLED, prepared.plan.chunk))
+        asked = needed(make, unit, self._norms)
+        asked = replace(asked, right=torch.arange(min(few, len(asked.right))))
+        plan = replace(prepared.plan, block=few)
+        for _ in range(2):  # libraries prepare themselves at the first
+            start = time.perf_counter()
+            gradients = prepared.choice.engine.gradients(
+                replace(units, count=few), opened.state, opened.scales, plan, asked
+            )
+            gradients.values.sum().item()  # reading a number waits for the device
+            seconds = time.perf_counter() - start
+        return few, units.count, seconds
+
+    @property
+    def _ready(self) -> Prepared:
+        assert self.prepared is not None
+        return self.prepared
 
     def _gradients(
         self, prepared: Prepared, state: State, scales: dict[str, float]
@@ -133,6 +220,19 @@ class Tracer:
         loss = as_loss(task.loss)
         make = UnitMaker(task, self._scorer, loss, compute.test_functional, self._device, compute.dtype)
         return prepare(make, state, loaded.weights, compute, len(task.checkpoints), self._norms)
+
+
+def visited(
+    task: Task, scorer: Scorer, device: torch.device
+) -> Generator[tuple[Checkpoint, LoadedCheckpoint], None, None]:
+    """The checkpoints in turn, each loaded once and dropped. Close it, and all is as before.
+
+    Meanwhile the module is in eval mode, products are exact on `device`, and random numbers are our own.
+    """
+    cuda = [device] if device.type == "cuda" else []
+    with evaluating(scorer.module), torch.random.fork_rng(devices=cuda), exact_products(device):
+        for position, checkpoint in enumerate(task.checkpoints, start=1):
+            yield checkpoint, load(checkpoint, position)
 
 
 def _over_items(
@@ -237,6 +337,14 @@ def _reporting(units: Units, compute: Compute) -> Units:
         return batch
 
     return replace(units, take=take)
+
+
+def _digest(path: str | None) -> str | None:
+    """What the file of a checkpoint holds, in 64 signs."""
+    if path is None:
+        return None
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _describe(checkpoint: Checkpoint, loaded: LoadedCheckpoint, rate: LearningRate, source: str) -> dict[str, Any]:

@@ -1,0 +1,49 @@
+"""What a run would do, how long it takes and how much memory: decided and measured on a few units, nothing scored."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tracin_func.compute import Compute
+from tracin_func.evaluation import EVALUATED_PAIRS, Evaluation, evaluate
+from tracin_func.task import Task
+from tracin_func.trace import Tracer
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """A run that was not made.
+
+    Args:
+        evaluations: of each checkpoint.
+        engine: what was decided, as in provenance.
+        units: what is differentiated at each checkpoint, and `tried` how many of these were, for the measurement.
+        seconds: expected of the gradients of all checkpoints; products of pairs come on top.
+        bytes: expected peak above the model and the items.
+    """
+
+    evaluations: tuple[Evaluation, ...]
+    engine: Mapping[str, Any]
+    units: int
+    tried: int
+    seconds: float
+    bytes: int
+
+
+def outlook(task: Task, compute: Compute, *, self_influence: bool = True, influence: bool = False) -> Outlook:
+    """Evaluate every checkpoint, choose the engine and its sizes, and time it on a few units of the first one.
+
+    Raises:
+        As `score`, of what is found without scoring.
+    """
+    tracer = Tracer(task, compute, norms=self_influence or compute.normalize == "cosine")
+    evaluations = []
+    for evaluated in tracer.evaluations(EVALUATED_PAIRS):
+        evaluations.append(evaluate(evaluated))
+        if compute.evaluated is not None:
+            compute.evaluated(evaluations[-1])
+    tried, units, seconds = tracer.sample()
+    assert tracer.prepared is not None
+    engine = tracer.prepared.describe()
+    expected = seconds / tried * units * len(task.checkpoints)
+    return Outlook(tuple(evaluations), engine, units, tried, expected, engine["expected_bytes"])
