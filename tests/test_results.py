@@ -48,8 +48,7 @@ def test_a_case_that_can_be_done_by_hand() -> None:
 def test_saved_scores_are_those_of_the_run(tmp_path: Path) -> None:
     result = ti.self_influence(**small(learning_rate=torch.tensor(0.1)))  # type: ignore[arg-type]
     path = tmp_path / "scores.json"
-    report = result.save(path)
-    assert report.pairs_added == 4
+    assert result.save(path) == path.resolve()
     saved = {pair: values["tracin_self_influence"] for pair, values in json.loads(path.read_text()).items()}
     assert saved == dict(zip(result.ids, result.scores.tolist(), strict=True))
     record = json.loads((tmp_path / "scores.json.provenance.json").read_text())["columns"]["tracin_self_influence"]

@@ -16,36 +16,42 @@ _UNIT = (
     "score × visits of p between checkpoints / batch size"
 )
 UNIT = {"self": _UNIT.format("loss"), "loss": _UNIT.format("loss"), "score-margin": _UNIT.format("score margin")}
+UNIFORM_UNIT = "squared slope of the loss, without learning rates (η_t = 1): an order, no loss change"
+COSINE_UNIT = (
+    "none: the score divided by √(self(p) self(q)), the cosine of the gradients at all checkpoints, in [-1, 1]"
+)
 SCORES = ("self", "influence")
+OF_EVERY_SCORE = ("checkpoint_weights", "params")  # the other choices are about test pairs
 _PACKAGES = ("tracin-func", "torch", "numpy")
 
 
 def provenance(
     *,
     command: Sequence[str] | None,
+    options: Mapping[str, Any] | None = None,
     source: Mapping[str, Any],
     checkpoints: Sequence[Mapping[str, Any]],
     loss: Mapping[str, Any],
     pairs: Mapping[str, Any],
     engine: Mapping[str, Any],
     score: str,
+    choices: Mapping[str, Any],
     notices: Sequence[str] = (),
-    test_functional: str = "loss",
-    weight_test_pairs: bool = False,
 ) -> dict[str, Any]:
     """The record of one column: what was computed from what, by which versions, and how to read it.
 
     Args:
         command: the arguments that were run, program first; None when called from Python.
+        options: the options of the command line that were given, as they can be given again.
         source: `kind` ("embedded" for the demonstration), and what is known of data, split and front end.
         checkpoints: one mapping a checkpoint: its name and learning rates.
         loss: its name and settings.
         pairs: how they were chosen, and how many.
         engine: its name, plan and precision.
         score: "self" or "influence".
+        choices: what was asked for that changes a score (`results.Choices`); of self-influence only those that
+            concern it are recorded. With `score` they choose the sentences about sign and unit.
         notices: what the user was told while it ran.
-        test_functional, weight_test_pairs: what of a test pair was explained; recorded of influence only. With
-            `score` they choose the sentences about sign and unit.
 
     Returns:
         A mapping that can be written as JSON when its parts can.
@@ -55,14 +61,13 @@ def provenance(
     """
     if score not in SCORES:
         raise ValueError(f"`score` should be one of {', '.join(map(repr, SCORES))}. Got {score!r}.")
-    of_test = {"test_functional": test_functional, "weight_test_pairs": weight_test_pairs}
-    meaning = test_functional if score == "influence" else "self"
+    own = {name: value for name, value in choices.items() if score == "influence" or name in OF_EVERY_SCORE}
     return {
         "score": score,
-        "sign": SIGN[meaning],
-        "unit": UNIT[meaning],
-        **(of_test if score == "influence" else {}),
+        **meaning(score, choices),
+        **own,
         "command": None if command is None else list(command),
+        "options": None if options is None else dict(options),
         "working_folder": _working_folder(),
         "environment": {name: value for name, value in os.environ.items() if name.startswith("TRACIN_FUNC_")},
         "source": dict(source),
@@ -73,6 +78,17 @@ def provenance(
         "notices": list(notices),
         "versions": versions(),
     }
+
+
+def meaning(score: str, choices: Mapping[str, Any]) -> dict[str, str]:
+    """Sign and unit of a score, in words."""
+    of = choices["test_functional"] if score == "influence" else "self"
+    unit = UNIT[of]
+    if choices["checkpoint_weights"] == "uniform":
+        unit = UNIFORM_UNIT
+    if score == "influence" and choices["normalize"] == "cosine":
+        unit = COSINE_UNIT
+    return {"sign": SIGN[of], "unit": unit}
 
 
 def versions() -> dict[str, str]:

@@ -1,19 +1,19 @@
 """Scores with everything needed to read them: ids, losses, activity, checkpoints and how they were computed."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from tracin_func.columns import INFLUENCE_COLUMNS, MEAN, SELF_COLUMN
+from tracin_func.compute import Compute
 from tracin_func.errors import InputError
 from tracin_func.provenance import provenance
-from tracin_func.sinks.merge import MergeReport, merge_columns
-
-SELF_COLUMN = "tracin_self_influence"
-INFLUENCE_COLUMNS = {"loss": "tracin_influence", "score-margin": "tracin_score_margin_influence"}  # by test functional
+from tracin_func.sinks.merge import merge_columns
+from tracin_func.sinks.table_file import is_table, write_table
 
 
 @dataclass(frozen=True)
@@ -21,13 +21,18 @@ class PairRecord:
     """What the loss saw of one table of pairs: `ids` [pairs], the rest [checkpoints, pairs].
 
     `loss` is without weights, `score_margin` is y (s_a − s_b) (above 0: ranked right), `weight` the loss's own
-    times the pair's, `inactive` True where the gradient is exactly 0. `count` [pairs] is how often a pair was
-    drawn. `swapped` maps an id ID1_ID2 to ID2_ID1, under which a file may know the pair; empty for ids of one's own.
+    times the pair's, `inactive` True where the gradient is exactly 0, `bin` the GHM bin (−1 for none), None with
+    another loss. `target` [pairs] is +1 or −1, `count` [pairs] how often a pair was drawn, `items` the names of its
+    two items. `swapped` maps an id ID1_ID2 to ID2_ID1, under which a file may know the pair; empty for ids of one's
+    own.
     """
 
     ids: tuple[str, ...]
+    items: tuple[tuple[str, str], ...]
     swapped: Mapping[str, str]
+    target: Tensor
     count: Tensor
+    bin: Tensor | None
     loss: Tensor
     score_margin: Tensor
     weight: Tensor
@@ -35,19 +40,32 @@ class PairRecord:
 
 
 @dataclass(frozen=True)
-class Run:
-    """How scores came about: checkpoints with their rates, loss, engine, source, and what the user was told.
+class Choices:
+    """What was asked for that changes a score; see `Compute`. All but the last two are about influence only."""
 
-    `test_functional` and `weight_test_pairs` say what of test pairs was explained; self-influence has none.
-    """
+    test_functional: str = "loss"
+    weight_test_pairs: bool = False
+    aggregate: str | None = None
+    normalize: str = "none"
+    checkpoint_weights: str = "lr"
+    params: str | None = None
+
+    @classmethod
+    def of(cls, compute: Compute) -> "Choices":
+        """Those of `compute`."""
+        return cls(**{name.name: getattr(compute, name.name) for name in fields(cls)})
+
+
+@dataclass(frozen=True)
+class Run:
+    """How scores came about: checkpoints with their rates, loss, engine, source, and what the user was told."""
 
     checkpoints: tuple[Mapping[str, Any], ...]
     loss: Mapping[str, Any]
     engine: Mapping[str, Any]
     source: Mapping[str, Any]
     notices: tuple[str, ...]
-    test_functional: str = "loss"
-    weight_test_pairs: bool = False
+    choices: Choices = Choices()
 
     @property
     def names(self) -> list[str]:
@@ -90,16 +108,37 @@ class SelfInfluence:
         """The k hardest pairs and their scores, ties in the order of pairs."""
         return _top(self.scores, self.ids, k)
 
-    def to_table(self) -> dict[str, list[Any]]:
-        """One column a property, one row a pair: ready for a data frame."""
-        return {"pair": list(self.ids), SELF_COLUMN: self.scores.tolist(), **_summary(self.pairs)}
+    def to_table(self, column: str = SELF_COLUMN, *, per_checkpoint: bool = False) -> dict[str, list[Any]]:
+        """One column a property, one row a pair (and checkpoint): ready for a data frame."""
+        return _table(self.pairs, self.run, column, self.per_checkpoint[..., None], None, per_checkpoint)
 
-    def save(self, path: str | Path, *, command: Sequence[str] | None = None, column: str = SELF_COLUMN) -> MergeReport:
-        """Merge the scores into the JSON file `path`, with provenance beside it; see `sinks.merge`."""
+    def save(
+        self,
+        path: str | Path,
+        *,
+        column: str = SELF_COLUMN,
+        per_checkpoint: bool = False,
+        command: Sequence[str] | None = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> Path:
+        """Write the scores to `path`, with provenance beside it: `.json`, merged into what is there (`sinks.merge`);
+        `.csv` or `.parquet`, a new table (`sinks.table_file`).
+
+        Args:
+            path: the file.
+            column: what the scores are called.
+            per_checkpoint: a column (in tables a row) for each checkpoint, named after it, instead of the sum.
+            command, options: what is recorded of how the run was started.
+        """
         _require_distinct(self.ids)
-        rows = {name: {column: value} for name, value in zip(self.ids, self.scores.tolist(), strict=True)}
-        record = _provenance("self", self.run, self.pairs, command)
-        return merge_columns(path, rows, swapped=self.pairs.swapped, provenance=record)
+        record = _provenance("self", self.run, self.pairs, command, options)
+        if is_table(path):
+            return _write(path, self.to_table(column, per_checkpoint=per_checkpoint), column, record)
+        scores = {column: self.scores}
+        if per_checkpoint:
+            names = (f"{column}_{name}" for name in self.run.names)
+            scores = dict(zip(names, self.per_checkpoint, strict=True))
+        return merge_columns(path, _rows(self.ids, scores), swapped=self.pairs.swapped, provenance=record).path
 
 
 @dataclass(frozen=True)
@@ -108,7 +147,8 @@ class Influence:
 
     Unit: loss change of q per visit of p by SGD at rate η_t, first order, sign turned. The true change is about
     score × visits of p between checkpoints / batch size. With the test functional `score-margin` ℓ_q is
-    −y (s_a − s_b): positive where training on p raised q's score margin.
+    −y (s_a − s_b): positive where training on p raised q's score margin. Aggregated, there is one test column, that of
+    the mean functional of all test pairs.
 
     Args:
         per_checkpoint: float64 [checkpoints, train_pairs, test_pairs].
@@ -139,18 +179,19 @@ class Influence:
 
     @property
     def test_ids(self) -> tuple[str, ...]:
-        """Names of the test pairs."""
-        return self.test.ids
+        """Names of the test columns: the test pairs, or `mean`."""
+        return self.test.ids if self.run.choices.aggregate is None else (MEAN,)
 
     @property
     def column(self) -> str:
-        """What a file or table calls these scores; that of another test functional has another name."""
-        return INFLUENCE_COLUMNS[self.run.test_functional]
+        """What a file or table calls these scores; what has another meaning has another name."""
+        return INFLUENCE_COLUMNS[self.run.choices.test_functional, self.run.choices.normalize]
 
     @property
     def zero_columns(self) -> list[int]:
-        """Test pairs whose gradient is exactly 0 at every checkpoint: no training pair can show an influence."""
-        return self.test.inactive.all(dim=0).nonzero()[:, 0].tolist()
+        """Test columns whose gradient is exactly 0 at every checkpoint: no training pair can show an influence."""
+        zero = self.test.inactive.all(dim=0)
+        return (zero if self.run.choices.aggregate is None else zero.all()[None]).nonzero()[:, 0].tolist()
 
     def top(self, k: int = 10, *, test: int = 0) -> list[tuple[str, float]]:
         """The k strongest proponents of one test pair (positive scores first), ties in the order of pairs."""
@@ -160,30 +201,34 @@ class Influence:
         """The k strongest opponents of one test pair (most negative first), ties in the order of pairs."""
         return [(name, -value) for name, value in _top(-self.scores[:, test], self.ids, k)]
 
-    def to_table(self) -> dict[str, list[Any]]:
-        """One row a training and test pair, training pair by training pair: ready for a data frame."""
-        train, test = len(self.ids), len(self.test_ids)
-        repeated = {
-            name: [value for value in column for _ in range(test)] for name, column in _summary(self.train).items()
-        }
-        return {
-            "pair": [name for name in self.ids for _ in range(test)],
-            "test_pair": list(self.test_ids) * train,
-            self.column: self.scores.flatten().tolist(),
-            **repeated,
-        }
+    def to_table(self, column: str | None = None, *, per_checkpoint: bool = False) -> dict[str, list[Any]]:
+        """One row a training and test pair (and checkpoint), training pair by training pair: ready for a data frame."""
+        return _table(self.train, self.run, column or self.column, self.per_checkpoint, self.test_ids, per_checkpoint)
 
-    def save(self, path: str | Path, *, command: Sequence[str] | None = None, column: str | None = None) -> MergeReport:
-        """Merge the scores into the JSON file `path`, `{column}_{test_id}` a test pair; see `sinks.merge`."""
+    def save(
+        self,
+        path: str | Path,
+        *,
+        column: str | None = None,
+        per_checkpoint: bool = False,
+        command: Sequence[str] | None = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> Path:
+        """Write the scores to `path`, in JSON a column `{column}_{test_id}` a test pair; see `SelfInfluence.save`."""
         _require_distinct(self.ids)
         _require_distinct(self.test_ids)
-        columns = [f"{column or self.column}_{name}" for name in self.test_ids]
-        rows = {
-            name: dict(zip(columns, values, strict=True))
-            for name, values in zip(self.ids, self.scores.tolist(), strict=True)
-        }
-        record = _provenance("influence", self.run, self.train, command)
-        return merge_columns(path, rows, swapped=self.train.swapped, provenance=record)
+        column = column or self.column
+        record = _provenance("influence", self.run, self.train, command, options)
+        if is_table(path):
+            return _write(path, self.to_table(column, per_checkpoint=per_checkpoint), column, record)
+        scores = {f"{column}_{test}": self.scores[:, j] for j, test in enumerate(self.test_ids)}
+        if per_checkpoint:
+            scores = {
+                f"{column}_{test}_{name}": self.per_checkpoint[t, :, j]
+                for j, test in enumerate(self.test_ids)
+                for t, name in enumerate(self.run.names)
+            }
+        return merge_columns(path, _rows(self.ids, scores), swapped=self.train.swapped, provenance=record).path
 
 
 def _require_distinct(ids: tuple[str, ...]) -> None:
@@ -200,21 +245,65 @@ def _top(scores: Tensor, ids: tuple[str, ...], k: int) -> list[tuple[str, float]
     return [(ids[position], float(scores[position])) for position in order]
 
 
-def _summary(pairs: PairRecord) -> dict[str, list[Any]]:
-    last = -1
+def _write(path: str | Path, table: Mapping[str, list[Any]], column: str, record: Mapping[str, Any]) -> Path:
+    words = {name: record[name] for name in ("sign", "unit")}
+    return write_table(path, table, metadata=words, provenance={column: record})
+
+
+def _rows(ids: Sequence[str], scores: Mapping[str, Tensor]) -> dict[str, dict[str, float]]:
+    """Scores by column as scores by pair."""
+    columns = zip(*(values.tolist() for values in scores.values()), strict=True)
+    return {name: dict(zip(scores, values, strict=True)) for name, values in zip(ids, columns, strict=True)}
+
+
+def _table(
+    pairs: PairRecord,
+    run: Run,
+    column: str,
+    per_checkpoint: Tensor,
+    tests: Sequence[str] | None,
+    by_checkpoint: bool,
+) -> dict[str, list[Any]]:
+    """A long table of `per_checkpoint` [checkpoints, pairs, tests]: a row a pair, test column and, where asked for,
+    checkpoint; what the loss saw is of that checkpoint, else of the last."""
+    of_tests = per_checkpoint.shape[2]
+    parts: list[dict[str, list[Any]]] = []
+    for position in range(len(run.names)) if by_checkpoint else (-1,):
+        scores = per_checkpoint[position] if by_checkpoint else per_checkpoint.sum(dim=0)
+        bins = {} if pairs.bin is None else {"ghm_bin": pairs.bin[position].tolist()}
+        of_pairs = {
+            "pair": list(pairs.ids),
+            "first": [first for first, _ in pairs.items],
+            "second": [second for _, second in pairs.items],
+            "target": pairs.target.tolist(),
+            "loss": pairs.loss[position].tolist(),
+            "score_margin": pairs.score_margin[position].tolist(),
+            "active_share": (~pairs.inactive).double().mean(dim=0).tolist(),
+            "count": pairs.count.tolist(),
+            "weight": pairs.weight[position].tolist(),
+            **bins,
+        }
+        table = {name: [value for value in values for _ in range(of_tests)] for name, values in of_pairs.items()}
+        table[column] = scores.flatten().tolist()
+        if tests is not None:
+            table["test_pair"] = list(tests) * len(pairs.ids)
+        if by_checkpoint:
+            table["checkpoint"] = [run.names[position]] * len(table[column])
+        parts.append(table)
+    order = [name for name in ("pair", "first", "second", "test_pair", "checkpoint", column) if name in parts[0]]
     return {
-        "loss": pairs.loss[last].tolist(),
-        "score_margin": pairs.score_margin[last].tolist(),
-        "active_share": (~pairs.inactive).double().mean(dim=0).tolist(),
-        "count": pairs.count.tolist(),
-        "weight": pairs.weight[last].tolist(),
+        name: [value for part in parts for value in part[name]]
+        for name in (*order, *(name for name in parts[0] if name not in order))
     }
 
 
-def _provenance(score: str, run: Run, pairs: PairRecord, command: Sequence[str] | None) -> dict[str, Any]:
+def _provenance(
+    score: str, run: Run, pairs: PairRecord, command: Sequence[str] | None, options: Mapping[str, Any] | None
+) -> dict[str, Any]:
     counts = {"rows": len(pairs.ids), "drawn": int(pairs.count.sum()), "inactive": int(pairs.inactive.sum())}
     return provenance(
         command=command,
+        options=options,
         source=run.source,
         checkpoints=run.checkpoints,
         loss=run.loss,
@@ -222,6 +311,5 @@ def _provenance(score: str, run: Run, pairs: PairRecord, command: Sequence[str] 
         engine=run.engine,
         score=score,
         notices=run.notices,
-        test_functional=run.test_functional,
-        weight_test_pairs=run.weight_test_pairs,
+        choices=asdict(run.choices),
     )

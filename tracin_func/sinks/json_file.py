@@ -1,4 +1,4 @@
-"""A JSON file that others write too: read whole, replaced whole, one process at a time.
+"""A JSON file that others write too: read whole, replaced whole, one process at a time. `replace` serves any file.
 
 Numbers are kept as they were written (`Number`), so that reading and writing change no digit; keys keep their
 order, and a key that occurs twice is refused, because one of its values would be lost.
@@ -9,15 +9,16 @@ import json
 import os
 import re
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from filelock import FileLock, Timeout
 
 from tracin_func.errors import InputError, OutputError
 
 Json = Any
+Content = str | Callable[[BinaryIO], None]  # of a file: its text, or what writes it
 
 _ELSEWHERE = "Fix: correct or move the file, or write to another folder with --metadata-dir."
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"(\s*:)?|[{}]')
@@ -41,8 +42,10 @@ def real_path(path: str | Path) -> Path:
 # Reading
 
 
-def read_object(path: Path, number: type[Number] | None = Number) -> dict[str, Json]:
+def read_object(path: Path, number: type[Number] | None = Number, remedy: str = _ELSEWHERE) -> dict[str, Json]:
     """The JSON object in a file, {} where there is no file; `number=None` makes numbers of its numbers.
+
+    `remedy` is how a message says the file can be mended.
 
     Raises:
         InputError: no permission, not UTF-8, not JSON, not an object, or an object with a key twice.
@@ -55,24 +58,24 @@ def read_object(path: Path, number: type[Number] | None = Number) -> dict[str, J
     except FileNotFoundError:
         return {}
     except OSError as error:
-        raise InputError(f"`{path}` cannot be read: {error.strerror}. Expected a JSON file. {_ELSEWHERE}") from error
+        raise InputError(f"`{path}` cannot be read: {error.strerror}. Expected a JSON file. {remedy}") from error
     except json.JSONDecodeError as error:
         place = f"line {error.lineno}, column {error.colno}"
-        raise InputError(f"`{path}` is not JSON: {error.msg} ({place}). {_ELSEWHERE}") from error
+        raise InputError(f"`{path}` is not JSON: {error.msg} ({place}). {remedy}") from error
     except UnicodeDecodeError as error:
-        raise InputError(f"`{path}` is not UTF-8 text (byte {error.start}). Expected JSON. {_ELSEWHERE}") from error
+        raise InputError(f"`{path}` is not UTF-8 text (byte {error.start}). Expected JSON. {remedy}") from error
+    except ValueError as error:  # a whole number of more digits than Python reads
+        raise InputError(f"`{path}` cannot be read: {error}. {remedy}") from error
     except RecursionError as error:
-        raise InputError(
-            f"`{path}` is nested too deeply to be read. Expected pairs of columns. {_ELSEWHERE}"
-        ) from error
+        raise InputError(f"`{path}` is nested too deeply to be read. Expected pairs of columns. {remedy}") from error
     except _KeyTwiceError as error:
         key, line = _second_key(text)
         raise InputError(
             f"`{path}` has the key `{key}` a second time in one object (line {line}). Expected each key "
-            f"once: one of the two values would be lost. {_ELSEWHERE}"
+            f"once: one of the two values would be lost. {remedy}"
         ) from error
     if not isinstance(document, dict):
-        raise InputError(f"`{path}` holds {kind(document)}. Expected an object of pairs. {_ELSEWHERE}")
+        raise InputError(f"`{path}` holds {kind(document)}. Expected an object of pairs. {remedy}")
     return document
 
 
@@ -181,22 +184,22 @@ def locked(path: Path, timeout: float) -> Iterator[None]:
         lock.release()
 
 
-def replace(path: Path, writes: Sequence[tuple[Path, str]]) -> None:
+def replace(path: Path, writes: Sequence[tuple[Path, Content]]) -> None:
     """Replace files of the folder of `path`, in order; call it inside `locked(path)`.
 
-    Each text is on the disk in full before the first takes its place: a full disk changes no file.
+    Each content is on the disk in full before the first takes its place: a full disk changes no file.
 
     Args:
         path: the file whose lock is held; temporary files are named after it.
-        writes: files and their new texts; a file may occur again.
+        writes: files and their new contents; a file may occur again.
 
     Raises:
         OutputError: nothing was replaced, or not all; each file is its old or its new self.
     """
     temporary = [path.with_name(f".{path.name}.{step}.tmp") for step in range(max(3, len(writes)))]
     try:
-        for file, (target, text) in zip(temporary, writes, strict=False):
-            _stage(file, target, text)
+        for file, (target, content) in zip(temporary, writes, strict=False):
+            _stage(file, target, content)
         for file, (target, _) in zip(temporary, writes, strict=False):
             os.replace(file, target)
             _sync_folder(path.parent)
@@ -208,12 +211,15 @@ def replace(path: Path, writes: Sequence[tuple[Path, str]]) -> None:
                 file.unlink(missing_ok=True)
 
 
-def _stage(file: Path, target: Path, text: str) -> None:
+def _stage(file: Path, target: Path, content: Content) -> None:
     """Write and flush a temporary file with the permissions, and where possible the owner, of its target."""
     file.unlink(missing_ok=True)  # left by a kill, and ours: we hold the lock
-    # A lone surrogate has no UTF-8; its escape is what a JSON string may hold.
-    with open(file, "x", encoding="utf-8", errors="backslashreplace", newline="\n") as stream:
-        stream.write(text)
+    with open(file, "xb") as stream:
+        if isinstance(content, str):
+            # A lone surrogate has no UTF-8; its escape is what a JSON string may hold.
+            stream.write(content.encode("utf-8", errors="backslashreplace"))
+        else:
+            content(stream)
         stream.flush()
         with contextlib.suppress(FileNotFoundError):
             old = target.stat()
@@ -234,7 +240,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _not_written(path: Path, error: Exception) -> OutputError:
-    reason = error.strerror if isinstance(error, OSError) else str(error)
+    reason = getattr(error, "strerror", None) or error
     return OutputError(
         f"`{path}` could not be written: {reason}. What was there before is unharmed. Fix: see to free "
         "space and permissions of the folder, or write to another one with --metadata-dir."

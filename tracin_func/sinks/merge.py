@@ -21,16 +21,13 @@ The value replaced is the one under our column. Where that is an object with a m
 beginning, as `{"tracin_influence": x}` under `tracin_influence_TE1_TE2`, that member is, and its neighbours
 stay. Any other object or array under our column is not a score, and is refused.
 
-Scores and provenance are two files, and a kill may fall between them; no order of two writes is right, since
-the first to be replaced contradicts the other. So there are three. Before the scores, a column the file
-holds is said to be of its old or of its new origin (`other_origins`; null is an unknown one), and one it
-lacks gets its new provenance, which nothing contradicts. After the scores, each has its own. Values of an
-earlier run that stay in a column keep their origin in `other_origins`.
+Scores and provenance are replaced in the order that `origins` explains. Values of an earlier run that stay in a
+column keep their origin in `other_origins`.
 """
 
 import json
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -38,13 +35,18 @@ from typing import Any
 
 from tracin_func.errors import InputError
 from tracin_func.sinks.json_file import dumps, kind, locked, read_object, real_path, replace, require_writable
+from tracin_func.sinks.origins import (
+    claims,
+    embedded_conflict_in,
+    origins,
+    own_conflict_in,
+    provenance_document,
+    provenance_path,
+    read_provenance,
+)
 
 Json = Any
 Table = dict[str, dict[str, Json]]
-
-EMBEDDED = "embedded"
-FORMAT = 1
-OTHER_ORIGINS = "other_origins"
 
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 
@@ -88,16 +90,16 @@ def merge_columns(
     path = real_path(path)
     _require_writable(path)
     with locked(path, lock_timeout):
-        table, notes = _read_table(path), _read_provenance(path)
+        table, notes = _read_table(path), read_provenance(path)
         before = {column for values in table.values() for column in values}
         report, kept = _place(path, table, rows, swapped)
         claim = json.loads(json.dumps(provenance or None))  # as it will be read again, for comparisons
         during, after = dict(notes), dict(notes)
         for column in dict.fromkeys(column for row in rows.values() for column in row):
-            origins = _origins(notes.get(column)) if column in before else []
-            during[column], after[column] = _claims(origins, claim, column in kept)
-        stages = [{column: note for column, note in stage.items() if note} for stage in (notes, during, after)]
-        texts = [_text(report.provenance_path, {"format": FORMAT, "columns": stage}) for stage in stages]
+            possible = origins(notes.get(column)) if column in before else []
+            during[column], after[column] = claims(possible, claim, column in kept)
+        stages = [provenance_document(stage) for stage in (notes, during, after)]
+        texts = [_text(report.provenance_path, stage) for stage in stages]
         writes = [(report.provenance_path, texts[1])] if stages[1] != stages[0] else []
         writes += [(path, _text(path, table))]
         writes += [(report.provenance_path, texts[2])] if stages[2] != stages[1] else []
@@ -118,7 +120,7 @@ def check_mergeable(path: str | Path, columns: Collection[str] = ()) -> None:
     """
     path = real_path(path)
     _require_writable(path)
-    _read_provenance(path)
+    read_provenance(path)
     table = _read_table(path)
     for pair, values in table.items():
         for column in columns:
@@ -138,15 +140,7 @@ def embedded_conflict(path: str | Path) -> str | None:
         InputError: the file, or its provenance, is not what it should be.
     """
     path = real_path(path)
-    column = _column_of(path, lambda origins: not all(map(_is_embedded, origins)))
-    if column is None:
-        return None
-    return (
-        f"`{path}` holds `{column}`, which was not computed from the embedded data; results of "
-        "the embedded data are not mixed into it. Fix: name another folder with --metadata-dir (or "
-        "this one, to merge all the same), or score your own data with --data-root and "
-        "--checkpoint-dir."
-    )
+    return embedded_conflict_in(path, read_provenance(path), _columns(path))
 
 
 def own_conflict(path: str | Path) -> str | None:
@@ -161,20 +155,7 @@ def own_conflict(path: str | Path) -> str | None:
         InputError: the file, or its provenance, is not what it should be.
     """
     path = real_path(path)
-    column = _column_of(path, lambda origins: any(map(_is_embedded, origins)))
-    if column is None:
-        return None
-    return (
-        f"`{path}` holds `{column}`, which was computed from the embedded, synthetic data; your own results are not "
-        "mixed into it. Fix: name another folder with --metadata-dir (or this one, to merge all the same), or remove "
-        "the file."
-    )
-
-
-def provenance_path(path: str | Path) -> Path:
-    """The file beside `path` that says where its columns come from."""
-    path = real_path(path)
-    return path.with_name(f"{path.name}.provenance.json")
+    return own_conflict_in(path, read_provenance(path), _columns(path))
 
 
 # Rows into the table
@@ -229,42 +210,6 @@ def _slot(path: Path, pair: str, values: dict[str, Json], column: str) -> tuple[
     return holder, name
 
 
-# Origins
-
-
-def _origins(entry: Json) -> list[Json]:
-    """All the provenances a column may have; [None], an unknown one, where nothing is recorded."""
-    if not isinstance(entry, dict):
-        return [None]
-    own = {key: value for key, value in entry.items() if key != OTHER_ORIGINS}
-    others = entry.get(OTHER_ORIGINS, [])
-    return _distinct([*([own] if own else []), *(others if isinstance(others, list) else [None])]) or [None]
-
-
-def _claims(origins: list[Json], new: Json, mixed: bool) -> tuple[Json, Json]:
-    """What to record of a column before its scores are replaced, and after; falsy for nothing."""
-    possible = _distinct([*origins, new])
-    others = [origin for origin in origins if origin != new] if mixed else []
-    before = new if possible == [new] else {OTHER_ORIGINS: possible}
-    return before, new and (new | {OTHER_ORIGINS: others} if others else new)
-
-
-def _column_of(path: Path, chosen: Callable[[list[Json]], bool]) -> str | None:
-    """The first column in the file whose origins are `chosen`."""
-    notes = _read_provenance(path)
-    columns = dict.fromkeys(column for values in _read_table(path).values() for column in values)
-    return next((column for column in columns if chosen(_origins(notes.get(column)))), None)
-
-
-def _is_embedded(origin: Json) -> bool:
-    source = origin.get("source") if isinstance(origin, dict) else None
-    return (source.get("kind") if isinstance(source, dict) else source) == EMBEDDED
-
-
-def _distinct(origins: Sequence[Json]) -> list[Json]:
-    return [origin for place, origin in enumerate(origins) if origin not in origins[:place]]
-
-
 # The two files
 
 
@@ -285,19 +230,9 @@ def _read_table(path: Path) -> Table:
     return table
 
 
-def _read_provenance(path: Path) -> dict[str, Json]:
-    path = provenance_path(path)
-    document = read_object(path, number=None)
-    if not document:
-        return {}
-    columns = document.get("columns")
-    if document.get("format") != FORMAT or not isinstance(columns, dict):
-        raise InputError(
-            f'`{path}` should be {{"format": {FORMAT}, "columns": {{...}}}}. Got format '
-            f"{dumps(document.get('format'))} with {kind(columns)} of columns. Fix: use the version of "
-            "tracin-func that wrote it, or move the file away; the scores stand without it."
-        )
-    return columns
+def _columns(path: Path) -> list[str]:
+    """The columns that the file holds, in order."""
+    return list(dict.fromkeys(column for values in _read_table(path).values() for column in values))
 
 
 def _text(path: Path, document: Json) -> str:
