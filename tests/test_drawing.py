@@ -19,11 +19,10 @@ from tracin_func.sources.drawing import (
     draw_sequence,
     exclude,
     merge_repeats,
-    read_exclusions,
-    read_pairs,
     sample_test_pairs,
     split_items,
 )
+from tracin_func.sources.pair_files import read_exclusions, read_pairs
 
 LAB = json.loads((Path(__file__).parent / "data" / "lab_drawing_seed42.json").read_text())
 CLASSES = torch.arange(len(LAB["classes"])).repeat_interleave(LAB["takes"])

@@ -1,14 +1,11 @@
-"""Which pairs a job compares: the lab's split and drawing, every pair, a table of one's own, exclusions.
+"""Which pairs a job compares: the lab's split and drawing, every pair, and what exclusions leave of them.
 
 The split and the drawing reproduce the lab's training to the last pair, so that scores belong to the pairs
 its models saw. Positions are those of the whole list of items, whatever the split.
 """
 
-import csv
-import io
 import random
-from collections.abc import Collection, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -17,10 +14,6 @@ from torch import Tensor
 
 from tracin_func.errors import InputError, UsageError
 from tracin_func.pairs import Pairs
-
-SPLITS = ("train", "test")
-REQUIRED_COLUMNS = ("first", "second", "target")
-OPTIONAL_COLUMNS = ("split", "weight")
 
 
 class DrawnPair(NamedTuple):
@@ -79,7 +72,7 @@ def merge_repeats(drawn: Sequence[DrawnPair]) -> Pairs:
     count: dict[DrawnPair, int] = {}
     for draw in drawn:
         count[draw] = count.get(draw, 0) + 1
-    return _table(list(count), list(count.values()))
+    return table_of(list(count), list(count.values()))
 
 
 def draw_pairs(positions: Tensor, classes: Tensor, rng: np.random.RandomState) -> Pairs:
@@ -155,61 +148,6 @@ def sample_test_pairs(
     return distinct.select(torch.tensor(rows))
 
 
-def read_pairs(path: str | Path, item_ids: Sequence[str]) -> tuple[Pairs, Pairs | None]:
-    """Training and test pairs from a CSV file with the columns first, second, target[, split, weight].
-
-    `first` and `second` are item ids, `target` is 1 or -1, `split` is train (also when empty) or test,
-    `weight` the factor of the pair's loss (1 when empty). A row given k times is one pair with `count` k.
-
-    Args:
-        path: the file, UTF-8.
-        item_ids: id of each item, [items].
-
-    Returns:
-        The training pairs, and the test pairs or None when the file has none.
-
-    Raises:
-        InputError: the file cannot be read, is empty, has no training pair, lacks a column or has one of
-            another name, or a row does not fit: an unknown id, an item with itself, a wrong target, split or
-            weight, or a pair that stands elsewhere with another target or weight. The message names the line.
-    """
-    path = Path(path)
-    position = {item_id: place for place, item_id in enumerate(item_ids)}
-    if len(position) < len(item_ids):
-        raise InputError("item ids repeat; expected one id an item, since pairs name items by id. Rename them.")
-    tables: dict[str, dict[DrawnPair, _Row]] = {split: {} for split in SPLITS}
-    for line, fields in _csv_rows(path):
-        where = f"{path}, line {line}"
-        pair, split, weight = _parse_row(fields, position, where)
-        table = tables[split]
-        # Result files key a pair by its two ids, so one pair cannot have two meanings.
-        known = table.get(pair) or table.get(pair._replace(target=-pair.target))
-        if known is None:
-            table[pair] = _Row(line, weight, 1)
-        elif pair in table and known.weight == weight:
-            table[pair] = known._replace(repeats=known.repeats + 1)
-        else:
-            raise InputError(
-                f"{where}: the pair of line {known.line} again with another target or weight; expected one "
-                "meaning a pair. Swap first and second and turn the target, or remove one of the lines."
-            )
-    if not tables["train"]:
-        raise InputError(f"{path} has no training pair; expected at least one row whose split is train. Add it.")
-    train, test = (_table_of_rows(tables[split]) for split in SPLITS)
-    return train, test if len(test) else None
-
-
-def read_exclusions(path: str | Path) -> frozenset[str]:
-    """Ids of items or pairs from a text file, one a line; a line that starts with `#` is a comment.
-
-    Raises:
-        InputError: the file cannot be read or is not UTF-8 text.
-    """
-    path = Path(path)
-    lines = [line.strip() for line in _text(path).split("\n")]
-    return frozenset(line for line in lines if line and not line.startswith("#"))
-
-
 def kept_rows(pairs: Pairs, item_ids: Sequence[str], excluded: Collection[str]) -> tuple[list[int], frozenset[str]]:
     """The rows that no id of `excluded` names, and the ids that name nothing.
 
@@ -243,93 +181,7 @@ def exclude(pairs: Pairs, item_ids: Sequence[str], excluded: Collection[str]) ->
     return pairs.select(torch.tensor(kept, dtype=torch.int64)), unknown
 
 
-class _Row(NamedTuple):
-    line: int
-    weight: float
-    repeats: int
-
-
-def _table(draws: Sequence[DrawnPair], count: Sequence[int], weight: Sequence[float] | None = None) -> Pairs:
+def table_of(draws: Sequence[DrawnPair], count: Sequence[int], weight: Sequence[float] | None = None) -> Pairs:
+    """Distinct draws and how often each was drawn, as `Pairs`."""
     first, second, target = zip(*draws, strict=True) if draws else ((), (), ())
     return Pairs(first, second, target, weight=weight, count=count)
-
-
-def _table_of_rows(table: dict[DrawnPair, _Row]) -> Pairs:
-    weight = [row.weight for row in table.values()]
-    unweighted = all(value == 1 for value in weight)
-    return _table(list(table), [row.repeats for row in table.values()], None if unweighted else weight)
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}. Expected a text file.") from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8 text (byte {error.start}). Save it as UTF-8.") from None
-
-
-def _csv_rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    """Line number and fields by column of each row that is not blank."""
-    reader = csv.reader(io.StringIO(_text(path)), strict=True)
-    columns: list[str] | None = None
-    try:
-        for row in reader:
-            fields = [field.strip() for field in row]
-            if not any(fields):
-                continue
-            if columns is None:
-                columns = fields
-                _require_columns(columns, path)
-            elif len(fields) != len(columns):
-                raise InputError(
-                    f"{path}, line {reader.line_num}: {len(fields)} fields; expected {len(columns)} "
-                    f"({', '.join(columns)}). Mend the line."
-                )
-            else:
-                yield reader.line_num, dict(zip(columns, fields, strict=True))
-    except csv.Error as error:
-        raise InputError(f"{path}, line {reader.line_num}: not CSV ({error}). Mend the line.") from None
-    if columns is None:
-        raise InputError(f"{path} is empty; expected a header {','.join(REQUIRED_COLUMNS)} and one row a pair.")
-
-
-def _require_columns(columns: Sequence[str], path: Path) -> None:
-    missing = [name for name in REQUIRED_COLUMNS if name not in columns]
-    unknown = [name for name in columns if name not in REQUIRED_COLUMNS + OPTIONAL_COLUMNS]
-    if missing or unknown or len(set(columns)) < len(columns):
-        raise InputError(
-            f"{path}, header {', '.join(columns)!r}: expected the columns {', '.join(REQUIRED_COLUMNS)} "
-            f"and, at choice, {', '.join(OPTIONAL_COLUMNS)}, each once, separated by commas. "
-            f"Missing: {', '.join(missing) or 'none'}; unknown: {', '.join(unknown) or 'none'}."
-        )
-
-
-def _parse_row(fields: dict[str, str], position: dict[str, int], where: str) -> tuple[DrawnPair, str, float]:
-    for column in ("first", "second"):
-        if fields[column] not in position:
-            raise InputError(
-                f"{where}: `{column}` is {fields[column]!r}, which is no item; expected an id such as "
-                f"{next(iter(position), 'none')!r}. Mend the id or load the item."
-            )
-    if fields["first"] == fields["second"]:
-        raise InputError(f"{where}: {fields['first']!r} is compared with itself; expected two items. Remove it.")
-    target = _number(fields["target"])
-    if target not in (1, -1):
-        raise InputError(f"{where}: `target` is {fields['target']!r}; expected 1 (first above second) or -1.")
-    split = fields.get("split") or "train"
-    if split not in SPLITS:
-        raise InputError(f"{where}: `split` is {split!r}; expected one of {', '.join(SPLITS)}.")
-    weight = _number(fields.get("weight") or "1")
-    if not 0 <= weight < float("inf"):
-        raise InputError(f"{where}: `weight` is {fields['weight']!r}; expected a number, 0 or more.")
-    pair = DrawnPair(position[fields["first"]], position[fields["second"]], int(target))
-    return pair, split, weight
-
-
-def _number(text: str) -> float:
-    """The number `text` spells, NaN when it spells none."""
-    try:
-        return float(text)
-    except ValueError:
-        return float("nan")

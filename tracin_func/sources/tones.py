@@ -1,7 +1,7 @@
 """Tones as a source: the lab's tree of recordings, its split and its pairs, as a `Task`."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,12 +22,11 @@ from tracin_func.sources.drawing import (
     exclude,
     kept_rows,
     merge_repeats,
-    read_exclusions,
-    read_pairs,
     sample_test_pairs,
     split_items,
 )
 from tracin_func.sources.frontend import FrontEnd
+from tracin_func.sources.pair_files import named_pairs, read_exclusions, read_pairs
 from tracin_func.sources.tree import Clip, find_clips, load_items
 from tracin_func.task import Task
 
@@ -47,7 +46,11 @@ class Tones:
         seed: of split, drawing and the sample of test pairs.
         pairs: `drawn` as the lab trained, `all` unequal pairs of the training items once, or a CSV file.
         num_test: how many test pairs, None for all; "default" for as many as there are, up to 5.
+        test_pairs: ids of the test pairs, instead of a sample; their items may be any.
         exclusions: file of item or pair ids to leave out, after the split.
+        exclude_before_split: items that the exclusions name are gone before the split: as the lab did, and other items
+            then come to be training or test items.
+        skip_bad: pairs of recordings that cannot be read are left out, after the split; else they are an error.
     """
 
     data_root: Path
@@ -60,7 +63,10 @@ class Tones:
     seed: int = 42
     pairs: str = DRAWN
     num_test: int | str | None = "default"
+    test_pairs: Sequence[str] | None = None
     exclusions: Path | None = None
+    exclude_before_split: bool = False
+    skip_bad: bool = False
 
     def task(
         self,
@@ -87,9 +93,12 @@ class Tones:
             takes=self.takes,
             notice=notice,
         )
-        ids = [clip.id for clip in clips]
-        front_end = FrontEnd()
-        train, test = self.choose_pairs(clips, with_test=with_test, notice=notice)
+        excluded = frozenset[str]() if self.exclusions is None else read_exclusions(self.exclusions)
+        if self.exclude_before_split:
+            clips = [clip for clip in clips if clip.id not in excluded]
+        # Chosen before the recordings are read, which takes long, so that faults of the choice are told at once.
+        train, test, held_out = self.choose_pairs(clips, excluded, with_test=with_test, notice=notice)
+        front_end, bad = FrontEnd(), dict[str, str]()
         items = load_items(
             clips,
             front_end,
@@ -97,32 +106,59 @@ class Tones:
             clip_seconds=self.clip_seconds,
             workers=workers,
             progress=lambda done: loaded(done, len(clips)),
+            bad=bad if self.skip_bad else None,
         )
-        describe = self._describe(kind, clips, front_end) | {"model": type(scorer).__qualname__}
-        return Task(scorer, items, train, checkpoints, test, loss, ids, describe=describe)
+        if bad:
+            notice(
+                f"{len(bad)} of {len(clips)} recordings cannot be used and are left out, with their pairs, after the "
+                f"split: {'; '.join(list(bad.values())[:3])}{' ...' if len(bad) > 3 else ''}"
+            )
+            train, test, held_out = self.choose_pairs(clips, excluded | bad.keys(), with_test=with_test)
+        describe = self._describe(kind, clips, front_end) | {"model": type(scorer).__qualname__, "bad": list(bad)}
+        ids, classes = [clip.id for clip in clips], [clip.degree_class for clip in clips]
+        return Task(
+            scorer,
+            items,
+            train,
+            checkpoints,
+            test,
+            loss,
+            ids,
+            item_classes=classes,
+            held_out=held_out,
+            describe=describe,
+        )
 
     def choose_pairs(
-        self, clips: Sequence[Clip], *, with_test: bool, notice: Callable[[str], None]
-    ) -> tuple[Pairs, Pairs | None]:
-        """Training and test pairs over `clips`, as positions in them."""
+        self,
+        clips: Sequence[Clip],
+        excluded: Collection[str] = (),
+        *,
+        with_test: bool,
+        notice: Callable[[str], None] = lambda sentence: None,
+    ) -> tuple[Pairs, Pairs | None, Pairs | None]:
+        """Training pairs, the test pairs to explain and all there are over `clips`, as positions in them, without those
+        that ids `excluded` name."""
         ids = [clip.id for clip in clips]
-        excluded = frozenset[str]() if self.exclusions is None else read_exclusions(self.exclusions)
         train, test, drawn = self._from_split(clips) if self.pairs in WORDS else self._from_file(ids)
         left, unknown = exclude(train, ids, excluded)
         kept, unknown_of_test = kept_rows(test, ids, excluded)
-        if some := sorted(unknown & unknown_of_test):
+        if not self.exclude_before_split and (some := sorted(unknown & unknown_of_test)):
             notice(
                 f"{self.exclusions}: {len(some)} of its ids name no item or pair here, such as {', '.join(some[:3])}."
             )
         self._require_some(len(train), len(left), "training")
+        held_out = test.select(torch.tensor(kept, dtype=torch.int64)) if kept else None
         if not with_test:
-            return left, None
+            return left, None, held_out
+        if self.test_pairs is not None:
+            return left, self._named(clips, test, left, notice), held_out
         if not len(test) and self.pairs not in WORDS:
             raise InputError(f"--pairs {self.pairs}: no test pair is there. Expected rows whose `split` is test.")
         self._require_some(len(test), len(kept), "test")
         wanted = (min(NUM_TEST, len(kept)) or NUM_TEST) if self.num_test == "default" else self.num_test
         assert not isinstance(wanted, str)
-        return left, sample_test_pairs(drawn, wanted, self.seed, table=test, kept=kept)
+        return left, sample_test_pairs(drawn, wanted, self.seed, table=test, kept=kept), held_out
 
     def _from_split(self, clips: Sequence[Clip]) -> tuple[Pairs, Pairs, list[DrawnPair]]:
         """Training pairs, distinct test pairs, and the draws these come from."""
@@ -141,9 +177,28 @@ class Tones:
         rows = zip(test.first.tolist(), test.second.tolist(), test.target.int().tolist(), strict=True)
         return train, test, [DrawnPair(*row) for row in rows]
 
+    def _named(self, clips: Sequence[Clip], test: Pairs, train: Pairs, notice: Callable[[str], None]) -> Pairs:
+        """The test pairs that `test_pairs` names: rows of the user's own table, or any two recordings."""
+        assert self.test_pairs is not None
+        ids = [clip.id for clip in clips]
+        if self.pairs not in WORDS:
+            rows = zip(test.first.tolist(), test.second.tolist(), strict=True)
+            row_of = {f"{ids[first]}_{ids[second]}": row for row, (first, second) in enumerate(rows)}
+            if missing := [name for name in self.test_pairs if name not in row_of]:
+                raise InputError(f"test pair {missing[0]!r} is no row of {self.pairs} whose `split` is test.")
+            return test.select(torch.tensor([row_of[name] for name in self.test_pairs]))
+        named = named_pairs(self.test_pairs, ids, torch.tensor([clip.degree for clip in clips]))
+        trained = torch.isin(torch.stack([named.first, named.second]), torch.cat([train.first, train.second])).any(0)
+        if count := int(trained.sum()):
+            notice(f"{count} of {len(named)} test pairs compare recordings that training pairs compare too.")
+        return named
+
     def _require_some(self, before: int, left: int, role: str) -> None:
-        if before and not left:
-            raise InputError(f"{self.exclusions} excludes all {before} {role} pairs. Expected some to be left.")
+        if not before or left:
+            return
+        if self.exclusions is None:
+            raise InputError(f"all {before} {role} pairs are of recordings that cannot be used. Expected some others.")
+        raise InputError(f"{self.exclusions} excludes all {before} {role} pairs. Expected some to be left.")
 
     def _describe(self, kind: str, clips: Sequence[Clip], front_end: FrontEnd) -> dict[str, Any]:
         return {
@@ -158,11 +213,22 @@ class Tones:
             "split": {"train_share": 0.70, "by": "torch.utils.data.random_split"},
             "pairs": self.pairs if self.pairs in WORDS else _file(Path(self.pairs)),
             "num_test": self.num_test,
+            "test_pairs": None if self.test_pairs is None else list(self.test_pairs),
             "exclusions": None if self.exclusions is None else _file(self.exclusions),
+            "exclude_before_split": self.exclude_before_split,
+            "recordings_sha256": _digest([clip.path for clip in clips]),
             "sample_rate": self.sample_rate,
             "clip_seconds": self.clip_seconds,
             "front_end": front_end.describe(),
         }
+
+
+def _digest(paths: Sequence[Path]) -> str:
+    """One digest of the content of all files, in their order."""
+    every = hashlib.sha256()
+    for path in paths:
+        every.update(hashlib.sha256(path.read_bytes()).digest())
+    return every.hexdigest()
 
 
 def _file(path: Path) -> dict[str, str | None]:

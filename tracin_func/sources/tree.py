@@ -26,6 +26,7 @@ LAYOUT = "ROOT/deg036/plastic/plastic_deg036_500hz_04.wav"
 _CLASS = re.compile(r"deg(\d+)", re.ASCII)
 _TONE_AND_TAKE = re.compile(r"(\d+hz)_(\d+)(?i:\.wav)", re.ASCII)
 _Name = TypeVar("_Name", str, int)
+_Loaded = tuple[int, Tensor] | str  # samples and spectrogram, or what is wrong
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,16 @@ def find_clips(
     return clips
 
 
+def find_tones(root: str | Path, material: str) -> list[str]:
+    """The tones of which a material has recordings, the lowest first.
+
+    Raises:
+        InputError: as `find_clips`, of which the first tone that is missing is no fault.
+    """
+    found = {clip.frequency for clip in _clips_of_material(Path(root), material, lambda sentence: None)}
+    return sorted(found, key=lambda tone: int(tone.removesuffix("hz")))
+
+
 def load_items(
     clips: Sequence[Clip],
     front_end: FrontEnd,
@@ -108,6 +119,7 @@ def load_items(
     clip_seconds: float | None = None,
     workers: int = 0,
     progress: Callable[[int], None] | None = None,
+    bad: dict[str, str] | None = None,
 ) -> Tensor:
     """Spectrograms of clips of one length, float32 [items, 1, frequencies, frames], computed in float64.
 
@@ -118,6 +130,7 @@ def load_items(
         clip_seconds: use this much from the start of each clip; the whole clip when left out.
         workers: threads that read; 0 reads in this one. The result does not depend on it.
         progress: called, in this thread, with the number of clips finished.
+        bad: where given, a clip that cannot be used is no error: its id and what is wrong go in here, and its row is 0.
 
     Raises:
         InputError: a file does not fit (see `read_wav` and `FrontEnd`), is shorter than `clip_seconds`, or
@@ -131,7 +144,15 @@ def load_items(
     if not clips:
         raise InputError("no clips to load; expected at least one. Check --classes and --takes.")
 
-    def load(clip: Clip) -> tuple[int, Tensor]:
+    def load(clip: Clip) -> _Loaded:
+        try:
+            return load_one(clip)
+        except InputError as error:
+            if bad is None:
+                raise
+            return str(error)
+
+    def load_one(clip: Clip) -> tuple[int, Tensor]:
         waveform = torch.from_numpy(read_wav(clip.path, sample_rate=sample_rate))
         if clip_seconds is not None:
             waveform = _cropped(waveform, clip, clip_seconds, sample_rate)
@@ -141,9 +162,9 @@ def load_items(
             raise InputError(f"{clip.path}: {error}") from None
 
     if workers == 0:
-        return _stacked(clips, map(load, clips), sample_rate, progress)
+        return _stacked(clips, map(load, clips), sample_rate, progress, bad)
     with ThreadPoolExecutor(workers) as pool:
-        return _stacked(clips, pool.map(load, clips), sample_rate, progress)
+        return _stacked(clips, pool.map(load, clips), sample_rate, progress, bad)
 
 
 def _clips_of_material(root: Path, material: str, notice: Callable[[str], None]) -> list[Clip]:
@@ -221,24 +242,35 @@ def _cropped(waveform: Tensor, clip: Clip, clip_seconds: float, sample_rate: int
 
 def _stacked(
     clips: Sequence[Clip],
-    loaded: Iterable[tuple[int, Tensor]],
+    loaded: Iterable[_Loaded],
     sample_rate: int,
     progress: Callable[[int], None] | None,
+    bad: dict[str, str] | None,
 ) -> Tensor:
-    items, expected = torch.empty(0), 0
-    for row, (clip, (samples, spectrogram)) in enumerate(zip(clips, loaded, strict=True)):
-        if row == 0:
-            items, expected = spectrogram.new_empty(len(clips), *spectrogram.shape), samples
-        if samples != expected:
-            shorter = _seconds(min(samples, expected), sample_rate)
-            raise InputError(
-                f"{clip.path} has {_length(samples, sample_rate)}, {clips[0].path} has "
-                f"{_length(expected, sample_rate)}; expected one length. Crop all clips with "
-                f"--clip-seconds {shorter} or less."
-            )
-        items[row] = spectrogram
+    items: Tensor | None = None
+    expected, model = 0, clips[0]
+    for row, (clip, found) in enumerate(zip(clips, loaded, strict=True)):
+        if not isinstance(found, str):
+            samples, spectrogram = found
+            if items is None:
+                items, expected, model = spectrogram.new_zeros(len(clips), *spectrogram.shape), samples, clip
+            if samples == expected:
+                items[row] = spectrogram
+            else:
+                found = (
+                    f"{clip.path} has {_length(samples, sample_rate)}, {model.path} has "
+                    f"{_length(expected, sample_rate)}; expected one length. Crop all clips with "
+                    f"--clip-seconds {_seconds(min(samples, expected), sample_rate)} or less."
+                )
+        if isinstance(found, str):
+            if bad is None:
+                raise InputError(found)
+            bad[clip.id] = found
         if progress is not None:
             progress(row + 1)
+    if items is None:
+        assert bad
+        raise InputError(f"none of the {len(clips)} recordings can be used. The first: {next(iter(bad.values()))}")
     return items
 
 
