@@ -381,7 +381,7 @@ def test_settings_that_contradict_the_checkpoints_are_one_warning(lab: Lab) -> N
 
 def test_checkpoints_too_large_to_be_read_twice_are_told(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     lab.save(10, AngleRanker().state_dict(), margin=5.0)
-    monkeypatch.setattr("tracin_func.cli.job.MOST_BYTES", 1000)
+    monkeypatch.setattr("tracin_func.cli.tasks.MOST_BYTES", 1000)
     code, _, stderr = run("self", lab)
     assert code == 0
     assert "only the first's args were read, not compared" in stderr
@@ -459,7 +459,7 @@ def test_weights_are_shown_where_the_loss_has_them(lab: Lab) -> None:
 
 @pytest.mark.parametrize("width", [60, 99, 100])
 def test_tables_fit_the_terminal(lab: Lab, width: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tracin_func.cli.report.PLAIN_WIDTH", width)
+    monkeypatch.setattr("tracin_func.cli.tables.PLAIN_WIDTH", width)
     code, stdout, stderr = run("influence", lab, "--num-test", "1", "--with-self", "--top", "4")
     assert code == 0, stderr
     narrow = width < 100

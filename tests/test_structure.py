@@ -13,11 +13,11 @@ PACKAGE = Path(tracin_func.__file__).parent
 
 # From the bottom up; a module may import modules of lower layers, and of its own where `PEERS` allows it.
 LAYERS = (
-    ("errors",),
+    ("errors", "columns", "views"),
     ("pairs", "items", "devices", "precision", "provenance", "checkpoints"),
     ("losses", "slots", "metric", "coupling", "sinks.json_file"),
-    ("task", "scorer", "terms", "sinks.merge"),
-    ("gradients", "compute"),
+    ("task", "scorer", "terms", "sinks.origins"),
+    ("gradients", "compute", "sinks.merge", "sinks.table_file", "sinks.reading"),
     ("gram", "streamed"),
     ("rows", "factors", "units", "budget"),
     ("engines.rowwise",),
@@ -28,14 +28,19 @@ LAYERS = (
     ("engines.choose", "spot"),
     ("prepare",),
     ("trace", "results"),
-    ("scoring",),
+    ("evaluation",),
+    ("scoring", "outlook"),
+    ("verify",),
+    ("selftest",),
     ("api", "sources.wav", "sources.frontend", "sources.ranker", "sources.synthesis", "sources.drawing"),
-    ("sources.tree", "sources.training", "sources.loading"),
+    ("sources.tree", "sources.training", "sources.loading", "sources.pair_files"),
     ("sources.tones", "sources.demo"),
-    ("cli.options", "cli.faults", "cli.settings", "cli.report"),
-    ("cli.progress",),
-    ("cli.job",),
-    ("cli.self_influence", "cli.influence", "cli.demo"),
+    ("cli.options", "cli.faults", "cli.values", "cli.settings", "cli.tables", "cli.assess", "cli.dry_run"),
+    ("cli.progress", "cli.view_tables", "cli.health"),
+    ("cli.report", "cli.tasks", "cli.about"),
+    ("cli.output", "cli.repeat"),
+    ("cli.job", "cli.shown"),
+    ("cli.self_influence", "cli.influence", "cli.show", "cli.demo", "cli.doctor"),
     ("cli.app",),
     ("__main__",),
 )
@@ -94,12 +99,23 @@ def test_only_the_command_line_imports_typer() -> None:
 
 
 def test_only_trace_knows_engines_and_checkpoints() -> None:
+    """What else walks through checkpoints takes them from `trace.visited`."""
     both = [
         module
         for module, path in modules().items()
-        if "checkpoints" in imported(path) and imported(path) & {"prepare", "engines.choose"}
+        if "checkpoints" in (known := imported(path)) and ("prepare" in known or any(map(of_engines, known)))
     ]
     assert both == ["trace"]
+
+
+def test_verification_knows_no_engine_but_the_loop() -> None:
+    known = imported(modules()["verify"])
+    assert {module for module in known if of_engines(module)} == {"engines.loop"}
+    assert not known & {"prepare", "gram", "rows", "streamed", "spot"}
+
+
+def of_engines(module: str) -> bool:
+    return module.startswith("engines.")
 
 
 def test_public_names_are_there_and_lead_to_their_modules() -> None:

@@ -1,4 +1,4 @@
-"""The command line: `tracin-func self`, `influence` and `demo`. Loads torch only when a command runs."""
+"""The command line: `tracin-func self`, `influence`, `show`, `demo`, `doctor`. Loads torch only when a command runs."""
 
 import sys
 from importlib.metadata import version
@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from tracin_func.cli import demo, influence, self_influence
+from tracin_func.cli import demo, doctor, influence, self_influence, show
 from tracin_func.cli.faults import open_streams, printing, say
 from tracin_func.errors import OutputError
 
@@ -16,7 +16,7 @@ _ParseError: type[Exception] = typer.BadParameter.__bases__[0]
 app = typer.Typer(
     name="tracin-func",
     help="Which training pairs made my ranking model behave like this? TracIn (arXiv 2002.08484) on ranking pairs.",
-    epilog="Every option can also be set as an environment variable: TRACIN_FUNC_DATA_ROOT for --data-root.",
+    epilog="Options of self and influence can be environment variables too: TRACIN_FUNC_DATA_ROOT for --data-root.",
     no_args_is_help=True,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
@@ -24,7 +24,9 @@ app = typer.Typer(
 )
 app.command("self")(self_influence.command)
 app.command("influence")(influence.command)
+app.command("show")(show.command)
 app.command("demo")(demo.command)
+app.command("doctor")(doctor.command)
 
 
 def main() -> None:

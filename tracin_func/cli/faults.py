@@ -74,8 +74,10 @@ def printing() -> Iterator[None]:
         raise OutputError(f"stdout cannot be written: {error.strerror}. Result files are in their place.") from error
 
 
-def say(sentence: str) -> None:
-    """One line on stderr, where there is one."""
+def say(sentence: str, *, quiet: bool = False) -> None:
+    """One line on stderr, where there is one; `quiet`: only if it is a warning or an error."""
+    if quiet and not sentence.startswith(("warning: ", "error: ")):
+        return
     try:
         print(" ".join(sentence.split()), file=sys.stderr, flush=True)
     except (OSError, ValueError):

@@ -13,12 +13,17 @@ from typing import Annotated, Any
 
 import typer
 
-DATA, MODEL, LOSS, PAIRS, COMPUTING, RESULTS = "Data", "Model and checkpoints", "Loss", "Pairs", "Computing", "Results"
+DATA, MODEL, LOSS, PAIRS = "Data", "Model and checkpoints", "Loss and scores", "Pairs"
+COMPUTING, RESULTS = "Computing", "Results"
+VIEW = "View"
 
 
 @dataclass(frozen=True)
 class Option:
-    """One option: its name, type, what it means, the default in words, and where help shows it."""
+    """One option: its name, type, what it means, the default in words, and where help shows it.
+
+    A switch that is `on` unless it is turned off has a second flag for that, `--no-NAME`.
+    """
 
     name: str
     kind: Any
@@ -27,46 +32,72 @@ class Option:
     panel: str
     aliases: tuple[str, ...] = ()
     metavar: str | None = None
+    spelled: str | None = None  # where the flag is no name that Python allows
+    variable: bool = True  # whether the environment may set it
+    on: bool = False
 
     @property
     def flag(self) -> str:
-        return "--" + self.name.replace("_", "-")
+        return self.spelled or "--" + self.name.replace("_", "-")
 
     @property
-    def environment(self) -> str:
-        return "TRACIN_FUNC_" + self.name.upper()
+    def environment(self) -> str | None:
+        return "TRACIN_FUNC_" + self.name.upper() if self.variable else None
 
     def parameter(self) -> inspect.Parameter:
         """As a parameter that typer reads."""
         declared = typer.Option(
-            self.flag,
+            f"{self.flag}/--no-{self.flag.removeprefix('--')}" if self.on else self.flag,
             *self.aliases,
-            help=self.help,
+            help=f"{self.help} Default: {self.default}." if self.default else self.help,
             envvar=self.environment,
             show_envvar=False,
-            show_default=self.default or False,
+            show_default=False,
             rich_help_panel=self.panel,
             metavar=self.metavar,
         )
-        default = False if self.kind is bool else None
+        default = self.on if self.kind is bool else None
         kind = self.kind if self.kind is bool else self.kind | None
         return inspect.Parameter(
             self.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, declared]
         )
 
 
+@dataclass(frozen=True)
+class Argument:
+    """What a command is given without a flag."""
+
+    name: str
+    kind: Any
+    help: str
+
+    def parameter(self) -> inspect.Parameter:
+        """As a parameter that typer reads."""
+        declared = typer.Argument(help=self.help, show_default=False, metavar=self.name.upper())
+        return inspect.Parameter(self.name, inspect.Parameter.KEYWORD_ONLY, annotation=Annotated[self.kind, declared])
+
+
 JOB = (
     Option(
         "data_root", Path, "Folder of WAV files, as ROOT/deg036/plastic/plastic_deg036_500hz_04.wav.", "embedded", DATA
     ),
-    Option("frequency", str, "Tone: the part of the file names such as 500hz.", "500hz", DATA),
+    Option("frequency", str, "Tone: 500hz, 1000hz, ...; or all: each tone its own run and files.", "500hz", DATA),
     Option("material", str, "Material: the folder and file name part such as plastic.", "plastic", DATA),
     Option("classes", str, "Class folders, separated by commas: deg000,deg036.", "all present", DATA),
     Option("takes", str, "Takes, separated by commas: 0,1,2.", "all present", DATA),
     Option("sample_rate", int, "Rate that all files have, in Hz; nothing is resampled.", "48000", DATA),
     Option("clip_seconds", float, "Use this much from the start of each clip.", "whole clips of one length", DATA),
+    Option("skip_bad_audio", bool, "Leave out recordings that cannot be read, and count them.", "", DATA),
     Option("checkpoint_dir", Path, "Folder of checkpoints; may hold {frequency} and {material}.", "embedded", MODEL),
     Option("checkpoint_prefix", str, "Start of the checkpoints' file names.", "model_epoch_", MODEL),
+    Option("checkpoints", str, "Which of them: numbers as 10,20, or last:3.", "all", MODEL),
+    Option(
+        "checkpoint_weights",
+        str,
+        "lr: each checkpoint weighs its learning rate; uniform: each weighs 1, no rate is used.",
+        "lr",
+        MODEL,
+    ),
     Option(
         "model",
         str,
@@ -84,17 +115,28 @@ JOB = (
         MODEL,
         metavar="FILE.py:factory",
     ),
-    Option("learning_rate", float, "Learning rate of all checkpoints.", "from the checkpoint", MODEL),
+    Option("learning_rate", float, "Learning rate of all checkpoints.", "their own", MODEL),
+    Option("params", str, "Score only parameters in whose name this regular expression is found.", "all", MODEL),
     Option("loss_type", str, "standard (margin ranking), ghm or logistic.", "the checkpoint's, else standard", LOSS),
     Option("margin", float, "Margin of the ranking loss.", "the checkpoint's, else 1.0", LOSS),
     Option("ghm_bins", int, "Bins of difficulty.", "the checkpoint's, else 10", LOSS),
     Option("ghm_alpha", float, "Exponent of the density in a bin.", "the checkpoint's, else 0.75", LOSS),
-    Option("ghm_variant", str, "symmetric, or lab (factor 3 for pairs of target -1).", "the checkpoint's kind", LOSS),
+    Option(
+        "ghm_variant",
+        str,
+        "symmetric, or lab (factor 3 for pairs of target -1).",
+        "lab for the lab's own",
+        LOSS,
+    ),
     Option(
         "ghm_batch_size", str, "Batch size the weights are averaged over, or all.", "the checkpoint's, else 32", LOSS
     ),
     Option(
-        "pairs", str, "drawn as the lab trained, all, or a CSV: first,second,target[,split,weight].", "drawn", PAIRS
+        "pairs",
+        str,
+        "drawn by the seed as in the training, all, or a CSV: first,second,target[,split,weight].",
+        "drawn",
+        PAIRS,
     ),
     Option(
         "exclusions_file",
@@ -103,14 +145,50 @@ JOB = (
         "the checkpoint's, else none",
         PAIRS,
     ),
+    Option(
+        "exclude_before_split",
+        bool,
+        "Excluded items are gone before the split, which puts others of it on the other side.",
+        "",
+        PAIRS,
+    ),
+    Option("limit", int, "Score only the first so many training pairs: a quick try.", "all", PAIRS),
     Option("seed", int, "Seed of split, drawing and test sample.", "the checkpoint's, else 42", PAIRS),
     Option("device", str, "auto, cpu, cuda, cuda:1 or mps.", "auto: cuda, mps, cpu", COMPUTING),
     Option("engine", str, "auto, ghost, item, pair or loop. All give the same scores.", "auto", COMPUTING),
-    Option("batch_size", str, "Gradients computed together, or auto.", "auto: measured", COMPUTING),
+    Option("batch_size", str, "Gradients computed together; changes no score.", "auto: measured", COMPUTING),
+    Option("memory_budget", str, "Memory for the work, as 800MB or 4GB.", "half of what is free", COMPUTING),
+    Option("dtype", str, "float32, float64, bfloat16 or float16, for weights and items.", "their own", COMPUTING),
     Option("explain_plan", bool, "Tell how each parameter's gradient is taken, what it costs and why.", "", COMPUTING),
+    Option(
+        "dry_run", bool, "Tell what would be done, how long and how much memory it takes; score nothing.", "", COMPUTING
+    ),
+    Option(
+        "verify",
+        int,
+        "So many scores are computed again, by single float64 gradients; above 1e-4 off: exit 1.",
+        "none",
+        COMPUTING,
+    ),
     Option("num_workers", int, "Threads that read WAV files.", "0", COMPUTING),
     Option("metadata_dir", Path, "Folder of the result files.", "metadata", RESULTS),
-    Option("top", int, "Rows of the table.", "10 (self), 3 (influence)", RESULTS),
+    Option("format", str, "json (merged into what is there), csv or parquet (long tables).", "json", RESULTS),
+    Option("score_name", str, "Name of the column in the files.", "tracin_self_influence, tracin_influence", RESULTS),
+    Option("per_checkpoint", bool, "A second file with a column for each checkpoint.", "", RESULTS),
+    Option("top", int, "Rows of the table.", "10 for self, 3 for influence", RESULTS),
+    Option("by", str, "Rows of the table: pair, item, class or class-pair.", "pair", RESULTS),
+    Option("quiet", bool, "No tables and no notes; warnings and errors remain.", "", RESULTS),
+    Option("json", bool, "One JSON document on stdout instead of tables.", "", RESULTS),
+    Option(
+        "repeat",
+        Path,
+        "Repeat the run that this FILE.provenance.json records; options given beside it win.",
+        "",
+        RESULTS,
+        metavar="FILE",
+        spelled="--from",
+        variable=False,
+    ),
     Option("debug", bool, "Show the traceback of an error.", "", RESULTS),
 )
 
@@ -123,15 +201,47 @@ INFLUENCE_ONLY = (
         PAIRS,
         ("--num-test-samples",),
     ),
+    Option(
+        "test_pairs",
+        str,
+        "These test pairs: ids ID1_ID2 separated by commas, or a file with one a line.",
+        "drawn",
+        PAIRS,
+    ),
+    Option(
+        "test_select",
+        str,
+        "random; or by the model: misranked or lowest-margin at the last checkpoint, active at any.",
+        "random",
+        PAIRS,
+    ),
+    Option("aggregate", str, "mean: one column, of the mean of the test pairs.", "a column each", LOSS),
+    Option("normalize", str, "cosine: divide by the lengths of both gradients.", "none", LOSS),
     Option("test_functional", str, "loss, or score-margin (does not saturate).", "loss", LOSS),
     Option("weight_test_pairs", bool, "GHM weights for test pairs too.", "", LOSS),
     Option("with_self", bool, "Self-influence as well, from the same pass.", "", RESULTS),
 )
 
+SHOW = (
+    Argument("file", Path, "Result file: JSON, CSV or Parquet; one of ours, or of the same form."),
+    Option("by", str, "What a row is: pair, item, class or class-pair.", "pair", VIEW, metavar="VIEW"),
+    Option("column", str, "A column, a part of its name, or all.", "self-influence, else all", VIEW, metavar="NAME"),
+    Option("sort", str, "By score, abs (size, whatever the sign) or id.", "score", VIEW, metavar="ORDER"),
+    Option("top", int, "Rows of the table; of influence at each end.", "10", VIEW, metavar="N"),
+    Option("histogram", bool, "How the scores are distributed.", "on", VIEW, on=True),
+    Option("json", bool, "One JSON document on stdout and nothing else.", "", VIEW),
+    Option("debug", bool, "Show the traceback of an error.", "", VIEW),
+)
+
 TABLE = {option.name: option for option in (*JOB, *INFLUENCE_ONLY)}
 
 
-def takes(*options: Option) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def is_given(value: Any) -> bool:
+    """Whether an option was given: not None, no switch that is off, no empty list; 0 is a value."""
+    return value is not None and value is not False and value not in ([], ())
+
+
+def takes(*options: Option | Argument) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command `def f(**options)` the options as its parameters."""
 
     def declare(function: Callable[..., None]) -> Callable[..., None]:

@@ -1,7 +1,7 @@
 """Progress on stderr: a bar on a terminal, a line at each tenth elsewhere."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -29,8 +29,11 @@ class Advance:
 
 
 @contextmanager
-def progress(label: str, total: float) -> Iterator[Advance]:
+def progress(label: str, total: float, *, quiet: bool = False) -> Iterator[Callable[[float], None]]:
     """Shows work of `total` while the block runs."""
+    if quiet:
+        yield lambda amount: None
+        return
     if not sys.stderr.isatty():
         yield Advance(label, total, None)
         return

@@ -1,26 +1,20 @@
 """What a run prints: tables on stdout, as wide as the terminal, with the sentences needed to read them."""
 
-import sys
+import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from rich import box
 from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 
+from tracin_func.cli.tables import WIDE, new_table, open_console
+from tracin_func.cli.view_tables import EFFECTS, print_groups, print_words
 from tracin_func.results import Influence, PairRecord, Run, SelfInfluence
+from tracin_func.task import Task
+from tracin_func.views import PAIR, SCORE, classes_of_ids, groups, items_named
 
-PLAIN_WIDTH = 150  # where stdout is no terminal
-WIDE = 100  # a narrower terminal gets fewer columns
-NAMES = ("pair", "proponents", "opponents", "parameter", "operations", "form", "why")  # headings of words, not numbers
-
-# What a proponent and an opponent did to a test pair, by test functional.
-_EFFECTS = {
-    "loss": ("lowered its loss", "raised its loss"),
-    "score-margin": ("raised its score margin", "lowered its score margin"),
-}
+_EFFECT_OF_P = {"loss": "lowered the loss", "score-margin": "raised the score margin"}
 _MEANINGS = {
     "loss": "influence = Σ_t ⟨∇ℓ_p, η_t ∇ℓ_q⟩: positive where training on p lowered the loss of the test pair q. "
     "Unit: first-order loss change",
@@ -29,9 +23,14 @@ _MEANINGS = {
 }
 
 
-def print_self(result: SelfInfluence, top: int) -> None:
-    """The hardest pairs, and beside them where plain loss would have put them."""
-    console = _console()
+def print_self(result: SelfInfluence, task: Task, by: str, top: int) -> None:
+    """The hardest pairs, and beside them where plain loss would have put them; or the groups of another view."""
+    console = open_console()
+    if by != PAIR:
+        print_words(console, f"Self-influence of {len(result.ids)} training pairs")
+        _print_view(console, result.pairs, result.scores, task, by, top, signed=False)
+        _print_facts(console, result.run, result.pairs)
+        return
     scores, loss, checkpoints = result.scores, result.pairs.loss.mean(dim=0), len(result.run.checkpoints)
     by_loss, weight = _ranks(loss), result.pairs.weight.mean(dim=0)
     right = (result.pairs.score_margin > 0).sum(dim=0)
@@ -48,7 +47,9 @@ def print_self(result: SelfInfluence, top: int) -> None:
     if console.width >= WIDE:
         columns["ranked right"] = lambda pair: f"{int(right[pair])} of {checkpoints}"
         columns["active"] = lambda pair: f"{int(active[pair])} of {checkpoints}"
-    table = _table(console, f"Hardest training pairs by self-influence ({len(result.ids)} pairs)", ["rank", *columns])
+    table = new_table(
+        console, f"Hardest training pairs by self-influence ({len(result.ids)} pairs)", ["rank", *columns]
+    )
     for rank, pair in enumerate(_order(scores)[:top], start=1):
         table.add_row(str(rank), *(cell(pair) for cell in columns.values()))
     console.print(table)
@@ -67,16 +68,13 @@ def print_self(result: SelfInfluence, top: int) -> None:
     _print_facts(console, result.run, result.pairs)
 
 
-def print_influence(result: Influence, top: int) -> None:
-    """For each test pair its strongest proponents and opponents."""
-    console = _console()
-    functional = result.run.test_functional
+def print_influence(result: Influence, task: Task, by: str, top: int) -> None:
+    """For each test pair its strongest proponents and opponents, or the groups of another view."""
+    console = open_console()
+    functional = result.run.choices.test_functional
     scores, zero = result.scores, set(result.zero_columns)
-    for test, name in enumerate(result.test_ids):
-        margin, loss = result.test.score_margin[-1, test], result.test.loss[-1, test]
-        verdict = "ranked right" if margin > 0 else "ranked wrong"
-        facts = f"score margin {margin:.4g}" + (f", loss {loss:.4g}" if functional == "loss" else "")
-        title = f"Test pair {name}: {verdict} at the last checkpoint ({facts})"
+    for test in range(len(result.test_ids)):
+        title = _title(result, test)
         if test in zero:
             console.print(title, highlight=False)
             what = functional.replace("-", " ")
@@ -87,22 +85,33 @@ def print_influence(result: Influence, top: int) -> None:
             )
             continue
         column = scores[:, test]
+        if by != PAIR:
+            print_words(console, title)
+            _print_view(console, result.train, column, task, by, top, signed=True)
+            continue
         proponents = [pair for pair in _order(column)[:top] if column[pair] > 0]
         opponents = [pair for pair in _order(-column)[:top] if column[pair] < 0]
-        _print_sides(console, title, _EFFECTS[functional], result.ids, column, (proponents, opponents))
-    console.print(
-        f"{_MEANINGS[functional]} per visit of p with SGD; the true change is about score × visits of p between "
-        "checkpoints / batch size.",
-        highlight=False,
-    )
+        _print_sides(console, title, EFFECTS[functional], result.ids, column, (proponents, opponents))
+    console.print(_reading(result.run), highlight=False)
     if zero:
         console.print(f"{len(zero)} of {len(result.test_ids)} test columns are 0 throughout.", highlight=False)
     _print_facts(console, result.run, result.train)
 
 
+def item_classes(task: Task) -> dict[str, str]:
+    """The class of each item, where the task tells it, else of each whose id does."""
+    ids = [task.item_id(position) for position in range(len(task.items))]
+    return classes_of_ids(ids) if task.item_classes is None else dict(zip(ids, task.item_classes, strict=True))
+
+
+def print_document(command: str, runs: Sequence[Mapping[str, Any]]) -> None:
+    """Everything as one JSON document."""
+    print(json.dumps({"command": command, "runs": runs}, ensure_ascii=False, indent=2))
+
+
 def print_plan(engine: Mapping[str, Any]) -> None:
     """What was decided before the first checkpoint is scored; on stderr, as it is no result."""
-    console = _Pipe(stderr=True) if sys.stderr.isatty() else _Pipe(stderr=True, width=PLAIN_WIDTH)
+    console = open_console(stderr=True)
     console.print(
         f"Plan: engine {engine['engine']} ({engine['gradients']}): {engine['reason']}. Batch size "
         f"{engine['batch_size']} ({engine['batch_size_reason']}), {engine['rows_held']} gradient rows held at a time, "
@@ -113,13 +122,54 @@ def print_plan(engine: Mapping[str, Any]) -> None:
     if not parts:
         console.print("Every parameter's gradient is taken by the same transform; there is no form to choose.")
         return
-    table = _table(console, "Gradient of each parameter", ["parameter", "operations", "form", "multiply-adds", "why"])
+    table = new_table(
+        console, "Gradient of each parameter", ["parameter", "operations", "form", "multiply-adds", "why"]
+    )
     for part in parts:
         cells = part["parameter"], part["operations"], part["form"], f"{part['multiply_adds']:,.0f}", part["reason"]
         table.add_row(*cells)
     table.add_section()
     table.add_row("all", "", "", f"{sum(part['multiply_adds'] for part in parts):,.0f}", "per unit and checkpoint")
     console.print(table)
+
+
+def _title(result: Influence, test: int) -> str:
+    """What a test column is of, and how the model does on it."""
+    margin, loss = result.test.score_margin[-1], result.test.loss[-1]
+    if result.run.choices.aggregate is not None:
+        right = int((margin > 0).sum())
+        return f"Mean of {len(margin)} test pairs, {right} of them ranked right at the last checkpoint"
+    verdict = "ranked right" if margin[test] > 0 else "ranked wrong"
+    with_loss = f", loss {loss[test]:.4g}" if result.run.choices.test_functional == "loss" else ""
+    facts = f"score margin {margin[test]:.4g}{with_loss}"
+    return f"Test pair {result.test_ids[test]}: {verdict} at the last checkpoint ({facts})"
+
+
+def _reading(run: Run) -> str:
+    """How influence is read: formula, sign and unit."""
+    choices = run.choices
+    if choices.normalize == "cosine":
+        effect = _EFFECT_OF_P[choices.test_functional]
+        return (
+            "Scores are cosines of the gradients at all checkpoints, √η-weighted, in [-1, 1]: positive where training "
+            f"on p {effect} of the test pair q."
+        )
+    if choices.checkpoint_weights == "uniform":
+        return f"{_MEANINGS[choices.test_functional]}, without learning rates (η = 1): an order, no amount."
+    return (
+        f"{_MEANINGS[choices.test_functional]} per visit of p with SGD; the true change is about score × visits of p "
+        "between checkpoints / batch size."
+    )
+
+
+def _print_view(
+    console: Console, pairs: PairRecord, scores: Tensor, task: Task, by: str, top: int, *, signed: bool
+) -> None:
+    """Scores of pairs by item, class or pair of classes."""
+    items = dict(zip(pairs.ids, pairs.items, strict=True))
+    classes = {item: name for item, name in item_classes(task).items() if item in items_named(items)}
+    found = groups(dict(zip(pairs.ids, scores.tolist(), strict=True)), by, items, classes)
+    print_groups(console, found, by, items, sort=SCORE, top=top, signed=signed)
 
 
 def _print_sides(
@@ -133,30 +183,17 @@ def _print_sides(
     """Proponents and opponents beside each other, or one below the other where the terminal is narrow."""
     headings = [f"proponents ({effects[0]})", f"opponents ({effects[1]})"]
     if console.width >= WIDE:
-        table = _table(console, title, [headings[0], "influence", headings[1], "influence"])
+        table = new_table(console, title, [headings[0], "influence", headings[1], "influence"])
         for row in range(max(map(len, sides))):
             table.add_row(*(cell for side in sides for cell in _cells(ids, column, side, row)))
         console.print(table)
         return
     console.print(title, highlight=False)
     for heading, side in zip(headings, sides, strict=True):
-        table = _table(console, None, [heading, "influence"])
+        table = new_table(console, None, [heading, "influence"])
         for row in range(len(side)):
             table.add_row(*_cells(ids, column, side, row))
         console.print(table)
-
-
-def _table(console: Console, title: str | None, headings: Sequence[str]) -> Table:
-    """Names to the left, numbers to the right; on a narrow terminal without the frame."""
-    table = Table(title=title, title_justify="left", box=box.HEAVY_HEAD if console.width >= WIDE else box.SIMPLE_HEAD)
-    if console.width < WIDE:
-        table.padding = (0, 1, 0, 0)
-        table.pad_edge = False
-    for heading in headings:
-        name = heading.startswith(NAMES)
-        short = heading.replace(" ", "\n").replace("-", "-\n") if console.width < WIDE and not name else heading
-        table.add_column(short, justify="left" if name else "right", overflow="fold")
-    return table
 
 
 def _print_facts(console: Console, run: Run, pairs: PairRecord) -> None:
@@ -175,17 +212,6 @@ def _print_facts(console: Console, run: Run, pairs: PairRecord) -> None:
         f"{engine['device']}, batch size {engine['batch_size']}, {engine['seconds']:.2f} s.",
         highlight=False,
     )
-
-
-class _Pipe(Console):
-    """A console that leaves a broken pipe to `guarded`: the results are in their files by then."""
-
-    def on_broken_pipe(self) -> None:
-        raise BrokenPipeError
-
-
-def _console() -> Console:
-    return _Pipe() if sys.stdout.isatty() else _Pipe(width=PLAIN_WIDTH)
 
 
 def _order(values: Tensor) -> list[int]:

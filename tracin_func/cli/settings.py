@@ -6,10 +6,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+
+from tracin_func.compute import AGGREGATES, CHECKPOINT_WEIGHTS, NORMALIZATIONS
 from tracin_func.engines.choose import NAMES
 from tracin_func.errors import InputError, UsageError
+from tracin_func.evaluation import SELECTIONS
 from tracin_func.losses import GHM_VARIANTS, GHMRankingLoss, LogisticLoss, MarginRankingLoss, PairLoss
+from tracin_func.sinks.table_file import FORMATS
 from tracin_func.terms import TEST_FUNCTIONALS
+from tracin_func.views import VIEWS
 
 DEFAULTS: dict[str, Any] = {
     "frequency": "500hz",
@@ -26,6 +32,12 @@ DEFAULTS: dict[str, Any] = {
     "seed": 42,
 }
 
+DTYPES = {
+    "float32": torch.float32,
+    "float64": torch.float64,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
 MOST = 10**9
 MOST_SEED = 2**32 - 1  # numpy's generator takes no larger one
 
@@ -93,15 +105,28 @@ class Settings:
     def warnings(self, args: Mapping[str, Mapping[str, Any]]) -> list[str]:
         """What the user should know of the settings read so far; `args` are those of each checkpoint by name."""
         found = []
-        if self.contradictions:
-            count = len(self.contradictions)
-            start = f"{count} settings contradict the checkpoints: " if count > 1 else ""
-            found.append(f"{start}{'; '.join(self.contradictions)}.")
         if differing := self._differing(args):
             found.append(f"the args of the checkpoints differ in {'; '.join(differing)}. Those of the first are used.")
         if unread := self.unread():
             found.append(f"{', '.join(unread)}: not used by the loss {self.get('loss_type')}.")
         return found
+
+    @property
+    def contradiction(self) -> str | None:
+        """How the settings read so far contradict the checkpoint, in one sentence."""
+        count = len(self.contradictions)
+        start = f"{count} settings contradict the checkpoints: " if count > 1 else ""
+        return f"{start}{'; '.join(self.contradictions)}." if count else None
+
+    def trained_loss(self) -> PairLoss | None:
+        """The loss the checkpoint says it was trained with, where that of the run is another one."""
+        if not any(ARGUMENT_NAMES[name] in self.trained for name in ("loss_type", "margin", "ghm_bins")):
+            return None
+        try:
+            trained = Settings({}, self.trained).loss()
+        except (InputError, UsageError):  # its args are no settings of ours: there is nothing to compare with
+            return None
+        return None if trained == self.loss() else trained
 
     def unread(self) -> list[str]:
         """Loss options that were given and never looked at."""
@@ -200,6 +225,13 @@ def check_words(options: Mapping[str, Any]) -> None:
         "test_functional": TEST_FUNCTIONALS,
         "loss_type": tuple(LOSS_TYPES),
         "ghm_variant": GHM_VARIANTS,
+        "checkpoint_weights": CHECKPOINT_WEIGHTS,
+        "dtype": tuple(DTYPES),
+        "format": FORMATS,
+        "by": VIEWS,
+        "test_select": SELECTIONS,
+        "aggregate": AGGREGATES,
+        "normalize": NORMALIZATIONS,
     }
     for name, known in allowed.items():
         if options.get(name) is not None and options[name] not in known:
@@ -209,46 +241,6 @@ def check_words(options: Mapping[str, Any]) -> None:
 def flag(name: str) -> str:
     """The option of a setting."""
     return f"--{name.replace('_', '-')}"
-
-
-def whole_or(word: str, option: str, value: str | None) -> int | str | None:
-    """`value` of an option that is a whole number of at least 1, or `word`."""
-    if value is None or value == word:
-        return value
-    try:
-        number = int(value)
-    except ValueError:
-        number = 0
-    if number < 1:
-        raise UsageError(f"{option} should be a whole number of at least 1, or {word}. Got {value!r}.")
-    return number
-
-
-def words(option: str, value: str | None) -> list[str] | None:
-    """The parts of a list given with commas.
-
-    Raises:
-        UsageError: there is none.
-    """
-    if value is None:
-        return None
-    parts = [part.strip() for part in value.split(",") if part.strip()]
-    if not parts:
-        raise UsageError(f"{option} should be one or more, separated by commas. Got {value!r}.")
-    return parts
-
-
-def numbers(option: str, value: str | None) -> list[int] | None:
-    """The whole numbers of a list given with commas.
-
-    Raises:
-        UsageError: there is none, or a part is no whole number.
-    """
-    parts = words(option, value)
-    try:
-        return None if parts is None else [int(part) for part in parts]
-    except ValueError:
-        raise UsageError(f"{option} should be whole numbers separated by commas. Got {value!r}.") from None
 
 
 def _same_number(given: Any, trained: Any) -> bool:

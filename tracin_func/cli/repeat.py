@@ -1,0 +1,85 @@
+"""`--from FILE.provenance.json`: the options of a recorded run, and what has changed since."""
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tracin_func.cli.options import TABLE, is_given
+from tracin_func.cli.tasks import Tell
+from tracin_func.errors import InputError
+from tracin_func.provenance import versions
+from tracin_func.results import Run
+from tracin_func.scoring import Scores
+from tracin_func.sinks.json_file import read_object
+
+
+def recorded_options(command: str, options: Mapping[str, Any]) -> Mapping[str, Any]:
+    """`options`, and where one was not given that of the run that `--from` names, with its batch size and budget.
+
+    With equal threads, files and versions such a run gives the same scores to the last bit.
+
+    Raises:
+        InputError: the file records no run of this command.
+    """
+    if options["repeat"] is None:
+        return options
+    record = _record(options["repeat"], command)
+    engine = record["engine"]
+    before = {
+        **record["options"],
+        "batch_size": str(engine["batch_size"]),
+        "memory_budget": str(engine["memory_budget"]),
+    }
+    threads = engine["threads"]
+    if threads <= (os.cpu_count() or 1):
+        torch.set_num_threads(threads)
+    known = {name: value for name, value in before.items() if name in options}
+    paths = {name: Path(value) for name, value in known.items() if TABLE[name].kind is Path}
+    return {name: value if is_given(value) else (known | paths).get(name, value) for name, value in options.items()}
+
+
+def tell_changes(path: Path, found: Scores, tell: Tell) -> None:
+    """Warn of what is not as it was recorded: files of other content, other versions, other threads."""
+    result = found.influence or found.self_influence
+    assert result is not None
+    record = _record(path, "influence" if found.influence is not None else "self")
+    changes = list(_changes(record, result.run))
+    if changes:
+        tell(f"warning: not as recorded in {path}: {'; '.join(changes)}. Scores may differ.")
+
+
+def _record(path: Path, command: str) -> dict[str, Any]:
+    if not path.is_file():
+        raise InputError(f"--from {path}: no such file. Expected a file FILE.provenance.json beside a result file.")
+    columns = read_object(path, number=None).get("columns")
+    entries = [entry for entry in columns.values() if isinstance(entry, dict)] if isinstance(columns, dict) else []
+    records = [entry for entry in entries if entry.get("score") == command and isinstance(entry.get("options"), dict)]
+    if not records:
+        scores = ", ".join(sorted({str(entry.get("score")) for entry in entries})) or "no run"
+        raise InputError(
+            f"--from {path}: records no run of {command} from the command line (there is: {scores}). Expected the "
+            f"provenance file of a result of `tracin-func {command}`."
+        )
+    return records[-1]  # columns are in the order in which they were first written
+
+
+def _changes(record: Mapping[str, Any], run: Run) -> Iterator[str]:
+    before = {each["name"]: each.get("sha256") for each in record["checkpoints"]}
+    now = {each["name"]: each.get("sha256") for each in run.checkpoints}
+    if changed := [name for name in now if now[name] != before.get(name)] + [
+        name for name in before if name not in now
+    ]:
+        yield f"checkpoints {', '.join(changed[:3])}{' ...' if len(changed) > 3 else ''} have other content"
+    of = {"recordings_sha256": "recordings", "pairs": "pairs", "exclusions": "exclusions"}
+    for name, words in of.items():
+        if name in run.source and run.source[name] != record["source"].get(name):
+            yield f"{words} differ"
+    for name in ("torch", "tracin-func"):
+        recorded, own = record["versions"].get(name), versions().get(name)
+        if recorded != own:
+            yield f"{name} {own}, recorded {recorded}"
+    if record["engine"]["threads"] != run.engine["threads"]:
+        yield f"{run.engine['threads']} threads, recorded {record['engine']['threads']}"

@@ -1,0 +1,312 @@
+"""One run of `show`: a result file, the columns asked for, and a view of their scores as tables or as JSON."""
+
+import difflib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from tracin_func.cli.about import few, print_file, print_flags
+from tracin_func.cli.faults import printing
+from tracin_func.cli.tables import open_console
+from tracin_func.cli.view_tables import (
+    EFFECTS,
+    print_groups,
+    print_histogram,
+    print_overview,
+    print_pairs,
+    print_words,
+)
+from tracin_func.columns import SELF_COLUMN, STARTS, common_start, meaning_of
+from tracin_func.errors import InputError, UsageError
+from tracin_func.sinks.reading import ResultFile, read_result
+from tracin_func.views import (
+    ABS,
+    ITEM,
+    PAIR,
+    SCORE,
+    SORTS,
+    VIEWS,
+    Flag,
+    Group,
+    Items,
+    classes_of_ids,
+    ends,
+    flags,
+    groups,
+    groups_in_order,
+    histogram,
+    in_order,
+    items_named,
+    items_of_ids,
+    members_of,
+    numbers,
+    summary,
+)
+
+ALL = "all"
+TOP = 10
+
+_READING = {
+    "self": "self-influence: large for pairs the model finds hard",
+    "loss": "influence: positive where training on the pair lowered the loss of the test pair",
+    "score-margin": "influence: positive where training on the pair raised the score margin of the test pair",
+}
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What is shown of a file.
+
+    Args:
+        result: the file.
+        columns: names of the columns.
+        values: score by pair, the sum of the columns where they are many; empty for an overview of them.
+        flags: by column, of every column that was looked at.
+        items, classes: of the pairs, where they are known.
+        groups: of a view other than by pair.
+    """
+
+    result: ResultFile
+    columns: list[str]
+    values: dict[str, float]
+    flags: dict[str, list[Flag]]
+    items: Items
+    classes: Mapping[str, str]
+    groups: list[Group]
+
+    @property
+    def meaning(self) -> str | None:
+        """What the columns are; None where it is not known, or where they are of several kinds."""
+        found = {_meaning(self.result, name) for name in self.columns}
+        return found.pop() if len(found) == 1 else None
+
+    @property
+    def signed(self) -> bool:
+        """Whether scores may be below 0."""
+        columns = [numbers(self.result.columns[name]) for name in self.columns]
+        return self.meaning in EFFECTS or any(value < 0 for column in columns for value in column.values())
+
+    @property
+    def title(self) -> str:
+        """What the scores are called."""
+        if len(self.columns) == 1:
+            return self.columns[0]
+        return f"sum of {len(self.columns)} columns {common_start(self.columns)}…"
+
+
+def show_file(options: Mapping[str, Any]) -> None:
+    """Print what `options` ask of a result file.
+
+    Raises:
+        UsageError: an option is wrong in itself.
+        InputError: the file, or what is asked of it, is not there.
+    """
+    by, sort, top = options["by"] or PAIR, options["sort"], options["top"] or TOP
+    _check("--by", by, VIEWS)
+    _check("--sort", sort or SCORE, SORTS)
+    if options["top"] is not None and options["top"] < 1:
+        raise UsageError(f"--top should be at least 1. Got {options['top']}.")
+    selection = _select(read_result(Path(options["file"])), options["column"], by)
+    with printing():
+        if options["json"]:
+            print(json.dumps(_document(selection, by, sort, top), ensure_ascii=False, indent=2, allow_nan=False))
+        else:
+            _print(selection, by, sort, top, with_histogram=options["histogram"])
+
+
+# What is asked for
+
+
+def _select(result: ResultFile, wanted: str | None, by: str) -> Selection:
+    columns = _columns(result, wanted)
+    looked_at = columns if wanted else list(result.columns)
+    items = items_of_ids(result.pairs) | result.items
+    found = {name: flags(result.columns[name], items) for name in looked_at}
+    values = numbers(result.columns[columns[0]]) if len(columns) == 1 else {}
+    if by != PAIR and len(columns) > 1:
+        values = _sum(result, columns)
+    classes = classes_of_ids(sorted(items_named(items)))
+    in_groups = [] if by == PAIR else _groups(result.path, values, by, items, classes)
+    return Selection(result, columns, values, found, items, classes, in_groups)
+
+
+def _columns(result: ResultFile, wanted: str | None) -> list[str]:
+    """Those of a name, of a part that only one name has, of a kind, or all; by default self-influence, else all."""
+    names = list(result.columns)
+    if wanted is None:
+        return [SELF_COLUMN] if SELF_COLUMN in names else names
+    if wanted in names:
+        return [wanted]
+    if wanted == ALL:
+        return names
+    if of_kind := [name for name in names if f"{wanted}_" in STARTS and name.startswith(f"{wanted}_")]:
+        return of_kind
+    fitting = [name for name in names if wanted.casefold() in name.casefold()]
+    if len(fitting) == 1:
+        return fitting
+    if fitting:
+        raise InputError(
+            f"--column {wanted} is a part of {len(fitting)} columns of `{result.path}`: {few(fitting)}. Expected a "
+            "part of one name."
+        )
+    start = common_start(names)
+    short = [name.removeprefix(start) for name in names]
+    near = difflib.get_close_matches(wanted.removeprefix(start), short, n=3, cutoff=0.4) or short
+    raise InputError(
+        f"--column {wanted}: `{result.path}` has no such column. Expected a name, a part of one, or {ALL}; there: "
+        f"{few([name for name in names if name.removeprefix(start) in near])}."
+    )
+
+
+def _sum(result: ResultFile, columns: Sequence[str]) -> dict[str, float]:
+    """The sum of columns of one kind, of pairs that have a score in each: influence on all test pairs together."""
+    kinds = {_meaning(result, name) for name in columns}
+    if len(kinds) > 1 or None in kinds:
+        raise InputError(
+            f"`{result.path}` has columns whose sum means nothing: {few(columns)}. Expected one, or those "
+            "of one kind. Fix: give --column NAME, such as --column tracin_influence."
+        )
+    found = [numbers(result.columns[name]) for name in columns]
+    return {
+        pair: sum(column[pair] for column in found) for pair in result.pairs if all(pair in column for column in found)
+    }
+
+
+def _groups(path: Path, values: Mapping[str, float], by: str, items: Items, classes: Mapping[str, str]) -> list[Group]:
+    """The groups of a view.
+
+    Raises:
+        InputError: the ids of the pairs do not tell them.
+    """
+    found = groups(values, by, items, classes)
+    if found or not values:
+        return found
+    what = "of the form ID1_ID2" if by == ITEM else "of items with a class such as deg036"
+    raise InputError(
+        f"--by {by} needs pair ids {what}. Got `{next(iter(values))}` in `{path}`. Fix: --by {PAIR}"
+        f"{'' if by == ITEM else f' or --by {ITEM}'}."
+    )
+
+
+def _meaning(result: ResultFile, column: str) -> str | None:
+    """What a column is, by its provenance or else by its name."""
+    origin = result.origin(column) or {}
+    by_score = {"self": "self", "influence": origin.get("test_functional", "loss")}
+    found = by_score.get(str(origin.get("score")), meaning_of(column))
+    return found if found in _READING else None
+
+
+def _check(option: str, value: str, known: Sequence[str]) -> None:
+    if value not in known:
+        raise UsageError(f"{option} should be one of {', '.join(known)}. Got {value!r}.")
+
+
+# Tables
+
+
+def _print(selection: Selection, by: str, sort: str | None, top: int, *, with_histogram: bool) -> None:
+    console = open_console()
+    result, columns = selection.result, selection.columns
+    print_file(console, result, columns)
+    if any(selection.flags.values()):
+        console.print()
+    print_flags(console, selection.flags, ours=all(result.origin(name) for name in columns))
+    console.print()
+    if not selection.values:
+        _print_columns(console, selection, sort, top)
+        return
+    reading = _READING.get(selection.meaning or "", "")
+    print_words(console, f"{selection.title}" + (f" ({reading})" if reading else ""))
+    if others := len(result.columns) - len(columns):
+        print_words(console, f"{others} more {'column' if others == 1 else 'columns'}: --column {ALL} lists them.")
+    _print_view(console, selection, by, sort or SCORE, top)
+    if left := _left_out(selection, by):
+        print_words(console, f"{left} of {len(selection.values)} pairs have ids that tell no {by}; they are left out.")
+    if with_histogram:
+        values = list(selection.values.values())
+        console.print()
+        print_histogram(console, summary(values), histogram(values))
+
+
+def _print_view(console: Console, selection: Selection, by: str, sort: str, top: int) -> None:
+    if by == PAIR:
+        effects = EFFECTS.get(selection.meaning or "")
+        print_pairs(console, selection.values, sort=sort, top=top, signed=selection.signed, effects=effects)
+        return
+    print_groups(console, selection.groups, by, selection.items, sort=sort, top=top, signed=selection.signed)
+
+
+def _print_columns(console: Console, selection: Selection, sort: str | None, top: int) -> None:
+    order = _columns_in_order(selection, sort)
+    found = {name: summary(list(numbers(selection.result.columns[name]).values())) for name in order}
+    print_overview(console, found, start=common_start(order), top=top, signed=selection.signed)
+    print_words(console, "--column PART shows the pairs of one; --by item, class or class-pair shows their sum.")
+
+
+def _columns_in_order(selection: Selection, sort: str | None) -> list[str]:
+    """Columns as in the file, or sorted as groups are."""
+    if sort is None:
+        return selection.columns
+    keys = {}
+    for name in selection.columns:
+        values = numbers(selection.result.columns[name]).values()
+        keys[name] = sum(abs(value) if sort == ABS else value for value in values) / len(values)
+    return in_order(keys, sort)
+
+
+def _left_out(selection: Selection, by: str) -> int:
+    """How many pairs belong to no group of a view."""
+    return sum(not members_of(pair, by, selection.items, selection.classes) for pair in selection.values)
+
+
+# JSON
+
+
+def _document(selection: Selection, by: str, sort: str | None, top: int) -> dict[str, Any]:
+    """What the tables show, for programs; a number that JSON lacks is null."""
+    result = selection.result
+    document = {
+        "file": str(result.path),
+        "format": result.format,
+        "pairs": len(result.pairs),
+        "columns": list(result.columns),
+        "shown": selection.columns,
+        "by": by,
+        "provenance": {name: result.origin(name) for name in selection.columns},
+        "flags": [{"column": name, **asdict(flag)} for name, found in selection.flags.items() for flag in found],
+    }
+    if selection.values:
+        values = list(selection.values.values())
+        document |= {
+            "rows": _rows(selection, by, sort or SCORE, top),
+            "left_out": _left_out(selection, by),
+            "statistics": asdict(summary(values)),
+            "histogram": asdict(histogram(values)),
+        }
+    else:
+        order = _columns_in_order(selection, sort)[:top]
+        columns = {name: list(numbers(result.columns[name]).values()) for name in order}
+        document["rows"] = [{"name": name, **asdict(summary(values))} for name, values in columns.items()]
+    return {name: _finite(value) for name, value in document.items()}
+
+
+def _rows(selection: Selection, by: str, sort: str, top: int) -> list[dict[str, Any]]:
+    both = selection.signed and sort == SCORE
+    if by == PAIR:
+        order = ends(in_order(selection.values, sort), top, both=both)
+        return [{"name": name, "score": selection.values[name]} for name in order]
+    return [asdict(group) for group in ends(groups_in_order(selection.groups, sort), top, both=both)]
+
+
+def _finite(value: Any) -> Any:
+    """`value` with null for NaN and infinity, which are no JSON."""
+    if isinstance(value, dict):
+        return {name: _finite(member) for name, member in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(member) for member in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,41 @@
+"""Consoles and tables that fit the terminal, alike for all commands."""
+
+import sys
+from collections.abc import Sequence
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+PLAIN_WIDTH = 150  # where the stream is no terminal
+WIDE = 100  # a narrower terminal gets fewer columns
+WORDS = ("pair", "proponents", "opponents", "parameter", "operations", "form", "why")  # headings of words, not numbers
+
+
+class _Pipe(Console):
+    """A console that leaves a broken pipe to `guarded`: the results are in their files by then."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
+def open_console(*, stderr: bool = False) -> Console:
+    """stdout or stderr, as wide as the terminal."""
+    stream = sys.stderr if stderr else sys.stdout
+    return _Pipe(stderr=stderr) if stream.isatty() else _Pipe(stderr=stderr, width=PLAIN_WIDTH)
+
+
+def new_table(console: Console, title: str | None, headings: Sequence[str], words: tuple[str, ...] = WORDS) -> Table:
+    """Names to the left, numbers to the right; on a narrow terminal without the frame.
+
+    A heading that begins with one of `words` stands above names.
+    """
+    table = Table(title=title, title_justify="left", box=box.HEAVY_HEAD if console.width >= WIDE else box.SIMPLE_HEAD)
+    if console.width < WIDE:
+        table.padding = (0, 1, 0, 0)
+        table.pad_edge = False
+    for heading in headings:
+        name = heading.startswith(words)
+        short = heading.replace(" ", "\n").replace("-", "-\n") if console.width < WIDE and not name else heading
+        table.add_column(short, justify="left" if name else "right", overflow="fold")
+    return table
