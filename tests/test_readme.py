@@ -32,7 +32,7 @@ def test_the_two_first_commands_install_run_and_test() -> None:
 
 def test_the_commands_run(tmp_path: Path, embedded_500hz: object) -> None:
     commands = [line for block in blocks("sh")[2:] for line in block.splitlines()]
-    assert len(commands) == 5
+    assert len(commands) == 9
     for command in commands:
         result = shell(command, tmp_path)
         assert result.returncode == 0, (command, result.stderr)
@@ -41,6 +41,7 @@ def test_the_commands_run(tmp_path: Path, embedded_500hz: object) -> None:
     assert written == {
         "metadata/plastic_500hz_metadata.json",
         "metadata/plastic_500hz_influence_metadata.json",
+        "metadata/plastic_500hz_per_checkpoint_metadata.json",
         "results/plastic_500hz_metadata.json",
         "results/plastic_1000hz_influence_metadata.json",
     }
