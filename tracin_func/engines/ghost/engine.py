@@ -83,14 +83,14 @@ class GhostEngine:
             )
         spread = torch.tensor(sorted({0, units.count // 2, units.count - 1}))
         try:
-            for few in (spread, spread.flip(0)):  # an order of the scorer's own is not the given one both times
+            # An order of the scorer's own is not the given one both times; then the first unit tells.
+            for few, checked in ((spread, len(spread)), (spread.flip(0), 1)):
                 for batch, size in batches(units, few, len(few)):
                     captured = _capture(units, state, batch, size)
                     if faults := _without_rule(captured, state):
                         return faults
-                    _require_complete(
-                        units, state, batch, size, _with_opaque(captured, units, state, batch), range(size)
-                    )
+                    found = _with_opaque(captured, units, state, batch)
+                    _require_complete(units, state, batch, size, found, range(min(checked, size)))
         except (InputError, UsageError):
             raise
         except UnsuitableError as error:
