@@ -27,6 +27,7 @@ LAYERS = (
     ("engines.ghost.engine",),
     ("engines.choose", "spot"),
     ("prepare",),
+    ("pair_tables",),
     ("trace", "results"),
     ("evaluation",),
     ("scoring", "outlook"),

@@ -14,11 +14,12 @@ from tracin_func.errors import InputError, NumericalError, UsageError
 from tracin_func.evaluation import EVALUATED_PAIRS, evaluate
 from tracin_func.gradients import Gradients
 from tracin_func.losses import GHMRankingLoss, as_loss
+from tracin_func.pair_tables import PairTable
 from tracin_func.pairs import Pairs
 from tracin_func.results import Choices, Influence, PairRecord, Run, SelfInfluence
 from tracin_func.task import Task
 from tracin_func.terms import Terms
-from tracin_func.trace import PairTable, Traced, Tracer
+from tracin_func.trace import Traced, Tracer
 
 PAIR_RUN = 1 << 18  # pairs scored at a time
 
