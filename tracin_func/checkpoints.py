@@ -272,8 +272,9 @@ def _read_torch(path: Path) -> Any:
             "would run code. Save the state dict alone: torch.save({'model_state_dict': model.state_dict()}, path)."
         ) from None
     except _DAMAGED as error:
-        # What else these say is about pickle's machinery: a number, or nothing.
-        reason = f": {str(error).strip().splitlines()[0]}" if isinstance(error, RuntimeError | OSError) else ""
+        # What else these say is about pickle's machinery: a number, or nothing; or, after a sentence, torch's advice.
+        words = str(error).strip().split("\n")[0].split(". ")[0].rstrip(".")
+        reason = f": {words}" if isinstance(error, RuntimeError | OSError) else ""
         raise InputError(f"{path}: not a readable checkpoint (truncated, or not a torch file){reason}.") from None
 
 
