@@ -65,8 +65,9 @@ def find_clips(
 
     Raises:
         InputError: the root is missing or has no class folders, the material, tone, a class or a take is
-            nowhere to be found (the message lists what there is), fewer than two classes are left, two
-            files are the same take, or an entry is named as the layout asks and is no file or folder.
+            nowhere to be found (the message lists what there is), no name follows the layout, fewer than two
+            classes are left, two files are the same take, or an entry is named as the layout asks and is no
+            file or folder.
     """
     root = Path(root)
     try:
@@ -186,11 +187,17 @@ def _clips_of_material(root: Path, material: str, notice: Callable[[str], None])
                 ignored.append(path)
             else:
                 clips.append(clip)
+    some = min(ignored, default=None)
+    example = "" if some is None else f", such as {some.parent.parent.name}/{material}/{some.name}"
+    if not clips:
+        raise InputError(
+            f"no recording of {material!r} under {root}: {len(ignored)} entries, none follows {LAYOUT}{example}. "
+            "Expected names as they stand there, in lower case. Rename them, or choose with --material."
+        )
     if ignored:
-        some = min(ignored)
         notice(
-            f"{len(ignored)} of the entries of {material} under {root} do not follow {LAYOUT} and are left out, such "
-            f"as {some.parent.parent.name}/{material}/{some.name}."
+            f"{len(ignored)} of the entries of {material} under {root} do not follow {LAYOUT} and are left "
+            f"out{example}."
         )
     return clips
 
