@@ -15,6 +15,8 @@ from tracin_func.results import Run
 from tracin_func.scoring import Scores
 from tracin_func.sinks.json_file import read_object
 
+_REMEDY = "Fix: name a FILE.provenance.json beside a result file with --from."
+
 
 def recorded_options(command: str, options: Mapping[str, Any]) -> Mapping[str, Any]:
     """`options`, and where one was not given that of the run that `--from` names, with its batch size and budget.
@@ -54,7 +56,7 @@ def tell_changes(path: Path, found: Scores, tell: Tell) -> None:
 def _record(path: Path, command: str) -> dict[str, Any]:
     if not path.is_file():
         raise InputError(f"--from {path}: no such file. Expected a file FILE.provenance.json beside a result file.")
-    columns = read_object(path, number=None).get("columns")
+    columns = read_object(path, number=None, remedy=_REMEDY).get("columns")
     entries = [entry for entry in columns.values() if isinstance(entry, dict)] if isinstance(columns, dict) else []
     records = [entry for entry in entries if entry.get("score") == command and isinstance(entry.get("options"), dict)]
     if not records:
