@@ -5,9 +5,11 @@ from importlib.metadata import version
 from typing import Annotated
 
 import typer
+from typer import rich_utils
 
 from tracin_func.cli import demo, doctor, influence, self_influence, show
 from tracin_func.cli.faults import open_streams, printing, say
+from tracin_func.cli.tables import is_plain
 from tracin_func.errors import OutputError
 
 # The parser's own errors; typer >= 0.26 brings the class and gives it no public name.
@@ -32,6 +34,8 @@ app.command("doctor")(doctor.command)
 def main() -> None:
     """Run the command line; every error is one line on stderr, those of the parser too."""
     open_streams()
+    if is_plain():
+        rich_utils.COLOR_SYSTEM = None  # of the parser's help
     sys.exit(_run())
 
 
@@ -47,6 +51,10 @@ def _run() -> int:
     except _ParseError as error:
         say(f"error: {error.format_message()}")  # type: ignore[attr-defined]
         return 2
+    except SystemExit as end:
+        if isinstance(end.__context__, BrokenPipeError):  # so rich ends the parser's help when the reader has left
+            return 0
+        raise
 
 
 def _show_version(wanted: bool) -> None:

@@ -4,10 +4,10 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from tracin_func.cli.faults import say
+from tracin_func.cli.tables import open_console
 
 
 class Advance:
@@ -38,5 +38,5 @@ def progress(label: str, total: float, *, quiet: bool = False) -> Iterator[Calla
         yield Advance(label, total, None)
         return
     columns = TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    with Progress(*columns, console=open_console(stderr=True), transient=True) as bar:
         yield Advance(label, total, bar)

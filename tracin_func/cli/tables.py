@@ -1,5 +1,6 @@
 """Consoles and tables that fit the terminal, alike for all commands."""
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -22,7 +23,13 @@ class _Pipe(Console):
 def open_console(*, stderr: bool = False) -> Console:
     """stdout or stderr, as wide as the terminal."""
     stream = sys.stderr if stderr else sys.stdout
-    return _Pipe(stderr=stderr) if stream.isatty() else _Pipe(stderr=stderr, width=PLAIN_WIDTH)
+    width = None if stream.isatty() else PLAIN_WIDTH
+    return _Pipe(stderr=stderr, width=width, color_system=None if is_plain() else "auto")
+
+
+def is_plain() -> bool:
+    """Whether the environment asks for text without color; rich alone would leave bold and dim."""
+    return bool(os.environ.get("NO_COLOR"))
 
 
 def new_table(console: Console, title: str | None, headings: Sequence[str], words: tuple[str, ...] = WORDS) -> Table:
