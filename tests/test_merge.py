@@ -37,14 +37,14 @@ while True:
     rows = {f"p{i}": {"ours": float(generation)} for i in range(200)}
     merge_columns(path, rows, provenance={"generation": generation})
 """
-# twenty merges of its own pairs and of its own column of a common pair
-MERGE_TWENTY = """
+# fifty merges of its own pairs and of its own column of a common pair
+MERGE_FIFTY = """
 import sys
 from tracin_func.sinks.merge import merge_columns
 path, name = sys.argv[1:]
 print("ready", flush=True)
 sys.stdin.readline()
-for i in range(20):
+for i in range(50):
     merge_columns(path, {f"{name}_{i}": {"ours": i + 0.5}, "both": {f"{name}_{i}": i}}, provenance={"by": name})
 """
 MERGE_ON_FULL_DISK = """
@@ -351,7 +351,7 @@ class TestFilesAndProcesses:
     def test_two_processes_lose_nothing(self, tmp_path: Path) -> None:
         path = write(tmp_path / "x.json", '{"lab": {"s": 1.0}}')
         names = ("first", "second")
-        processes = [start(MERGE_TWENTY, path, name) for name in names]
+        processes = [start(MERGE_FIFTY, path, name) for name in names]
         for process in processes:
             assert process.stdin is not None
             process.stdin.write("go\n")
@@ -361,7 +361,7 @@ class TestFilesAndProcesses:
             assert process.returncode == 0
         table = load(path)
         for name in names:
-            for i in range(20):
+            for i in range(50):
                 assert table[f"{name}_{i}"] == {"ours": i + 0.5}
                 assert table["both"][f"{name}_{i}"] == i
                 assert columns_of(path)[f"{name}_{i}"] == {"by": name}
@@ -372,7 +372,7 @@ class TestFilesAndProcesses:
         foreign = {f"p{i}": {"lab": [i, "kept"]} for i in range(200)}
         write(path, json.dumps(foreign))
         generation, between = 0.0, 0
-        for kill in range(20):
+        for kill in range(50):
             process = start(MERGE_FOR_EVER, path, int(generation))
             time.sleep(random.Random(kill).uniform(0, 0.1))
             process.send_signal(signal.SIGKILL)
@@ -387,7 +387,7 @@ class TestFilesAndProcesses:
                 entry = columns_of(path)["ours"]
                 between += "other_origins" in entry
                 assert {"generation": int(generation)} in [entry, *entry.get("other_origins", [])]
-        assert generation > 20, "the processes were killed before they had merged"
+        assert generation > 50, "the processes were killed before they had merged"
         merge_columns(path, {pair: {"ours": 0.0} for pair in foreign}, provenance=EMBEDDED)
         assert columns_of(path) == {"ours": EMBEDDED}
         left = sorted(f.name for f in tmp_path.iterdir())
