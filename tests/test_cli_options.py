@@ -17,6 +17,7 @@ from test_cli import COLUMN, Lab, lab, refused, run
 from typer.testing import CliRunner
 
 from tracin_func.cli.app import app
+from tracin_func.cli.faults import say
 from tracin_func.sources.ranker import AngleRanker
 
 __all__ = ["lab"]  # the fixture
@@ -425,3 +426,32 @@ def test_shells_complete_commands_and_options() -> None:
         script = Path(sys.executable).with_name("tracin-func")
         done = subprocess.run([script], env=environment, capture_output=True, text=True, check=False)
         assert expected in done.stdout, done.stderr
+
+
+def test_a_long_sentence_is_broken_between_words_on_a_terminal_alone(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "20")
+    say("error: tied\xa0words\xa0stay and --long-names-of-options are whole")
+    assert capsys.readouterr().err == "error: tied words stay and --long-names-of-options are whole\n"
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    say("error: tied\xa0words\xa0stay and --long-names-of-options are whole")
+    lines = ["error:", "  tied words stay", "  and", "  --long-names-of-options", "  are whole"]
+    assert capsys.readouterr().err.splitlines() == lines
+
+
+def test_a_switch_takes_no_value_in_help() -> None:
+    own = re.sub(r"--help .*", "", CliRunner().invoke(app, ["self", "--help"]).output)  # which typer makes
+    assert "--quiet" in own
+    assert "<bool>" not in own
+
+
+def test_pairs_that_are_all_inactive_are_told_with_what_would_help(lab: Lab) -> None:
+    for path in lab.checkpoints.glob("*.pt"):
+        held = torch.load(path, weights_only=True)
+        held["args"]["margin"] = -1000.0
+        torch.save(held, path)
+    _, stderr = succeeded("self", lab)
+    (warning,) = [line for line in stderr.splitlines() if line.startswith("warning: ")]
+    assert "inactive at every checkpoint" in warning
+    assert "--margin" in warning

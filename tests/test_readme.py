@@ -5,8 +5,13 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+
+from tracin_func.checkpoints import learning_rates, read
+from tracin_func.cli.assess import TRAIN_NAMES, recorded_share
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 
@@ -47,8 +52,24 @@ def test_the_commands_run(tmp_path: Path, embedded_500hz: object) -> None:
     }
 
 
+def test_a_checkpoint_saved_as_shown_says_what_a_run_takes_from_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "checkpoints").mkdir()
+    model = torch.nn.Linear(2, 1)
+    shown: dict[str, Any] = {}
+    exec(compile(blocks("python")[0], "README.md", "exec"), shown)
+    shown["save"](model, torch.optim.SGD(model.parameters(), lr=0.5), 3, 0.75)
+    found = read(tmp_path / "checkpoints" / "model_epoch_3.pt", "3")
+    assert found.weights.keys() == model.state_dict().keys()
+    assert learning_rates(found, dict(model.named_parameters()), None) == (0.5, "optimizer")
+    assert found.args == {"seed": 42, "loss_type": "standard", "margin": 1.0}
+    assert recorded_share(found.recorded, TRAIN_NAMES) == 0.75
+
+
 def test_the_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
-    (example,) = blocks("python")
+    _, example = blocks("python")
     exec(compile(example, "README.md", "exec"), {})
     printed = capsys.readouterr().out.splitlines()
     assert printed[0] == "torch.Size([760, 20])"

@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
+from tracin_func.cli.tables import print_facts
 from tracin_func.cli.view_tables import print_words
 from tracin_func.columns import STARTS
 from tracin_func.sinks.reading import ResultFile, other_origins
@@ -26,12 +26,7 @@ def print_file(console: Console, result: ResultFile, columns: Sequence[str]) -> 
     facts = {"holds": holds} | origin_of(result, columns)
     if result.others:
         facts["not scores"] = few(result.others)
-    table = Table.grid(padding=(0, 2, 0, 0))
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
-    for name, words in facts.items():
-        table.add_row(Text(name, style="dim"), Text(words))
-    console.print(table)
+    print_facts(console, facts)
 
 
 def origin_of(result: ResultFile, columns: Sequence[str]) -> dict[str, str]:

@@ -66,7 +66,8 @@ def _show_version(wanted: bool) -> None:
 @app.callback()
 def _options(
     shown: Annotated[
-        bool, typer.Option("--version", help="Show the version and exit.", callback=_show_version, is_eager=True)
+        bool,
+        typer.Option("--version", help="Show the version and exit.", callback=_show_version, is_eager=True, metavar=""),
     ] = False,
 ) -> None:
     pass

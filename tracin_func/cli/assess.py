@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from tracin_func.cli.faults import TIE
 from tracin_func.evaluation import Evaluation
 
 GAP = 0.10  # between a share of pairs ranked right and the one the checkpoint recorded
@@ -43,7 +44,8 @@ class Assessment:
     def __call__(self, evaluation: Evaluation) -> None:
         """One checkpoint."""
         self.evaluations.append(evaluation)
-        self._show(line(evaluation, self._pairs))
+        clauses = line(evaluation, self._pairs).split("; ")
+        self._show("; ".join(clause.replace(" ", TIE) for clause in clauses))
         if len(self.evaluations) == self._checkpoints:
             self._warn()
 
@@ -55,10 +57,18 @@ class Assessment:
         if (right := self.evaluations[-1].train_right) < SWAPPED:
             self._tell(
                 f"warning: the last checkpoint ranks only {right:.0%} of the training pairs right. Are the targets "
-                "those of the training (+1: the first item should score higher), and not swapped?"
+                "those of the training (+1: the first item should score higher), and not swapped? Are the items: the "
+                "same front end, cut and rate?"
             )
         if self._contradiction is not None:
             self._tell(f"warning: {self._contradiction}{self._changed()}")
+        elif all(evaluation.inactive == 1 for evaluation in self.evaluations):
+            self._tell(
+                f"warning: all {self.evaluations[-1].train_pairs:,} training pairs that were looked at are inactive at "
+                "every checkpoint: right by more than the margin, so their scores are 0. Score checkpoints of earlier "
+                "epochs, give the margin of the training (--margin), or a loss that does not saturate "
+                "(--loss-type logistic)."
+            )
 
     def _changed(self) -> str:
         """What another loss than the trained one changes."""

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from tracin_func.cli.tables import open_console, print_facts
 from tracin_func.losses import as_loss
 from tracin_func.outlook import Outlook
 from tracin_func.pairs import Pairs
@@ -34,9 +35,7 @@ def print_outlook(task: Task, expected: Outlook, files: Iterable[Path], *, as_js
         "expected memory": f"{expected.bytes / 1e6:,.0f} MB above the model and the items",
         "files": ", ".join(map(str, files)),
     }
-    width = max(map(len, rows))
-    for name, value in rows.items():
-        print(f"{name:{width}}  {value}")
+    print_facts(open_console(), rows)
     print("Nothing was scored and no file was written.")
 
 

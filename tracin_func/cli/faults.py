@@ -7,7 +7,10 @@ failed, a number is not finite, or a fault of ours; 130 interrupted.
 import contextlib
 import functools
 import os
+import re
+import shutil
 import sys
+import textwrap
 import traceback
 from collections.abc import Callable, Iterator
 from typing import Any, TextIO
@@ -15,6 +18,8 @@ from typing import Any, TextIO
 import typer
 
 from tracin_func.errors import InputError, NumericalError, OutputError, UsageError
+
+TIE = "\xa0"  # a space at which no line is broken
 
 _EXIT_CODES: dict[type[Exception], int] = {UsageError: 2, InputError: 3, NumericalError: 1, OutputError: 1}
 
@@ -79,9 +84,18 @@ def say(sentence: str, *, quiet: bool = False) -> None:
     if quiet and not sentence.startswith(("warning: ", "error: ")):
         return
     try:
-        print(" ".join(sentence.split()), file=sys.stderr, flush=True)
+        print(_fitted(sentence), file=sys.stderr, flush=True)
     except (OSError, ValueError):
         _discard(sys.stderr)
+
+
+def _fitted(sentence: str) -> str:
+    """As one line; on a terminal broken between words, and not where a space is a tie (no-break space)."""
+    line = re.sub(rf"[^\S{TIE}]+", " ", sentence.strip())
+    if sys.stderr.isatty():
+        width = shutil.get_terminal_size().columns
+        line = textwrap.fill(line, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+    return line.replace(TIE, " ")
 
 
 def open_streams() -> None:

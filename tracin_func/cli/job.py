@@ -137,7 +137,8 @@ def _show(done: Finished, options: Mapping[str, Any]) -> None:
             print_self(done.scores.self_influence, done.task, by, top or 10)
         for (name, per_checkpoint), path in done.output.files.items():
             each = " at each checkpoint" if per_checkpoint else ""
-            print(f"{name} scores{each}: {path}   (their origin: {path.name}.provenance.json)")
+            print(f"{name} scores{each}: {path}")
+        print("Origin of each: FILE.provenance.json beside it.")
 
 
 def _document(done: Finished, options: Mapping[str, Any]) -> dict[str, Any]:

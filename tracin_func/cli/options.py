@@ -54,7 +54,7 @@ class Option:
             show_envvar=False,
             show_default=False,
             rich_help_panel=self.panel,
-            metavar=self.metavar,
+            metavar="" if self.kind is bool else self.metavar,
         )
         default = self.on if self.kind is bool else None
         kind = self.kind if self.kind is bool else self.kind | None
@@ -79,7 +79,7 @@ class Argument:
 
 JOB = (
     Option(
-        "data_root", Path, "Folder of WAV files, as ROOT/deg036/plastic/plastic_deg036_500hz_04.wav.", "embedded", DATA
+        "data_root", Path, "Folder of WAV files: in it deg036/plastic/plastic_deg036_500hz_04.wav.", "embedded", DATA
     ),
     Option("frequency", str, "Tone: 500hz, 1000hz, ...; or all: each tone its own run and files.", "500hz", DATA),
     Option("material", str, "Material: the folder and file name part such as plastic.", "plastic", DATA),
@@ -154,9 +154,9 @@ JOB = (
     ),
     Option("limit", int, "Score only the first so many training pairs: a quick try.", "all", PAIRS),
     Option("seed", int, "Seed of split, drawing and test sample.", "the checkpoint's, else 42", PAIRS),
-    Option("device", str, "auto, cpu, cuda, cuda:1 or mps.", "auto: cuda, mps, cpu", COMPUTING),
+    Option("device", str, "auto, cpu, cuda, cuda:1 or mps.", "the first of cuda, mps, cpu", COMPUTING),
     Option("engine", str, "auto, ghost, item, pair or loop. All give the same scores.", "auto", COMPUTING),
-    Option("batch_size", str, "Gradients computed together; changes no score.", "auto: measured", COMPUTING),
+    Option("batch_size", str, "Gradients computed together; changes no score.", "measured", COMPUTING),
     Option("memory_budget", str, "Memory for the work, as 800MB or 4GB.", "half of what is free", COMPUTING),
     Option("dtype", str, "float32, float64, bfloat16 or float16, for weights and items.", "their own", COMPUTING),
     Option("explain_plan", bool, "Tell how each parameter's gradient is taken, what it costs and why.", "", COMPUTING),

@@ -2,11 +2,12 @@
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 PLAIN_WIDTH = 150  # where the stream is no terminal
 WIDE = 100  # a narrower terminal gets fewer columns
@@ -46,3 +47,13 @@ def new_table(console: Console, title: str | None, headings: Sequence[str], word
         short = heading.replace(" ", "\n").replace("-", "-\n") if console.width < WIDE and not name else heading
         table.add_column(short, justify="left" if name else "right", overflow="fold")
     return table
+
+
+def print_facts(console: Console, facts: Mapping[str, str]) -> None:
+    """Names, and beside them what is said of each."""
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, words in facts.items():
+        table.add_row(Text(name, style="dim"), Text(words))
+    console.print(table)
