@@ -138,6 +138,31 @@ def test_exclusions_before_the_split_are_as_if_never_recorded(lab: Lab) -> None:
     assert before != after
 
 
+def test_exclusions_before_the_split_tell_ids_that_name_nothing(lab: Lab) -> None:
+    excluded = lab.folder / "excluded.txt"
+    excluded.write_text("box_deg036_500hz_01\nbox_deg036_500hz_01_box_deg072_500hz_01\nbox_deg036_500hz_99\n")
+    _, stderr = succeeded("self", lab, "--exclusions-file", str(excluded), "--exclude-before-split")
+    assert "1 of its ids name no item or pair here, such as box_deg036_500hz_99." in stderr
+
+
+def test_a_table_of_pairs_may_name_what_is_excluded(lab: Lab) -> None:
+    """There is no split that the exclusion could come before."""
+    table, excluded = lab.folder / "pairs.csv", lab.folder / "excluded.txt"
+    excluded.write_text("box_deg036_500hz_01\n")
+    rows = ["box_deg036_500hz_01,box_deg000_500hz_01,1", "box_deg036_500hz_02,box_deg000_500hz_01,1"]
+    table.write_text("\n".join(["first,second,target", *rows]))
+    succeeded("self", lab, "--pairs", str(table), "--exclusions-file", str(excluded), "--exclude-before-split")
+    assert list(scores(lab)) == ["box_deg036_500hz_02_box_deg000_500hz_01"]
+
+
+def test_a_test_pair_of_a_recording_that_cannot_be_read_is_not_scored(lab: Lab) -> None:
+    path = lab.data / "deg036/box/box_deg036_500hz_01.wav"
+    path.write_bytes(b"RIFF")
+    named = "box_deg036_500hz_01_box_deg000_500hz_01"
+    line = refused("influence", lab, "--skip-bad-audio", "--test-pairs", named, code=3)
+    assert "compares box_deg036_500hz_01, which cannot be used" in line
+
+
 def test_recordings_that_cannot_be_read_are_left_out_and_counted(lab: Lab) -> None:
     succeeded("self", lab)
     item = next(iter(scores(lab)))[:ITEM]
@@ -179,6 +204,10 @@ def test_every_tone_is_a_run_of_its_own(lab: Lab) -> None:
         "box_500hz_metadata.json",
         "box_1000hz_metadata.json",
     ]
+    shutil.rmtree(lab.folder / "of" / "1000hz")
+    shutil.rmtree(lab.results)
+    assert "1000hz: no such folder" in refused("self", lab, "--frequency", "all", "--checkpoint-dir", folder, code=3)
+    assert not lab.results.exists(), "the other tone was scored, and hours may be lost"
 
 
 # What is computed
@@ -385,6 +414,14 @@ def test_a_contradiction_says_what_it_changes(lab: Lab) -> None:
 
 
 # A run again
+
+
+def test_a_file_of_several_runs_says_which_is_repeated(lab: Lab) -> None:
+    for margin in ("10", "20"):
+        assert run("self", lab, "--margin", margin, "--score-name", f"of_{margin}")[0] == 0
+    record = lab.results / "box_500hz_metadata.json.provenance.json"
+    result = CliRunner().invoke(app, ["self", "--from", str(record)])
+    assert "records different runs of self; that of of_20 is repeated" in result.stderr
 
 
 def test_a_recorded_run_is_repeated_to_the_last_bit(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:

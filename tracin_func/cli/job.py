@@ -17,7 +17,7 @@ from tracin_func.cli.progress import progress
 from tracin_func.cli.repeat import recorded_options, tell_changes
 from tracin_func.cli.report import item_classes, print_document, print_influence, print_plan, print_self
 from tracin_func.cli.settings import DTYPES, check_words
-from tracin_func.cli.tasks import Job, each_tone, job_of, kind_of, num_test
+from tracin_func.cli.tasks import Job, check_checkpoints, each_tone, job_of, kind_of, num_test
 from tracin_func.cli.values import checkpoint_choice, size_in_bytes, whole_or
 from tracin_func.compute import Compute
 from tracin_func.devices import resolve_device
@@ -72,8 +72,9 @@ def run_job(command: str, options: Mapping[str, Any]) -> None:
     runs = [(own, output_of(kind, own, scores)) for own in each_tone(kind, options)]
     compute = _compute(options)
     resolve_device(compute.device)  # a device that is not there is told before anything is read
-    for _, output in runs:
+    for own, output in runs:
         output.check(kind, options["metadata_dir"] is not None)
+        check_checkpoints(kind, own)  # of all tones, before the first is scored
     finished = []
     for own, output in runs:
         if len(runs) > 1:

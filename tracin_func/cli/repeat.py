@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from tracin_func.cli.faults import say
 from tracin_func.cli.options import TABLE, is_given
 from tracin_func.cli.tasks import Tell
 from tracin_func.errors import InputError
@@ -28,7 +29,10 @@ def recorded_options(command: str, options: Mapping[str, Any]) -> Mapping[str, A
     """
     if options["repeat"] is None:
         return options
-    record = _record(options["repeat"], command)
+    records = _records(options["repeat"], command)
+    column, record = next(reversed(records.items()))  # they are in the order in which they were first written
+    if any(other["options"] != record["options"] for other in records.values()):
+        say(f"warning: {options['repeat']} records different runs of {command}; that of {column} is repeated.")
     engine = record["engine"]
     before = {
         **record["options"],
@@ -47,25 +51,32 @@ def tell_changes(path: Path, found: Scores, tell: Tell) -> None:
     """Warn of what is not as it was recorded: files of other content, other versions, other threads."""
     result = found.influence or found.self_influence
     assert result is not None
-    record = _record(path, "influence" if found.influence is not None else "self")
+    records = _records(path, "influence" if found.influence is not None else "self")
+    record = list(records.values())[-1]
     changes = list(_changes(record, result.run))
     if changes:
         tell(f"warning: not as recorded in {path}: {'; '.join(changes)}. Scores may differ.")
 
 
-def _record(path: Path, command: str) -> dict[str, Any]:
+def _records(path: Path, command: str) -> dict[str, dict[str, Any]]:
+    """The columns of a command in the file, and how each came about; at least one."""
     if not path.is_file():
         raise InputError(f"--from {path}: no such file. Expected a file FILE.provenance.json beside a result file.")
     columns = read_object(path, number=None, remedy=_REMEDY).get("columns")
-    entries = [entry for entry in columns.values() if isinstance(entry, dict)] if isinstance(columns, dict) else []
-    records = [entry for entry in entries if entry.get("score") == command and isinstance(entry.get("options"), dict)]
+    named = columns if isinstance(columns, dict) else {}
+    entries = {name: entry for name, entry in named.items() if isinstance(entry, dict)}
+    records = {
+        name: entry
+        for name, entry in entries.items()
+        if entry.get("score") == command and isinstance(entry.get("options"), dict)
+    }
     if not records:
-        scores = ", ".join(sorted({str(entry.get("score")) for entry in entries})) or "no run"
+        scores = ", ".join(sorted({str(entry.get("score")) for entry in entries.values()})) or "no run"
         raise InputError(
             f"--from {path}: records no run of {command} from the command line (there is: {scores}). Expected the "
             f"provenance file of a result of `tracin-func {command}`."
         )
-    return records[-1]  # columns are in the order in which they were first written
+    return records
 
 
 def _changes(record: Mapping[str, Any], run: Run) -> Iterator[str]:

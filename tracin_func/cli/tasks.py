@@ -136,8 +136,7 @@ def _tones_job(kind: str, options: Mapping[str, Any], with_test: bool, tell: Tel
         data_root, checkpoint_dir = demo.data_root, demo.checkpoint_dir
     else:
         data_root, checkpoint_dir = options["data_root"], _checkpoint_dir(options, frequency, material)
-    prefix = options["checkpoint_prefix"] or DEFAULTS["checkpoint_prefix"]
-    paths = chosen(find_checkpoints(checkpoint_dir, prefix))
+    paths = chosen(_checkpoints(options, checkpoint_dir))
     args = _args(paths, tell)
     settings = Settings(options, args[paths[0].name])
     settings.compare("frequency", frequency)
@@ -173,6 +172,22 @@ def _tones_job(kind: str, options: Mapping[str, Any], with_test: bool, tell: Tel
     own = {"model": options["model"], "model_arguments": options["model_arg"] or []} if options["model"] else {}
     describe = {**task.describe, **own, "checkpoint_dir": str(checkpoint_dir.absolute())}
     return Job(replace(task, trained_loss=trained_loss, describe=describe), settings.contradiction)
+
+
+def check_checkpoints(kind: str, options: Mapping[str, Any]) -> None:
+    """Raise at once where a run would find no checkpoints.
+
+    Raises:
+        UsageError, InputError: see `find_checkpoints`.
+    """
+    if kind == TONES:
+        frequency, material = (options[name] or DEFAULTS[name] for name in ("frequency", "material"))
+        chosen = checkpoint_choice("--checkpoints", options["checkpoints"])
+        chosen(_checkpoints(options, _checkpoint_dir(options, frequency, material)))
+
+
+def _checkpoints(options: Mapping[str, Any], folder: Path) -> list[Path]:
+    return find_checkpoints(folder, options["checkpoint_prefix"] or DEFAULTS["checkpoint_prefix"])
 
 
 def _asked_pairs(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -94,8 +94,10 @@ class Tones:
             notice=notice,
         )
         excluded = frozenset[str]() if self.exclusions is None else read_exclusions(self.exclusions)
-        if self.exclude_before_split:
-            clips = [clip for clip in clips if clip.id not in excluded]
+        if self.exclude_before_split and self.pairs in WORDS:  # a table of pairs has no split to come before
+            gone = excluded.intersection(clip.id for clip in clips)
+            clips = [clip for clip in clips if clip.id not in gone]
+            excluded = frozenset(name for name in excluded if not any(_is_of(item, name) for item in gone))
         # Chosen before the recordings are read, which takes long, so that faults of the choice are told at once.
         train, test, held_out = self.choose_pairs(clips, excluded, with_test=with_test, notice=notice)
         front_end, bad = FrontEnd(), dict[str, str]()
@@ -114,6 +116,7 @@ class Tones:
                 f"split: {'; '.join(list(bad.values())[:3])}{' ...' if len(bad) > 3 else ''}"
             )
             train, test, held_out = self.choose_pairs(clips, excluded | bad.keys(), with_test=with_test)
+            self._require_usable(test, clips, bad)
         describe = self._describe(kind, clips, front_end) | {"model": type(scorer).__qualname__, "bad": list(bad)}
         ids, classes = [clip.id for clip in clips], [clip.degree_class for clip in clips]
         return Task(
@@ -143,7 +146,7 @@ class Tones:
         train, test, drawn = self._from_split(clips) if self.pairs in WORDS else self._from_file(ids)
         left, unknown = exclude(train, ids, excluded)
         kept, unknown_of_test = kept_rows(test, ids, excluded)
-        if not self.exclude_before_split and (some := sorted(unknown & unknown_of_test)):
+        if some := sorted(unknown & unknown_of_test):
             notice(
                 f"{self.exclusions}: {len(some)} of its ids name no item or pair here, such as {', '.join(some[:3])}."
             )
@@ -200,6 +203,15 @@ class Tones:
             raise InputError(f"all {before} {role} pairs are of recordings that cannot be used. Expected some others.")
         raise InputError(f"{self.exclusions} excludes all {before} {role} pairs. Expected some to be left.")
 
+    def _require_usable(self, test: Pairs | None, clips: Sequence[Clip], bad: Collection[str]) -> None:
+        """Test pairs that were named are not exchanged for others."""
+        for first, second in () if test is None else zip(test.first.tolist(), test.second.tolist(), strict=True):
+            ids = clips[first].id, clips[second].id
+            if unusable := [item for item in ids if item in bad]:
+                raise InputError(
+                    f"test pair {'_'.join(ids)!r} compares {unusable[0]}, which cannot be used. Name another pair."
+                )
+
     def _describe(self, kind: str, clips: Sequence[Clip], front_end: FrontEnd) -> dict[str, Any]:
         return {
             "kind": kind,
@@ -221,6 +233,11 @@ class Tones:
             "clip_seconds": self.clip_seconds,
             "front_end": front_end.describe(),
         }
+
+
+def _is_of(item: str, name: str) -> bool:
+    """Whether an id is that of the item, or of a pair of it."""
+    return name == item or name.startswith(f"{item}_") or name.endswith(f"_{item}")
 
 
 def _digest(paths: Sequence[Path]) -> str:
