@@ -1,5 +1,6 @@
 """The command line: `tracin-func self`, `influence`, `show`, `demo`, `doctor`. Loads torch only when a command runs."""
 
+import signal
 import sys
 from importlib.metadata import version
 from typing import Annotated
@@ -36,7 +37,9 @@ def main() -> None:
     open_streams()
     if is_plain():
         rich_utils.COLOR_SYSTEM = None  # of the parser's help
-    sys.exit(_run())
+    code = _run()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is done and told; Python would end with another exit code
+    sys.exit(code)
 
 
 def _run() -> int:
@@ -45,6 +48,9 @@ def _run() -> int:
             return app(sys.argv[1:] or ["--help"], standalone_mode=False) or 0
     except typer.Exit as end:
         return end.exit_code
+    except (KeyboardInterrupt, typer.Abort):  # outside a command, which has its own words
+        say("interrupted.")
+        return 130
     except OutputError as error:
         say(f"error: {error}")
         return 1
