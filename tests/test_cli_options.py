@@ -416,6 +416,34 @@ def test_a_contradiction_says_what_it_changes(lab: Lab) -> None:
 # A run again
 
 
+@pytest.mark.parametrize("lost", ["options", "engine"])
+def test_a_record_that_lacks_what_a_run_needs_is_not_repeated(lab: Lab, lost: str) -> None:
+    succeeded("self", lab)
+    record = lab.results / "box_500hz_metadata.json.provenance.json"
+    held = json.loads(record.read_text())
+    del held["columns"][COLUMN][lost]
+    record.write_text(json.dumps(held))
+    result = CliRunner().invoke(app, ["self", "--from", str(record)])
+    assert result.exit_code == 3
+    assert "its runs of self are not recorded with their options" in result.stderr
+
+
+def test_self_influence_that_was_recorded_beside_influence_says_so_when_repeated_alone(lab: Lab) -> None:
+    """Test items are in the same batches then, which may change the last digits."""
+    succeeded("influence", lab, "--with-self")
+    record = lab.results / "box_500hz_metadata.json.provenance.json"
+    result = CliRunner().invoke(app, ["self", "--from", str(record)])
+    assert result.exit_code == 0
+    assert "was recorded from one pass with influence (--with-self). Scores may differ." in result.stderr
+
+
+def test_a_document_holds_what_was_noticed_while_scoring(lab: Lab) -> None:
+    code, stdout, stderr = run("influence", lab, "--margin", "-1000", "--json")
+    assert code == 0
+    (notice,) = [line.removeprefix("note: ") for line in stderr.splitlines() if "have gradient 0" in line]
+    assert notice in json.loads(stdout)["runs"][0]["notices"]
+
+
 def test_a_file_of_several_runs_says_which_is_repeated(lab: Lab) -> None:
     for margin in ("10", "20"):
         assert run("self", lab, "--margin", margin, "--score-name", f"of_{margin}")[0] == 0
@@ -445,7 +473,7 @@ def test_a_recorded_run_is_repeated_to_the_last_bit(lab: Lab, monkeypatch: pytes
     assert "checkpoints model_epoch_2.pt have other content" in flat(result.stderr)
     assert path.read_bytes() != before
     for command, file, words in (
-        ("self", "record.json", "records no run of self from the command line (there is: influence)"),
+        ("self", "record.json", "records no run of self (there is: influence)"),
         ("influence", "nothing.json", "no such file"),
     ):
         result = CliRunner().invoke(app, [command, "--from", str(lab.folder / file)])

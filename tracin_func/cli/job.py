@@ -149,7 +149,7 @@ def _document(done: Finished, options: Mapping[str, Any]) -> dict[str, Any]:
         "files": {
             f"{name}{'_per_checkpoint' if each else ''}": str(path) for (name, each), path in done.output.files.items()
         },
-        "notices": done.told,
+        "notices": list(done.told),
     }
     if (own := done.scores.self_influence) is not None:
         result |= {"run": _run_of(own.run), "pairs": len(own.ids)}
@@ -164,6 +164,8 @@ def _document(done: Finished, options: Mapping[str, Any]) -> dict[str, Any]:
             }
             for column, test in enumerate(found.test_ids)
         }
+    if (scores := found or own) is not None:
+        result["notices"] += scores.run.notices
     if done.verification is not None:
         result["verification"] = done.verification.describe()
     return result

@@ -54,6 +54,8 @@ def tell_changes(path: Path, found: Scores, tell: Tell) -> None:
     records = _records(path, "influence" if found.influence is not None else "self")
     record = list(records.values())[-1]
     changes = list(_changes(record, result.run))
+    if record["options"].get("with_self") and found.influence is None:
+        changes.append("self-influence was recorded from one pass with influence (--with-self)")
     if changes:
         tell(f"warning: not as recorded in {path}: {'; '.join(changes)}. Scores may differ.")
 
@@ -65,18 +67,23 @@ def _records(path: Path, command: str) -> dict[str, dict[str, Any]]:
     columns = read_object(path, number=None, remedy=_REMEDY).get("columns")
     named = columns if isinstance(columns, dict) else {}
     entries = {name: entry for name, entry in named.items() if isinstance(entry, dict)}
-    records = {
-        name: entry
-        for name, entry in entries.items()
-        if entry.get("score") == command and isinstance(entry.get("options"), dict)
-    }
+    own = {name: entry for name, entry in entries.items() if entry.get("score") == command}
+    records = {name: entry for name, entry in own.items() if _can_be_repeated(entry)}
     if not records:
         scores = ", ".join(sorted({str(entry.get("score")) for entry in entries.values()})) or "no run"
-        raise InputError(
-            f"--from {path}: records no run of {command} from the command line (there is: {scores}). Expected the "
-            f"provenance file of a result of `tracin-func {command}`."
+        what = (
+            f"its runs of {command} are not recorded with their options: another version or a Python program wrote them"
+            if own
+            else f"records no run of {command} (there is: {scores})"
         )
+        raise InputError(f"--from {path}: {what}. Expected the provenance file of a result of `tracin-func {command}`.")
     return records
+
+
+def _can_be_repeated(entry: Mapping[str, Any]) -> bool:
+    engine = entry.get("engine")
+    recorded = isinstance(engine, dict) and engine.keys() >= {"batch_size", "memory_budget", "threads"}
+    return recorded and isinstance(entry.get("options"), dict)
 
 
 def _changes(record: Mapping[str, Any], run: Run) -> Iterator[str]:
