@@ -13,6 +13,7 @@ import typer
 from test_cli import Lab, lab, run
 
 from tracin_func.cli.app import main
+from tracin_func.cli.faults import importing
 
 __all__ = ["lab"]  # the fixture
 
@@ -24,6 +25,7 @@ COMMAND = """
 import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)
 from tracin_func.cli.app import main
+from tracin_func.cli.faults import importing
 print("ready", file=sys.stderr, flush=True)
 main()
 """
@@ -57,6 +59,21 @@ def test_an_interrupt_outside_a_command_is_one_line(
         main()
     signal.signal(signal.SIGINT, before)
     assert (end.value.code, capsys.readouterr().err) == (130, "interrupted.\n")
+
+
+def test_an_interrupt_waits_for_an_import() -> None:
+    done = []
+
+    def interrupted() -> None:
+        with importing():
+            signal.raise_signal(signal.SIGINT)
+            done.append("the import")
+
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert done == ["the import"]
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_an_interrupt_at_random_moments(lab: Lab) -> None:

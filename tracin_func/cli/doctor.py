@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from tracin_func.cli.faults import guarded, printing
+from tracin_func.cli.faults import guarded, importing, printing
 
 
 @guarded
@@ -17,7 +17,8 @@ def command(
     Versions, devices, optional packages, the cache, variables, and scores of a small random net against a float64
     loop. A few seconds; exit code 1 when an engine computes wrongly. Nothing is written.
     """
-    from tracin_func.cli.health import examine, require_health
+    with importing():
+        from tracin_func.cli.health import examine, require_health
 
     found = examine()
     with printing():

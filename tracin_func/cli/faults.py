@@ -9,8 +9,10 @@ import functools
 import os
 import re
 import shutil
+import signal
 import sys
 import textwrap
+import threading
 import traceback
 from collections.abc import Callable, Iterator
 from typing import Any, TextIO
@@ -58,6 +60,22 @@ def interruption(meaning: str) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         raise KeyboardInterrupt(meaning) from None
+
+
+@contextlib.contextmanager
+def importing() -> Iterator[None]:
+    """Ctrl-C waits for the end of the block: what is interrupted while it is imported stays behind half made."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    interrupted: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: interrupted.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if interrupted:
+        raise KeyboardInterrupt
 
 
 @contextlib.contextmanager

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tracin_func.cli.faults import guarded
+from tracin_func.cli.faults import guarded, importing
 from tracin_func.cli.options import JOB, takes
 
 
@@ -14,6 +14,7 @@ def command(**options: Any) -> None:
     Without options it runs on the embedded default: synthetic tones and a ranker trained on them, made on first
     use. Results are merged into METADATA_DIR/{material}_{frequency}_metadata.json.
     """
-    from tracin_func.cli.job import run_job
+    with importing():
+        from tracin_func.cli.job import run_job
 
     run_job("self", options)
