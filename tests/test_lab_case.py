@@ -1,6 +1,8 @@
 """The lab's case end to end: its kind of ranker, trained its way on WAV files, scored by the command line."""
 
 import json
+import shlex
+import shutil
 import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -211,3 +213,38 @@ def test_the_embedded_ranker_does_not_fit_the_labs_weights(lab: Lab) -> None:
     result = CliRunner().invoke(app, ["self", *arguments, "--material", "box", "--frequency", "1000hz"])
     assert result.exit_code == 3
     assert "do not fit the model AngleRanker: missing" in result.stderr
+
+
+# The page for those who come from the older script
+
+
+def translated() -> list[list[str]]:
+    """The commands that the section 從舊腳本過來 shows, as words."""
+    page = (Path(__file__).parent.parent / "README.zh-TW.md").read_text(encoding="utf-8")
+    section = page[page.index("## 從舊腳本過來") :]
+    return [shlex.split(line)[1:] for line in section.splitlines() if line.startswith("tracin-func ")]
+
+
+@pytest.mark.parametrize("words", translated(), ids=lambda words: words[0])
+def test_the_old_commands_run_as_they_are_translated(
+    lab: Lab, words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As written, where ROOT, DIR/500hz and ranker.py:Ranker are the lab's; an old argument may be given beside."""
+    monkeypatch.chdir(tmp_path)
+    frequency, material = (words[words.index(flag) + 1] for flag in ("--frequency", "--material"))
+    for recording in lab.data.rglob("*.wav"):
+        name = recording.name.replace("box", material).replace("1000hz", frequency)
+        copy = Path("ROOT", recording.parts[-3], material, name)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(recording, copy)
+    shutil.copytree(lab.checkpoints, Path("DIR", frequency), dirs_exist_ok=True)
+    Path("ranker.py").write_text(RANKER.replace("LabRanker", "Ranker").replace("self, channels)", "self, channels=4)"))
+    for more in ([], ["--loss-type", "ghm", "--batch-size", "32"], ["--margin", "1"], ["--per-checkpoint"]):
+        result = CliRunner().invoke(app, [*words, *more])
+        assert result.exit_code == 0, result.stderr
+    names = {path.name for path in Path("tracin").glob("*.json") if "provenance" not in path.name}
+    kind = "_influence" if words[0] == "influence" else ""
+    assert names >= {
+        f"{material}_{frequency}{kind}_metadata.json",
+        f"{material}_{frequency}_per_checkpoint{kind}_metadata.json",
+    }

@@ -9,7 +9,7 @@ from rich.console import Console
 from torch import Tensor
 
 from tracin_func.cli.tables import WIDE, new_table, open_console
-from tracin_func.cli.view_tables import EFFECTS, print_groups, print_words
+from tracin_func.cli.view_tables import EFFECTS, folded, print_groups, print_words
 from tracin_func.results import Influence, PairRecord, Run, SelfInfluence
 from tracin_func.task import Task
 from tracin_func.views import PAIR, SCORE, classes_of_ids, groups, items_named
@@ -37,7 +37,7 @@ def print_self(result: SelfInfluence, task: Task, by: str, top: int) -> None:
     active = (~result.inactive).sum(dim=0)
     weighted = bool((result.pairs.weight != 1).any())
     columns: dict[str, Callable[[int], str]] = {
-        "pair": lambda pair: result.ids[pair],
+        "pair": lambda pair: _fitting(console, result.ids[pair]),
         "self-influence": lambda pair: f"{scores[pair]:.4g}",
         "rank by loss": lambda pair: str(by_loss[pair]),
         "mean loss": lambda pair: f"{loss[pair]:.4g}",
@@ -192,7 +192,8 @@ def _print_sides(
     for heading, side in zip(headings, sides, strict=True):
         table = new_table(console, None, [heading, "influence"])
         for row in range(len(side)):
-            table.add_row(*_cells(ids, column, side, row))
+            name, score = _cells(ids, column, side, row)
+            table.add_row(_fitting(console, name), score)
         console.print(table)
 
 
@@ -212,6 +213,11 @@ def _print_facts(console: Console, run: Run, pairs: PairRecord) -> None:
         f"{engine['device']}, batch size {engine['batch_size']}, {engine['seconds']:.2f} s.",
         highlight=False,
     )
+
+
+def _fitting(console: Console, pair: str) -> str:
+    """The id of a pair, on a narrow terminal an item a line."""
+    return pair if console.width >= WIDE else folded(pair)
 
 
 def _order(values: Tensor) -> list[int]:

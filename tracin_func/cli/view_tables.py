@@ -203,7 +203,7 @@ def _print_fitting(console: Console, fields: Sequence[Field], gap: int | None = 
     """
     left = _dropped(console, fields, least=_EARLY)
     if _width(console, _table(console, left)) > console.width:
-        left = [Field(each.heading, list(map(_folded, each.cells)), each.drop) if each.ids else each for each in fields]
+        left = [Field(each.heading, list(map(folded, each.cells)), each.drop) if each.ids else each for each in fields]
         left = _dropped(console, left, least=1)
     console.print(_table(console, left, gap))
 
@@ -229,7 +229,7 @@ def _width(console: Console, table: Table) -> int:
     return Measurement.get(console, console.options.update(width=_UNBOUNDED), table).maximum
 
 
-def _folded(name: str) -> str:
+def folded(name: str) -> str:
     """An id on two lines: a pair's two items, where its halves have equally many parts."""
     parts = name.split("_")
     half = (len(parts) + 1) // 2
