@@ -14,7 +14,7 @@ from tracin_func.cli.options import INFLUENCE_ONLY, JOB, Option
 __all__ = ["lab"]  # the fixture
 
 SEED = 0
-SECONDS = 40
+SECONDS = 60
 LEAST_RUNS = 60
 NUMBERS = ("-1", "0", "1", "3", "1e400", "nan", "999999999999999999999", "x", "", "0.5")
 

@@ -29,7 +29,7 @@ def print_outlook(task: Task, expected: Outlook, files: Iterable[Path], *, as_js
         "checkpoints": f"{len(task.checkpoints)}: {', '.join(each.name for each in expected.evaluations)}",
         "inactive pairs": _inactive(expected),
         "engine": f"{engine['engine']} ({engine['gradients']}), because {engine['reason']}",
-        "device": f"{engine['device']}, {engine['threads']} threads, batch size {engine['batch_size']}",
+        "device": f"{engine['device']}, {_counted(engine['threads'], 'thread')}, batch size {engine['batch_size']}",
         "expected time": f"{seconds} of gradients (measured on {expected.tried} of {expected.units:,} "
         f"{_units(expected)}); products of pairs come on top",
         "expected memory": f"{expected.bytes / 1e6:,.0f} MB above the model and the items",
@@ -62,6 +62,10 @@ def _classes(task: Task) -> str:
     if task.item_classes is None:
         return ""
     return ": " + ", ".join(f"{name} {count}" for name, count in sorted(Counter(task.item_classes).items()))
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def _inactive(expected: Outlook) -> str:

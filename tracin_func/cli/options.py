@@ -148,7 +148,7 @@ JOB = (
     Option(
         "exclude_before_split",
         bool,
-        "Excluded items are gone before the split, which puts others of it on the other side.",
+        "Excluded items are left out before the split; others may then change sides.",
         "",
         PAIRS,
     ),
