@@ -120,13 +120,7 @@ class Tones:
         describe = self._describe(kind, clips, front_end) | {"model": type(scorer).__qualname__, "bad": list(bad)}
         ids, classes = [clip.id for clip in clips], [clip.degree_class for clip in clips]
         return Task(
-            scorer,
-            items,
-            train,
-            checkpoints,
-            test,
-            loss,
-            ids,
+            *(scorer, items, train, checkpoints, test, loss, ids),
             item_classes=classes,
             held_out=held_out,
             describe=describe,
