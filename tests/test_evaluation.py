@@ -84,14 +84,15 @@ def test_a_selection_is_random_by_its_seed_and_never_short() -> None:
 
 def test_the_outlook_scores_nothing_and_tells_the_plan() -> None:
     told: list[Evaluation] = []
-    forward = _Counting()
-    of = task(scorer=forward)
+    scorer = nn.Linear(1, 1, bias=False)
+    nn.init.ones_(scorer.weight)
+    of = task(scorer=scorer)
     expected = outlook(of, ti.Compute(device="cpu", engine="item", batch_size=2, evaluated=told.append))
     assert (expected.units, expected.tried) == (5, 5)
     assert expected.seconds > 0
     assert expected.engine["engine"] == "item"
     assert [each.name for each in expected.evaluations] == [each.name for each in told]
-    assert {name: tensor.tolist() for name, tensor in forward.state_dict().items()} == {"weight": [[1.0]]}
+    assert {name: tensor.tolist() for name, tensor in scorer.state_dict().items()} == {"weight": [[1.0]]}
 
 
 @pytest.mark.parametrize("engine", ["loop", "pair", "item", "ghost"])
@@ -100,9 +101,3 @@ def test_every_engine_can_be_looked_at(engine: str, influence: bool) -> None:
     of = task(test_pairs=HELD_OUT)
     expected = outlook(of, ti.Compute(device="cpu", engine=engine), self_influence=not influence, influence=influence)
     assert expected.seconds > 0
-
-
-class _Counting(nn.Linear):
-    def __init__(self) -> None:
-        super().__init__(1, 1, bias=False)
-        nn.init.ones_(self.weight)
