@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from tracin_func.errors import InputError, NumericalError, OutputError, UsageError
     from tracin_func.losses import GHMRankingLoss, LogisticLoss, MarginRankingLoss
     from tracin_func.pairs import Pairs
+    from tracin_func.projection.specification import Projection
     from tracin_func.results import Influence, SelfInfluence
     from tracin_func.scoring import Scores, score
     from tracin_func.task import Task
@@ -29,6 +30,7 @@ __all__ = [
     "NumericalError",
     "OutputError",
     "Pairs",
+    "Projection",
     "Scores",
     "SelfInfluence",
     "Task",
@@ -45,6 +47,7 @@ _MODULES = {
     "errors": ("InputError", "NumericalError", "OutputError", "UsageError"),
     "losses": ("GHMRankingLoss", "LogisticLoss", "MarginRankingLoss"),
     "pairs": ("Pairs",),
+    "projection.specification": ("Projection",),
     "results": ("Influence", "SelfInfluence"),
     "scoring": ("Scores", "score"),
     "task": ("Task",),

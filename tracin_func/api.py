@@ -10,6 +10,7 @@ from tracin_func.checkpoints import Checkpoint
 from tracin_func.compute import Compute
 from tracin_func.losses import MarginRankingLoss, PairLoss
 from tracin_func.pairs import Pairs
+from tracin_func.projection.specification import NONE, Projection
 from tracin_func.results import Influence, SelfInfluence
 from tracin_func.scoring import score
 from tracin_func.task import Task
@@ -31,6 +32,7 @@ def self_influence(
     dtype: torch.dtype | None = None,
     batch_size: int | Literal["auto"] = "auto",
     memory_budget: int | None = None,
+    projection: Projection | None = None,
 ) -> SelfInfluence:
     """How hard each training pair is: self(p) = Σ_t ‖∇ℓ_p‖²_M, M_t = diag η_t (arXiv 2002.08484, section 3.2).
 
@@ -47,6 +49,7 @@ def self_influence(
         dtype: floating-point type of weights and items; their own when None.
         batch_size: units differentiated together; measured within the memory budget when "auto".
         memory_budget: bytes; half of what is free when None.
+        projection: scores are estimates from gradients projected so; None: exact.
 
     Returns:
         Scores [pairs], at least 0, and what is needed to read them.
@@ -56,7 +59,7 @@ def self_influence(
         NumericalError: a score or a gradient is NaN or infinite.
     """
     task = Task(scorer, items, pairs, checkpoints, loss=loss, item_ids=item_ids, joint=joint)
-    compute = Compute(engine, device, dtype, batch_size, memory_budget)
+    compute = Compute(engine, device, dtype, batch_size, memory_budget, projection=projection or NONE)
     result = score(task, compute, self_influence=True).self_influence
     assert result is not None
     return result
@@ -79,6 +82,7 @@ def influence(
     dtype: torch.dtype | None = None,
     batch_size: int | Literal["auto"] = "auto",
     memory_budget: int | None = None,
+    projection: Projection | None = None,
 ) -> Influence:
     """What each training pair did to each test pair: Σ_t ⟨∇ℓ_p, M_t ∇ℓ_q⟩ (arXiv 2002.08484, section 3.2).
 
@@ -97,7 +101,16 @@ def influence(
         As `self_influence`.
     """
     task = Task(scorer, items, train_pairs, checkpoints, test_pairs, loss, item_ids, joint)
-    compute = Compute(engine, device, dtype, batch_size, memory_budget, test_functional, weight_test_pairs)
+    compute = Compute(
+        engine,
+        device,
+        dtype,
+        batch_size,
+        memory_budget,
+        test_functional,
+        weight_test_pairs,
+        projection=projection or NONE,
+    )
     result = score(task, compute, self_influence=False, influence=True).influence
     assert result is not None
     return result

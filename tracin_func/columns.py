@@ -9,6 +9,7 @@ INFLUENCE_COLUMNS = {  # by test functional and normalisation: what has another 
     ("loss", "cosine"): "tracin_cosine_influence",
     ("score-margin", "cosine"): "tracin_score_margin_cosine_influence",
 }
+STANDARD_ERROR = "standard_error"  # of an estimate: a column of its own, in JSON with the name of the scores after it
 MEAN = "mean"  # what stands for the test pair where one column is of all of them
 # What stands before a test pair or a checkpoint in the name of a column.
 STARTS = tuple(f"{name}_" for name in (SELF_COLUMN, *INFLUENCE_COLUMNS.values()))

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 
 from tracin_func.errors import UsageError
+from tracin_func.projection.specification import NONE, Projection
 from tracin_func.terms import TEST_FUNCTIONALS
 
 _log = logging.getLogger("tracin_func")
@@ -29,7 +30,7 @@ def _ignore(told: Any) -> None:
 
 @dataclass(frozen=True)
 class Compute:
-    """How to compute. What changes a score beyond rounding: the five from `test_functional` to `params`.
+    """How to compute. What changes a score beyond rounding: those from `test_functional` to `projection`.
 
     Args:
         engine: `loop`, `pair`, `item`, `ghost` or `auto`.
@@ -44,6 +45,7 @@ class Compute:
             as one vector, in [-1, 1].
         checkpoint_weights: `lr`, or `uniform`: every checkpoint weighs 1, whatever its learning rate.
         params: regular expression; only parameters in whose name it is found are differentiated.
+        projection: how gradients are projected to short rows; scores are then estimates with a standard error.
         progress: called with the share of one checkpoint that is begun.
         notice: called with each sentence that the user should read; a warning of the logger `tracin_func`.
         planned: called with what was decided (the `engine` of provenance) before the first checkpoint is scored.
@@ -65,6 +67,7 @@ class Compute:
     normalize: str = "none"
     checkpoint_weights: str = "lr"
     params: str | None = None
+    projection: Projection = NONE
     progress: Callable[[float], None] = _ignore
     notice: Callable[[str], None] = _log.warning
     planned: Callable[[Mapping[str, Any]], None] = _ignore

@@ -121,6 +121,10 @@ class Lookup:
         result = self.rows.new_zeros(len(self.index), self.size, self.rows.shape[-1])
         return result.scatter_add_(1, self.index[..., None].expand_as(self.rows), self.rows)
 
+    def to(self, dtype: torch.dtype) -> "Lookup":
+        """The same in another type."""
+        return replace(self, rows=self.rows.to(dtype))
+
     def only(self, unit: int) -> "Lookup":
         """One unit."""
         return replace(self, index=self.index[unit : unit + 1], rows=self.rows[unit : unit + 1])

@@ -165,6 +165,12 @@ class Request:
     need: Need = field(default_factory=Need)
 
 
+# (parameter, its gradients of some units in any form) -> what is to stay of them [units, ...]
+Sketch = Callable[[str, Any], Tensor]
+# (units with a first axis [n], their positions) -> what stays by parameter, and objectives [n]
+Differentiation = Callable[[Batch, Tensor], tuple[dict[str, Any], Tensor]]
+
+
 class UnsuitableError(ValueError):
     """An engine found, while it worked, that it cannot differentiate these units after all."""
 
@@ -172,7 +178,10 @@ class UnsuitableError(ValueError):
 class Engine(Protocol):
     """One way to obtain gradients. Engines run on `meta` tensors: no choice of theirs depends on data."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What it is called beside the units it differentiates."""
+        ...
 
     def refusal(self, units: Units, state: State) -> str | None:
         """Why these units cannot be differentiated this way, or None."""
@@ -193,6 +202,15 @@ class Engine(Protocol):
 
         Raises:
             UnsuitableError: what `refusal` could not know from a few units.
+        """
+        ...
+
+    def differentiation(self, units: Units, state: State, plan: Plan, sketch: Sketch) -> Differentiation:
+        """What gives gradients of any units by parameter, each as `sketch` leaves it: taken as soon as it arrives, so
+        that what is smaller is all that stays.
+
+        Raises:
+            UnsuitableError: (when it is called) what `refusal` could not know from a few units.
         """
         ...
 

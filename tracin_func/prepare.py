@@ -7,13 +7,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tracin_func.budget import available_bytes
+from tracin_func.budget import available_bytes, row_bytes
 from tracin_func.compute import Compute
 from tracin_func.coupling import mixing_operation
 from tracin_func.engines.choose import Choice, UnitKind, choose
+from tracin_func.engines.ghost.engine import GhostEngine
+from tracin_func.engines.projecting import ProjectingEngine
 from tracin_func.errors import InputError
 from tracin_func.gradients import Need, Plan, Request, Units, UnsuitableError
 from tracin_func.pairs import Pairs
+from tracin_func.projection.specification import NONE, Projection
 from tracin_func.scorer import State
 from tracin_func.spot import cpu_deviation
 from tracin_func.units import UnitMaker
@@ -29,6 +32,7 @@ class Prepared:
     choice: Choice
     plan: Plan
     budget: int
+    projection: Projection = NONE
 
     @property
     def scored(self) -> Units:
@@ -61,6 +65,7 @@ class Prepared:
             "channels_last": self.plan.channels_last,
             "rows_held": self.plan.block,
             "memory_budget": self.budget,
+            "projection": self.projection.describe(),
             "expected_bytes": self.plan.bytes_held + self.plan.chunk_bytes,
             "parts": [asdict(part) for part in self.plan.parts],
             "scored_alone_because_of": self.make.coupled,
@@ -115,6 +120,12 @@ def prepare(
         compute.notice(f"engine loop: {choice.reason}.")
     budget = compute.memory_budget or available_bytes(make.device)
     request = Request(compute.batch_size, budget, visits, needed(make, choice.unit, norms))
+    projection, reason = _projection(compute.projection, choice, kinds[choice.unit], state, request)
+    if projection.kind != "none":
+        engine = ProjectingEngine(choice.engine, projection)
+        choice = replace(choice, engine=engine, reason=f"{choice.reason}; {reason}" if reason else choice.reason)
+    elif reason:
+        compute.notice(f"projection auto: {reason}.")
     try:
         plan = choice.engine.plan(kinds[choice.unit], state, request)
     except UnsuitableError as error:  # found while it was measured
@@ -125,7 +136,30 @@ def prepare(
     if plan.chunk_bytes > budget // 2:
         need, have = plan.chunk_bytes / 1e9, budget / 2e9
         compute.notice(f"a batch of {plan.chunk} is expected to take {need:.2f} GB; {have:.2f} GB are meant for it.")
-    return Prepared(make, choice, plan, budget)
+    return Prepared(make, choice, plan, budget, projection)
+
+
+def _projection(
+    asked: Projection, choice: Choice, units: Units, state: State, request: Request
+) -> tuple[Projection, str | None]:
+    """The projection that is taken, and where `auto` chose it why.
+
+    Exact where no row has to stay, and where the rows of all units fit the budget and there are no more units than
+    numbers in a projected row: their kernel then takes fewer multiply-adds than a dense projection of them, and no
+    error. Else from factors where these are captured.
+    """
+    if asked.kind != "auto":
+        return asked, None
+    if not request.need.held:
+        return replace(asked, kind="none", dim=None), "gradients are used while they are at hand; exact"
+    kind = "kronecker" if isinstance(choice.engine, GhostEngine) else "sjlt"
+    chosen = replace(asked, kind=kind)
+    fits = units.count * row_bytes(state) <= request.budget // 2
+    if fits and units.count <= chosen.width:
+        reason = f"{units.count:,} gradients fit the memory and are no more than {chosen.width:,}; they stay exact"
+        return replace(asked, kind="none", dim=None), reason
+    cause = "they do not fit the memory" if not fits else f"they are more than the {chosen.width:,} numbers of a row"
+    return chosen, f"{units.count:,} gradients are projected, as {cause}"
 
 
 def needed(make: UnitMaker, unit: UnitKind, norms: bool) -> Need:

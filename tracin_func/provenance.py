@@ -21,7 +21,7 @@ COSINE_UNIT = (
     "none: the score divided by √(self(p) self(q)), the cosine of the gradients at all checkpoints, in [-1, 1]"
 )
 SCORES = ("self", "influence")
-OF_EVERY_SCORE = ("checkpoint_weights", "params")  # the other choices are about test pairs
+OF_EVERY_SCORE = ("checkpoint_weights", "params", "projection")  # the other choices are about test pairs
 _PACKAGES = ("tracin-func", "torch", "numpy")
 
 

@@ -1,76 +1,19 @@
 """Scores with everything needed to read them: ids, losses, activity, checkpoints and how they were computed."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from tracin_func.columns import INFLUENCE_COLUMNS, MEAN, SELF_COLUMN
-from tracin_func.compute import Compute
+from tracin_func.columns import INFLUENCE_COLUMNS, MEAN, SELF_COLUMN, STANDARD_ERROR
 from tracin_func.errors import InputError
 from tracin_func.provenance import provenance
+from tracin_func.records import PairRecord, Run
 from tracin_func.sinks.merge import merge_columns
 from tracin_func.sinks.table_file import is_table, write_table
-
-
-@dataclass(frozen=True)
-class PairRecord:
-    """What the loss saw of one table of pairs: `ids` [pairs], the rest [checkpoints, pairs].
-
-    `loss` is without weights, `score_margin` is y (s_a − s_b) (above 0: ranked right), `weight` the loss's own
-    times the pair's, `inactive` True where the gradient is exactly 0, `bin` the GHM bin (−1 for none), None with
-    another loss. `target` [pairs] is +1 or −1, `count` [pairs] how often a pair was drawn, `items` the names of its
-    two items. `swapped` maps an id ID1_ID2 to ID2_ID1, under which a file may know the pair; empty for ids of one's
-    own.
-    """
-
-    ids: tuple[str, ...]
-    items: tuple[tuple[str, str], ...]
-    swapped: Mapping[str, str]
-    target: Tensor
-    count: Tensor
-    bin: Tensor | None
-    loss: Tensor
-    score_margin: Tensor
-    weight: Tensor
-    inactive: Tensor
-
-
-@dataclass(frozen=True)
-class Choices:
-    """What was asked for that changes a score; see `Compute`. All but the last two are about influence only."""
-
-    test_functional: str = "loss"
-    weight_test_pairs: bool = False
-    aggregate: str | None = None
-    normalize: str = "none"
-    checkpoint_weights: str = "lr"
-    params: str | None = None
-
-    @classmethod
-    def of(cls, compute: Compute) -> "Choices":
-        """Those of `compute`."""
-        return cls(**{name.name: getattr(compute, name.name) for name in fields(cls)})
-
-
-@dataclass(frozen=True)
-class Run:
-    """How scores came about: checkpoints with their rates, loss, engine, source, and what the user was told."""
-
-    checkpoints: tuple[Mapping[str, Any], ...]
-    loss: Mapping[str, Any]
-    engine: Mapping[str, Any]
-    source: Mapping[str, Any]
-    notices: tuple[str, ...]
-    choices: Choices = Choices()
-
-    @property
-    def names(self) -> list[str]:
-        """The checkpoints' names."""
-        return [str(checkpoint["name"]) for checkpoint in self.checkpoints]
 
 
 @dataclass(frozen=True)
@@ -83,16 +26,23 @@ class SelfInfluence:
         per_checkpoint: float64 [checkpoints, pairs].
         pairs: what the loss saw of them.
         run: how they were computed.
+        variance: of `per_checkpoint` over random projections, of the same shape; None where gradients are exact.
     """
 
     per_checkpoint: Tensor
     pairs: PairRecord
     run: Run
+    variance: Tensor | None = None
 
     @property
     def scores(self) -> Tensor:
         """Sum over checkpoints, float64 [pairs]."""
         return self.per_checkpoint.sum(dim=0)
+
+    @property
+    def standard_error(self) -> Tensor | None:
+        """Of `scores`, estimated from the projections; None where gradients are exact."""
+        return _standard_error(self.variance)
 
     @property
     def inactive(self) -> Tensor:
@@ -110,7 +60,8 @@ class SelfInfluence:
 
     def to_table(self, column: str = SELF_COLUMN, *, per_checkpoint: bool = False) -> dict[str, list[Any]]:
         """One column a property, one row a pair (and checkpoint): ready for a data frame."""
-        return _table(self.pairs, self.run, column, self.per_checkpoint[..., None], None, per_checkpoint)
+        variance = None if self.variance is None else self.variance[..., None]
+        return _table(self.pairs, self.run, column, (self.per_checkpoint[..., None], variance), None, per_checkpoint)
 
     def save(
         self,
@@ -134,10 +85,12 @@ class SelfInfluence:
         record = _provenance("self", self.run, self.pairs, command, options)
         if is_table(path):
             return _write(path, self.to_table(column, per_checkpoint=per_checkpoint), column, record)
-        scores = {column: self.scores}
+        scores = {column: (self.scores, self.standard_error)}
         if per_checkpoint:
-            names = (f"{column}_{name}" for name in self.run.names)
-            scores = dict(zip(names, self.per_checkpoint, strict=True))
+            scores = {
+                f"{column}_{name}": (self.per_checkpoint[t], _root_of(self.variance, t))
+                for t, name in enumerate(self.run.names)
+            }
         return merge_columns(path, _rows(self.ids, scores), swapped=self.pairs.swapped, provenance=record).path
 
 
@@ -155,17 +108,24 @@ class Influence:
         train: what the loss saw of the training pairs.
         test: of the test pairs.
         run: how they were computed.
+        variance: of `per_checkpoint` over random projections, of the same shape; None where gradients are exact.
     """
 
     per_checkpoint: Tensor
     train: PairRecord
     test: PairRecord
     run: Run
+    variance: Tensor | None = None
 
     @property
     def scores(self) -> Tensor:
         """Sum over checkpoints, float64 [train_pairs, test_pairs]."""
         return self.per_checkpoint.sum(dim=0)
+
+    @property
+    def standard_error(self) -> Tensor | None:
+        """Of `scores`, estimated from the projections; None where gradients are exact."""
+        return _standard_error(self.variance)
 
     @property
     def inactive(self) -> Tensor:
@@ -203,7 +163,8 @@ class Influence:
 
     def to_table(self, column: str | None = None, *, per_checkpoint: bool = False) -> dict[str, list[Any]]:
         """One row a training and test pair (and checkpoint), training pair by training pair: ready for a data frame."""
-        return _table(self.train, self.run, column or self.column, self.per_checkpoint, self.test_ids, per_checkpoint)
+        scores = self.per_checkpoint, self.variance
+        return _table(self.train, self.run, column or self.column, scores, self.test_ids, per_checkpoint)
 
     def save(
         self,
@@ -221,14 +182,23 @@ class Influence:
         record = _provenance("influence", self.run, self.train, command, options)
         if is_table(path):
             return _write(path, self.to_table(column, per_checkpoint=per_checkpoint), column, record)
-        scores = {f"{column}_{test}": self.scores[:, j] for j, test in enumerate(self.test_ids)}
+        error = self.standard_error
+        scores = {
+            f"{column}_{test}": (self.scores[:, j], None if error is None else error[:, j])
+            for j, test in enumerate(self.test_ids)
+        }
         if per_checkpoint:
             scores = {
-                f"{column}_{test}_{name}": self.per_checkpoint[t, :, j]
+                f"{column}_{test}_{name}": (self.per_checkpoint[t, :, j], _root_of(self.variance, t, j))
                 for j, test in enumerate(self.test_ids)
                 for t, name in enumerate(self.run.names)
             }
         return merge_columns(path, _rows(self.ids, scores), swapped=self.train.swapped, provenance=record).path
+
+
+def _standard_error(variance: Tensor | None) -> Tensor | None:
+    """Checkpoints are projected independently of each other, so that variances add up."""
+    return None if variance is None else variance.sum(dim=0).sqrt()
 
 
 def _require_distinct(ids: tuple[str, ...]) -> None:
@@ -250,22 +220,32 @@ def _write(path: str | Path, table: Mapping[str, list[Any]], column: str, record
     return write_table(path, table, metadata=words, provenance={column: record})
 
 
-def _rows(ids: Sequence[str], scores: Mapping[str, Tensor]) -> dict[str, dict[str, float]]:
-    """Scores by column as scores by pair."""
-    columns = zip(*(values.tolist() for values in scores.values()), strict=True)
-    return {name: dict(zip(scores, values, strict=True)) for name, values in zip(ids, columns, strict=True)}
+def _root_of(variance: Tensor | None, checkpoint: int, test: int | None = None) -> Tensor | None:
+    """The standard error of one column."""
+    if variance is None:
+        return None
+    return (variance[checkpoint] if test is None else variance[checkpoint, :, test]).sqrt()
+
+
+def _rows(ids: Sequence[str], scores: Mapping[str, tuple[Tensor, Tensor | None]]) -> dict[str, dict[str, float]]:
+    """Scores, and their standard errors where there are some, by column as scores by pair."""
+    columns = {name: values for name, (values, _) in scores.items()}
+    columns |= {f"{STANDARD_ERROR}_{name}": error for name, (_, error) in scores.items() if error is not None}
+    rows = zip(*(values.tolist() for values in columns.values()), strict=True)
+    return {name: dict(zip(columns, values, strict=True)) for name, values in zip(ids, rows, strict=True)}
 
 
 def _table(
     pairs: PairRecord,
     run: Run,
     column: str,
-    per_checkpoint: Tensor,
+    estimated: tuple[Tensor, Tensor | None],
     tests: Sequence[str] | None,
     by_checkpoint: bool,
 ) -> dict[str, list[Any]]:
-    """A long table of `per_checkpoint` [checkpoints, pairs, tests]: a row a pair, test column and, where asked for,
-    checkpoint; what the loss saw is of that checkpoint, else of the last."""
+    """A long table of scores and their variances [checkpoints, pairs, tests]: a row a pair, test column and, where
+    asked for, checkpoint; what the loss saw is of that checkpoint, else of the last."""
+    per_checkpoint, variance = estimated
     of_tests = per_checkpoint.shape[2]
     parts: list[dict[str, list[Any]]] = []
     for position in range(len(run.names)) if by_checkpoint else (-1,):
@@ -285,12 +265,19 @@ def _table(
         }
         table = {name: [value for value in values for _ in range(of_tests)] for name, values in of_pairs.items()}
         table[column] = scores.flatten().tolist()
+        if variance is not None:
+            of_scores = variance[position] if by_checkpoint else variance.sum(dim=0)
+            table[STANDARD_ERROR] = of_scores.sqrt().flatten().tolist()
         if tests is not None:
             table["test_pair"] = list(tests) * len(pairs.ids)
         if by_checkpoint:
             table["checkpoint"] = [run.names[position]] * len(table[column])
         parts.append(table)
-    order = [name for name in ("pair", "first", "second", "test_pair", "checkpoint", column) if name in parts[0]]
+    order = [
+        name
+        for name in ("pair", "first", "second", "test_pair", "checkpoint", column, STANDARD_ERROR)
+        if name in parts[0]
+    ]
     return {
         name: [value for part in parts for value in part[name]]
         for name in (*order, *(name for name in parts[0] if name not in order))

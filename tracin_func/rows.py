@@ -37,12 +37,12 @@ class Rows:
     ) -> None:
         self._units = units
         self._fetch = fetch
-        self._block = max(1, min(block, units))
+        self.block = max(1, min(block, units))
         self._locate = locate
         self._exact = exact
         self._norms = torch.full((units,), torch.nan, dtype=torch.float64)  # of rows seen so far
         self._held: Tensor | None = None
-        if self._block >= units:
+        if self.block >= units:
             self._held, self.values = fetch(torch.arange(units))
         else:
             self.values = values()
@@ -70,12 +70,12 @@ class Rows:
         """⟨g_i, right_j⟩, float64 [units, right], the rows combined, as many at a time as there is room for."""
         result = torch.zeros(self._units, len(right), dtype=torch.float64)
         width = right.index.shape[1]
-        for chosen in torch.arange(len(right)).split(max(1, self._block // width)):
+        for chosen in torch.arange(len(right)).split(max(1, self.block // width)):
             needed, local = torch.unique(right.index[chosen], return_inverse=True)
-            rows = self._rows(needed)
+            rows = self.take(needed)
             basis = rows if self._exact else combine(rows, rows, Combination(local, right.coefficient[chosen]))
             del rows
-            for start, block in self._blocks():
+            for start, block in self.blocks():
                 result[start : start + len(block), chosen] = inner(block, basis, torch.float64)
                 del block  # before the next is made: the plan counts two
             del basis
@@ -95,9 +95,9 @@ class Rows:
             return coefficient[:, 0] ** 2 * self._all_norms()[index[:, 0]]
         whole = Combination(index, coefficient)
         if self._held is not None:
-            rows = self._rows(torch.arange(self._units))
+            rows = self.take(torch.arange(self._units))
             return pair_norms(rows, rows, whole)
-        blocks = -(-self._units // self._block)
+        blocks = -(-self._units // self.block)
         by_blocks = self._units * (blocks + 1) / 2 < 2 * len(index)
         return self._norms_of_blocks(whole) if by_blocks else self._norms_in_order(whole)
 
@@ -105,10 +105,10 @@ class Rows:
         """Pairs sorted by their first unit, as many at a time as a block of units serves."""
         result = torch.zeros(len(combination), dtype=torch.float64)
         order = torch.argsort(combination.index.min(dim=1).values, stable=True)
-        for chosen in order.split(max(1, self._block // 2)):
+        for chosen in order.split(max(1, self.block // 2)):
             part = combination.select(chosen)
             needed, local = torch.unique(part.index, return_inverse=True)
-            rows = self._rows(needed)
+            rows = self.take(needed)
             result[chosen] = direct_norms(rows, rows, Combination(local, part.coefficient))
         return result
 
@@ -118,12 +118,12 @@ class Rows:
         ascending = combination.index[:, 0] <= combination.index[:, 1]
         index = torch.where(ascending[:, None], combination.index, combination.index.flip(1))
         coefficient = torch.where(ascending[:, None], combination.coefficient, combination.coefficient.flip(1))
-        home = index // self._block
-        for start, left in self._blocks():
-            of_left = home[:, 0] == start // self._block
+        home = index // self.block
+        for start, left in self.blocks():
+            of_left = home[:, 0] == start // self.block
             for block in torch.unique(home[of_left, 1]).tolist():
-                first = block * self._block
-                right = left if first == start else self._rows(self._range(first))
+                first = block * self.block
+                right = left if first == start else self.take(self._range(first))
                 mine = (of_left & (home[:, 1] == block)).nonzero()[:, 0]
                 local = Combination(index[mine] - torch.tensor([start, first]), coefficient[mine])
                 result[mine] = pair_norms(left, right, local)
@@ -131,14 +131,15 @@ class Rows:
             del left
         return result
 
-    def _blocks(self) -> Iterator[tuple[int, Tensor]]:
-        for start in range(0, self._units, self._block):
-            yield start, self._rows(self._range(start))
+    def blocks(self) -> Iterator[tuple[int, Tensor]]:
+        """The rows of all units, as many at a time as are held, and where they begin."""
+        for start in range(0, self._units, self.block):
+            yield start, self.take(self._range(start))
 
     def _range(self, start: int) -> Tensor:
-        return torch.arange(start, min(start + self._block, self._units))
+        return torch.arange(start, min(start + self.block, self._units))
 
-    def _rows(self, index: Tensor) -> Tensor:
+    def take(self, index: Tensor) -> Tensor:
         """Rows of the units at `index`, with their norms learnt."""
         if self._held is None:
             rows = self._fetch(index)[0]
@@ -153,8 +154,8 @@ class Rows:
         return rows
 
     def _all_norms(self) -> Tensor:
-        for start in range(0, self._units, self._block):
+        for start in range(0, self._units, self.block):
             index = self._range(start)
             if bool(self._norms[index].isnan().any()):
-                self._rows(index)
+                self.take(index)
         return self._norms

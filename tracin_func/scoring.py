@@ -16,7 +16,9 @@ from tracin_func.gradients import Gradients
 from tracin_func.losses import GHMRankingLoss, as_loss
 from tracin_func.pair_tables import PairTable
 from tracin_func.pairs import Pairs
-from tracin_func.results import Choices, Influence, PairRecord, Run, SelfInfluence
+from tracin_func.projection.gradients import ProjectedGradients
+from tracin_func.records import Choices, PairRecord, Run
+from tracin_func.results import Influence, SelfInfluence
 from tracin_func.task import Task
 from tracin_func.terms import Terms
 from tracin_func.trace import Traced, Tracer
@@ -85,10 +87,14 @@ def score(task: Task, compute: Compute, *, self_influence: bool = True, influenc
     loss = as_loss(task.loss).describe()
     for checkpoint, evaluation in zip(found.checkpoints, evaluations, strict=False):
         checkpoint["evaluation"] = evaluation.figures()
-    run = Run(tuple(found.checkpoints), loss, engine, task.describe, tuple(notices), Choices.of(compute))
+    choices = Choices.of(compute, tracer.prepared.projection)
+    run = Run(tuple(found.checkpoints), loss, engine, task.describe, tuple(notices), choices)
+    projected = tracer.prepared.projection.kind != "none"
+    own_variance = torch.stack(found.own_variance) if projected and self_influence else None
+    variance = found.influence_variance() if projected and test_record is not None else None
     return Scores(
-        SelfInfluence(torch.stack(found.own), record, run) if self_influence else None,
-        None if test_record is None else Influence(found.influence(), record, test_record, run),
+        SelfInfluence(torch.stack(found.own), record, run, own_variance) if self_influence else None,
+        None if test_record is None else Influence(found.influence(), record, test_record, run, variance),
     )
 
 
@@ -104,6 +110,8 @@ class _Found:
     own: list[Tensor] = field(default_factory=list)
     of_test: list[Tensor] = field(default_factory=list)
     products: list[Tensor] = field(default_factory=list)
+    own_variance: list[Tensor] = field(default_factory=list)  # over projections; of exact gradients nothing
+    variance: list[Tensor] = field(default_factory=list)
     checkpoints: list[dict[str, Any]] = field(default_factory=list)
     seconds: float = 0.0
 
@@ -111,26 +119,45 @@ class _Found:
         """One checkpoint."""
         self.train.append(traced.train.terms)
         self.checkpoints.append(traced.describe)
+        gradients, train, test = traced.gradients, traced.train, traced.test
+        projected = gradients if isinstance(gradients, ProjectedGradients) else None
         if self.norms:
-            self.own.append(squared_norms(traced.gradients, traced.train))
-        if traced.test is None:
+            self.own.append(squared_norms(gradients, train))
+            self.own_variance.append(norm_variance(projected, train, self.own[-1]))
+        if test is None:
             return
-        self.test.append(traced.test.terms)
+        self.test.append(test.terms)
         cosine = self.compute.normalize == "cosine"
-        self.products.append(
-            inner_products(traced.gradients, traced.train, traced.test, None if cosine else self._shares)
-        )
+        shares = None if cosine else self._shares
+        self.products.append(inner_products(gradients, train, test, shares))
+        if projected is not None:
+            self.variance.append(product_variance(projected, train, test, self.products[-1], shares))
         if cosine:
-            self.of_test.append(squared_norms(traced.gradients, traced.test))
+            self.of_test.append(squared_norms(gradients, test))
 
     def influence(self) -> Tensor:
         """[checkpoints, train_pairs, test_columns], normalised and averaged as asked."""
         products, shares = torch.stack(self.products), self._shares
         if self.compute.normalize != "cosine":
             return products
-        scale = torch.outer(torch.stack(self.own).sum(dim=0).sqrt(), torch.stack(self.of_test).sum(dim=0).sqrt())
+        scale = self._lengths()
         cosines = torch.where(scale > 0, products / scale, 0.0)
         return cosines if shares is None else cosines @ shares[:, None]
+
+    def influence_variance(self) -> Tensor:
+        """Of `influence`, of checkpoints that are projected one by one; of cosines without what the lengths add, and
+        of their mean as if all erred alike."""
+        if not self.variance:  # no pair was active, at any checkpoint
+            return torch.zeros_like(self.influence())
+        variance, shares = torch.stack(self.variance), self._shares
+        if self.compute.normalize != "cosine":
+            return variance
+        scale = self._lengths()
+        errors = torch.where(scale > 0, variance.sqrt() / scale, 0.0)
+        return (errors if shares is None else errors @ shares[:, None]) ** 2
+
+    def _lengths(self) -> Tensor:
+        return torch.outer(torch.stack(self.own).sum(dim=0).sqrt(), torch.stack(self.of_test).sum(dim=0).sqrt())
 
     @property
     def _shares(self) -> Tensor | None:
@@ -145,6 +172,29 @@ def squared_norms(gradients: Gradients | None, pairs: PairTable) -> Tensor:
     if gradients is not None and len(rows):
         with record_function("norms of pairs"):
             result[rows] = gradients.squared_norm(pairs.combination.select(rows))
+    return result
+
+
+def norm_variance(gradients: ProjectedGradients | None, pairs: PairTable, found: Tensor) -> Tensor:
+    """The variance, over projections, of `found` = ‖∇ℓ_p‖²_M [pairs]; 0 where gradients are exact or inactive."""
+    result = torch.zeros_like(found)
+    rows = pairs.terms.active.nonzero()[:, 0]
+    if gradients is not None and len(rows):
+        result[rows] = gradients.norm_variance(pairs.combination.select(rows), found[rows])
+    return result
+
+
+def product_variance(
+    gradients: ProjectedGradients, train: PairTable, test: PairTable, found: Tensor, shares: Tensor | None = None
+) -> Tensor:
+    """The same of `found` = ⟨∇ℓ_p, M ∇ℓ_q⟩, as `inner_products` gives them."""
+    result = torch.zeros_like(found)
+    rows, columns = (table.terms.active.nonzero()[:, 0] for table in (train, test))
+    if len(rows) and len(columns):
+        left, right = train.combination.select(rows), test.combination.select(columns)
+        kept = columns if shares is None else torch.arange(1)
+        own = None if shares is None else shares[columns]
+        result[rows[:, None], kept] = gradients.product_variance(left, right, found[rows[:, None], kept], own)
     return result
 
 

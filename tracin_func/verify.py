@@ -26,7 +26,7 @@ from tracin_func.gradients import Units, positions
 from tracin_func.items import Batch, place
 from tracin_func.losses import as_loss, unit_weight
 from tracin_func.metric import root_rates
-from tracin_func.results import PairRecord, Run
+from tracin_func.records import PairRecord, Run
 from tracin_func.scorer import Scorer, State
 from tracin_func.scoring import Scores
 from tracin_func.task import Task

@@ -25,6 +25,7 @@ from tracin_func.errors import InputError, NumericalError, UsageError
 from tracin_func.evaluation import BY_SCORE, select_test_pairs
 from tracin_func.losses import LogisticLoss, MarginRankingLoss, PairLoss
 from tracin_func.outlook import outlook
+from tracin_func.projection.specification import NONE, Projection
 from tracin_func.scoring import Scores, score
 from tracin_func.sinks.table_file import require_format
 from tracin_func.sources.tones import NUM_TEST, WORDS
@@ -241,8 +242,19 @@ def _compute(options: Mapping[str, Any]) -> Compute:
         normalize=options.get("normalize") or "none",
         checkpoint_weights=options["checkpoint_weights"] or "lr",
         params=options["params"],
+        projection=_projection(options),
         planned=print_plan if options["explain_plan"] else lambda _: None,
     )
+
+
+def _projection(options: Mapping[str, Any]) -> Projection:
+    kind, dim, seed = options["projection"] or NONE.kind, options["proj_dim"], options["projection_seed"]
+    for name, value, least in (("proj_dim", dim, 2), ("projection_seed", seed, 0)):
+        if value is not None and value < least:
+            raise UsageError(f"{TABLE[name].flag} should be at least {least}. Got {value}.")
+        if value is not None and kind == NONE.kind:
+            raise UsageError(f"{TABLE[name].flag} was given without --projection. Expected both.")
+    return Projection(kind, dim, seed=seed or 0)
 
 
 def _weighs(loss: Any) -> bool:

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 DATA, MODEL, LOSS, PAIRS = "Data", "Model and checkpoints", "Loss and scores", "Pairs"
-COMPUTING, RESULTS = "Computing", "Results"
+COMPUTING, ESTIMATES, RESULTS = "Computing", "Projection and store", "Results"
 VIEW = "View"
 
 
@@ -170,6 +170,16 @@ JOB = (
         "none",
         COMPUTING,
     ),
+    Option(
+        "projection",
+        str,
+        "auto, kronecker, sjlt, rademacher or gaussian: scores are estimates, with a standard error each. auto stays "
+        "exact where that is cheaper.",
+        "none",
+        ESTIMATES,
+    ),
+    Option("proj_dim", int, "Numbers a projected gradient; of kronecker at most.", "4096, dense ones 512", ESTIMATES),
+    Option("projection_seed", int, "Seed of the projection.", "0", ESTIMATES),
     Option("num_workers", int, "Threads that read WAV files.", "0", COMPUTING),
     Option("metadata_dir", Path, "Folder of the result files.", "metadata", RESULTS),
     Option("format", str, "json (merged into what is there), csv or parquet (long tables).", "json", RESULTS),

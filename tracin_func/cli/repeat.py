@@ -12,7 +12,7 @@ from tracin_func.cli.options import TABLE, is_given
 from tracin_func.cli.tasks import Tell
 from tracin_func.errors import InputError
 from tracin_func.provenance import versions
-from tracin_func.results import Run
+from tracin_func.records import Run
 from tracin_func.scoring import Scores
 from tracin_func.sinks.json_file import read_object
 

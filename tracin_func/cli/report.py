@@ -10,7 +10,8 @@ from torch import Tensor
 
 from tracin_func.cli.tables import WIDE, new_table, open_console
 from tracin_func.cli.view_tables import EFFECTS, folded, print_groups, print_words
-from tracin_func.results import Influence, PairRecord, Run, SelfInfluence
+from tracin_func.records import PairRecord, Run
+from tracin_func.results import Influence, SelfInfluence
 from tracin_func.task import Task
 from tracin_func.views import PAIR, SCORE, classes_of_ids, groups, items_named
 

@@ -13,6 +13,7 @@ from tracin_func.engines.choose import NAMES
 from tracin_func.errors import InputError, UsageError
 from tracin_func.evaluation import SELECTIONS
 from tracin_func.losses import GHM_VARIANTS, GHMRankingLoss, LogisticLoss, MarginRankingLoss, PairLoss
+from tracin_func.projection.specification import KINDS
 from tracin_func.sinks.table_file import FORMATS
 from tracin_func.terms import TEST_FUNCTIONALS
 from tracin_func.views import VIEWS
@@ -232,6 +233,7 @@ def check_words(options: Mapping[str, Any]) -> None:
         "test_select": SELECTIONS,
         "aggregate": AGGREGATES,
         "normalize": NORMALIZATIONS,
+        "projection": KINDS,
     }
     for name, known in allowed.items():
         if options.get(name) is not None and options[name] not in known:

@@ -5,11 +5,21 @@ from torch import Tensor
 
 from tracin_func.budget import plan_singles
 from tracin_func.coupling import FORWARD_FAULTS
-from tracin_func.engines.rowwise import cause, gradient_rows
+from tracin_func.engines.rowwise import cause, gradient_rows, sketched
 from tracin_func.engines.streaming import streamed
 from tracin_func.errors import InputError, UsageError
 from tracin_func.factors import Contribution
-from tracin_func.gradients import ANYTHING, Gradients, Need, Plan, Request, Units, positions
+from tracin_func.gradients import (
+    ANYTHING,
+    Differentiation,
+    Gradients,
+    Need,
+    Plan,
+    Request,
+    Sketch,
+    Units,
+    positions,
+)
 from tracin_func.items import Batch, each
 from tracin_func.scorer import State
 
@@ -52,6 +62,9 @@ class LoopEngine:
             differentiate=lambda batch, _: differentiate(units, state, batch),
             values=lambda: self.values(units, state, plan.chunk),
         )
+
+    def differentiation(self, units: Units, state: State, plan: Plan, sketch: Sketch) -> Differentiation:
+        return sketched(lambda batch, _: differentiate(units, state, batch), sketch)
 
 
 def differentiate(units: Units, state: State, batch: Batch) -> tuple[dict[str, Contribution], Tensor]:

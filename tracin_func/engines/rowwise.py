@@ -2,13 +2,14 @@
 
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.profiler import record_function
 
 from tracin_func.factors import Contribution, dense
-from tracin_func.gradients import Plan, Units
+from tracin_func.gradients import Differentiation, Plan, Sketch, Units
 from tracin_func.gram import wide_type
 from tracin_func.items import Batch, RaggedItemsError
 from tracin_func.rows import Rows
@@ -66,6 +67,17 @@ def batches(units: Units, index: Tensor, chunk: int) -> Iterator[tuple[Batch, in
         except RaggedItemsError:
             for one in part.split(1):
                 yield units.take(one), 1
+
+
+def sketched(differentiate: Differentiate, sketch: Sketch) -> Differentiation:
+    """Gradients of one batch by `differentiate`, each parameter's as `sketch` leaves it."""
+
+    def work(batch: Batch, index: Tensor) -> tuple[dict[str, Any], Tensor]:
+        gradients, objectives = differentiate(batch, index)
+        # One after another out of the mapping: what was sketched need not stay.
+        return {name: sketch(name, gradients.pop(name)) for name in list(gradients)}, objectives
+
+    return work
 
 
 def row_dtype(state: State) -> torch.dtype:

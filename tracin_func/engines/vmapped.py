@@ -11,11 +11,21 @@ from torch.func import grad_and_value, vmap
 
 from tracin_func.budget import plan_chunks
 from tracin_func.coupling import FORWARD_FAULTS
-from tracin_func.engines.rowwise import batches, cause, gradient_rows
+from tracin_func.engines.rowwise import batches, cause, gradient_rows, sketched
 from tracin_func.engines.streaming import streamed
 from tracin_func.errors import InputError, UsageError
 from tracin_func.factors import Contribution
-from tracin_func.gradients import ANYTHING, Gradients, Need, Plan, Request, Units, positions
+from tracin_func.gradients import (
+    ANYTHING,
+    Differentiation,
+    Gradients,
+    Need,
+    Plan,
+    Request,
+    Sketch,
+    Units,
+    positions,
+)
 from tracin_func.items import Batch
 from tracin_func.scorer import State
 
@@ -63,6 +73,9 @@ class VmappedEngine:
             differentiate=lambda batch, _: differentiate(units, state, batch),
             values=lambda: self.values(units, state, plan.chunk),
         )
+
+    def differentiation(self, units: Units, state: State, plan: Plan, sketch: Sketch) -> Differentiation:
+        return sketched(lambda batch, _: differentiate(units, state, batch), sketch)
 
 
 def differentiate(units: Units, state: State, batch: Batch) -> tuple[dict[str, Contribution], Tensor]:

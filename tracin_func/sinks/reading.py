@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tracin_func.columns import STANDARD_ERROR
 from tracin_func.errors import InputError
 from tracin_func.sinks.json_file import Json, kind, read_object
 from tracin_func.sinks.origins import OTHER_ORIGINS, provenance_path
@@ -22,7 +23,10 @@ SUFFIXES = (".json", ".csv", ".parquet")
 
 # Columns of a long table that say of what a row is, and those that say more of the pair than its scores.
 NAMES = ("pair", "first", "second", "test_pair", "test_first", "test_second", "checkpoint", "split")
-FACTS = ("target", "loss", "score_margin", "active_share", "count", "weight", "ghm_bin", "ghm_weight", "inactive")
+FACTS = (
+    *("target", "loss", "score_margin", "active_share", "count", "weight", "ghm_bin", "ghm_weight", "inactive"),
+    STANDARD_ERROR,
+)
 SCORES = "tracin_"  # how columns of scores begin
 
 _REMEDY = "Fix: name a result file of tracin-func or of the same form."
@@ -79,7 +83,9 @@ def read_result(path: Path) -> ResultFile:
         pairs, columns = _of_object(path, read_object(path, number=None, remedy=_REMEDY))
         others = []
     scores = {
-        name: column for name, column in columns.items() if any(number(value) is not None for value in column.values())
+        name: column
+        for name, column in columns.items()
+        if not name.startswith(STANDARD_ERROR) and any(number(value) is not None for value in column.values())
     }
     others += [name for name in columns if name not in scores]
     if not scores:

@@ -122,11 +122,18 @@ class Captured:
         return replace(self, parts=parts, opaque=self.opaque | names)
 
 
-def capture_gradients(forward: Callable[[], Tensor], leaves: dict[str, Tensor], units: int, width: int = 1) -> Captured:
+def capture_gradients(
+    forward: Callable[[], Tensor],
+    leaves: dict[str, Tensor],
+    units: int,
+    width: int = 1,
+    arrived: Callable[[str, Contribution], Contribution] = lambda _, part: part,
+) -> Captured:
     """Per-unit gradients of the objectives `forward()` [units].
 
     `leaves` are the parameters that the forward uses, each requiring a gradient. The uses of one parameter are
-    summed. A use has `width` neighbouring rows a unit, which are summed too.
+    summed. A use has `width` neighbouring rows a unit, which are summed too. What a use gives stays as `arrived`
+    returns it, a linear map.
     """
     capture, rows = Capture(), units * width
     with torch.enable_grad(), _Recorder({id(leaf): name for name, leaf in leaves.items()}, capture, rows):
@@ -141,7 +148,7 @@ def capture_gradients(forward: Callable[[], Tensor], leaves: dict[str, Tensor], 
             opaque.update(use.parameters.values())
             return
         for name, part in of_use.items():
-            own = part if width == 1 else _by_unit(part)
+            own = arrived(name, part if width == 1 else _by_unit(part))
             found[name] = own if name not in found else _sum(found[name], own)
             operations.setdefault(name, []).append(getattr(use.operation, "__name__", str(use.operation)))
 

@@ -32,10 +32,12 @@ from tracin_func.factors import (
 from tracin_func.gradients import (
     ANYTHING,
     Combination,
+    Differentiation,
     Gradients,
     Need,
     Plan,
     Request,
+    Sketch,
     Units,
     UnsuitableError,
     positions,
@@ -116,25 +118,7 @@ class GhostEngine:
     def gradients(
         self, units: Units, state: State, root_rate: dict[str, float], plan: Plan, need: Need = ANYTHING
     ) -> Gradients:
-        opaque: frozenset[str] | None = None  # of the first chunk, and which parts it told
-        told: frozenset[str] = frozenset()
-
-        def differentiate(batch: Batch, index: Tensor) -> tuple[dict[str, Contribution], Tensor]:
-            nonlocal opaque, told
-            found = _capture(units, state, batch, len(index), plan.channels_last)
-            first = opaque is None
-            if opaque is None:
-                opaque, told = frozenset(found.opaque), frozenset(found.parts)
-            found = found.treated_as_opaque(opaque)
-            if different := (found.opaque ^ opaque) | (found.parts.keys() ^ told):
-                raise UnsuitableError(f"the scorer uses {', '.join(sorted(different)[:4])} for some items only")
-            gradients = _with_opaque(found, units, state, batch)
-            if first:
-                with record_function("check of one unit"):
-                    last = range(len(index) - 1, len(index))
-                    _require_complete(units, state, batch, len(index), gradients, last, plan.channels_last)
-            return gradients, found.values
-
+        differentiate = _differentiation(units, state, plan)
         if not need.held:
             return streamed(units, state, root_rate, plan, need, differentiate)
         first, size = next(batches(units, positions(0, units.count), plan.chunk))
@@ -152,6 +136,43 @@ class GhostEngine:
             return ready.pop() if ready and torch.equal(index, positions(0, size)) else differentiate(batch, index)
 
         return _held(units, state, root_rate, plan, differentiate_rest, factors, built)
+
+    def differentiation(self, units: Units, state: State, plan: Plan, sketch: Sketch) -> Differentiation:
+        return _differentiation(units, state, plan, sketch)
+
+
+def _differentiation(units: Units, state: State, plan: Plan, sketch: Sketch | None = None) -> Differentiate:
+    """Gradients of one batch by capture, the same parameters of every batch, one unit of the first checked."""
+    opaque: frozenset[str] | None = None  # of the first batch, and which parts it told
+    told: frozenset[str] = frozenset()
+
+    def differentiate(batch: Batch, index: Tensor) -> tuple[dict[str, Contribution], Tensor]:
+        nonlocal opaque, told
+        found = _capture(units, state, batch, len(index), plan.channels_last, sketch)
+        first = opaque is None
+        if opaque is None:
+            opaque, told = frozenset(found.opaque), frozenset(found.parts)
+        found = found.treated_as_opaque(opaque)
+        if different := (found.opaque ^ opaque) | (found.parts.keys() ^ told):
+            raise UnsuitableError(f"the scorer uses {', '.join(sorted(different)[:4])} for some items only")
+        gradients = _with_opaque(found, units, state, batch, sketch)
+        if first:
+            with record_function("check of one unit"):
+                if sketch is None:
+                    last = range(len(index) - 1, len(index))
+                    _require_complete(units, state, batch, len(index), gradients, last, plan.channels_last)
+                else:  # of the gradients that are sketched
+                    few = each(lambda leaf: leaf[-2:], batch)
+                    _require_whole(units, state, few, min(2, len(index)), plan.channels_last)
+        return gradients, found.values
+
+    return differentiate
+
+
+def _require_whole(units: Units, state: State, batch: Batch, size: int, channels_last: bool) -> None:
+    """As `_require_complete`, of the last unit of a batch that is captured for this alone."""
+    found = _with_opaque(_capture(units, state, batch, size, channels_last), units, state, batch)
+    _require_complete(units, state, batch, size, found, range(size - 1, size), channels_last)
 
 
 def _held(
@@ -198,8 +219,10 @@ def _works_channels_last(found: Captured, units: Units, state: State, batch: Bat
         return False
 
 
-def _capture(units: Units, state: State, batch: Batch, size: int, channels_last: bool = False) -> Captured:
-    """What the batched objective tells of the units in `batch`."""
+def _capture(
+    units: Units, state: State, batch: Batch, size: int, channels_last: bool = False, sketch: Sketch | None = None
+) -> Captured:
+    """What the batched objective tells of the units in `batch`, as `sketch` leaves it."""
     batched = units.batched
     assert batched is not None
     leaves = {name: tensor.detach() for name, tensor in state.parameters.items()}
@@ -209,7 +232,9 @@ def _capture(units: Units, state: State, batch: Batch, size: int, channels_last:
     leaves = {name: leaf.requires_grad_() for name, leaf in leaves.items()}
 
     def work() -> Captured:
-        return capture_gradients(lambda: batched(leaves, state.constants, batch), leaves, size, units.width(batch))
+        arrived = {} if sketch is None else {"arrived": sketch}
+        forward = units.width(batch)
+        return capture_gradients(lambda: batched(leaves, state.constants, batch), leaves, size, forward, **arrived)
 
     captured: Captured = units.within(leaves, state.constants, work)
     if captured.reordered is not None:
@@ -226,7 +251,9 @@ def _without_rule(captured: Captured, state: State) -> str | None:
     return f"no rule for an operation that {names} enters, and most parameters are of this kind"
 
 
-def _with_opaque(captured: Captured, units: Units, state: State, batch: Batch) -> dict[str, Contribution]:
+def _with_opaque(
+    captured: Captured, units: Units, state: State, batch: Batch, sketch: Sketch | None = None
+) -> dict[str, Contribution]:
     """The captured gradients, and those of the parameters without a rule by vmap(grad) over just these."""
     if not captured.opaque:
         return captured.parts
@@ -237,6 +264,8 @@ def _with_opaque(captured: Captured, units: Units, state: State, batch: Batch) -
 
     opaque = {name: tensor for name, tensor in state.parameters.items() if name in captured.opaque}
     gradients, _ = differentiate_vmapped(replace(units, objective=objective), replace(state, parameters=opaque), batch)
+    if sketch is not None:
+        return captured.parts | {name: sketch(name, part) for name, part in gradients.items()}
     return captured.parts | gradients
 
 

@@ -1,0 +1,99 @@
+"""The processes of one run, started by torchrun: who this one is, whose turn a block of work is, and what all wait for.
+
+    torchrun --nproc-per-node 4 -m tracin_func influence --store DIR ...
+
+Every block is worked on by one process, in the same way whichever it is, so that with equal threads a process the
+scores do not depend on how many there are.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from tracin_func.errors import OutputError
+
+Work = TypeVar("Work")
+
+
+@dataclass(frozen=True)
+class World:
+    """Process `rank` of `size`; the first, 0, is the one that writes and speaks."""
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def first(self) -> bool:
+        """Whether this process writes results and speaks."""
+        return self.rank == 0
+
+    def mine(self, blocks: Sequence[int]) -> list[int]:
+        """The blocks that are this process's: every `size`-th."""
+        return [block for block in blocks if block % self.size == self.rank]
+
+    def wait(self) -> None:
+        """Until all processes are here.
+
+        Raises:
+            OutputError: one has ended; so for all below.
+        """
+        if self.size > 1:
+            self._together(dist.barrier)
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """The sum over processes of `tensor`, in its place; of parts that are 0 in all but one it is exact."""
+        if self.size > 1:
+            self._together(dist.all_reduce, tensor)
+        return tensor
+
+    def spread(self, tensor: Tensor, owner: int) -> None:
+        """What process `owner` has in `tensor` goes to all."""
+        if self.size > 1:
+            self._together(dist.broadcast, tensor, src=owner)
+
+    def agree(self, word: str) -> str:
+        """What the first process says."""
+        said = [word]
+        if self.size > 1:
+            self._together(dist.broadcast_object_list, said, src=0)
+        return said[0]
+
+    def _together(self, collective: Callable[..., Any], *arguments: Any, **named: Any) -> None:
+        try:
+            collective(*arguments, **named)
+        except RuntimeError as error:  # what gloo and nccl say of a lost connection
+            raise OutputError(
+                f"process {self.rank} of {self.size}: another process of this run has ended ("
+                f"{str(error).splitlines()[0][:120]}). Blocks that are finished stay in the store; run again to go on."
+            ) from error
+
+
+ALONE = World()
+
+
+@contextmanager
+def processes(device: torch.device) -> Iterator[World]:
+    """The processes that torchrun has started, by its environment; this one alone without.
+
+    Gloo connects them on CPUs, NCCL with one CUDA device each.
+    """
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1 or "MASTER_ADDR" not in os.environ:
+        yield ALONE
+        return
+    if device.type == "cuda":
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    try:
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    except (RuntimeError, ValueError) as error:
+        raise OutputError(f"the processes of torchrun do not find each other: {error}") from error
+    try:
+        yield World(dist.get_rank(), dist.get_world_size())
+    finally:
+        dist.destroy_process_group()
