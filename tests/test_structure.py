@@ -17,6 +17,10 @@ LAYERS = (
     ("pairs", "items", "devices", "distributed", "precision", "provenance", "checkpoints"),
     ("projection.specification", "projection.shapes"),
     ("losses", "slots", "metric", "coupling", "sinks.json_file"),
+    ("store.files", "store.encoding"),
+    ("store.digest", "store.manifest", "store.occupancy"),
+    ("store.layout",),
+    ("store.gradient_store", "store.inspection"),
     ("task", "scorer", "terms", "sinks.origins"),
     ("gradients", "compute", "sinks.merge", "sinks.table_file", "sinks.reading"),
     ("gram", "streamed", "records"),
@@ -57,6 +61,7 @@ FORBIDDEN = {
     "rows": ("pairs", "losses", "task"),
     "gram": ("pairs", "losses", "task"),
     "gradients": ("pairs", "losses", "task"),
+    "store": ("pairs", "losses", "task", "scorer", "engines", "gradients"),
     "scoring": ("engines",),
     "terms": ("engines", "gradients"),
 }

@@ -1,0 +1,204 @@
+"""Bytes on the disk: written with pwrite and synced, read with pread, never through a memory map.
+
+A full disk is then an error of one call, where a memory map would end the process by a signal.
+"""
+
+import contextlib
+import errno
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tracin_func.errors import InputError, OutputError
+
+TEMPORARY = ".tmp"  # the end of the name of a file that is not yet in its place
+MAKE_AGAIN = (
+    "Fix: drop its damaged blocks with `tracin-func store verify --drop` and run the same command again, "
+    "which makes them again."
+)
+_BUFFER = 1 << 22
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_NO_ALLOCATION = {errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS}  # what a file system says that cannot
+
+
+def bytes_of(tensor: Tensor) -> memoryview:
+    """The bytes of a tensor on the CPU, in row-major order; shared with it where it is contiguous."""
+    flat = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous().reshape(-1)
+    return memoryview(flat.view(torch.uint8).numpy())
+
+
+# Writing
+
+
+@contextlib.contextmanager
+def writing(folder: Path, needed: int = 0) -> Iterator[None]:
+    """Say in one line what stands in the way of writing `needed` bytes in a folder.
+
+    Raises:
+        OutputError: for any error of the system inside the block.
+    """
+    try:
+        yield
+    except OutputError:
+        raise
+    except OSError as error:
+        raise not_written(folder, needed, error) from error
+
+
+def allocate(path: Path, size: int) -> None:
+    """Make a file at least `size` bytes long, with all of its bytes claimed on the disk; what it holds stays.
+
+    Raises:
+        OSError: they are not there; the file is then as long as it was.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        before = os.fstat(descriptor).st_size
+        if before >= size:
+            return
+        try:
+            _claim(descriptor, before, size)
+            os.fsync(descriptor)
+        except OSError:
+            os.ftruncate(descriptor, before)
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def write_at(path: Path, data: memoryview, offset: int) -> None:
+    """Write bytes into a file that exists, and wait until the disk has them."""
+    descriptor = os.open(path, os.O_WRONLY)
+    try:
+        _write_all(descriptor, data, offset)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Put a JSON file in its place in one step: whoever looks finds the old file or all of the new one."""
+    temporary = path.with_name(f".{path.name}{TEMPORARY}")
+    data = f"{json.dumps(value, indent=2, ensure_ascii=True)}\n".encode()
+    try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+        try:
+            _write_all(descriptor, memoryview(data), 0)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        os.replace(temporary, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until the disk has the names of a folder: a file that was renamed keeps its new name."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _claim(descriptor: int, start: int, stop: int) -> None:
+    if hasattr(os, "posix_fallocate"):  # not on macOS
+        try:
+            os.posix_fallocate(descriptor, start, stop - start)
+        except OSError as error:
+            if error.errno not in _NO_ALLOCATION:
+                raise
+        else:
+            return
+    zeros = memoryview(bytes(min(_BUFFER, stop - start)))
+    for offset in range(start, stop, _BUFFER):
+        _write_all(descriptor, zeros[: stop - offset], offset)
+
+
+def _write_all(descriptor: int, data: memoryview, offset: int) -> None:
+    """Write everything: one call may take a part only, of a large piece or before the disk is full."""
+    while data:
+        written = os.pwrite(descriptor, data[: 1 << 30], offset)
+        data, offset = data[written:], offset + written
+
+
+def not_written(folder: Path, needed: int, error: OSError) -> OutputError:
+    """The error that says in one line why a store could not be written."""
+    place = error.filename or folder
+    if error.errno in _FULL:
+        return OutputError(
+            f"The store `{folder}` cannot grow: {error.strerror}; {needed} bytes were needed, {_free(folder)} are free. "
+            "Its finished blocks are kept. Fix: make room, or move it to a larger disk, and run the same command again."
+        )
+    return OutputError(
+        f"`{place}` could not be written: {error.strerror or error}. The finished blocks of the store are kept. "
+        "Fix: see to the permissions of the folder and to the disk, or name another folder with --store."
+    )
+
+
+def _free(folder: Path) -> int:
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
+
+
+# Reading
+
+
+def runs(index: Tensor) -> Iterator[tuple[int, int, int]]:
+    """The runs of consecutive numbers in an index [n]: where one starts in it, its first number, its length."""
+    if not len(index):
+        return
+    breaks = (torch.nonzero(index[1:] != index[:-1] + 1).reshape(-1) + 1).tolist()
+    starts = [0, *breaks]
+    for start, first, stop in zip(starts, index[starts].tolist(), [*breaks, len(index)], strict=True):
+        yield start, first, stop - start
+
+
+def read_runs(path: Path, target: Tensor, wanted: Iterable[tuple[int, int, int]]) -> None:
+    """Fill a contiguous tensor [n, ...] from a file of such rows, one call for each run (see `runs`).
+
+    Raises:
+        InputError: the file cannot be read, or ends before a row that is wanted.
+    """
+    view = bytes_of(target)
+    size = target[0].numel() * target.element_size() if len(target) else 0
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            for start, first, count in wanted:
+                _read_all(descriptor, view[start * size : (start + count) * size], first * size, path)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise InputError(f"`{path}` cannot be read: {error.strerror}. {MAKE_AGAIN}") from error
+
+
+def pieces(path: Path, start: int, stop: int) -> Iterator[memoryview]:
+    """The bytes from `start` to `stop` of a file, some MB at a time; fewer where the file ends before."""
+    buffer = bytearray(min(_BUFFER, max(stop - start, 1)))
+    with open(path, "rb", buffering=0) as stream:
+        stream.seek(start)
+        while start < stop:
+            count = stream.readinto(memoryview(buffer)[: stop - start])
+            if not count:
+                return
+            start += count
+            yield memoryview(buffer)[:count]
+
+
+def _read_all(descriptor: int, view: memoryview, offset: int, path: Path) -> None:
+    while view:
+        count = os.preadv(descriptor, [view[: 1 << 30]], offset)
+        if not count:
+            raise InputError(f"`{path}` is truncated: it ends before byte {offset}. {MAKE_AGAIN}")
+        view, offset = view[count:], offset + count
