@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from tracin_func.errors import InputError
@@ -69,7 +68,7 @@ def _feed(digest: Any, value: Any, where: str) -> None:
         _head(digest, "sequence", str(len(value)))
         for position, member in enumerate(value):
             _feed(digest, member, f"{where}[{position}]")
-    elif value is None or isinstance(value, str | int | float | bool | torch.Size):
+    elif value is None or isinstance(value, str | int | float | bool):
         _head(digest, type(value).__name__, repr(value))
     elif isinstance(value, bytes):
         _head(digest, "bytes", value.hex())

@@ -11,16 +11,16 @@ _LIFT = {torch.float16: 14, torch.bfloat16: 0}
 _LOWEST = -126  # the exponent of the smallest normal float32: a smaller scale could be rounded to zero on the way
 
 
-def unfit(rows: Tensor) -> tuple[int, str] | None:
-    """The first of the rows [n, ...] that float32 cannot hold, and why; None where all are fit."""
-    bad = ~torch.isfinite(rows.to(torch.float32)).reshape(len(rows), -1).all(dim=1)
+def unfit(rows: Tensor, dtype: torch.dtype) -> tuple[int, str] | None:
+    """The first of the rows [n, ...] that is not finite as `dtype`, and why; None where all are fit."""
+    bad = ~torch.isfinite(rows.to(dtype)).reshape(len(rows), -1).all(dim=1)
     if not bool(bad.any()):
         return None
     first = int(torch.nonzero(bad)[0])
     row = rows[first]
     if bool(torch.isnan(row).any()):
         return first, "is NaN"
-    return first, "is infinite" if bool(torch.isinf(row).any()) else "is too large for float32"
+    return first, "is infinite" if bool(torch.isinf(row).any()) else f"is too large for {dtype}".replace("torch.", "")
 
 
 def encode(rows: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
@@ -33,7 +33,7 @@ def encode(rows: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
         return rows, None
     largest = rows.abs().amax(dim=1)
     exponent = (torch.frexp(largest).exponent - 1 - _LIFT[dtype]).clamp(min=_LOWEST)
-    scale = torch.ldexp(torch.ones_like(largest), exponent)
+    scale = ((exponent + 127) << 23).to(torch.int32).view(torch.float32)  # 2^exponent, exactly: the bits of a float32
     return (rows / scale[:, None]).to(dtype), torch.where(largest > 0, scale, 0.0)
 
 
@@ -41,6 +41,9 @@ def decode(stored: Tensor, scales: Tensor | None) -> Tensor:
     """Rows [n, width] float32 from what `encode` gave."""
     if scales is None:
         return stored
-    limit = torch.finfo(torch.float32).max
-    # What is within a rounding of the largest float32 is stored as 2^128, which float32 does not have.
-    return (stored.to(torch.float32) * scales[:, None]).clamp_(-limit, limit)
+    rows = stored.to(torch.float32) * scales[:, None]
+    if bool((scales >= 2.0 ** (127 - _LIFT[stored.dtype])).any()):
+        # What is within a rounding of the largest float32 is stored as 2^128, which float32 does not have.
+        limit = torch.finfo(torch.float32).max
+        rows.clamp_(-limit, limit)
+    return rows

@@ -87,8 +87,8 @@ class Store:
                 f"Got {list(rows.shape)} and {list(values.shape)}."
             )
         rows, values = rows.detach().cpu(), values.detach().to("cpu", torch.float64)
-        for what, tensor in (("gradient", rows), ("value", values)):
-            if wrong := unfit(tensor):
+        for what, tensor, dtype in (("gradient", rows, torch.float32), ("value", values, torch.float64)):
+            if wrong := unfit(tensor, dtype):
                 raise NumericalError(
                     f"The {what} of unit {start + wrong[0]} at checkpoint `{checkpoint}` {wrong[1]}. Expected finite "
                     "numbers; the blocks before it are kept. Fix: look at that unit of the data, or leave it out."

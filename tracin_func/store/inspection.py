@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tracin_func.store.files import TEMPORARY, writing
-from tracin_func.store.layout import FOLDER, CheckpointFolder, checkpoint_folders, length, unfinished
+from tracin_func.store.layout import CheckpointFolder, begun, checkpoint_folders, length
 from tracin_func.store.manifest import Manifest, read_manifest
 from tracin_func.store.occupancy import Occupant, occupants, occupied
 
@@ -77,7 +77,7 @@ def check(path: str | Path) -> Iterator[Finding]:
                 problem = f"`{file}` has {length(file)} bytes. Expected {manifest.units * size}"
                 yield Finding(file, problem, found.record.name)
     if not occupants(folder):  # else these may be files that are being written
-        for file in _left_over(folder):
+        for file in sorted([*folder.rglob(f".*{TEMPORARY}"), *begun(folder)]):
             yield Finding(file, f"`{file}` was left by a run that was ended; the next run does without it")
 
 
@@ -104,8 +104,3 @@ def _state(found: CheckpointFolder) -> CheckpointState:
     return CheckpointState(
         found.record.name, found.path.name, done, blocks, sum(length(file) for file in found.files())
     )
-
-
-def _left_over(folder: Path) -> list[Path]:
-    begun = [path for path in folder.iterdir() if FOLDER.fullmatch(path.name) and path.is_dir() and unfinished(path)]
-    return sorted([*folder.rglob(f".*{TEMPORARY}"), *begun])

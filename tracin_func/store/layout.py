@@ -16,7 +16,7 @@ from tracin_func.store.files import TEMPORARY, allocate, bytes_of, pieces, sync_
 from tracin_func.store.manifest import ELSEWHERE, Manifest, plain
 
 VALUE_DTYPES = {name: getattr(torch, name) for name in ("float16", "bfloat16", "float32", "float64")}
-FOLDER = re.compile(r"\d{3,}-.*")
+_FOLDER = re.compile(r"\d{3,}-.*")
 _RECORD = "checkpoint.json"
 _DAMAGED = "Fix: bring it back from a copy, or remove the folder of this checkpoint, which the next run fills again."
 
@@ -156,8 +156,9 @@ def checkpoint_folders(folder: Path, manifest: Manifest) -> Iterator[CheckpointF
     Raises:
         InputError: the record of one is missing or damaged.
     """
-    for path in sorted(path for path in folder.iterdir() if path.is_dir() and FOLDER.fullmatch(path.name)):
-        if unfinished(path):
+    begun_only = begun(folder)
+    for path in _folders(folder):
+        if path in begun_only:
             continue
         values = read_object(path / _RECORD, number=None, remedy=_DAMAGED)
         try:
@@ -167,19 +168,19 @@ def checkpoint_folders(folder: Path, manifest: Manifest) -> Iterator[CheckpointF
         yield CheckpointFolder(path, record, manifest)
 
 
-def unfinished(path: Path) -> bool:
-    """Whether the folder of a checkpoint was begun and left before its record was in place."""
-    return all(child.name.endswith(TEMPORARY) for child in path.iterdir())
+def begun(folder: Path) -> list[Path]:
+    """The folders of checkpoints that were left before their record was in place: nothing is in them."""
+    return [path for path in _folders(folder) if all(child.name.endswith(TEMPORARY) for child in path.iterdir())]
 
 
 def add_checkpoint(folder: Path, manifest: Manifest, record: CheckpointRecord) -> CheckpointFolder:
     """Make the folder of a checkpoint, with its record in it and no data."""
-    taken = [path for path in folder.iterdir() if FOLDER.fullmatch(path.name)]
-    for path in filter(unfinished, filter(Path.is_dir, taken)):
+    for path in begun(folder):
         for child in path.iterdir():
             child.unlink()
         path.rmdir()
-    number = max((int(path.name.partition("-")[0]) for path in taken), default=0) + 1
+    taken = [int(path.name.partition("-")[0]) for path in _folders(folder)]
+    number = max(taken, default=0) + 1
     safe = re.sub(r"[^A-Za-z0-9._-]", "_", record.name)[:60]
     path = folder / f"{number:03d}-{safe}"
     path.mkdir()
@@ -203,3 +204,9 @@ def require_same(found: CheckpointFolder, wanted: CheckpointRecord) -> Checkpoin
             f"{old[name]!s:.80}; this run has {new[name]!s:.80}. {ELSEWHERE}"
         )
     return replace(found, record=wanted)
+
+
+def _folders(folder: Path) -> list[Path]:
+    """The folders of checkpoints, in the order of their numbers."""
+    found = [path for path in folder.iterdir() if _FOLDER.fullmatch(path.name) and path.is_dir()]
+    return sorted(found, key=lambda path: int(path.name.partition("-")[0]))

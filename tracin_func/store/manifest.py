@@ -170,5 +170,9 @@ def _shortened(old: str, new: str) -> tuple[str, str]:
     """Two texts that differ, cut so that the difference stays in sight."""
     common = len(os.path.commonprefix((old, new)))
     skip = common - 20 if common > _LONGEST // 2 and max(len(old), len(new)) > _LONGEST else 0
-    left, right = (f"…{text[skip:]}" if skip else text for text in (old, new))
-    return tuple(text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…" for text in (left, right))  # type: ignore[return-value]
+    return _cut(old, skip), _cut(new, skip)
+
+
+def _cut(text: str, skip: int) -> str:
+    text = f"…{text[skip:]}" if skip else text
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
