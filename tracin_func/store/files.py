@@ -30,7 +30,8 @@ _NO_ALLOCATION = {errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS}  # what a file s
 def bytes_of(tensor: Tensor) -> memoryview:
     """The bytes of a tensor on the CPU, in row-major order; shared with it where it is contiguous."""
     flat = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous().reshape(-1)
-    return memoryview(flat.view(torch.uint8).numpy())
+    data: memoryview = flat.view(torch.uint8).numpy().data
+    return data
 
 
 # Writing
@@ -136,8 +137,9 @@ def not_written(folder: Path, needed: int, error: OSError) -> OutputError:
     place = error.filename or folder
     if error.errno in _FULL:
         return OutputError(
-            f"The store `{folder}` cannot grow: {error.strerror}; {needed} bytes were needed, {_free(folder)} are free. "
-            "Its finished blocks are kept. Fix: make room, or move it to a larger disk, and run the same command again."
+            f"The store `{folder}` cannot grow: {error.strerror}; {needed} bytes were needed, "
+            f"{_free(folder)} are free. Its finished blocks are kept. Fix: make room, or move it to a larger disk, "
+            "and run the same command again."
         )
     return OutputError(
         f"`{place}` could not be written: {error.strerror or error}. The finished blocks of the store are kept. "

@@ -1,7 +1,6 @@
 """What every run on one store must agree on: the first file that is written."""
 
 import json
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -168,7 +167,8 @@ def _first_difference(where: str, old: Any, new: Any) -> tuple[str, str, str]:
 
 def _shortened(old: str, new: str) -> tuple[str, str]:
     """Two texts that differ, cut so that the difference stays in sight."""
-    common = len(os.path.commonprefix((old, new)))
+    pairs = zip(old, new, strict=False)
+    common = next((place for place, (left, right) in enumerate(pairs) if left != right), min(len(old), len(new)))
     skip = common - 20 if common > _LONGEST // 2 and max(len(old), len(new)) > _LONGEST else 0
     return _cut(old, skip), _cut(new, skip)
 

@@ -49,11 +49,14 @@ def occupied(folder: Path, command: str, shard: Shard | None = None) -> Iterator
         OutputError: the folder refuses lock files.
     """
     name = _RUN if shard is None else f"shard-{shard[0]}-of-{shard[1]}"
-    record = folder / f"{name}.json"
     own = FileLock(folder / f"{name}.lock", timeout=0)
     with _locked(folder / _GATE, _PATIENCE):
         for other in _locks(folder):
-            if other != name and _excludes(other, shard) and _held(folder / f"{other}.lock"):
+            if other == name:
+                continue
+            if not _held(folder / f"{other}.lock"):
+                _forget(folder, other)  # of a process that was killed
+            elif _excludes(other, shard):
                 raise _in_use(folder, other)
         try:
             with _lockable(folder):
@@ -62,15 +65,14 @@ def occupied(folder: Path, command: str, shard: Shard | None = None) -> Iterator
             raise _in_use(folder, name) from error
         try:
             with writing(folder):
-                write_json(record, asdict(_myself(command, shard)))
+                write_json(_record(folder, name), asdict(_myself(command, shard)))
         except BaseException:
             own.release()
             raise
     try:
         yield
     finally:
-        with contextlib.suppress(OSError):
-            record.unlink(missing_ok=True)
+        _forget(folder, name)
         own.release()
 
 
@@ -87,7 +89,7 @@ def occupants(folder: Path) -> list[Occupant]:
         try:
             stack.enter_context(_locked(folder / _GATE, _PATIENCE))
         except OutputError:
-            return [_recorded(folder, name) for name in _locks(folder) if (folder / f"{name}.json").exists()]
+            return [_recorded(folder, name) for name in _locks(folder) if _record(folder, name).exists()]
         return [_recorded(folder, name) for name in _locks(folder) if _held(folder / f"{name}.lock")]
 
 
@@ -100,6 +102,16 @@ def _locks(folder: Path) -> list[str]:
     """Names under which somebody may be at work, without their ending."""
     stems = sorted(path.stem for path in folder.glob("*.lock"))
     return [stem for stem in stems if stem == _RUN or _SHARD.fullmatch(stem)]
+
+
+def _record(folder: Path, name: str) -> Path:
+    return folder / f"{name}.json"
+
+
+def _forget(folder: Path, name: str) -> None:
+    """Take away who held a lock; what stays of it is not believed without the lock."""
+    with contextlib.suppress(OSError):
+        _record(folder, name).unlink(missing_ok=True)
 
 
 def _excludes(other: str, shard: Shard | None) -> bool:
@@ -156,7 +168,7 @@ def _recorded(folder: Path, name: str) -> Occupant:
     shard = "" if name == _RUN else name.removeprefix("shard-").replace("-of-", "/")
     unknown = Occupant(0, "unknown", "unknown", "unknown", shard)
     try:
-        values = read_object(folder / f"{name}.json", number=None)
+        values = read_object(_record(folder, name), number=None)
         return Occupant(**{key: type(getattr(unknown, key))(values[key]) for key in asdict(unknown)})
     except (InputError, KeyError, TypeError, ValueError):  # of a process that was killed while it wrote, or before
         return unknown
