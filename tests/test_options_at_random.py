@@ -30,6 +30,7 @@ VALUES: dict[str, tuple[str, ...]] = {
     "checkpoint_prefix": ("model_epoch_", "model", "", "epoch", "[", "../"),
     "checkpoints": ("all", "2", "2,10", "last:1", "last:9", "last:0", "3", "x", ",", "-2"),
     "checkpoint_weights": ("lr", "uniform", "x"),
+    "preconditioner": ("none", "adam", "x"),
     "model": ("{folder}/mine.py:Mine", "{folder}/mine.py:None", "{folder}/mine.py", "x", ":", "tracin_func:Pairs"),
     "model_arg": ("hidden=32", "hidden=x", "x", "=", "hidden=", "__class__=1"),
     "task": ("{folder}/mine.py:Mine", "{folder}/none.py:x", "x", ":", ""),

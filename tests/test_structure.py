@@ -16,7 +16,7 @@ LAYERS = (
     ("errors", "columns", "views", "projection.randomness"),
     ("pairs", "items", "devices", "distributed", "precision", "provenance", "checkpoints"),
     ("projection.specification", "projection.shapes"),
-    ("losses", "slots", "metric", "coupling", "sinks.json_file"),
+    ("losses", "slots", "metric", "optimizer", "coupling", "sinks.json_file"),
     ("store.files", "store.encoding"),
     ("store.digest", "store.manifest", "store.occupancy"),
     ("store.layout",),

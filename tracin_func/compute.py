@@ -16,11 +16,13 @@ _log = logging.getLogger("tracin_func")
 AGGREGATES = ("mean",)
 NORMALIZATIONS = ("none", "cosine")
 CHECKPOINT_WEIGHTS = ("lr", "uniform")
+PRECONDITIONERS = ("none", "adam")
 CHOICES: dict[str, tuple[str | None, ...]] = {
     "test_functional": TEST_FUNCTIONALS,
     "aggregate": (None, *AGGREGATES),
     "normalize": NORMALIZATIONS,
     "checkpoint_weights": CHECKPOINT_WEIGHTS,
+    "preconditioner": PRECONDITIONERS,
 }
 
 
@@ -44,6 +46,8 @@ class Compute:
         normalize: `cosine`: influence divided by √(self(p) self(q)), the cosine of the gradients of all checkpoints
             as one vector, in [-1, 1].
         checkpoint_weights: `lr`, or `uniform`: every checkpoint weighs 1, whatever its learning rate.
+        preconditioner: `adam`: gradients meet as Adam's steps take them, M_t = diag(η / (√v̂ + ε)), by the second
+            moments that checkpoints hold; `none`: as those of SGD, M_t = diag η.
         params: regular expression; only parameters in whose name it is found are differentiated.
         projection: how gradients are projected to short rows; scores are then estimates with a standard error.
         progress: called with the share of one checkpoint that is begun.
@@ -66,6 +70,7 @@ class Compute:
     aggregate: str | None = None
     normalize: str = "none"
     checkpoint_weights: str = "lr"
+    preconditioner: Literal["none", "adam"] = "none"
     params: str | None = None
     projection: Projection = NONE
     progress: Callable[[float], None] = _ignore

@@ -7,7 +7,7 @@ A combination u g_a + v g_b is two such sums that subtract before anything is ro
     u (D_a − D_b)ᵀ A_a + D_bᵀ (u (A_a − A_b) + (u + v) A_b).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -155,6 +155,11 @@ Contribution = Tensor | Factors | Lookup  # of one parameter: [units, *shape], o
 def dense(contribution: Contribution) -> Tensor:
     """The gradients of all units, [units, *shape]."""
     return contribution if isinstance(contribution, Tensor) else contribution.dense()
+
+
+def scaled(parts: Mapping[str, Contribution], scale: Mapping[str, Tensor]) -> dict[str, Contribution]:
+    """`parts` by parameter, built and multiplied entry by entry where there is a scale: factors have no such form."""
+    return {name: dense(part) * scale[name] if name in scale else part for name, part in parts.items()}
 
 
 def keeps_factors(positions: int, d_out: int, d_in: int, entries: float) -> bool:

@@ -113,7 +113,7 @@ def prepare(
         if deviation > MPS_TOLERANCE:
             compute.notice(f"mps: gradients deviate by {deviation:.1e} from the CPU's; the run goes on on the CPU.")
             make = replace(make, device=torch.device("cpu"))
-            state = make.scorer.state(state.name, weights, make.device, make.dtype)
+            state = make.scorer.state(state.name, weights, make.device, make.dtype, state.scale)
             return prepare(make, state, weights, compute, visits, norms, without)
         compute.notice(f"mps: gradients of two units agree with the CPU's float64 to {deviation:.1e}.")
     if choice.name == "loop" and compute.engine == "auto":
@@ -195,6 +195,6 @@ def _coupling(make: UnitMaker, state: State) -> str | None:
 
 def _mps_deviation(make: UnitMaker, choice: Choice, state: State, weights: Mapping[str, Tensor]) -> float:
     exact_make = replace(make, device=torch.device("cpu"), dtype=torch.float64)
-    exact = exact_make.scorer.state(state.name, weights, exact_make.device, exact_make.dtype)
+    exact = exact_make.scorer.state(state.name, weights, exact_make.device, exact_make.dtype, state.scale)
     here, there = _units(make)[choice.unit], _units(exact_make)[choice.unit]
     return cpu_deviation(choice.engine, (here, state), (there, exact))

@@ -11,17 +11,36 @@ SIGN = {
     "loss": "Σ_t ⟨∇ℓ_p, η_t ∇ℓ_q⟩; positive: training on p lowered the loss of q (proponent)",
     "score-margin": "−Σ_t ⟨∇ℓ_p, η_t ∇m_q⟩, m_q = y (s_a − s_b); positive: training on p raised the score margin of q",
 }
+_P = "P = 1 / (√v̂ + ε) of Adam"
+ADAM_SIGN = {
+    "self": f"Σ_t η_t ‖√P_t ∇ℓ_p‖², {_P}: larger = harder pair",
+    "loss": f"Σ_t ⟨∇ℓ_p, η_t P_t ∇ℓ_q⟩, {_P}; positive: training on p lowered the loss of q (proponent)",
+    "score-margin": f"−Σ_t ⟨∇ℓ_p, η_t P_t ∇m_q⟩, m_q = y (s_a − s_b), {_P}; positive: training on p raised the score "
+    "margin of q",
+}
+STEP = {  # of which a score is the effect
+    "none": "SGD",
+    "adam": "Adam's step, moments held fixed, momentum and weight decay left out",
+}
 _UNIT = (
-    "first-order change of the {} per visit with SGD; the true change is about "
+    "first-order change of the {} per visit with {}; the true change is about "
     "score × visits of p between checkpoints / batch size"
 )
-UNIT = {"self": _UNIT.format("loss"), "loss": _UNIT.format("loss"), "score-margin": _UNIT.format("score margin")}
+_OF = {"self": "loss", "loss": "loss", "score-margin": "score margin"}
+UNIT = {name: _UNIT.format(of, STEP["none"]) for name, of in _OF.items()}
+ADAM_UNIT = {name: _UNIT.format(of, STEP["adam"]) for name, of in _OF.items()}
 UNIFORM_UNIT = "squared slope of the loss, without learning rates (η_t = 1): an order, no loss change"
+ADAM_UNIFORM_UNIT = UNIFORM_UNIT.replace("of the loss,", "of the loss along Adam's step,")
 COSINE_UNIT = (
     "none: the score divided by √(self(p) self(q)), the cosine of the gradients at all checkpoints, in [-1, 1]"
 )
 SCORES = ("self", "influence")
-OF_EVERY_SCORE = ("checkpoint_weights", "params", "projection")  # the other choices are about test pairs
+OF_EVERY_SCORE = (
+    "checkpoint_weights",
+    "preconditioner",
+    "params",
+    "projection",
+)  # the other choices are about test pairs
 _PACKAGES = ("tracin-func", "torch", "numpy")
 
 
@@ -83,12 +102,13 @@ def provenance(
 def meaning(score: str, choices: Mapping[str, Any]) -> dict[str, str]:
     """Sign and unit of a score, in words."""
     of = choices["test_functional"] if score == "influence" else "self"
-    unit = UNIT[of]
+    adam = choices["preconditioner"] == "adam"
+    unit = (ADAM_UNIT if adam else UNIT)[of]
     if choices["checkpoint_weights"] == "uniform":
-        unit = UNIFORM_UNIT
+        unit = ADAM_UNIFORM_UNIT if adam else UNIFORM_UNIT
     if score == "influence" and choices["normalize"] == "cosine":
-        unit = COSINE_UNIT
-    return {"sign": SIGN[of], "unit": unit}
+        unit = f"{COSINE_UNIT}, preconditioned by √P" if adam else COSINE_UNIT
+    return {"sign": (ADAM_SIGN if adam else SIGN)[of], "unit": unit}
 
 
 def versions() -> dict[str, str]:

@@ -35,13 +35,14 @@ class PairRecord:
 
 @dataclass(frozen=True)
 class Choices:
-    """What was asked for that changes a score; see `Compute`. All but the last three are about influence only."""
+    """What was asked for that changes a score; see `Compute`. All but the last four are about influence only."""
 
     test_functional: str = "loss"
     weight_test_pairs: bool = False
     aggregate: str | None = None
     normalize: str = "none"
     checkpoint_weights: str = "lr"
+    preconditioner: str = "none"
     params: str | None = None
     projection: Mapping[str, Any] | None = None
 

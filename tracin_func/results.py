@@ -20,7 +20,8 @@ from tracin_func.sinks.table_file import is_table, write_table
 class SelfInfluence:
     """self(p) = Σ_t ‖∇ℓ_p‖²_M, M = diag η_t: large for pairs the model finds hard.
 
-    Unit: loss change of p per visit of p by SGD at rate η_t, first order, sign turned: at least 0.
+    Unit: loss change of p per visit of p by SGD at rate η_t, first order, sign turned: at least 0. With the
+    preconditioner `adam`, by Adam's step, its moments held fixed: M = diag(η_t / (√v̂ + ε)).
 
     Args:
         per_checkpoint: float64 [checkpoints, pairs].
@@ -98,10 +99,10 @@ class SelfInfluence:
 class Influence:
     """influence(p, q) = Σ_t ⟨∇ℓ_p, M_t ∇ℓ_q⟩: positive where training on p lowered the loss of q.
 
-    Unit: loss change of q per visit of p by SGD at rate η_t, first order, sign turned. The true change is about
-    score × visits of p between checkpoints / batch size. With the test functional `score-margin` ℓ_q is
-    −y (s_a − s_b): positive where training on p raised q's score margin. Aggregated, there is one test column, that of
-    the mean functional of all test pairs.
+    Unit: loss change of q per visit of p by SGD at rate η_t (by Adam's step with the preconditioner `adam`), first
+    order, sign turned. The true change is about score × visits of p between checkpoints / batch size. With the test
+    functional `score-margin` ℓ_q is −y (s_a − s_b): positive where training on p raised q's score margin. Aggregated,
+    there is one test column, that of the mean functional of all test pairs.
 
     Args:
         per_checkpoint: float64 [checkpoints, train_pairs, test_pairs].

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -23,13 +23,15 @@ _WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 class State:
     """The tensors of one checkpoint on the device: `parameters` by canonical name, `constants` by slot path.
 
-    `left` names the frozen parameters that the checkpoint does not hold and that are the module's own.
+    `left` names the frozen parameters that the checkpoint does not hold and that are the module's own. `scale` is √P
+    by canonical name, which gradients are multiplied by: an optimiser's part of the metric; empty for none.
     """
 
     name: str
     parameters: Parameters
     constants: dict[str, Tensor]
     left: tuple[str, ...] = ()
+    scale: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 class Scorer:
@@ -85,8 +87,17 @@ class Scorer:
         """Every name of a parameter -> its canonical one, None for what is not trained."""
         return {name: self._slots.trainable.get(slot) for name, slot in self._slots.names.items()}
 
-    def state(self, name: str, weights: Mapping[str, Tensor], device: torch.device, dtype: torch.dtype | None) -> State:
+    def state(
+        self,
+        name: str,
+        weights: Mapping[str, Tensor],
+        device: torch.device,
+        dtype: torch.dtype | None,
+        scale: Mapping[str, Tensor] | None = None,
+    ) -> State:
         """The state dict `weights` as detached tensors of our own on `device`, in the module's types or `dtype`.
+
+        `scale` goes there too, in float64 where any parameter is, else in float32: half precision has not its range.
 
         Raises:
             InputError: keys or shapes do not fit the module, tied weights differ, or a weight is NaN or Inf.
@@ -102,7 +113,11 @@ class Scorer:
                 constants[slot] = tensor.detach().to(device, target, copy=True)
             elif canonical not in parameters:
                 parameters[canonical] = tensor.detach().to(device, target, copy=True)
-        return State(name, {name: parameters[name] for name in self.trainable}, constants, tuple(left))
+        trainable = {name: parameters[name] for name in self.trainable}
+        double = any(tensor.dtype == torch.float64 for tensor in trainable.values())
+        wide = torch.float64 if double else torch.float32
+        scales = {name: tensor.to(device, wide) for name, tensor in (scale or {}).items()}
+        return State(name, trainable, constants, tuple(left), scales)
 
     def within(self, parameters: Mapping[str, Tensor], constants: Mapping[str, Tensor], work: Callable[[], Any]) -> Any:
         """work(), while the module holds these tensors: a backward that runs parts of the forward again needs it."""

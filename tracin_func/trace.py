@@ -20,6 +20,7 @@ from tracin_func.errors import InputError, NumericalError
 from tracin_func.gradients import Gradients, UnsuitableError
 from tracin_func.losses import as_loss
 from tracin_func.metric import root_rates
+from tracin_func.optimizer import adam_preconditioner, holds_second_moments
 from tracin_func.pair_tables import PairTable, over_differences, over_items, over_pairs, terms_of, without_gradients
 from tracin_func.pairs import Pairs
 from tracin_func.precision import exact_products
@@ -30,6 +31,8 @@ from tracin_func.terms import Terms
 from tracin_func.units import UnitMaker
 
 SAMPLED = 16  # units that a measurement differentiates, or a whole chunk
+
+ADAM_NOTICE = "the checkpoints hold Adam's second moments; --preconditioner adam scores the steps Adam would take."
 
 Step = TypeVar("Step")
 
@@ -94,6 +97,7 @@ class Tracer:
         self._scorer = Scorer(task.scorer, joint=task.joint, params=compute.params)
         self._device = resolve_device(compute.device)
         self.prepared: Prepared | None = None
+        self._told = False  # of second moments that are not used
 
     def __iter__(self) -> Iterator[Traced]:
         return self._walk(self._step)
@@ -117,6 +121,9 @@ class Tracer:
 
     def _open(self, checkpoint: Checkpoint, loaded: LoadedCheckpoint) -> _Opened:
         state = self._state(loaded)
+        if self._compute.preconditioner == "none" and not self._told and holds_second_moments(loaded):
+            self._told = True
+            self._compute.notice(ADAM_NOTICE)
         rate, source = self._rate(checkpoint, loaded)
         scales = root_rates(rate, self._scorer.canonical())
         if self.prepared is None:
@@ -204,7 +211,12 @@ class Tracer:
 
     def _state(self, loaded: LoadedCheckpoint) -> State:
         device = self._device if self.prepared is None else self.prepared.make.device
-        return self._scorer.state(loaded.name, loaded.weights, device, self._compute.dtype)
+        scale = {}
+        if self._compute.preconditioner == "adam":
+            every = dict(self._scorer.module.named_parameters())
+            found = adam_preconditioner(loaded, every, self._scorer.canonical())
+            scale = {name: preconditioner.sqrt() for name, preconditioner in found.items()}
+        return self._scorer.state(loaded.name, loaded.weights, device, self._compute.dtype, scale)
 
     def _prepare(self, state: State, loaded: LoadedCheckpoint) -> Prepared:
         task, compute = self._task, self._compute

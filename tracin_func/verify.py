@@ -3,10 +3,11 @@
 One autograd call a pair, of its whole weighted loss, in float64 on the CPU: no engine but the loop, no gradients of
 items, no Gram matrix, no projection. What a score should be is
 
-    r(p, q) = Σ_t Σ_θ η_t,θ ⟨∂θ ℓ_p(θ_t), ∂θ ℓ_q(θ_t)⟩
+    r(p, q) = Σ_t Σ_θ η_t,θ P_t,θ ∂θ ℓ_p(θ_t) ∂θ ℓ_q(θ_t)
 
-and a deviation is |x − r| / Σ_t ‖∇ℓ_p‖ ‖∇ℓ_q‖, norms by the same η: relative to what the score could be at most, as
-a sum of terms that cancel cannot be right to its own last digits.
+with P = 1, or of Adam's second moments where the run was preconditioned: multiplied with gradients here, so that how
+engines do it is compared, too. A deviation is |x − r| / Σ_t ‖∇ℓ_p‖ ‖∇ℓ_q‖, norms by the same η P: relative to what the
+score could be at most, as a sum of terms that cancel cannot be right to its own last digits.
 """
 
 import random
@@ -26,6 +27,7 @@ from tracin_func.gradients import Units, positions
 from tracin_func.items import Batch, place
 from tracin_func.losses import as_loss, unit_weight
 from tracin_func.metric import root_rates
+from tracin_func.optimizer import adam_preconditioner
 from tracin_func.records import PairRecord, Run
 from tracin_func.scorer import Scorer, State
 from tracin_func.scoring import Scores
@@ -194,10 +196,13 @@ class _Sums:
 
     def add_checkpoints(self) -> None:
         """Walk them all."""
-        make = self._make
+        make, names, one = self._make, self._scorer.canonical(), torch.ones((), dtype=torch.float64)
+        plain, every = self._run.choices.preconditioner == "none", dict(self._scorer.module.named_parameters())
         with closing(visited(make.task, self._scorer, _CPU)) as checkpoints:
             for t, (described, (_, loaded)) in enumerate(zip(self._run.checkpoints, checkpoints, strict=True)):
-                roots = root_rates(described["learning_rate"], self._scorer.canonical())
+                found = {} if plain else adam_preconditioner(loaded, every, names)
+                rates = root_rates(described["learning_rate"], names)
+                roots = {name: root * found.get(name, one).sqrt() for name, root in rates.items()}
                 rounded = self._scorer.state(loaded.name, loaded.weights, _CPU, self._compute.dtype)
                 weight = torch.cat([record.weight[t] for record in self._records])
                 units, state = _in_float64(make.pairs(weight, torch.arange(len(weight))), rounded)
@@ -207,7 +212,7 @@ class _Sums:
                     self._compute.progress(len(entries) / len(self._drawn))
 
     def _add(
-        self, entries: list[tuple[int, int | None]], t: int, units: Units, state: State, roots: dict[str, float]
+        self, entries: list[tuple[int, int | None]], t: int, units: Units, state: State, roots: dict[str, torch.Tensor]
     ) -> None:
         """What the pairs of some entries add at one checkpoint; their test pairs one at a time."""
         rows: dict[int, list[int]] = defaultdict(list)  # of each test pair, the training pairs it meets
@@ -227,9 +232,9 @@ class _Sums:
                 self._cross[p, q].add_once(t, float(gradient @ of_q), scale, doubt or unsure)
 
     def _gradient(
-        self, table: int, row: int, t: int, units: Units, state: State, roots: dict[str, float]
+        self, table: int, row: int, t: int, units: Units, state: State, roots: dict[str, torch.Tensor]
     ) -> tuple[torch.Tensor, float, bool]:
-        """√η ∇ℓ of a pair, its length, and whether rounding decides if it is active."""
+        """√(η P) ∇ℓ of a pair, its length, and whether rounding decides if it is active."""
         gradient = _gradient(units, state, row + table * len(self._make.task.train_pairs), roots)
         norm = float(torch.linalg.vector_norm(gradient))
         inactive = bool(self._records[table].inactive[t, row])
@@ -314,8 +319,8 @@ class _Sum:
         return Entry(pair, test_pair, found, self.expected, self.scale, self.undecided)
 
 
-def _gradient(units: Units, state: State, unit: int, roots: dict[str, float]) -> torch.Tensor:
-    """√η ∇ℓ of one pair by one autograd call, all parameters in a row [params]."""
+def _gradient(units: Units, state: State, unit: int, roots: dict[str, torch.Tensor]) -> torch.Tensor:
+    """√(η P) ∇ℓ of one pair by one autograd call, all parameters in a row [params]."""
     try:
         gradients, _ = differentiate(units, state, units.take(positions(unit, unit + 1)))
     except (InputError, UsageError):
@@ -326,7 +331,7 @@ def _gradient(units: Units, state: State, unit: int, roots: dict[str, float]) ->
             f"the scores cannot be verified, as the scorer does not run in float64 on the CPU: {cause}. Expected "
             "tensors that it makes itself to take the type of its input. The scores are not affected."
         ) from error
-    return torch.cat([roots[name] * dense(gradient).flatten() for name, gradient in gradients.items()])
+    return torch.cat([(roots[name] * dense(gradient)).flatten() for name, gradient in gradients.items()])
 
 
 def _in_float64(units: Units, state: State) -> tuple[Units, State]:

@@ -241,6 +241,7 @@ def _compute(options: Mapping[str, Any]) -> Compute:
         aggregate=options.get("aggregate"),
         normalize=options.get("normalize") or "none",
         checkpoint_weights=options["checkpoint_weights"] or "lr",
+        preconditioner=options["preconditioner"] or "none",
         params=options["params"],
         projection=_projection(options),
         planned=print_plan if options["explain_plan"] else lambda _: None,

@@ -99,6 +99,13 @@ JOB = (
         MODEL,
     ),
     Option(
+        "preconditioner",
+        str,
+        "adam: gradients meet as in Adam's steps, by the second moments in the checkpoints; none: as in SGD's.",
+        "none",
+        MODEL,
+    ),
+    Option(
         "model",
         str,
         "Scorer of your own: a torch.nn.Module class. The file is run.",

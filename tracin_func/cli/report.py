@@ -10,6 +10,7 @@ from torch import Tensor
 
 from tracin_func.cli.tables import WIDE, new_table, open_console
 from tracin_func.cli.view_tables import EFFECTS, folded, print_groups, print_words
+from tracin_func.provenance import STEP
 from tracin_func.records import PairRecord, Run
 from tracin_func.results import Influence, SelfInfluence
 from tracin_func.task import Task
@@ -54,10 +55,12 @@ def print_self(result: SelfInfluence, task: Task, by: str, top: int) -> None:
     for rank, pair in enumerate(_order(scores)[:top], start=1):
         table.add_row(str(rank), *(cell(pair) for cell in columns.values()))
     console.print(table)
+    preconditioner = result.run.choices.preconditioner
+    formula = "Σ_t η_t ‖√P_t ∇ℓ‖²" if preconditioner == "adam" else "Σ_t η_t ‖∇ℓ‖²"
     console.print(
-        "self-influence = Σ_t η_t ‖∇ℓ‖², summed over checkpoints: large for pairs the model finds hard. Unit: "
-        "first-order loss change per visit with SGD. The rank by plain loss (mean over checkpoints) stands beside it "
-        "as the baseline.",
+        f"self-influence = {formula}, summed over checkpoints: large for pairs the model finds hard. Unit: first-order "
+        f"loss change per visit with {STEP[preconditioner]}. The rank by plain loss (mean over checkpoints) stands "
+        "beside it as the baseline.",
         highlight=False,
     )
     if weighted:
@@ -149,16 +152,20 @@ def _title(result: Influence, test: int) -> str:
 def _reading(run: Run) -> str:
     """How influence is read: formula, sign and unit."""
     choices = run.choices
+    adam = choices.preconditioner == "adam"
     if choices.normalize == "cosine":
-        effect = _EFFECT_OF_P[choices.test_functional]
+        effect, weighted = _EFFECT_OF_P[choices.test_functional], "√(η P)" if adam else "√η"
         return (
-            "Scores are cosines of the gradients at all checkpoints, √η-weighted, in [-1, 1]: positive where training "
-            f"on p {effect} of the test pair q."
+            f"Scores are cosines of the gradients at all checkpoints, {weighted}-weighted, in [-1, 1]: positive where "
+            f"training on p {effect} of the test pair q."
         )
+    meaning = _MEANINGS[choices.test_functional]
+    if adam:
+        meaning = meaning.replace("η_t", "η_t P_t")
     if choices.checkpoint_weights == "uniform":
-        return f"{_MEANINGS[choices.test_functional]}, without learning rates (η = 1): an order, no amount."
+        return f"{meaning}, without learning rates (η = 1): an order, no amount."
     return (
-        f"{_MEANINGS[choices.test_functional]} per visit of p with SGD; the true change is about score × visits of p "
+        f"{meaning} per visit of p with {STEP[choices.preconditioner]}; the true change is about score × visits of p "
         "between checkpoints / batch size."
     )
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from tracin_func.compute import AGGREGATES, CHECKPOINT_WEIGHTS, NORMALIZATIONS
+from tracin_func.compute import AGGREGATES, CHECKPOINT_WEIGHTS, NORMALIZATIONS, PRECONDITIONERS
 from tracin_func.engines.choose import NAMES
 from tracin_func.errors import InputError, UsageError
 from tracin_func.evaluation import SELECTIONS
@@ -227,6 +227,7 @@ def check_words(options: Mapping[str, Any]) -> None:
         "loss_type": tuple(LOSS_TYPES),
         "ghm_variant": GHM_VARIANTS,
         "checkpoint_weights": CHECKPOINT_WEIGHTS,
+        "preconditioner": PRECONDITIONERS,
         "dtype": tuple(DTYPES),
         "format": FORMATS,
         "by": VIEWS,

@@ -8,7 +8,7 @@ from tracin_func.coupling import FORWARD_FAULTS
 from tracin_func.engines.rowwise import cause, gradient_rows, sketched
 from tracin_func.engines.streaming import streamed
 from tracin_func.errors import InputError, UsageError
-from tracin_func.factors import Contribution
+from tracin_func.factors import Contribution, scaled
 from tracin_func.gradients import (
     ANYTHING,
     Differentiation,
@@ -68,7 +68,7 @@ class LoopEngine:
 
 
 def differentiate(units: Units, state: State, batch: Batch) -> tuple[dict[str, Contribution], Tensor]:
-    """Gradients by parameter name [1, *shape] and objective [1] of the one unit in `batch`."""
+    """Gradients by parameter name [1, *shape], times state.scale, and objective [1] of the one unit in `batch`."""
     parameters = {name: tensor.detach().requires_grad_() for name, tensor in state.parameters.items()}
 
     def work() -> tuple[Tensor, tuple[Tensor, ...]]:
@@ -81,7 +81,7 @@ def differentiate(units: Units, state: State, batch: Batch) -> tuple[dict[str, C
     value, gradients = units.within(parameters, state.constants, work)
     # Detached: torch 2.6 gives an unused parameter zeros that require a gradient themselves.
     named = {name: gradient.detach().unsqueeze(0) for name, gradient in zip(parameters, gradients, strict=True)}
-    return named, value.detach().unsqueeze(0)
+    return scaled(named, state.scale), value.detach().unsqueeze(0)
 
 
 def _only(batch: Batch) -> Batch:

@@ -14,7 +14,7 @@ from tracin_func.coupling import FORWARD_FAULTS
 from tracin_func.engines.rowwise import batches, cause, gradient_rows, sketched
 from tracin_func.engines.streaming import streamed
 from tracin_func.errors import InputError, UsageError
-from tracin_func.factors import Contribution
+from tracin_func.factors import Contribution, scaled
 from tracin_func.gradients import (
     ANYTHING,
     Differentiation,
@@ -79,12 +79,12 @@ class VmappedEngine:
 
 
 def differentiate(units: Units, state: State, batch: Batch) -> tuple[dict[str, Contribution], Tensor]:
-    """Gradients by parameter name [n, *shape] and objectives [n] of the units in `batch`."""
+    """Gradients by parameter name [n, *shape], times state.scale, and objectives [n] of the units in `batch`."""
     # no_grad outside the transform: grad records what it needs itself, and nothing else should be.
     with torch.no_grad(), _quiet_fallbacks():
         function = vmap(grad_and_value(units.objective), in_dims=(None, None, 0))
         gradients, values = function(state.parameters, state.constants, batch)
-    return gradients, values
+    return scaled(gradients, state.scale), values
 
 
 @contextmanager

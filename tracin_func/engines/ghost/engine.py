@@ -28,6 +28,7 @@ from tracin_func.factors import (
     FactorGradients,
     Factors,
     dense,
+    scaled,
 )
 from tracin_func.gradients import (
     ANYTHING,
@@ -231,10 +232,13 @@ def _capture(
         leaves |= {name: leaf.clone(memory_format=torch.channels_last) for name, leaf in four.items()}
     leaves = {name: leaf.requires_grad_() for name, leaf in leaves.items()}
 
+    def arrived(name: str, part: Contribution) -> Contribution:
+        own = scaled({name: part}, state.scale)[name]
+        return own if sketch is None else sketch(name, own)
+
     def work() -> Captured:
-        arrived = {} if sketch is None else {"arrived": sketch}
-        forward = units.width(batch)
-        return capture_gradients(lambda: batched(leaves, state.constants, batch), leaves, size, forward, **arrived)
+        width = units.width(batch)
+        return capture_gradients(lambda: batched(leaves, state.constants, batch), leaves, size, width, arrived)
 
     captured: Captured = units.within(leaves, state.constants, work)
     if captured.reordered is not None:

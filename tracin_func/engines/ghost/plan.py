@@ -27,7 +27,9 @@ def explain(captured: Captured, units: Units, state: State, request: Request) ->
             parts.append(Part(name, operations, "vmap", cost, "vmap(grad) of these parameters alone"))
         elif name in captured.parts:
             cost = entries * state.parameters[name].numel()
-            parts.append(Part(name, operations, "built", cost, "the rule gives the gradient itself"))
+            scaled = name in state.scale
+            reason = "scaled entry by entry, as no factors are" if scaled else "the rule gives the gradient itself"
+            parts.append(Part(name, operations, "built", cost, reason))
     kept = sum(sizes[part.parameter] for part in parts if part.form == "factors")
     row = sum(width * state.parameters[part.parameter].numel() for part in parts if part.form != "factors")
     return tuple(parts), Kept(max(1, row), kept)
