@@ -95,15 +95,20 @@ def _groups(loaded: LoadedCheckpoint) -> list[Mapping[str, Any]]:
     groups, states = optimizer.get("param_groups"), optimizer.get("state")
     if not isinstance(groups, list | tuple) or not groups or not isinstance(states, Mapping):
         groups = [None]
-    if not all(isinstance(group, Mapping) and isinstance(group.get("params"), list | tuple) for group in groups):
+    if not all(_is_group(group) for group in groups):
         raise InputError(f"{name}: its optimiser state is damaged. Expected `state` and `param_groups` as torch saves.")
     # Others keep an `exp_avg_sq` too (RAdam, NAdam, Adafactor) and divide by something else.
-    if not all("amsgrad" in group and "betas" in group and "eps" in group for group in groups):
+    if not all(isinstance(group.get("amsgrad"), bool) and "betas" in group and "eps" in group for group in groups):
         raise InputError(
             f"{name}: its optimiser is not torch's Adam or AdamW (its groups lack `amsgrad`, `betas` or `eps`), and "
             "--preconditioner adam knows no other. Score with --preconditioner none."
         )
     return list(groups)
+
+
+def _is_group(group: Any) -> bool:
+    keys = group.get("params") if isinstance(group, Mapping) else None
+    return isinstance(keys, list | tuple) and all(isinstance(key, int | str) for key in keys)
 
 
 def _sharding(optimizer: Mapping[str, Any]) -> str | None:
@@ -126,13 +131,14 @@ def _held(loaded: LoadedCheckpoint, groups: Sequence[Mapping[str, Any]]) -> Iter
     for group in groups:
         keys = group["params"]
         named = all(isinstance(key, str) for key in keys)  # as FSDP gathers it
-        names = group.get("param_names", keys if named else [None] * len(keys))
-        if len(names) != len(keys):
+        names = group.get("param_names", keys if named else None)
+        fits = isinstance(names, list | tuple) and len(names) == len(keys) and all(isinstance(n, str) for n in names)
+        if names is not None and not fits:
             raise InputError(
-                f"{loaded.name}: a group of its optimiser has {len(keys)} parameters and {len(names)} `param_names`. "
-                "Expected a name each."
+                f"{loaded.name}: a group of its optimiser has {len(keys)} parameters and no list of as many "
+                "`param_names`. Expected a name each, or none in any group."
             )
-        for key, name in zip(keys, names, strict=True):
+        for key, name in zip(keys, names or [None] * len(keys), strict=True):
             state = states.get(key, {})
             yield _Held(name, state if isinstance(state, Mapping) else {}, group)
 
