@@ -3,10 +3,12 @@
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
+from tracin_func.distributed import ALONE, World
 from tracin_func.errors import UsageError
 from tracin_func.projection.specification import NONE, Projection
 from tracin_func.terms import TEST_FUNCTIONALS
@@ -17,11 +19,13 @@ AGGREGATES = ("mean",)
 NORMALIZATIONS = ("none", "cosine")
 CHECKPOINT_WEIGHTS = ("lr", "uniform")
 PRECONDITIONERS = ("none", "adam")
+STORE_DTYPES = ("float32", "float16", "bfloat16")
 CHOICES: dict[str, tuple[str | None, ...]] = {
     "test_functional": TEST_FUNCTIONALS,
     "aggregate": (None, *AGGREGATES),
     "normalize": NORMALIZATIONS,
     "checkpoint_weights": CHECKPOINT_WEIGHTS,
+    "store_dtype": STORE_DTYPES,
     "preconditioner": PRECONDITIONERS,
 }
 
@@ -50,6 +54,10 @@ class Compute:
             moments that checkpoints hold; `none`: as those of SGD, M_t = diag η.
         params: regular expression; only parameters in whose name it is found are differentiated.
         projection: how gradients are projected to short rows; scores are then estimates with a standard error.
+        store: folder that keeps the gradient rows of all items, for later runs and to go on after an end; None: none.
+        store_dtype: `float32`, or `float16` or `bfloat16`, half the size, each row scaled by itself.
+        shard: (i, n): only the i-th of n shares of the store's rows are made, and nothing is scored.
+        world: the processes that work together.
         progress: called with the share of one checkpoint that is begun.
         notice: called with each sentence that the user should read; a warning of the logger `tracin_func`.
         planned: called with what was decided (the `engine` of provenance) before the first checkpoint is scored.
@@ -73,6 +81,10 @@ class Compute:
     preconditioner: Literal["none", "adam"] = "none"
     params: str | None = None
     projection: Projection = NONE
+    store: Path | None = None
+    store_dtype: str = "float32"
+    shard: tuple[int, int] | None = None
+    world: World = ALONE
     progress: Callable[[float], None] = _ignore
     notice: Callable[[str], None] = _log.warning
     planned: Callable[[Mapping[str, Any]], None] = _ignore
@@ -85,5 +97,9 @@ class Compute:
                 raise UsageError(f"`{name}` should be one of {words}. Got {value!r}.")
         if self.batch_size != "auto" and self.batch_size < 1:
             raise UsageError(f"`batch_size` should be at least 1, or 'auto'. Got {self.batch_size}.")
+        if self.shard is not None and not 1 <= self.shard[0] <= self.shard[1]:
+            raise UsageError(f"`shard` should be (i, n) with i from 1 to n. Got {self.shard}.")
+        if self.shard is not None and self.store is None:
+            raise UsageError("`shard` was given without `store`. Expected the folder that all shards fill.")
         if self.memory_budget is not None and self.memory_budget < 1:
             raise UsageError(f"`memory_budget` should be a number of bytes. Got {self.memory_budget}.")

@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from tracin_func.errors import OutputError
+from tracin_func.errors import OutputError, ToldElsewhereError
 
 Work = TypeVar("Work")
 
@@ -27,6 +27,7 @@ class World:
 
     rank: int = 0
     size: int = 1
+    started: bool = False  # by torchrun, be it alone
 
     @property
     def first(self) -> bool:
@@ -78,22 +79,37 @@ ALONE = World()
 
 
 @contextmanager
-def processes(device: torch.device) -> Iterator[World]:
+def processes(device: str | None) -> Iterator[World]:
     """The processes that torchrun has started, by its environment; this one alone without.
 
-    Gloo connects them on CPUs, NCCL with one CUDA device each.
+    Gloo connects them on CPUs, NCCL with one CUDA device each. Where they end with an error, one of them tells it.
+
+    Raises:
+        ToldElsewhereError: an error in the block, when another process has been the first to raise one.
     """
-    size = int(os.environ.get("WORLD_SIZE", "1"))
-    if size == 1 or "MASTER_ADDR" not in os.environ:
+    if "MASTER_ADDR" not in os.environ or "WORLD_SIZE" not in os.environ:
         yield ALONE
         return
-    if device.type == "cuda":
+    on_cuda = torch.cuda.is_available() if device in (None, "auto") else str(device).startswith("cuda")
+    if on_cuda:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     try:
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        dist.init_process_group("nccl" if on_cuda else "gloo")
     except (RuntimeError, ValueError) as error:
         raise OutputError(f"the processes of torchrun do not find each other: {error}") from error
+    board = dist.distributed_c10d._get_default_store()
     try:
-        yield World(dist.get_rank(), dist.get_world_size())
-    finally:
-        dist.destroy_process_group()
+        yield World(dist.get_rank(), dist.get_world_size(), started=True)
+    except Exception as error:
+        if not _first_to_tell(board):
+            raise ToldElsewhereError from error
+        raise
+    dist.destroy_process_group()
+
+
+def _first_to_tell(board: Any) -> bool:
+    """Whether no other process has raised before this one; where that cannot be asked, this one tells."""
+    try:
+        return int(board.add("tracin_func/told", 1)) == 1
+    except RuntimeError:  # whoever kept the board has ended
+        return True

@@ -1,4 +1,4 @@
-"""The four ways a run can end early; the command line maps each to an exit code.
+"""The ways a run can end early; the command line maps each to an exit code.
 
 A message says, in this order: what was wrong and where, what was expected, how to mend it.
 """
@@ -18,3 +18,7 @@ class NumericalError(ArithmeticError):
 
 class OutputError(OSError):
     """A result could not be written; what was there before is unharmed (exit 1)."""
+
+
+class ToldElsewhereError(RuntimeError):
+    """An error that another process of the run has told already (exit 1)."""

@@ -1,13 +1,14 @@
 """How a model does on its pairs at each checkpoint, in a few numbers: is this the run that was trained?"""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from tracin_func.compute import Compute
+from tracin_func.distributed import ALONE
 from tracin_func.errors import InputError
 from tracin_func.pairs import Pairs
 from tracin_func.task import Task
@@ -82,7 +83,8 @@ def select_test_pairs(task: Task, compute: Compute, how: str, count: int | None,
     """
     pairs = task.held_out if task.held_out is not None else task.test_pairs
     assert pairs is not None
-    tests = [_terms_of_test(evaluated) for evaluated in Tracer(task, compute).evaluations(len(pairs))]
+    alone = replace(compute, store=None, shard=None, world=ALONE)  # scores are enough
+    tests = [_terms_of_test(evaluated) for evaluated in Tracer(task, alone).evaluations(len(pairs))]
     margin, active = tests[-1].score_margin, torch.stack([terms.active for terms in tests]).any(dim=0)
     if how == "lowest-margin":
         rows = torch.sort(margin, stable=True).indices[:count]

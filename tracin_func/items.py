@@ -49,6 +49,11 @@ class StackedItems:
     def __len__(self) -> int:
         return self._length
 
+    @property
+    def content(self) -> Batch:
+        """All of them, as they were given."""
+        return self._tree
+
     def take(self, index: Tensor) -> Batch:
         return pytree.tree_map(lambda leaf: leaf[index.to(leaf.device)], self._tree)
 
@@ -61,6 +66,11 @@ class DatasetItems:
 
     def __len__(self) -> int:
         return len(self._dataset)
+
+    @property
+    def content(self) -> Any:
+        """The dataset."""
+        return self._dataset
 
     def take(self, index: Tensor) -> Batch:
         items = [self._dataset[position] for position in index.tolist()]

@@ -1,10 +1,11 @@
 """What a run would do, how long it takes and how much memory: decided and measured on a few units, nothing scored."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tracin_func.compute import Compute
+from tracin_func.distributed import ALONE
 from tracin_func.evaluation import EVALUATED_PAIRS, Evaluation, evaluate
 from tracin_func.task import Task
 from tracin_func.trace import Tracer
@@ -36,7 +37,12 @@ def outlook(task: Task, compute: Compute, *, self_influence: bool = True, influe
     Raises:
         As `score`, of what is found without scoring.
     """
-    tracer = Tracer(task, compute, norms=self_influence or compute.normalize == "cosine")
+    # A store is neither made nor filled.
+    tracer = Tracer(
+        task,
+        replace(compute, store=None, shard=None, world=ALONE),
+        norms=self_influence or compute.normalize == "cosine",
+    )
     evaluations = []
     for evaluated in tracer.evaluations(EVALUATED_PAIRS):
         evaluations.append(evaluate(evaluated))

@@ -3,6 +3,7 @@
 ∇ℓ_p = u g_a + v g_b over items,   u (g_a − g_b) over score differences,   1 g_p over whole pairs
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -32,8 +33,9 @@ def over_items(
     prepared: Prepared, compute: Compute, state: State, scales: dict[str, float], asked: Need
 ) -> tuple[Gradients | None, list[PairTable]]:
     """Item gradients; ∇ℓ_p = u g_a + v g_b."""
-    units = _reporting(prepared.scored, compute)
+    units, done = reporting(prepared.scored, compute)
     gradients = prepared.choice.engine.gradients(units, state, scales, prepared.plan, asked)
+    done()
     used = prepared.make.used_items
     tables = []
     for pairs, terms in zip(prepared.make.tables, terms_of(prepared, compute, gradients.values), strict=True):
@@ -47,8 +49,9 @@ def over_differences(
     prepared: Prepared, compute: Compute, state: State, scales: dict[str, float], asked: Need
 ) -> tuple[Gradients | None, list[PairTable]]:
     """Gradients of score differences; ∇ℓ_p = u (g_a − g_b), as u + v = 0."""
-    units = _reporting(prepared.scored, compute)
+    units, done = reporting(prepared.scored, compute)
     gradients = prepared.choice.engine.gradients(units, state, scales, prepared.plan, asked)
+    done()
     tables, start = [], 0
     for terms in terms_of(prepared, compute, gradients.values):
         index = torch.arange(start, start + len(terms.active))[:, None]
@@ -69,7 +72,9 @@ def over_pairs(
     units = prepared.make.pairs(torch.cat([terms.weight for terms in tables]), active.nonzero()[:, 0])
     rows = active.nonzero()[:, 0]
     asked = replace(asked, right=(rows >= len(tables[0].active)).nonzero()[:, 0])
-    gradients = engine.gradients(_reporting(units, compute), state, scales, plan, asked)
+    units, done = reporting(units, compute)
+    gradients = engine.gradients(units, state, scales, plan, asked)
+    done()
     unit = (active.cumsum(0) - 1).clamp(min=0)[:, None]
     sizes = [len(terms.active) for terms in tables]
     combined = zip(tables, unit.split(sizes), active[:, None].double().split(sizes), strict=True)
@@ -117,16 +122,22 @@ def _pair_scores(prepared: Prepared, values: Tensor) -> list[tuple[Tensor, Tenso
     return [(scores(pairs.first), scores(pairs.second)) for pairs in tables]
 
 
-def _reporting(units: Units, compute: Compute) -> Units:
-    """`units` that tell how many of them are begun; units taken again are not told again."""
+def reporting(units: Units, compute: Compute) -> tuple[Units, Callable[[], None]]:
+    """`units` that tell how many of them are begun, and what to call when all is done: others may have been there.
+
+    Units taken again are not told again.
+    """
     left = 1.0
 
-    def take(index: Tensor) -> Batch:
+    def tell(share: float) -> None:
         nonlocal left
-        batch = units.take(index)
-        share = min(len(index) / units.count, left)
+        share = min(share, left)
         left -= share
         compute.progress(share)
+
+    def take(index: Tensor) -> Batch:
+        batch = units.take(index)
+        tell(len(index) / units.count)
         return batch
 
-    return replace(units, take=take)
+    return replace(units, take=take), lambda: tell(1.0)

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.profiler import record_function
 
 from tracin_func.compute import Compute
+from tracin_func.distributed import ALONE, World
 from tracin_func.errors import InputError, NumericalError, UsageError
 from tracin_func.evaluation import EVALUATED_PAIRS, evaluate
 from tracin_func.gradients import Gradients
@@ -63,21 +64,21 @@ def score(task: Task, compute: Compute, *, self_influence: bool = True, influenc
 
     if not influence:
         task = replace(task, test_pairs=None)
-    tracer = Tracer(task, replace(compute, notice=notice), norms=self_influence or cosine)
     evaluations = []
-    if compute.evaluated is not None:
-        for evaluated in tracer.evaluations(EVALUATED_PAIRS):
-            evaluations.append(evaluate(evaluated))
-            compute.evaluated(evaluations[-1])
     found = _Found(task, compute, norms=self_influence or cosine)
-    for traced in tracer:
-        start = time.perf_counter()
-        try:
-            found.add(traced)
-        except NumericalError as error:  # gradients are checked when they are used
-            raise NumericalError(f"{traced.name}: {error}") from None
-        found.seconds += traced.seconds + time.perf_counter() - start
-        del traced  # its rows, before the next ones are made
+    with Tracer(task, replace(compute, notice=notice), norms=self_influence or cosine) as tracer:
+        if compute.evaluated is not None:
+            for evaluated in tracer.evaluations(EVALUATED_PAIRS):
+                evaluations.append(evaluate(evaluated))
+                compute.evaluated(evaluations[-1])
+        for traced in tracer:
+            start = time.perf_counter()
+            try:
+                found.add(traced)
+            except NumericalError as error:  # gradients are checked when they are used
+                raise NumericalError(f"{traced.name}: {error}") from None
+            found.seconds += traced.seconds + time.perf_counter() - start
+            del traced  # its rows, before the next ones are made
     assert tracer.prepared is not None
     engine = tracer.prepared.describe() | {"seconds": round(found.seconds, 6)}
     record = _record(task, task.train_pairs, found.train)
@@ -122,18 +123,18 @@ class _Found:
         gradients, train, test = traced.gradients, traced.train, traced.test
         projected = gradients if isinstance(gradients, ProjectedGradients) else None
         if self.norms:
-            self.own.append(squared_norms(gradients, train))
+            self.own.append(squared_norms(gradients, train, self.compute.world))
             self.own_variance.append(norm_variance(projected, train, self.own[-1]))
         if test is None:
             return
         self.test.append(test.terms)
         cosine = self.compute.normalize == "cosine"
         shares = None if cosine else self._shares
-        self.products.append(inner_products(gradients, train, test, shares))
+        self.products.append(inner_products(gradients, train, test, shares, self.compute.world))
         if projected is not None:
             self.variance.append(product_variance(projected, train, test, self.products[-1], shares))
         if cosine:
-            self.of_test.append(squared_norms(gradients, test))
+            self.of_test.append(squared_norms(gradients, test, self.compute.world))
 
     def influence(self) -> Tensor:
         """[checkpoints, train_pairs, test_columns], normalised and averaged as asked."""
@@ -165,14 +166,15 @@ class _Found:
         return None if self.compute.aggregate is None or tests is None else tests.shares
 
 
-def squared_norms(gradients: Gradients | None, pairs: PairTable) -> Tensor:
-    """‖∇ℓ_p‖²_M, float64 [pairs]; inactive pairs are skipped and exactly 0."""
+def squared_norms(gradients: Gradients | None, pairs: PairTable, world: World = ALONE) -> Tensor:
+    """‖∇ℓ_p‖²_M, float64 [pairs]; inactive pairs are skipped and exactly 0. Each process takes its blocks of pairs."""
     result = torch.zeros(len(pairs.combination), dtype=torch.float64)
     rows = pairs.terms.active.nonzero()[:, 0]
     if gradients is not None and len(rows):
         with record_function("norms of pairs"):
-            result[rows] = gradients.squared_norm(pairs.combination.select(rows))
-    return result
+            for chunk in _mine(rows, world):
+                result[chunk] = gradients.squared_norm(pairs.combination.select(chunk))
+    return world.sum(result)
 
 
 def norm_variance(gradients: ProjectedGradients | None, pairs: PairTable, found: Tensor) -> Tensor:
@@ -199,7 +201,11 @@ def product_variance(
 
 
 def inner_products(
-    gradients: Gradients | None, train: PairTable, test: PairTable, shares: Tensor | None = None
+    gradients: Gradients | None,
+    train: PairTable,
+    test: PairTable,
+    shares: Tensor | None = None,
+    world: World = ALONE,
 ) -> Tensor:
     """⟨∇ℓ_p, M ∇ℓ_q⟩, float64 [train_pairs, test_pairs]: one column of unit products a test pair, then a gather
     and two multiply-adds a pair.
@@ -215,11 +221,17 @@ def inner_products(
     if shares is not None:
         products, columns = products @ shares[columns, None], torch.arange(1)
     rows = train.terms.active.nonzero()[:, 0]
-    for chunk in rows.split(PAIR_RUN):
+    for chunk in _mine(rows, world):
         part = left.select(chunk)
         block = sum(part.coefficient[:, j, None] * products[part.index[:, j]] for j in range(part.index.shape[1]))
         result[chunk[:, None], columns] = block
-    return result
+    return world.sum(result)
+
+
+def _mine(rows: Tensor, world: World) -> list[Tensor]:
+    """The blocks of pairs that this process scores; the same blocks however many processes there are."""
+    blocks = rows.split(PAIR_RUN)
+    return [blocks[number] for number in world.mine(range(len(blocks)))]
 
 
 def _tell_zero_columns(test: PairRecord, notice: Callable[[str], None]) -> None:

@@ -4,9 +4,11 @@ Everything costly is per unit and checkpoint and happens here; what pairs make o
 """
 
 import hashlib
+import shlex
+import sys
 import time
 from collections.abc import Callable, Generator, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,16 +18,28 @@ import torch
 from tracin_func.checkpoints import Checkpoint, LearningRate, LoadedCheckpoint, learning_rates, load
 from tracin_func.compute import Compute
 from tracin_func.devices import resolve_device
+from tracin_func.engines.blockwise import StoredEngine
 from tracin_func.errors import InputError, NumericalError
 from tracin_func.gradients import Gradients, UnsuitableError
 from tracin_func.losses import as_loss
 from tracin_func.metric import root_rates
 from tracin_func.optimizer import adam_preconditioner, holds_second_moments
-from tracin_func.pair_tables import PairTable, over_differences, over_items, over_pairs, terms_of, without_gradients
+from tracin_func.pair_tables import (
+    PairTable,
+    over_differences,
+    over_items,
+    over_pairs,
+    reporting,
+    terms_of,
+    without_gradients,
+)
 from tracin_func.pairs import Pairs
 from tracin_func.precision import exact_products
 from tracin_func.prepare import Prepared, needed, prepare
 from tracin_func.scorer import Scorer, State, evaluating
+from tracin_func.store.gradient_store import Store, open_store
+from tracin_func.store.layout import CheckpointRecord
+from tracin_func.storing import manifest_of, record_of, require_rows, shared, stored
 from tracin_func.task import Task
 from tracin_func.terms import Terms
 from tracin_func.units import UnitMaker
@@ -68,6 +82,16 @@ class Evaluated:
     describe: dict[str, Any]
 
 
+@dataclass(frozen=True)
+class Filled:
+    """One checkpoint in the store: blocks that this process made, blocks that are missing, and all."""
+
+    name: str
+    made: int
+    missing: int
+    blocks: int
+
+
 @dataclass(frozen=True, eq=False)
 class _Opened:
     """A checkpoint that was read: its state on the device, and its rate by parameter as √η."""
@@ -97,10 +121,22 @@ class Tracer:
         self._scorer = Scorer(task.scorer, joint=task.joint, params=compute.params)
         self._device = resolve_device(compute.device)
         self.prepared: Prepared | None = None
+        self._opened = ExitStack()  # the store
+        self._store: Store | None = None
         self._told = False  # of second moments that are not used
+
+    def __enter__(self) -> "Tracer":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._opened.close()
 
     def __iter__(self) -> Iterator[Traced]:
         return self._walk(self._step)
+
+    def filled(self) -> Iterator[Filled]:
+        """What this process added to the store, checkpoint by checkpoint."""
+        return self._walk(self._filled)
 
     def evaluations(self, pairs: int) -> Iterator[Evaluated]:
         """The terms of at most so many training and held-out pairs each, chosen at random; no gradients."""
@@ -151,6 +187,17 @@ class Tracer:
         test = tables[1] if len(tables) > 1 else None
         describe = {**opened.describe, "sha256": _digest(opened.describe["path"])}
         return Traced(loaded.name, gradients, tables[0], test, describe, seconds)
+
+    def _filled(self, opened: _Opened) -> Filled:
+        prepared = self._ready
+        engine, state = prepared.choice.engine, opened.state
+        assert isinstance(engine, StoredEngine)
+        made = 0
+        if any(opened.scales.values()):
+            units, done = reporting(prepared.scored, self._compute)
+            made = engine.fill(units, state, opened.scales, prepared.plan)
+            done()
+        return Filled(state.name, made, len(engine.store.missing(state.name)), engine.store.blocks)
 
     def _evaluated(self, opened: _Opened, pairs: int) -> Evaluated:
         prepared = self._ready.sampled(pairs)
@@ -207,7 +254,8 @@ class Tracer:
             raise InputError(f"{loaded.name}: engine {name!r} cannot differentiate this scorer: {error}. Use 'auto'.")
         self._compute.notice(f"{loaded.name}: engine {name} cannot go on: {error}; another engine does.")
         visits = len(self._task.checkpoints)
-        return prepare(prepared.make, state, loaded.weights, self._compute, visits, self._norms, without=[name])
+        again = prepare(prepared.make, state, loaded.weights, self._compute, visits, self._norms, without=[name])
+        return self._with_rows(again, state)
 
     def _state(self, loaded: LoadedCheckpoint) -> State:
         device = self._device if self.prepared is None else self.prepared.make.device
@@ -221,8 +269,46 @@ class Tracer:
     def _prepare(self, state: State, loaded: LoadedCheckpoint) -> Prepared:
         task, compute = self._task, self._compute
         loss = as_loss(task.loss)
-        make = UnitMaker(task, self._scorer, loss, compute.test_functional, self._device, compute.dtype)
-        return prepare(make, state, loaded.weights, compute, len(task.checkpoints), self._norms)
+        functional, every = compute.test_functional, compute.store is not None
+        make = UnitMaker(task, self._scorer, loss, functional, self._device, compute.dtype, every=every)
+        prepared = prepare(make, state, loaded.weights, compute, len(task.checkpoints), self._norms)
+        return self._with_rows(prepared, state)
+
+    def _with_rows(self, prepared: Prepared, state: State) -> Prepared:
+        """`prepared`, with rows in the store or shared by all processes, where there is one or are some."""
+        compute = self._compute
+        if compute.store is None:
+            if not compute.world.started:
+                return prepared
+            require_rows(prepared, "torchrun")
+            return shared(prepared, compute.world)
+        require_rows(prepared, "--store")
+        if self._store is None:
+            values = prepared.choice.engine.values(replace(prepared.scored, count=1), state, 1).dtype
+            records = list(self._records(values))
+            for turn in (True, False):  # the first process makes what the others open
+                if compute.world.first is turn:
+                    self._store = self._opened.enter_context(
+                        open_store(
+                            compute.store,
+                            manifest_of(prepared, state, compute.store_dtype),
+                            checkpoints=records,
+                            command=shlex.join(sys.argv),
+                            shard=compute.shard,
+                            rank=compute.world.rank,
+                        )
+                    )
+                compute.world.wait()
+            assert self._store is not None
+            for warning in self._store.warnings:
+                compute.notice(warning)
+        return stored(prepared, self._store, compute.world, compute.shard)
+
+    def _records(self, values: torch.dtype) -> Iterator[CheckpointRecord]:
+        """Of every checkpoint; each is read for this alone."""
+        for position, checkpoint in enumerate(self._task.checkpoints, start=1):
+            loaded = load(checkpoint, position)
+            yield record_of(self._state(loaded), self._rate(checkpoint, loaded)[0], values)
 
 
 def visited(

@@ -28,7 +28,7 @@ def loss_type(scores: Tensor) -> torch.dtype:
 
 @dataclass(frozen=True)
 class UnitMaker:
-    """Makes the units of one task on one device. Only items that some pair compares are units."""
+    """Makes the units of one task on one device. Only items that some pair compares are units, or `every` item."""
 
     task: Task
     scorer: Scorer
@@ -37,6 +37,7 @@ class UnitMaker:
     device: torch.device
     dtype: torch.dtype | None
     coupled: str | None = None  # the operation through which a batched forward mixes items
+    every: bool = False
 
     @property
     def tables(self) -> list[Pairs]:
@@ -50,17 +51,19 @@ class UnitMaker:
         So where an item hardly ever is in two pairs (chosen and rejected texts), and the loss sees Δ only.
         """
         pairs = sum(map(len, self.tables))
-        return (
-            not self.task.joint
-            and sees_only_difference(self.loss)
-            and 2 * pairs <= LITTLE_SHARED * len(self.used_items)
-        )
+        shared = 2 * pairs > LITTLE_SHARED * len(self.compared)
+        return not self.task.joint and sees_only_difference(self.loss) and not shared
 
     @cached_property
-    def used_items(self) -> Tensor:
+    def compared(self) -> Tensor:
         """Positions of the items that pairs compare, ascending [items]."""
-        used: Tensor = torch.cat([torch.cat([pairs.first, pairs.second]) for pairs in self.tables]).unique()
-        return used
+        found: Tensor = torch.cat([torch.cat([pairs.first, pairs.second]) for pairs in self.tables]).unique()
+        return found
+
+    @property
+    def used_items(self) -> Tensor:
+        """Positions of the items that are units, ascending [items]."""
+        return torch.arange(len(self.task.items)) if self.every else self.compared
 
     def items(self) -> Units:
         """One unit a used item; its objective is the score."""

@@ -1,4 +1,4 @@
-"""The command line: `tracin-func self`, `influence`, `show`, `demo`, `doctor`. Loads torch only when a command runs."""
+"""The command line: `tracin-func self`, `influence` and the others. Loads torch only when a command runs."""
 
 import signal
 import sys
@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from typer import rich_utils
 
-from tracin_func.cli import demo, doctor, influence, self_influence, show
+from tracin_func.cli import demo, doctor, gradients, influence, merge, self_influence, show, store
 from tracin_func.cli.faults import open_streams, printing, say
 from tracin_func.cli.tables import is_plain
 from tracin_func.errors import OutputError
@@ -27,6 +27,9 @@ app = typer.Typer(
 )
 app.command("self")(self_influence.command)
 app.command("influence")(influence.command)
+app.command("gradients")(gradients.command)
+app.command("merge")(merge.command)
+app.command("store")(store.command)
 app.command("show")(show.command)
 app.command("demo")(demo.command)
 app.command("doctor")(doctor.command)

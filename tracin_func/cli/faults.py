@@ -19,7 +19,7 @@ from typing import Any, TextIO
 
 import typer
 
-from tracin_func.errors import InputError, NumericalError, OutputError, UsageError
+from tracin_func.errors import InputError, NumericalError, OutputError, ToldElsewhereError, UsageError
 
 TIE = "\xa0"  # a space at which no line is broken
 
@@ -43,6 +43,8 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
             raise typer.Exit(130) from None
         except (typer.Exit, typer.Abort):
             raise
+        except ToldElsewhereError:
+            raise typer.Exit(1) from None
         except Exception as error:
             if options.get("debug"):
                 traceback.print_exc()

@@ -4,31 +4,30 @@ import functools
 import logging
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from tracin_func.cli.assess import Assessment
+from tracin_func.cli.computing import check_options, compute_of
 from tracin_func.cli.dry_run import print_outlook
 from tracin_func.cli.faults import interruption, printing, say
-from tracin_func.cli.options import TABLE
-from tracin_func.cli.output import Output, output_of
+from tracin_func.cli.options import INFLUENCE_ONLY, JOB
+from tracin_func.cli.output import Output, given, output_of
 from tracin_func.cli.progress import progress
 from tracin_func.cli.repeat import recorded_options, tell_changes
-from tracin_func.cli.report import item_classes, print_document, print_influence, print_plan, print_self
-from tracin_func.cli.settings import DTYPES, check_words
+from tracin_func.cli.report import item_classes, print_document, print_influence, print_self
+from tracin_func.cli.shares import record_job, recorded_job, say_filled, shard_of, together
 from tracin_func.cli.tasks import Job, check_checkpoints, each_tone, job_of, kind_of, num_test
-from tracin_func.cli.values import checkpoint_choice, size_in_bytes, whole_or
 from tracin_func.compute import Compute
 from tracin_func.devices import resolve_device
-from tracin_func.errors import InputError, NumericalError, UsageError
+from tracin_func.distributed import World
+from tracin_func.errors import NumericalError, UsageError
 from tracin_func.evaluation import BY_SCORE, select_test_pairs
+from tracin_func.filling import fill_store
 from tracin_func.losses import LogisticLoss, MarginRankingLoss, PairLoss
 from tracin_func.outlook import outlook
-from tracin_func.projection.specification import NONE, Projection
 from tracin_func.scoring import Scores, score
-from tracin_func.sinks.table_file import require_format
-from tracin_func.sources.tones import NUM_TEST, WORDS
+from tracin_func.sources.tones import NUM_TEST
 from tracin_func.task import Task
 from tracin_func.verify import Verification, verify
 from tracin_func.views import CLASS, CLASS_PAIR
@@ -58,7 +57,7 @@ class Finished:
 
 
 def run_job(command: str, options: Mapping[str, Any]) -> None:
-    """Run the command "self" or "influence" with these options, once a tone.
+    """Run the command "self" or "influence" with these options, once a tone, in all processes that share it.
 
     Raises:
         UsageError, InputError, NumericalError, OutputError: see `errors`; result files are then as they were.
@@ -68,11 +67,49 @@ def run_job(command: str, options: Mapping[str, Any]) -> None:
     scores: tuple[str, ...] = ("self",)
     if command == "influence":
         scores = ("influence", "self") if options["with_self"] else ("influence",)
-    _check_options(options)
+    check_options(options)
+    shard_of(options["shard"])
+    with together(options) as world:
+        own = options if world.first else {**options, "quiet": True, "json": False}
+        if options["shard"] is None:
+            _score_all(command, own, scores, world)
+        else:
+            _fill_all(own, world, scores, command)
+
+
+def run_gradients(options: Mapping[str, Any]) -> None:
+    """Run the command "gradients": fill the store.
+
+    Raises:
+        As `run_job`; blocks that are finished stay in the store.
+    """
+    logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
+    every = {option.name: False if option.kind is bool else None for option in (*JOB, *INFLUENCE_ONLY)}
+    options = {**every, **options}
+    if options["store"] is None:
+        raise UsageError("gradients are kept in a store. Expected --store FOLDER.")
+    check_options(options)
+    with together(options) as world:
+        _fill_all(options if world.first else {**options, "quiet": True}, world, ("influence",))
+
+
+def run_merge(options: Mapping[str, Any]) -> None:
+    """Run the command "merge": what the shards on a store were run for, now that its rows are there.
+
+    Raises:
+        InputError: rows are missing. Else as `run_job`.
+    """
+    command, recorded = recorded_job(options["folder"])
+    own = JOB if command == "self" else (*JOB, *INFLUENCE_ONLY)
+    every = {option.name: False if option.kind is bool else None for option in own}
+    run_job(command, {**every, **recorded, "quiet": options["quiet"], "json": options["json"]})
+
+
+def _score_all(command: str, options: Mapping[str, Any], scores: tuple[str, ...], world: World) -> None:
+    """Every tone, its files checked before the first is scored."""
     kind = kind_of(options)
     runs = [(own, output_of(kind, own, scores)) for own in each_tone(kind, options)]
-    compute = _compute(options)
-    resolve_device(compute.device)  # a device that is not there is told before anything is read
+    resolve_device(options["device"])  # a device that is not there is told before anything is read
     for own, output in runs:
         output.check(kind, options["metadata_dir"] is not None)
         check_checkpoints(kind, own)  # of all tones, before the first is scored
@@ -80,7 +117,7 @@ def run_job(command: str, options: Mapping[str, Any]) -> None:
     for own, output in runs:
         if len(runs) > 1:
             say(f"{own['frequency']}:", quiet=options["quiet"])
-        done = _run(kind, own, output, compute, scores)
+        done = _run(kind, own, output, compute_of(own, world), scores)
         if done is None:
             continue
         finished.append(done)
@@ -90,6 +127,31 @@ def run_job(command: str, options: Mapping[str, Any]) -> None:
         with interruption("the scores are in their files"), printing():
             print_document(command, [_document(done, options) for done in finished])
     _require_verified(finished)
+
+
+def _fill_all(options: Mapping[str, Any], world: World, scores: tuple[str, ...], command: str | None = None) -> None:
+    """The rows of every tone, or this shard's share of them; `command` is what shards are to be merged to."""
+    kind = kind_of(options)
+    resolve_device(options["device"])
+    found = []
+    for own in each_tone(kind, options):
+        tell = Teller(options["quiet"])
+        task = job_of(kind, own, "influence" in scores, tell).task
+        compute = replace(compute_of(own, world), notice=lambda text: say(f"note: {text}", quiet=options["quiet"]))
+        store = compute.store
+        assert store is not None
+        with (
+            interruption(f"blocks that are finished are in {store}"),
+            progress("gradients", len(task.checkpoints), quiet=options["quiet"]) as advance,
+        ):
+            filled = fill_store(task, replace(compute, progress=advance))
+        if command is not None and world.first:
+            record_job(store, command, given(own), compute.shard)
+        say_filled(filled, store, quiet=options["quiet"])
+        found.append({"store": str(store), "checkpoints": [asdict(each) for each in filled]})
+    if options["json"]:
+        with printing():
+            print_document(command or "gradients", found)
 
 
 def _run(
@@ -120,10 +182,11 @@ def _run(
     if options["repeat"] is not None:
         tell_changes(options["repeat"], found, tell)
     checked = None
-    if options["verify"] is not None:
+    if options["verify"] is not None and compute.world.first:
         checked = verify(task, compute, found, options["verify"], seed=0)
         tell(f"note: {checked}" if checked.passed else f"warning: {checked}")
-    output.save(found, tell)
+    if compute.world.first:
+        output.save(found, tell)
     return Finished(output, task, found, tell.told, checked)
 
 
@@ -205,57 +268,6 @@ def _require_classes(by: str | None, task: Task) -> None:
         raise UsageError(
             f"--by {by} needs classes of items, and this task has none. Give `Task(item_classes=...)`, or --by item."
         )
-
-
-def _check_options(options: Mapping[str, Any]) -> None:
-    """Options that are wrong in themselves, before anything is read."""
-    check_words(options)
-    for name, least in (("top", 1), ("sample_rate", 1), ("num_workers", 0), ("limit", 1), ("verify", 1)):
-        if options[name] is not None and options[name] < least:
-            raise UsageError(f"{TABLE[name].flag} should be at least {least}. Got {options[name]}.")
-    if options["model_arg"] and options["model"] is None:
-        raise UsageError("--model-arg was given without --model. Expected the model class whose arguments they are.")
-    if options["learning_rate"] is not None and options["checkpoint_weights"] == "uniform":
-        raise UsageError("--learning-rate was given with --checkpoint-weights uniform, which uses none. Leave one out.")
-    if options["exclude_before_split"] and options["exclusions_file"] is None and options["checkpoint_dir"] is None:
-        raise UsageError("--exclude-before-split was given without --exclusions-file. Expected both.")
-    if options["score_name"] is not None and not options["score_name"].strip():
-        raise UsageError("--score-name should not be empty.")
-    checkpoint_choice("--checkpoints", options["checkpoints"])
-    require_format(options["format"] or "json")
-    pairs = options["pairs"]
-    if pairs is not None and pairs not in WORDS and not Path(pairs).exists():
-        raise InputError(f"--pairs {pairs}: no such file. Expected {', '.join(WORDS)} or a CSV FILE.")
-
-
-def _compute(options: Mapping[str, Any]) -> Compute:
-    batch_size = whole_or("auto", "--batch-size", options["batch_size"])
-    return Compute(
-        engine=options["engine"] or "auto",
-        device=options["device"],
-        dtype=DTYPES.get(options["dtype"] or ""),
-        batch_size=batch_size if isinstance(batch_size, int) else "auto",
-        memory_budget=size_in_bytes("--memory-budget", options["memory_budget"]),
-        test_functional=options.get("test_functional") or "loss",
-        weight_test_pairs=bool(options.get("weight_test_pairs")),
-        aggregate=options.get("aggregate"),
-        normalize=options.get("normalize") or "none",
-        checkpoint_weights=options["checkpoint_weights"] or "lr",
-        preconditioner=options["preconditioner"] or "none",
-        params=options["params"],
-        projection=_projection(options),
-        planned=print_plan if options["explain_plan"] else lambda _: None,
-    )
-
-
-def _projection(options: Mapping[str, Any]) -> Projection:
-    kind, dim, seed = options["projection"] or NONE.kind, options["proj_dim"], options["projection_seed"]
-    for name, value, least in (("proj_dim", dim, 2), ("projection_seed", seed, 0)):
-        if value is not None and value < least:
-            raise UsageError(f"{TABLE[name].flag} should be at least {least}. Got {value}.")
-        if value is not None and kind == NONE.kind:
-            raise UsageError(f"{TABLE[name].flag} was given without --projection. Expected both.")
-    return Projection(kind, dim, seed=seed or 0)
 
 
 def _weighs(loss: Any) -> bool:

@@ -187,6 +187,24 @@ JOB = (
     ),
     Option("proj_dim", int, "Numbers a projected gradient; of kronecker at most.", "4096, dense ones 512", ESTIMATES),
     Option("projection_seed", int, "Seed of the projection.", "0", ESTIMATES),
+    Option(
+        "store",
+        Path,
+        "Folder that keeps the gradients of all items: what is there is used, what is missing is added.",
+        "none",
+        ESTIMATES,
+        metavar="FOLDER",
+    ),
+    Option("store_dtype", str, "float32, float16 or bfloat16: numbers in a new store.", "float32", ESTIMATES),
+    Option(
+        "shard",
+        str,
+        "This run's part of the store, such as 2/8: its rows are made, and nothing is scored; see merge.",
+        "all of it",
+        ESTIMATES,
+        metavar="I/N",
+    ),
+    Option("threads", int, "Threads of each process.", "all cores, or their share under torchrun", COMPUTING),
     Option("num_workers", int, "Threads that read WAV files.", "0", COMPUTING),
     Option("metadata_dir", Path, "Folder of the result files.", "metadata", RESULTS),
     Option("format", str, "json (merged into what is there), csv or parquet (long tables).", "json", RESULTS),
@@ -237,6 +255,29 @@ INFLUENCE_ONLY = (
     Option("test_functional", str, "loss, or score-margin (does not saturate).", "loss", LOSS),
     Option("weight_test_pairs", bool, "GHM weights for test pairs too.", "", LOSS),
     Option("with_self", bool, "Self-influence as well, from the same pass.", "", RESULTS),
+)
+
+# Of a run that fills a store and scores nothing.
+GRADIENTS = tuple(
+    option
+    for option in JOB
+    if option.name in ("quiet", "json", "debug")
+    or (option.panel not in (RESULTS, LOSS) and option.name not in ("dry_run", "verify", "limit"))
+)
+
+STORE = (
+    Argument("action", str, "info or verify."),
+    Argument("folder", Path, "Folder of a store."),
+    Option("drop", bool, "Take damaged blocks out, so that the next run makes them again.", "", VIEW),
+    Option("json", bool, "One JSON document on stdout and nothing else.", "", VIEW),
+    Option("debug", bool, "Show the traceback of an error.", "", VIEW),
+)
+
+MERGE = (
+    Argument("folder", Path, "Store that the shards of a run have filled."),
+    Option("quiet", bool, "No tables and no notes; warnings and errors remain.", "", RESULTS),
+    Option("json", bool, "One JSON document on stdout instead of tables.", "", RESULTS),
+    Option("debug", bool, "Show the traceback of an error.", "", RESULTS),
 )
 
 SHOW = (

@@ -25,10 +25,18 @@ NAMES = {
     ("influence", False): "{}_influence_metadata",
     ("influence", True): "{}_per_checkpoint_influence_metadata",
 }
-PATHS = ("data_root", "checkpoint_dir", "metadata_dir", "exclusions_file", "pairs", "test_pairs")  # may name a path
+PATHS = (
+    "data_root",
+    "checkpoint_dir",
+    "metadata_dir",
+    "store",
+    "exclusions_file",
+    "pairs",
+    "test_pairs",
+)  # may name a path
 SPECS = ("model", "task")  # FILE.py:Name
 # Options that change no score and no file.
-TOLD = ("repeat", "dry_run", "explain_plan", "verify", "by", "top", "quiet", "json", "debug")
+TOLD = ("repeat", "shard", "dry_run", "explain_plan", "verify", "by", "top", "quiet", "json", "debug")
 
 
 @dataclass(frozen=True)

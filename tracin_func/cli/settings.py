@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from tracin_func.compute import AGGREGATES, CHECKPOINT_WEIGHTS, NORMALIZATIONS, PRECONDITIONERS
+from tracin_func.compute import AGGREGATES, CHECKPOINT_WEIGHTS, NORMALIZATIONS, PRECONDITIONERS, STORE_DTYPES
 from tracin_func.engines.choose import NAMES
 from tracin_func.errors import InputError, UsageError
 from tracin_func.evaluation import SELECTIONS
@@ -235,6 +235,7 @@ def check_words(options: Mapping[str, Any]) -> None:
         "aggregate": AGGREGATES,
         "normalize": NORMALIZATIONS,
         "projection": KINDS,
+        "store_dtype": STORE_DTYPES,
     }
     for name, known in allowed.items():
         if options.get(name) is not None and options[name] not in known:

@@ -1,0 +1,98 @@
+"""A run and its store: what the store is asked to agree on, and the engine that reads and fills it."""
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from tracin_func.distributed import World
+from tracin_func.engines.blockwise import SharedEngine, StoredEngine
+from tracin_func.engines.projecting import ProjectingEngine
+from tracin_func.errors import InputError
+from tracin_func.items import DatasetItems, StackedItems
+from tracin_func.prepare import Prepared
+from tracin_func.projection.specification import Projection
+from tracin_func.provenance import versions
+from tracin_func.scorer import State
+from tracin_func.store.digest import items_digest, weights_digest
+from tracin_func.store.gradient_store import Store
+from tracin_func.store.layout import CheckpointRecord
+from tracin_func.store.manifest import Manifest
+from tracin_func.store.occupancy import Shard
+
+BLOCK_BYTES = 1 << 23  # of rows, that are written and finished together
+LARGEST_BLOCK = 4096  # units, of narrow rows
+
+
+def require_rows(prepared: Prepared, what: str) -> None:
+    """Raise where gradients are of pairs with their losses, which are others at every checkpoint.
+
+    Raises:
+        InputError: naming what asks for rows of items.
+    """
+    if prepared.choice.unit == "pairs":
+        raise InputError(
+            f"{what} needs gradients of single items, which serve any pairs. Got engine {prepared.choice.name!r}, "
+            "which differentiates whole pairs. Use --engine ghost, item or auto with a scorer of single items."
+        )
+
+
+def manifest_of(prepared: Prepared, state: State, dtype: str) -> Manifest:
+    """What a store of this run holds, and what every later run on it must have the same."""
+    make, engine = prepared.make, _projecting(prepared)
+    width = engine.projector(state).width
+    chunk = prepared.plan.chunk
+    rows = max(1, min(LARGEST_BLOCK, BLOCK_BYTES // (4 * width)))
+    items = make.task.items
+    data = items.content if isinstance(items, StackedItems | DatasetItems) else items
+    identity: dict[str, Any] = {
+        "model": make.scorer.class_name,
+        "parameters": {name: list(tensor.shape) for name, tensor in state.parameters.items()},
+        "dtype of the model": sorted({str(tensor.dtype) for tensor in state.parameters.values()}),
+        "items": items_digest(data, make.task.item_ids),
+        "front end": make.task.describe.get("front_end"),
+        "projection": engine.projection.describe(),
+        "preconditioner": "adam" if state.scale else "none",
+    }
+    if make.by_difference:
+        identity["pairs"] = [_digest([pairs.first, pairs.second]) for pairs in make.tables]
+    notes = {name: text for name, text in versions().items() if name in ("tracin-func", "torch")}
+    unit = "differences" if make.by_difference else "items"
+    block = -(-rows // chunk) * chunk
+    return Manifest(
+        unit, prepared.scored.count, width, dtype, block, chunk, identity, notes | {"engine": engine.engine.name}
+    )
+
+
+def record_of(state: State, rate: Any, values: torch.dtype) -> CheckpointRecord:
+    """A checkpoint as a store knows it: its weights as they are used, and Adam's scale with them."""
+    scale = {f"scale of {name}": tensor for name, tensor in state.scale.items()}
+    digest = weights_digest({**state.parameters, **state.constants, **scale})
+    return CheckpointRecord(state.name, digest, rate, str(values).removeprefix("torch."))
+
+
+def stored(prepared: Prepared, store: Store, world: World, shard: Shard | None) -> Prepared:
+    """`prepared`, its rows in `store`."""
+    engine = StoredEngine(_projecting(prepared), store, world, shard)
+    plan = replace(prepared.plan, chunk=store.chunk)
+    if store.chunk != prepared.plan.chunk:
+        plan = replace(plan, reason="as in the store")
+    return replace(prepared, choice=replace(prepared.choice, engine=engine), plan=plan)
+
+
+def shared(prepared: Prepared, world: World) -> Prepared:
+    """`prepared`, its rows made by all processes and held by each."""
+    engine = SharedEngine(_projecting(prepared), world)
+    chunk = int(world.agree(str(prepared.plan.chunk)))  # it may have been measured
+    plan = replace(prepared.plan, chunk=chunk, block=prepared.scored.count)
+    return replace(prepared, choice=replace(prepared.choice, engine=engine), plan=plan)
+
+
+def _projecting(prepared: Prepared) -> ProjectingEngine:
+    """The engine, with rows that are short, or whole where nothing is projected."""
+    engine = prepared.choice.engine
+    return engine if isinstance(engine, ProjectingEngine) else ProjectingEngine(engine, Projection("none"))
+
+
+def _digest(columns: list[torch.Tensor]) -> str:
+    return items_digest(tuple(columns))
