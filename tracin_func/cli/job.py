@@ -3,9 +3,11 @@
 import functools
 import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
+
+from torch import Tensor
 
 from tracin_func.cli.assess import Assessment
 from tracin_func.cli.computing import check_options, compute_of
@@ -217,22 +219,34 @@ def _document(done: Finished, options: Mapping[str, Any]) -> dict[str, Any]:
     }
     if (own := done.scores.self_influence) is not None:
         result |= {"run": _run_of(own.run), "pairs": len(own.ids)}
-        result["self"] = [{"pair": name, "score": value} for name, value in own.top(top)]
+        result["self"] = _estimated(own.top(top), own.ids, own.standard_error)
     if (found := done.scores.influence) is not None:
         result |= {"run": _run_of(found.run), "pairs": len(found.ids)}
-        result["influence"] = {
-            test: {
+        result["influence"] = {}
+        for column, test in enumerate(found.test_ids):
+            error = None if found.standard_error is None else found.standard_error[:, column]
+            proponents = [each for each in found.top(top, test=column) if each[1] > 0]
+            opponents = [each for each in found.bottom(top, test=column) if each[1] < 0]
+            result["influence"][test] = {
                 "zero": column in found.zero_columns,
-                "proponents": [{"pair": n, "score": v} for n, v in found.top(top, test=column) if v > 0],
-                "opponents": [{"pair": n, "score": v} for n, v in found.bottom(top, test=column) if v < 0],
+                "proponents": _estimated(proponents, found.ids, error),
+                "opponents": _estimated(opponents, found.ids, error),
             }
-            for column, test in enumerate(found.test_ids)
-        }
     if (scores := found or own) is not None:
         result["notices"] += scores.run.notices
     if done.verification is not None:
         result["verification"] = done.verification.describe()
     return result
+
+
+def _estimated(
+    scores: Sequence[tuple[str, float]], ids: Sequence[str], error: Tensor | None
+) -> list[dict[str, str | float]]:
+    """Scores by pair, with their standard errors where they are estimates."""
+    if error is None:
+        return [{"pair": name, "score": score} for name, score in scores]
+    place = {name: position for position, name in enumerate(ids)}
+    return [{"pair": name, "score": score, "standard_error": float(error[place[name]])} for name, score in scores]
 
 
 def _run_of(run: Any) -> dict[str, Any]:

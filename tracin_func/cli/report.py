@@ -44,6 +44,8 @@ def print_self(result: SelfInfluence, task: Task, by: str, top: int) -> None:
         "rank by loss": lambda pair: str(by_loss[pair]),
         "mean loss": lambda pair: f"{loss[pair]:.4g}",
     }
+    if (error := result.standard_error) is not None:
+        columns["self-influence"] = lambda pair: f"{scores[pair]:.4g} ± {error[pair]:.2g}"
     if weighted:
         columns["weight"] = lambda pair: f"{weight[pair]:.3g}"
     if console.width >= WIDE:
@@ -95,7 +97,9 @@ def print_influence(result: Influence, task: Task, by: str, top: int) -> None:
             continue
         proponents = [pair for pair in _order(column)[:top] if column[pair] > 0]
         opponents = [pair for pair in _order(-column)[:top] if column[pair] < 0]
-        _print_sides(console, title, EFFECTS[functional], result.ids, column, (proponents, opponents))
+        error = None if result.standard_error is None else result.standard_error[:, test]
+        cells = [[_scored(result.ids, column, error, pair) for pair in side] for side in (proponents, opponents)]
+        _print_sides(console, title, EFFECTS[functional], cells)
     console.print(_reading(result.run), highlight=False)
     if zero:
         console.print(f"{len(zero)} of {len(result.test_ids)} test columns are 0 throughout.", highlight=False)
@@ -181,31 +185,31 @@ def _print_view(
 
 
 def _print_sides(
-    console: Console,
-    title: str,
-    effects: tuple[str, str],
-    ids: Sequence[str],
-    column: Tensor,
-    sides: tuple[Sequence[int], Sequence[int]],
+    console: Console, title: str, effects: tuple[str, str], sides: Sequence[Sequence[tuple[str, str]]]
 ) -> None:
-    """Proponents and opponents beside each other, or one below the other where the terminal is narrow."""
+    """Proponents and opponents with their scores beside each other, or one below the other on a narrow terminal."""
     headings = [f"proponents ({effects[0]})", f"opponents ({effects[1]})"]
     if console.width >= WIDE:
         table = new_table(console, title, [headings[0], "influence", headings[1], "influence"])
         for row in range(max(map(len, sides))):
-            table.add_row(*(cell for side in sides for cell in _cells(ids, column, side, row)))
+            table.add_row(*(cell for side in sides for cell in (side[row] if row < len(side) else ("", ""))))
         console.print(table)
         return
     console.print(title, highlight=False)
     for heading, side in zip(headings, sides, strict=True):
         table = new_table(console, None, [heading, "influence"])
-        for row in range(len(side)):
-            name, score = _cells(ids, column, side, row)
+        for name, score in side:
             table.add_row(_fitting(console, name), score)
         console.print(table)
 
 
 def _print_facts(console: Console, run: Run, pairs: PairRecord) -> None:
+    if (projection := run.choices.projection) is not None:
+        console.print(
+            f"Scores are estimates: gradients are projected ({projection['kind']}, seed {projection['seed']}); ± is "
+            "one standard error, over other seeds.",
+            highlight=False,
+        )
     inactive = pairs.inactive
     never = int(inactive.all(dim=0).sum())
     console.print(
@@ -240,5 +244,7 @@ def _ranks(values: Tensor) -> list[int]:
     return ranks
 
 
-def _cells(ids: Sequence[str], column: Tensor, pairs: Sequence[int], row: int) -> tuple[str, str]:
-    return (ids[pairs[row]], f"{column[pairs[row]]:+.4g}") if row < len(pairs) else ("", "")
+def _scored(ids: Sequence[str], column: Tensor, error: Tensor | None, pair: int) -> tuple[str, str]:
+    """A pair and its score, with its standard error where it is an estimate."""
+    estimate = "" if error is None else f" ± {error[pair]:.2g}"
+    return ids[pair], f"{column[pair]:+.4g}{estimate}"

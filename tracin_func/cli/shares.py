@@ -89,7 +89,7 @@ def recorded_job(folder: Path) -> tuple[str, dict[str, Any]]:
         if left and _counts(each.record.learning_rates):
             of = sorted({block % shards + 1 for block in left})
             raise InputError(
-                f"{folder}: checkpoint {each.record.name} lacks {len(left)} of {manifest.blocks} blocks, those of shard "
+                f"{folder}: checkpoint {each.record.name} lacks {len(left)} of {manifest.blocks} blocks, of shard "
                 f"{', '.join(f'{position}/{shards}' for position in of[:6])}{' ...' if len(of) > 6 else ''}. Expected "
                 "all. Fix: run these shards again; what they finished is kept."
             )

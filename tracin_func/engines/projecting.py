@@ -41,7 +41,8 @@ class ProjectingEngine:
 
     @property
     def name(self) -> str:
-        return f"{self.engine.name} and {self.projection.kind} projection"
+        exact = self.projection.kind == "none"
+        return self.engine.name if exact else f"{self.engine.name}, then {self.projection.kind} projection,"
 
     def refusal(self, units: Units, state: State) -> str | None:
         return self.engine.refusal(units, state)
