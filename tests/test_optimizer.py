@@ -228,10 +228,10 @@ def test_gradients_that_are_not_held_have_the_metric(need: str, engine: str, tmp
 
 @pytest.mark.parametrize("engine", ["pair", "item", "ghost"])
 def test_engines_scale_on_meta_tensors(engine: str) -> None:
-    module, items = BY_NAME["tied weights: an embedding is also the output layer"]()
-    task = ti.Task(
-        module, items, ENGINE_TRAIN, [ti.Checkpoint(module.state_dict(), 0.1)], ENGINE_TEST, ti.LogisticLoss()
-    )
+    """And what would be kept as factors is built."""
+    module, items = BY_NAME["linear on [items, features]"]()
+    checkpoints = [ti.Checkpoint(module.state_dict(), 0.1)]
+    task = ti.Task(module, items, ENGINE_TRAIN, checkpoints, ENGINE_TEST, ti.LogisticLoss())
     scorer = Scorer(module.eval())
     make = UnitMaker(task, scorer, as_loss(task.loss), "loss", torch.device("meta"), None)
     scale = {name: torch.rand_like(tensor) for name, tensor in scorer.current().items()}
