@@ -37,11 +37,9 @@ def encode(rows: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
     return (rows / scale[:, None]).to(dtype), torch.where(largest > 0, scale, 0.0)
 
 
-def decode(stored: Tensor, scales: Tensor | None) -> Tensor:
-    """Rows [n, width] float32 from what `encode` gave."""
-    if scales is None:
-        return stored
-    rows = stored.to(torch.float32) * scales[:, None]
+def decode(stored: Tensor, scales: Tensor, out: Tensor) -> Tensor:
+    """Rows of half precision [n, width] as float32, from what `encode` gave; written into `out` and returned."""
+    rows = out.copy_(stored).mul_(scales[:, None])
     if bool((scales >= 2.0 ** (127 - _LIFT[stored.dtype])).any()):
         # What is within a rounding of the largest float32 is stored as 2^128, which float32 does not have.
         limit = torch.finfo(torch.float32).max

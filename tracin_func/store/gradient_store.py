@@ -24,6 +24,7 @@ from tracin_func.store.manifest import Manifest, read_manifest
 from tracin_func.store.occupancy import OWN_FILES, Shard, occupied, preparing
 
 VERIFY = ("all", "none")
+_PART = 1 << 18  # numbers of half precision decoded at once
 
 
 class Store:
@@ -108,14 +109,19 @@ class Store:
         """
         folder = self._folder(checkpoint)
         wanted = self._require_finished(folder, index)
-        parts = list(runs(wanted))
-        stored = torch.empty(len(wanted), self.manifest.width, dtype=DTYPES[self.manifest.dtype])
-        read_runs(folder.rows, stored, parts)
+        rows = torch.empty(len(wanted), self.manifest.width)
         if self.manifest.dtype == "float32":
-            return stored
-        scales = torch.empty(len(wanted))
-        read_runs(folder.scales, scales, parts)
-        return decode(stored, scales)
+            read_runs(folder.rows, rows, runs(wanted))
+            return rows
+        # By parts that stay in the cache between reading and decoding.
+        step = max(1, _PART // self.manifest.width)
+        for out, part in zip(rows.split(step), wanted.split(step), strict=True):
+            stored, scales = torch.empty(out.shape, dtype=DTYPES[self.manifest.dtype]), torch.empty(len(part))
+            parts = list(runs(part))
+            read_runs(folder.rows, stored, parts)
+            read_runs(folder.scales, scales, parts)
+            decode(stored, scales, out)
+        return rows
 
     def read_values(self, checkpoint: str) -> Tensor:
         """The values [units] of a checkpoint, in the dtype in which they were computed.
