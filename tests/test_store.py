@@ -28,6 +28,7 @@ from tracin_func.store.gradient_store import Store, open_store
 from tracin_func.store.inspection import check, drop, inspect
 from tracin_func.store.layout import CheckpointRecord
 from tracin_func.store.manifest import Manifest
+from tracin_func.store.occupancy import preparing
 
 MANIFEST = Manifest("items", 23, 7, "float32", 4, 2, {"model": "Ranker", "projection": {"seed": 1}}, {"torch": "2.6"})
 RECORDS = (CheckpointRecord("epoch 1", "a" * 64, 0.1), CheckpointRecord("epoch/2", "b" * 64, {"w": 0.1}, "float64"))
@@ -559,16 +560,27 @@ with opened(Path(sys.argv[1]), shard=shard, command="the first one"):
 
 
 @contextlib.contextmanager
-def at_work(folder: Path, *shard: str) -> Iterator[subprocess.Popen[str]]:
-    """Another process that has the store open."""
+def coming(folder: Path, *shard: str) -> Iterator[subprocess.Popen[str]]:
+    """Another process that opens the store, until the context ends."""
     child = started(WAIT, folder, *shard, stdin=subprocess.PIPE)
     try:
-        assert child.stdout is not None
-        assert child.stdout.readline() == "open\n", child.communicate()
         yield child
     finally:
         child.kill()
         child.communicate()
+
+
+def require_open(child: subprocess.Popen[str]) -> None:
+    assert child.stdout is not None
+    assert child.stdout.readline() == "open\n", child.communicate()
+
+
+@contextlib.contextmanager
+def at_work(folder: Path, *shard: str) -> Iterator[subprocess.Popen[str]]:
+    """Another process that has the store open."""
+    with coming(folder, *shard) as child:
+        require_open(child)
+        yield child
 
 
 def test_a_second_run_names_the_first(tmp_path: Path) -> None:
@@ -618,6 +630,19 @@ with opened(Path(sys.argv[1]), shard=(shard, 3)) as store:
     children = [started(code, tmp_path / "store", shard) for shard in (1, 2, 3)]
     assert [child.communicate() for child in children] == [("", "")] * 3
     assert contents(tmp_path / "store") == undisturbed
+
+
+def test_one_shard_makes_the_files_at_a_time(tmp_path: Path) -> None:
+    folder = tmp_path / "store"
+    folder.mkdir()
+    with coming(folder, "2/3") as child:
+        with preparing(folder):
+            while not (folder / "shard-2-of-3.json").exists():
+                assert child.poll() is None, child.communicate()
+            time.sleep(0.3)
+            assert not (folder / "manifest.json").exists()
+        require_open(child)
+        assert (folder / "manifest.json").exists()
 
 
 def test_the_other_processes_of_a_job_take_no_lock(tmp_path: Path) -> None:
