@@ -199,6 +199,8 @@ def test_what_does_not_fit_a_block_is_refused(tmp_path: Path) -> None:
     with opened(tmp_path / "store") as store:
         with pytest.raises(InputError, match=r"Block 5 should have rows \[3, 7\] and values \[3\]"):
             store.write("epoch 1", 5, torch.ones(4, 7), torch.ones(4))
+        with pytest.raises(InputError, match=r"Got \[3, 7\] and \[3, 1\]"):
+            store.write("epoch 1", 5, torch.ones(3, 7), torch.ones(3, 1))
         with pytest.raises(InputError, match="`block` should be from 0 to 5. Got 6"):
             store.write("epoch 1", 6, torch.ones(4, 7), torch.ones(4))
         with pytest.raises(InputError, match="`epoch 3` is none of the checkpoints of this run: epoch 1, epoch/2"):

@@ -275,7 +275,6 @@ def _opened(
         )
     folders = {record.name: require_same(known[record.name], record) for record in checkpoints}
     for found in folders.values():
-        _require_whole(found)
         for block in sorted(found.finished()) if verify == "all" else ():
             if damage := found.damage(block):
                 raise InputError(f"The store is damaged: {damage}. {MAKE_AGAIN}")
