@@ -13,7 +13,7 @@ PACKAGE = Path(tracin_func.__file__).parent
 
 # From the bottom up; a module may import modules of lower layers, and of its own where `PEERS` allows it.
 LAYERS = (
-    ("errors", "columns", "views", "projection.randomness"),
+    ("errors", "columns", "views", "queries.ordered", "projection.randomness"),
     ("pairs", "items", "devices", "distributed", "precision", "provenance", "checkpoints"),
     ("projection.specification", "projection.shapes"),
     ("losses", "slots", "metric", "optimizer", "coupling", "sinks.json_file"),
@@ -21,9 +21,10 @@ LAYERS = (
     ("store.digest", "store.manifest", "store.occupancy"),
     ("store.layout",),
     ("store.gradient_store", "store.inspection"),
-    ("task", "scorer", "terms", "sinks.origins"),
-    ("gradients", "compute", "sinks.merge", "sinks.table_file", "sinks.reading"),
+    ("task", "scorer", "terms", "sinks.origins", "queries.pair_blocks", "queries.extremes", "queries.screen"),
+    ("gradients", "compute", "sinks.merge", "sinks.table_file", "sinks.reading", "queries.slopes"),
     ("gram", "streamed", "records"),
+    ("queries.parquet_pairs", "queries.strongest", "queries.self_scores", "sinks.pair_stream"),
     ("rows", "factors", "units", "budget"),
     ("projection.dense", "projection.sparse"),
     ("projection.kronecker",),

@@ -55,6 +55,12 @@ class MarginRankingLoss:
         # torch.relu, not torch.maximum: the subgradient at the tie is 0, not −1/2.
         return torch.relu((self.margin if margin is None else margin) - target * (first - second))
 
+    def slope(self, first: Tensor, second: Tensor, target: Tensor, margin: Tensor | None = None) -> Tensor:
+        """∂ℓ/∂s_a = −∂ℓ/∂s_b, to the last bit what autograd gives: −y where the pair is active, else 0."""
+        excess = (self.margin if margin is None else margin) - target * (first - second)
+        slope: Tensor = torch.ops.aten.threshold_backward(-target, excess, 0)  # what relu's backward calls
+        return slope
+
     def bind(self, first: Tensor, second: Tensor, pairs: Pairs) -> Weigh:
         return unit_weight
 
@@ -80,6 +86,18 @@ class LogisticLoss:
         if margin is not None:
             logit = logit - margin
         return (1 - self.label_smoothing) * softplus(-logit) + self.label_smoothing * softplus(logit)
+
+    def slope(self, first: Tensor, second: Tensor, target: Tensor, margin: Tensor | None = None) -> Tensor:
+        """∂ℓ/∂s_a = −∂ℓ/∂s_b = y (ε σ(z) − (1 − ε) σ(−z)), to the last bit what autograd gives."""
+        logit = target * (first - second)
+        if margin is not None:
+            logit = logit - margin
+        right = torch.full_like(logit, 1 - self.label_smoothing)
+        wrong = torch.full_like(logit, self.label_smoothing)
+        # softplus's own derivative: torch.sigmoid rounds otherwise.
+        derivative = torch.ops.aten.softplus_backward
+        of_logit: Tensor = derivative(wrong, logit, 1, 20) - derivative(right, -logit, 1, 20)
+        return of_logit * target
 
     def bind(self, first: Tensor, second: Tensor, pairs: Pairs) -> Weigh:
         return unit_weight
@@ -131,6 +149,10 @@ class GHMRankingLoss:
     def __call__(self, first: Tensor, second: Tensor, target: Tensor, margin: Tensor | None = None) -> Tensor:
         return MarginRankingLoss(self.margin)(first, second, target, margin)
 
+    def slope(self, first: Tensor, second: Tensor, target: Tensor, margin: Tensor | None = None) -> Tensor:
+        """∂ℓ/∂s_a = −∂ℓ/∂s_b of the loss without its weight; that of the margin loss."""
+        return MarginRankingLoss(self.margin).slope(first, second, target, margin)
+
     def bin(self, first: Tensor, second: Tensor, target: Tensor, margin: Tensor | None = None) -> Tensor:
         """The bin of each pair, int64 [pairs]; −1 where the `lab` variant puts it in none."""
         difference = target * (first - second)
@@ -143,12 +165,24 @@ class GHMRankingLoss:
         index = (difficulty * self.bins).long().clamp(max=self.bins - 1)
         return torch.where(difficulty >= 1, -1, index)
 
-    def bind(self, first: Tensor, second: Tensor, pairs: Pairs) -> Weigh:
+    def bind(self, first: Tensor, second: Tensor, pairs: Pairs) -> "BinWeights":
+        histogram = self.histogram(self.bins_of(first, second, pairs), pairs.count)
+        return self.weights_of(histogram, int(pairs.counts.sum()))
+
+    def histogram(self, index: Tensor, count: Tensor | None = None) -> Tensor:
+        """R_k, how many pairs (repeats counted) are in each bin, int64 [bins]; those of parts of a table add up."""
+        inside = index >= 0
+        if count is None:
+            return torch.bincount(index[inside], minlength=self.bins)
         histogram = torch.zeros(self.bins, dtype=torch.int64)
-        index = self.bins_of(first, second, pairs)
-        histogram.index_add_(0, index[index >= 0], pairs.counts[index >= 0])
-        total, sizes = int(pairs.counts.sum()), histogram.tolist()
-        weights = [batch_expectation(total, size, self.batch_size, self.alpha) if size else math.nan for size in sizes]
+        return histogram.index_add_(0, index[inside], count[inside])
+
+    def weights_of(self, histogram: Tensor, population: int) -> "BinWeights":
+        """The weights that a histogram of all `population` training pairs (repeats counted) gives."""
+        weights = [
+            batch_expectation(population, size, self.batch_size, self.alpha) if size else math.nan
+            for size in histogram.tolist()
+        ]
         return BinWeights(self, torch.tensor(weights, dtype=torch.float64), histogram.nonzero()[:, 0])
 
     def bins_of(self, first: Tensor, second: Tensor, pairs: Pairs) -> Tensor:
@@ -175,11 +209,15 @@ class BinWeights:
 
     def __call__(self, first: Tensor, second: Tensor, pairs: Pairs) -> Tensor:
         """The weight of each pair, float64 [pairs] on the CPU; an empty bin takes the nearest occupied one's."""
-        index = self.loss.bins_of(first, second, pairs)
+        return self.of_bins(self.loss.bins_of(first, second, pairs))
+
+    def of_bins(self, index: Tensor) -> Tensor:
+        """The weight of pairs by their bins [pairs], float64 [pairs]; 0 for bin −1."""
         if not len(self.occupied):
             return torch.zeros(len(index), dtype=torch.float64)
-        nearest = self.occupied[(index[:, None] - self.occupied[None, :]).abs().argmin(dim=1)]
-        return torch.where(index >= 0, self.weight[nearest], 0.0)
+        bins = torch.arange(len(self.weight))
+        nearest = self.occupied[(bins[:, None] - self.occupied[None, :]).abs().argmin(dim=1)]
+        return torch.cat([self.weight[nearest], torch.zeros(1, dtype=torch.float64)])[index]  # -1 is the last
 
     def borrowed(self, first: Tensor, second: Tensor, pairs: Pairs) -> int:
         """How many pairs (test pairs, as it is) fall in an empty bin."""

@@ -47,7 +47,7 @@ def require_format(name: str) -> None:
     if name not in FORMATS:
         raise UsageError(f"--format should be one of {', '.join(FORMATS)}. Got {name!r}.")
     if name == "parquet":
-        _pyarrow("pyarrow.parquet")
+        pyarrow_module("pyarrow.parquet")
 
 
 def is_table(path: str | Path) -> bool:
@@ -114,8 +114,30 @@ def write_table(
         TypeError: a column mixes kinds. ValueError: columns differ in length.
     """
     check_table(path)
-    write, path = _writer(path), real_path(path)
-    prepared = _prepared(columns)
+    write, prepared = _writer(path), _prepared(columns)
+    return replace_table(
+        path,
+        lambda stream, texts: write(stream, prepared, texts),
+        metadata=metadata,
+        provenance=provenance,
+        lock_timeout=lock_timeout,
+    )
+
+
+def replace_table(
+    path: str | Path,
+    write: Callable[[BinaryIO, Mapping[str, str]], None],
+    *,
+    metadata: Mapping[str, str],
+    provenance: Mapping[str, Mapping[str, Any]],
+    lock_timeout: float = 60.0,
+) -> Path:
+    """Put what `write` writes in the place of what is at `path`, and its provenance beside it; see `write_table`.
+
+    Args:
+        write: (stream, metadata with the records of `provenance`), called once.
+    """
+    path = real_path(path)
     records = json.loads(json.dumps({name: dict(record) for name, record in provenance.items()}))
     document = dumps(provenance_document(records))
     texts = {**metadata, "provenance": document}
@@ -129,7 +151,7 @@ def write_table(
             path,
             [
                 (beside, dumps(provenance_document(during))),
-                (path, lambda stream: write(stream, prepared, texts)),
+                (path, lambda stream: write(stream, texts)),
                 (beside, document),
             ],
         )
@@ -154,7 +176,7 @@ def _plain(name: str, column: Column) -> list[Any]:
     )  # of an array: no scalars of numpy's own
     kinds = {type(value) for value in values} - {type(None)}
     if kinds <= {str}:
-        return [value if value is None else _encodable(value) for value in values]
+        return [value if value is None else encodable(value) for value in values]
     if kinds <= {int, float} and float in kinds:
         return [value if value is None else float(value) for value in values]
     if kinds in ({int}, {bool}):
@@ -163,7 +185,7 @@ def _plain(name: str, column: Column) -> list[Any]:
     raise TypeError(f"column {name!r} should hold str, int, float or bool, one kind alone. Got {found}.")
 
 
-def _encodable(text: str) -> str:
+def encodable(text: str) -> str:
     """A lone surrogate, as a file name may hold, has no UTF-8: its escape stands for it."""
     return text if text.isascii() else text.encode("utf-8", errors="backslashreplace").decode("utf-8")
 
@@ -183,10 +205,10 @@ def _cells(column: list[Any]) -> Iterator[Any]:
 
 
 def _write_parquet(stream: BinaryIO, columns: Mapping[str, list[Any]], metadata: Mapping[str, str]) -> None:
-    arrow = _pyarrow("pyarrow")
+    arrow = pyarrow_module("pyarrow")
     arrays = {name: _array(arrow, column) for name, column in columns.items()}
     table = arrow.table(arrays).replace_schema_metadata(dict(metadata))
-    _pyarrow("pyarrow.parquet").write_table(table, stream, row_group_size=ROW_GROUP, compression="zstd")
+    pyarrow_module("pyarrow.parquet").write_table(table, stream, row_group_size=ROW_GROUP, compression="zstd")
 
 
 def _array(arrow: Any, column: list[Any]) -> Any:
@@ -197,12 +219,12 @@ def _array(arrow: Any, column: list[Any]) -> Any:
     return arrow.array(column, {bool: arrow.bool_(), int: arrow.int64(), float: arrow.float64()}[kind])
 
 
-def _pyarrow(module: str) -> Any:
-    """A module of pyarrow, which only those install who want Parquet."""
+def pyarrow_module(module: str, need: str = "--format parquet") -> Any:
+    """A module of pyarrow, which only those install who want Parquet; `need` is what a message says needs it."""
     try:
         return import_module(module)
     except ImportError as error:
-        raise UsageError('--format parquet needs pyarrow: pip install "tracin-func[parquet]"') from error
+        raise UsageError(f'{need} needs pyarrow: pip install "tracin-func[parquet]"') from error
 
 
 _Write = Callable[[BinaryIO, Mapping[str, list[Any]], Mapping[str, str]], None]
