@@ -57,7 +57,7 @@ def plan_chunks(
     With batch size "auto" the chunk is the fastest of a short measurement of `engine.gradients`. `copies` are
     those an engine makes of what a unit's forward saves, `forms` fields of the plan that it has decided.
     """
-    kept = kept or Kept(row_bytes(state))
+    kept = Kept(request.row) if request.row is not None else kept or Kept(row_bytes(state))
     own, tensor = _unit_bytes(units, state)
     work = copies * own + 2 * (kept.row + kept.factors)
     together = request.need.held
@@ -75,7 +75,8 @@ def plan_chunks(
         rates = dict.fromkeys(state.parameters, 1.0)
         right = positions(0, min(size, len(request.need.right)))
         need = Need(request.need.norms, request.need.combined, right)
-        return engine.gradients(replace(units, count=size), state, rates, plan, need).values
+        measured = request.measured or engine
+        return measured.gradients(replace(units, count=size), state, rates, plan, need).values
 
     device = next(iter(state.parameters.values())).device.type
     most = LARGEST_TENSOR.get(device, LARGEST_TENSOR_ELSEWHERE) // max(tensor, kept.row)

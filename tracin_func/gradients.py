@@ -157,12 +157,16 @@ class Request:
         budget: bytes; half for rows, half for the work.
         visits: how often the units will be differentiated: the number of checkpoints.
         need: what will be asked of the gradients.
+        row: bytes of what stays of a unit, where that is not its gradient.
+        measured: the engine whose work is measured, where that is not the one that plans.
     """
 
     batch_size: int | Literal["auto"]
     budget: int
     visits: int
     need: Need = field(default_factory=Need)
+    row: int | None = None
+    measured: "Engine | None" = None
 
 
 # (parameter, its gradients of some units in any form) -> what is to stay of them [units, ...]

@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
-from torch.profiler import record_function
 
 from tracin_func.budget import block_size, row_bytes
 from tracin_func.engines.rowwise import batches, row_dtype
@@ -49,9 +48,8 @@ class ProjectingEngine:
 
     def plan(self, units: Units, state: State, request: Request) -> Plan:
         # Gradients are used one chunk at a time, as where norms of single units alone are asked for.
-        single = Need(combined=False)
-        plan = self.engine.plan(units, state, replace(request, need=single))
         row = self.projector(state).width * row_dtype(state).itemsize
+        plan = self.engine.plan(units, state, replace(request, need=Need(combined=False), row=row, measured=self))
         block = block_size(units.count, row, request.budget)
         gathered = GATHERED if self.projector(state).gathered else 0
         return replace(plan, block=block, bytes_held=block * row + gathered, parts=self._parts(state))
@@ -90,8 +88,7 @@ class ProjectingEngine:
         dtype, device = row_dtype(state), next(iter(state.parameters.values())).device
 
         def sketch(name: str, part: Contribution) -> Tensor:
-            with record_function(f"projection: {name}"):
-                return into.sketch(name, part.to(dtype))
+            return into.sketch(name, part.to(dtype))
 
         def gather(_: str, part: Contribution) -> Tensor:
             return dense(part).flatten(1).to(dtype)

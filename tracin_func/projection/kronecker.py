@@ -10,8 +10,8 @@ Y [d_out, d_in] and with E[P_ab P_cd] = α δ_ab δ_cd + β (δ_ac δ_bd + δ_ad
     A = (k²(d+1) − 2k) / (d (d+2)(d−1)),   B = (k/d − A)/(d+1),   α = A d²/k²,   β = B d²/k²   (α = 1, β = 0 at k = d)
 
 Every matrix has two independent halves, whose mean the product of two rows is and whose difference tells the error. The
-bias of a layer is one more input column, of ones. A unit costs T(d_out·2k_out + d_in·2k_in + 2·k_out·k_in)
-multiply-adds of a matrix used at T positions, and no gradient is built where that is the cheaper way.
+bias of a layer is one more input column, of ones. A matrix used at T positions costs a unit 2k (T(d_out + d_in) + ...)
+multiply-adds, k that of the side that is projected first; no gradient is built where that is the cheaper way.
 """
 
 from dataclasses import dataclass
@@ -103,16 +103,45 @@ class KroneckerProjector:
 
 
 def _of_matrix(part: Contribution, out: Tensor | None, into: Tensor | None) -> Tensor:
-    """R_outᵀ G R_in of both halves, [units, 2, k_out, k_in]."""
-    if isinstance(part, Factors) and _cheaper_apart(part, out, into):
-        return _product(_side_of(part.rows, out), _side_of(part.columns, into))
+    """R_outᵀ G R_in of both halves, [units, 2, k_out, k_in], the way that takes the fewest multiply-adds."""
     if isinstance(part, Lookup) and out is not None:
-        return _product(out[part.index].unbind(2), _side_of(part.rows, into))
+        return _then_into(torch.bmm(out[part.index].flatten(2).transpose(1, 2), part.rows), out, into)
+    if isinstance(part, Factors):
+        way = _cheapest(part, out, into)
+        if way == "out" and out is not None:
+            return _then_into(torch.bmm((part.rows @ out.flatten(1)).transpose(1, 2), part.columns), out, into)
+        if way == "into" and into is not None:
+            return _then_out(torch.bmm(part.rows.transpose(1, 2), part.columns @ into.flatten(1)), out, into)
     built = dense(part).flatten(2)
-    columns = _side_of(built, into)
-    if out is None:
-        return torch.stack(columns, dim=1)
-    return torch.stack([torch.matmul(out[:, half].T, columns[half]) for half in range(2)], dim=1)
+    if into is not None:
+        return _then_out(built @ into.flatten(1), out, into)
+    assert out is not None  # else the block is exact
+    return _then_into(out.flatten(1).T @ built, out, into)
+
+
+def _then_into(projected: Tensor, out: Tensor, into: Tensor | None) -> Tensor:
+    """The input side of what has its output side projected, [units, 2 · k_out, d_in]."""
+    halves = projected.unflatten(1, out.shape[1:])
+    return halves if into is None else torch.matmul(halves, into.transpose(0, 1))
+
+
+def _then_out(projected: Tensor, out: Tensor | None, into: Tensor) -> Tensor:
+    """The output side of what has its input side projected, [units, d_out, 2 · k_in]."""
+    halves = projected.unflatten(2, into.shape[1:]).transpose(1, 2)
+    return halves.contiguous() if out is None else torch.matmul(out.permute(1, 2, 0), halves)
+
+
+def _cheapest(part: Factors, out: Tensor | None, into: Tensor | None) -> str:
+    """Whether to project the output or the input side of factors before they meet, or their product: `built`."""
+    positions, d_out, d_in = part.positions, part.rows.shape[-1], part.columns.shape[-1]
+    k_out = d_out if out is None else out.shape[-1]
+    k_in = d_in if into is None else into.shape[-1]
+    ways = {"built": positions * d_out * d_in + 2 * d_out * k_in * (d_in + k_out)}
+    if out is not None:
+        ways["out"] = 2 * k_out * (positions * (d_out + d_in) + d_in * k_in)
+    if into is not None:
+        ways["into"] = 2 * k_in * (positions * (d_in + d_out) + d_out * k_out)
+    return min(ways, key=lambda way: ways[way])
 
 
 def _of_bias(gradient: Tensor, sides: Sides) -> Tensor:
@@ -122,31 +151,6 @@ def _of_bias(gradient: Tensor, sides: Sides) -> Tensor:
     if sides.out is not None:
         rows = torch.einsum("ud,dhk->uhk", gradient, sides.out)
     return rows[..., None] * sides.into[-1][:, None, :]
-
-
-def _side_of(factor: Tensor, side: Tensor | None) -> tuple[Tensor, Tensor]:
-    """F R [units, positions, k] of both halves, from one product."""
-    if side is None:
-        return factor, factor
-    first, second = (factor @ side.flatten(1)).unflatten(-1, side.shape[1:]).unbind(2)
-    return first, second
-
-
-def _product(rows: tuple[Tensor, ...], columns: tuple[Tensor, ...]) -> Tensor:
-    """Σ_τ of the products of projected factors."""
-    halves = [torch.bmm(d.transpose(1, 2), a) for d, a in zip(rows, columns, strict=True)]
-    return torch.stack(halves, dim=1)
-
-
-def _cheaper_apart(part: Factors, out: Tensor | None, into: Tensor | None) -> bool:
-    """Whether projecting the factors takes fewer multiply-adds than building the gradient and projecting that."""
-    positions, d_out, d_in = part.positions, part.rows.shape[-1], part.columns.shape[-1]
-    k_out = d_out if out is None else out.shape[-1]
-    k_in = d_in if into is None else into.shape[-1]
-    of_sides = 2 * positions * ((out is not None) * d_out * k_out + (into is not None) * d_in * k_in)
-    apart = of_sides + 2 * positions * k_out * k_in
-    built = positions * d_out * d_in + 2 * d_out * k_in * ((into is not None) * d_in + (out is not None) * k_out)
-    return apart <= built
 
 
 def _columns(part: Contribution) -> int:

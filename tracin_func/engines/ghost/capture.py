@@ -75,9 +75,13 @@ class _Recorder(TorchFunctionMode):
         if self._capture.reordered is None:
             self._capture.reordered = reorders(func, args, kwargs, self._rows)
         result = func(*args, **kwargs)
-        leaves = pytree.tree_leaves((args, kwargs))
+        leaves: Iterable[Any] = (*args, *kwargs.values())
+        if any(isinstance(leaf, list | tuple | dict) for leaf in leaves):  # else there is nothing to flatten
+            leaves = pytree.tree_leaves((args, kwargs))
         entered = [self._names[id(leaf)] for leaf in leaves if isinstance(leaf, Tensor) and id(leaf) in self._names]
-        if not entered or not any(isinstance(leaf, Tensor) for leaf in pytree.tree_leaves(result)):
+        if not entered:
+            return result
+        if not any(isinstance(leaf, Tensor) for leaf in pytree.tree_leaves(result)):
             return result  # a shape or dtype that was asked for is no use
         use = self._use(func, args, kwargs, result) if func in RULES else None
         if use is None or sorted(use.parameters.values()) != sorted(entered):
