@@ -20,7 +20,7 @@ from tracin_func.compute import Compute
 from tracin_func.engines.choose import NAMES
 from tracin_func.engines.ghost.engine import GhostEngine
 from tracin_func.sources.demo import CACHE_VARIABLE
-from tracin_func.verify import TOLERANCE
+from tracin_func.verification import TOLERANCE
 
 
 def doctor(*options: str, **environment: str) -> tuple[int, str, str]:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,8 @@ from tracin_func.projection.projector import Projector, projector
 from tracin_func.projection.randomness import generator, orthonormal, signs
 from tracin_func.projection.shapes import blocks, row_width, widest_side
 from tracin_func.projection.sparse import SparseProjector
+from tracin_func.verification import TOLERANCE
+from tracin_func.verify import verify
 
 SEEDS = 2000
 STANDARD_ERRORS = 4.0  # of the mean of so many seeds
@@ -366,3 +369,18 @@ def test_standard_errors_stand_beside_the_scores_in_every_file(tmp_path: Path) -
 def test_a_projection_that_cannot_be_is_refused(arguments: dict[str, object], words: str) -> None:
     with pytest.raises(ti.UsageError, match=words):
         ti.Projection(**arguments)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", ["sjlt", "kronecker"])
+def test_estimates_are_verified_within_their_standard_errors(kind: str) -> None:
+    task, projection = job(), ti.Projection(kind, 64 if kind == "sjlt" else 350)
+    compute = ti.Compute(projection=projection, device="cpu")
+    found = ti.score(task, compute, self_influence=True, influence=True)
+    checked = verify(task, compute, found, 20)
+    assert checked.passed
+    assert checked.tolerance > 100 * TOLERANCE
+    assert "six standard errors of the projection" in str(checked)
+    assert found.influence is not None
+    assert found.influence.variance is not None
+    wrong = replace(found.influence, per_checkpoint=found.influence.per_checkpoint * 20)
+    assert not verify(task, compute, replace(found, influence=wrong), 20).passed

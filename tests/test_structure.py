@@ -13,7 +13,7 @@ PACKAGE = Path(tracin_func.__file__).parent
 
 # From the bottom up; a module may import modules of lower layers, and of its own where `PEERS` allows it.
 LAYERS = (
-    ("errors", "columns", "views", "queries.ordered", "projection.randomness"),
+    ("errors", "columns", "views", "verification", "queries.ordered", "projection.randomness"),
     ("pairs", "items", "devices", "distributed", "precision", "provenance", "checkpoints"),
     ("projection.specification", "projection.shapes"),
     ("losses", "slots", "metric", "optimizer", "coupling", "sinks.json_file"),

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 import tracin_func as ti
-from tracin_func.verify import TOLERANCE, Verification, verify
+from tracin_func.verification import TOLERANCE, Verification
+from tracin_func.verify import verify
 
 TRAIN = ti.Pairs(
     first=[0, 1, 2, 3, 4, 0, 3, 1],
@@ -279,5 +280,5 @@ def test_json() -> None:
     described = verified(task(), 2, "self").describe()
     assert described["passed"] is True
     assert list(described["entries"][0]) == [
-        *("pair", "test_pair", "found", "expected", "scale", "undecided", "deviation"),
+        *("pair", "test_pair", "found", "expected", "scale", "undecided", "standard_error", "deviation"),
     ]

@@ -14,7 +14,7 @@ from tracin_func.losses import MarginRankingLoss
 from tracin_func.pairs import Pairs
 from tracin_func.scoring import Scores, score
 from tracin_func.task import Task
-from tracin_func.verify import TOLERANCE
+from tracin_func.verification import TOLERANCE
 
 ITEMS, TESTS, SIDE = 6, 3, 8
 

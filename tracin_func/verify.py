@@ -13,7 +13,7 @@ score could be at most, as a sum of terms that cancel cannot be right to its own
 import random
 from collections import defaultdict
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -35,85 +35,14 @@ from tracin_func.task import Task
 from tracin_func.terms import functional_terms
 from tracin_func.trace import visited
 from tracin_func.units import UnitMaker
+from tracin_func.verification import Entry, Verification
 
-TOLERANCE = 1e-4  # float32 stays below 1e-5; what is wrong is off by far more
 ROUNDING = 1e-5  # of float32 scores, relative to their size
 SMALLEST = 1e-30  # norms of gradients below which float32 keeps too few digits to be measured by
 
 TOGETHER = 16  # entries whose training gradients are held together
 
 _CPU = torch.device("cpu")
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One score again: what was `found` by the run, what is `expected`, and the `scale` of the difference.
-
-    `test_pair` is None for self-influence. An entry that rounding decides is `undecided`, and is not compared.
-    """
-
-    pair: str
-    test_pair: str | None
-    found: float
-    expected: float
-    scale: float
-    undecided: bool
-
-    @property
-    def deviation(self) -> float:
-        """|found − expected| / scale; 0 where both are exactly 0, and no less than infinite for NaN."""
-        difference = abs(self.found - self.expected)
-        return difference / self.scale if difference < float("inf") else float("inf")
-
-    def __str__(self) -> str:
-        return f"self-influence of {self.pair}" if self.test_pair is None else f"{self.pair} on {self.test_pair}"
-
-
-@dataclass(frozen=True)
-class Verification:
-    """Scores again, at least one."""
-
-    entries: tuple[Entry, ...]
-    seed: int
-
-    @property
-    def compared(self) -> list[Entry]:
-        """The entries that are decided."""
-        return [entry for entry in self.entries if not entry.undecided]
-
-    @property
-    def zeros(self) -> int:
-        """How many were compared that are exactly 0 both times: inactive pairs, which say little."""
-        return sum(entry.found == 0 == entry.expected for entry in self.compared)
-
-    @property
-    def worst(self) -> Entry | None:
-        """The entry that deviates most; None where none was compared."""
-        return max(self.compared, key=lambda entry: entry.deviation, default=None)
-
-    @property
-    def passed(self) -> bool:
-        """Whether something was compared, and nothing deviates by more than the tolerance."""
-        return self.worst is not None and self.worst.deviation <= TOLERANCE
-
-    def __str__(self) -> str:
-        """A sentence or three for the user."""
-        undecided = len(self.entries) - len(self.compared)
-        aside = f" {undecided} not compared: at a kink of the loss, where rounding decides." if undecided else ""
-        if self.worst is None:
-            return f"Verification FAILED: nothing could be compared.{aside} Verify more scores."
-        verdict = "passed" if self.passed else "FAILED"
-        zeros = f", {self.zeros} of them exactly 0 both times" if self.zeros else ""
-        return (
-            f"Verification {verdict}: {len(self.compared)} scores again by plain autograd in float64{zeros}. Largest "
-            f"deviation {self.worst.deviation:.1e} ({self.worst}: {self.worst.found:.6g}, expected "
-            f"{self.worst.expected:.6g}), tolerance {TOLERANCE:.0e}.{aside}"
-        )
-
-    def describe(self) -> dict[str, Any]:
-        """All of it, ready for JSON."""
-        entries = [asdict(entry) | {"deviation": entry.deviation} for entry in self.entries]
-        return {"passed": self.passed, "tolerance": TOLERANCE, "seed": self.seed, "entries": entries}
 
 
 def verify(task: Task, compute: Compute, scores: Scores, n: int, seed: int = 0) -> Verification:
@@ -267,14 +196,17 @@ class _Sums:
         found = []
         own, influence = scores.self_influence, scores.influence
         if influence is not None:
-            values = influence.scores
+            values, errors = influence.scores, influence.standard_error
             for p, column in self._drawn:
                 assert column is not None
-                total = self._influence(p, column)
-                found.append(total.entry(influence.ids[p], influence.test_ids[column], float(values[p, column])))
+                total, error = self._influence(p, column), 0.0 if errors is None else float(errors[p, column])
+                names = influence.ids[p], influence.test_ids[column]
+                found.append(total.entry(*names, float(values[p, column]), error))
         if own is not None:
-            values = own.scores
-            found += [self._own[p].entry(own.ids[p], None, float(values[p])) for p in dict.fromkeys(self.drawn_pairs)]
+            values, errors = own.scores, own.standard_error
+            for p in dict.fromkeys(self.drawn_pairs):
+                error = 0.0 if errors is None else float(errors[p])
+                found.append(self._own[p].entry(own.ids[p], None, float(values[p]), error))
         return found
 
     @property
@@ -315,8 +247,8 @@ class _Sum:
             self.undecided = self.undecided or undecided
             self.last = checkpoint
 
-    def entry(self, pair: str, test_pair: str | None, found: float) -> Entry:
-        return Entry(pair, test_pair, found, self.expected, self.scale, self.undecided)
+    def entry(self, pair: str, test_pair: str | None, found: float, error: float) -> Entry:
+        return Entry(pair, test_pair, found, self.expected, self.scale, self.undecided, error)
 
 
 def _gradient(units: Units, state: State, unit: int, roots: dict[str, torch.Tensor]) -> torch.Tensor:

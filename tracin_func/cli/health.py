@@ -20,7 +20,7 @@ from tracin_func.errors import NumericalError
 from tracin_func.provenance import versions
 from tracin_func.selftest import Outcome, selftest
 from tracin_func.sources.demo import CACHE_VARIABLE, cache_dir
-from tracin_func.verify import TOLERANCE
+from tracin_func.verification import TOLERANCE
 
 PIPE_WIDTH = 100  # where stdout is no terminal
 LEAST_WIDTH = 40

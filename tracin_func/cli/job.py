@@ -31,7 +31,8 @@ from tracin_func.outlook import outlook
 from tracin_func.scoring import Scores, score
 from tracin_func.sources.tones import NUM_TEST
 from tracin_func.task import Task
-from tracin_func.verify import Verification, verify
+from tracin_func.verification import Verification
+from tracin_func.verify import verify
 from tracin_func.views import CLASS, CLASS_PAIR
 
 
