@@ -117,14 +117,15 @@ def transformer(pairs: int) -> Task:
     return Task(model, items, train, _states(model, 1), test, LogisticLoss())
 
 
-def mlp(items: int) -> Task:
+def mlp(items: int, checkpoints: int = 1) -> Task:
     """A table of 64 columns, two random pairs an item."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 128), nn.ReLU(), nn.Linear(128, 1)).eval()
     first = torch.arange(items).repeat(2)
     second = (first + torch.randint(1, items, (2 * items,))) % items
     pairs = Pairs(first, second, torch.ones(len(first)))
-    return Task(model, torch.randn(items, 64), pairs, _states(model, 1), pairs.select(torch.arange(5)), LogisticLoss())
+    states = _states(model, checkpoints)
+    return Task(model, torch.randn(items, 64), pairs, states, pairs.select(torch.arange(5)), LogisticLoss())
 
 
 # name -> (the task, a tiny one for a smoke run, rounds)

@@ -137,15 +137,16 @@ def _fastest_chunk(run: Callable[[int], Tensor], largest: int, units: int, unmea
     """The chunk size of least time a unit, growing while that pays, and how it was found."""
     if _seconds(run, 1, times=1) * units < WORTH_MEASURING:
         return unmeasured, "short run, not measured"
-    best, best_seconds = 1, _seconds(run, 1)
+    best, best_seconds, worse = 1, _seconds(run, 1), 0
     start = time.perf_counter()
     for size in (size for size in MEASURED_CHUNKS[1:] if size <= largest):
         if time.perf_counter() - start > MEASURING * best_seconds * units:
             break
         seconds = _seconds(run, size) / size
+        worse = worse + 1 if seconds > 1.2 * best_seconds else 0
         if seconds < 0.97 * best_seconds:
             best, best_seconds = size, seconds
-        elif seconds > 1.2 * best_seconds or size >= 4 * best:
+        elif worse > 1 or size >= 4 * best:  # one bad measurement may be another process's
             break
     return best, f"measured, {best_seconds * 1e3:.2f} ms a unit"
 

@@ -55,7 +55,7 @@ class Prepared:
         """What provenance records."""
         return {
             "engine": self.choice.name,
-            "gradients": f"{self.choice.engine.name} over {self._over}",
+            "gradients": f"{self.choice.engine.name}{',' if ',' in self.choice.engine.name else ''} over {self._over}",
             "reason": self.choice.reason,
             "device": str(self.make.device),
             "dtype": str(self.make.dtype or "the model's own"),

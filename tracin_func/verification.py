@@ -11,8 +11,8 @@ STANDARD_ERRORS = 6.0  # that an estimate may be off
 class Entry:
     """One score again: what was `found` by the run, what is `expected`, and the `scale` of the difference.
 
-    `test_pair` is None for self-influence. An entry that rounding decides is `undecided`, and is not compared. `standard_error`
-    is that of an estimate from projected gradients.
+    `test_pair` is None for self-influence. An entry that rounding decides is `undecided`, and is not compared.
+    `standard_error` is that of an estimate from projected gradients.
     """
 
     pair: str

@@ -37,7 +37,7 @@ class StoredEngine:
 
     @property
     def name(self) -> str:
-        return f"{self.engine.name}, stored,"
+        return f"{self.engine.name}, stored"
 
     def refusal(self, units: Units, state: State) -> str | None:
         return self.engine.refusal(units, state)
@@ -92,7 +92,7 @@ class SharedEngine:
 
     @property
     def name(self) -> str:
-        return f"{self.engine.name}, shared,"
+        return f"{self.engine.name}, shared"
 
     def refusal(self, units: Units, state: State) -> str | None:
         return self.engine.refusal(units, state)

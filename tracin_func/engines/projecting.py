@@ -41,7 +41,7 @@ class ProjectingEngine:
     @property
     def name(self) -> str:
         exact = self.projection.kind == "none"
-        return self.engine.name if exact else f"{self.engine.name}, then {self.projection.kind} projection,"
+        return self.engine.name if exact else f"{self.engine.name}, then {self.projection.kind} projection"
 
     def refusal(self, units: Units, state: State) -> str | None:
         return self.engine.refusal(units, state)

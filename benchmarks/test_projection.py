@@ -1,0 +1,164 @@
+"""Projected gradients: what they cost beside a plain forward + backward, and how far off their products are."""
+
+import statistics
+import time
+from dataclasses import dataclass, replace
+
+import pytest
+import torch
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from benchmarks.measure import Timed, alternate, best, ratio, synchronise, yardstick
+from benchmarks.workloads import conv, transformer
+from tracin_func import Projection, Task
+from tracin_func.engines.ghost.engine import GhostEngine
+from tracin_func.engines.projecting import ProjectingEngine
+from tracin_func.gradients import Combination, Need, Plan, Request, Units
+from tracin_func.losses import as_loss
+from tracin_func.projection.gradients import ProjectedGradients
+from tracin_func.scorer import Scorer, State
+from tracin_func.units import UnitMaker
+
+CHUNKS = (4, 8, 16, 32, 64, 128)
+FEW = {  # for the table of errors, where the slow kinds are too
+    "conv 24 × 129×126": (lambda: conv(24, (129, 126)), lambda: conv(7, (33, 30))),
+    "transformer, 42 texts": (lambda: transformer(16), lambda: transformer(3)),
+}
+WORK = {
+    "conv 54 × 129×126": (lambda: conv(54, (129, 126)), lambda: conv(7, (33, 30))),
+    "transformer, 266 texts": (lambda: transformer(128), lambda: transformer(3)),
+}
+# The last of each kind is where the median standard error of an influence is about 5%, as `test_error_by_k` shows.
+ROWS = [
+    ("conv 54 × 129×126", Projection("kronecker", side=32)),
+    ("conv 54 × 129×126", Projection("kronecker", side=24)),
+    ("transformer, 266 texts", Projection("kronecker", side=32)),
+    ("transformer, 266 texts", Projection("kronecker", side=12)),
+    ("conv 54 × 129×126", Projection("sjlt", 4096)),
+    ("transformer, 266 texts", Projection("sjlt", 4096)),
+]
+DIMENSIONS = (64, 256, 1024, 4096, 8192)
+SIDES = (4, 8, 16, 32, 64)
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """Gradients of all items of a task at its first checkpoint."""
+
+    task: Task
+    units: Units
+    state: State
+    rates: dict[str, float]
+    plan: Plan
+
+    def run(self, projection: Projection, chunk: int) -> ProjectedGradients:
+        """Projected gradients of all items."""
+        engine = ProjectingEngine(GhostEngine(), projection)
+        plan = replace(self.plan, chunk=chunk, block=self.units.count)
+        found = engine.gradients(self.units, self.state, self.rates, plan)
+        assert isinstance(found, ProjectedGradients)
+        return found
+
+    def timed(self, projection: Projection, chunk: int) -> Timed:
+        """Seconds of that."""
+        device = next(iter(self.state.parameters.values())).device
+
+        def run() -> float:
+            synchronise(device)
+            start = time.perf_counter()
+            self.run(projection, chunk)
+            synchronise(device)
+            return time.perf_counter() - start
+
+        return run
+
+
+def job(task: Task, device: torch.device) -> Job:
+    """Of the items of `task`."""
+    scorer = Scorer(task.scorer)
+    make = UnitMaker(task, scorer, as_loss(task.loss), "loss", device, None, every=True)
+    source = task.checkpoints[0].source
+    assert isinstance(source, dict)
+    units, state = make.items(), scorer.state("epoch", source, device, None)
+    plan = GhostEngine().plan(units, state, Request(4, 1 << 32, 1, Need(combined=False)))
+    return Job(task, units, state, dict.fromkeys(state.parameters, 1.0), plan)
+
+
+def influences(work: Job, projection: Projection, chunk: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Products of training and test pairs by `projection`, their standard errors, and ‖g_p‖‖g_q‖."""
+    train, test = work.task.train_pairs, work.task.test_pairs
+    assert test is not None
+    left, right = (
+        Combination(torch.stack([pairs.first, pairs.second], 1), torch.tensor([[1.0, -1.0]]).expand(len(pairs), 2))
+        for pairs in (train, test)
+    )
+    found = work.run(projection, chunk)
+    columns = found.columns(right)
+    products = columns[left.index[:, 0]] - columns[left.index[:, 1]]
+    lengths = torch.outer(found.squared_norm(left).sqrt(), found.squared_norm(right).sqrt())
+    return products, found.product_variance(left, right, products).sqrt(), lengths
+
+
+@pytest.mark.parametrize(("name", "projection"), ROWS, ids=[f"{n}: {p.kind} {p.side or p.dim}" for n, p in ROWS])
+def test_projection_against_the_yardstick(
+    benchmark: BenchmarkFixture, device: torch.device, name: str, projection: Projection
+) -> None:
+    """Gradients and projection of all items against one plain forward + backward with all weight gradients."""
+    full, tiny = WORK[name]
+    task = full() if benchmark.enabled else tiny()
+    if not benchmark.enabled and projection.side:
+        projection = replace(projection, side=4)
+    work, rounds, times = job(task, device), 9 if benchmark.enabled else 1, 2 if benchmark.enabled else 1
+    plain = yardstick(task, device, with_test=True)
+    size = best(plain, times)
+    chunks = {chunk: work.timed(projection, chunk) for chunk in CHUNKS if chunk <= max(4, work.units.count)}
+    chunk = best(chunks, times)
+    seconds = alternate({"yardstick": plain[size], "projected": chunks[chunk]}, rounds)
+    of = ratio(seconds["projected"], seconds["yardstick"])
+    products, errors, lengths = influences(work, projection, chunk)
+    exact, _, exact_lengths = influences(work, Projection("none"), 4)
+    off = (products - exact) / exact_lengths
+    assert float(off.square().mean().sqrt()) < 3 * float((errors / lengths).square().mean().sqrt()) + 1e-3
+    typical = float((errors / exact_lengths).median())
+    benchmark.extra_info |= {"batch": size, "chunk": chunk, "ratio": str(of), "median standard error": typical}
+    milliseconds = 1e3 * statistics.median(seconds["yardstick"])
+    words = f"{projection.kind} {projection.side or projection.dim}"
+    print(f"\n{name}, {words}: {of} of the yardstick ({milliseconds:.0f} ms), batch size {chunk};")
+    print(f"  median standard error of an influence {typical:.1%} of ‖g_p‖‖g_q‖")
+    benchmark.group = f"projection, {name}"
+    benchmark.pedantic(chunks[chunk], rounds=1)
+
+
+@pytest.mark.parametrize("name", FEW)
+def test_error_by_k(benchmark: BenchmarkFixture, device: torch.device, name: str) -> None:
+    """Error and cost of each kind of projection against its width."""
+    full, tiny = FEW[name]
+    work = job(full() if benchmark.enabled else tiny(), device)
+    exact, _, lengths = influences(work, Projection("none"), 4)
+    kinds = [Projection("kronecker", side=side) for side in SIDES]
+    kinds += [Projection("sjlt", dim) for dim in DIMENSIONS]
+    kinds += [Projection("rademacher", dim) for dim in DIMENSIONS[:2]]
+    if not benchmark.enabled:
+        kinds = [Projection("kronecker", side=4), Projection("sjlt", 64), Projection("rademacher", 64)]
+    lines = []
+    for projection in kinds:
+        run = work.timed(projection, 16)
+        seconds = run()
+        products, errors, _ = influences(work, projection, 16)
+        width = work_width(work, projection)
+        off = float(((products - exact) / lengths).abs().median())
+        told = float((errors / lengths).median())
+        assert off < 3 * told + 1e-3
+        lines.append(
+            f"  {projection.kind:10} {projection.side or projection.dim:5} {width:7,} numbers a row: error {off:6.2%}, "
+            f"standard error {told:6.2%}, {1e3 * seconds:6.0f} ms"
+        )
+    benchmark.extra_info["table"] = lines
+    print(f"\n{name}", *lines, sep="\n")
+    benchmark.group = "projection, error"
+    benchmark.pedantic(work.timed(kinds[0], 16), rounds=1)
+
+
+def work_width(work: Job, projection: Projection) -> int:
+    """Numbers a row."""
+    return ProjectingEngine(GhostEngine(), projection).projector(work.state).width
