@@ -7,6 +7,8 @@ scores do not depend on how many there are.
 """
 
 import os
+import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -99,12 +101,39 @@ def processes(device: str | None) -> Iterator[World]:
         raise OutputError(f"the processes of torchrun do not find each other: {error}") from error
     board = dist.distributed_c10d._get_default_store()
     try:
-        yield World(dist.get_rank(), dist.get_world_size(), started=True)
+        with _ending_in_words():
+            yield World(dist.get_rank(), dist.get_world_size(), started=True)
     except Exception as error:
         if not _first_to_tell(board):
             raise ToldElsewhereError from error
         raise
     dist.destroy_process_group()
+
+
+@contextmanager
+def _ending_in_words() -> Iterator[None]:
+    """SIGTERM, which torchrun sends to the others when one process ends, is an error in the block.
+
+    After an error it is ignored, so that the one that tells the error has the time to.
+    """
+    if threading.current_thread() is not threading.main_thread():  # no other one may set what a signal does
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, _end)
+    try:
+        yield
+    except BaseException:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise
+    signal.signal(signal.SIGTERM, before)
+
+
+def _end(*_: object) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise OutputError(
+        "this run was told to end (SIGTERM), as torchrun does when another of its processes has ended. Blocks that are "
+        "finished stay in the store; run again to go on."
+    )
 
 
 def _first_to_tell(board: Any) -> bool:
