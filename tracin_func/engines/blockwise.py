@@ -12,6 +12,7 @@ from torch import Tensor
 from tracin_func.distributed import World
 from tracin_func.engines.projecting import ProjectingEngine
 from tracin_func.engines.rowwise import row_dtype
+from tracin_func.errors import NumericalError
 from tracin_func.gradients import ANYTHING, Differentiation, Gradients, Need, Plan, Request, Sketch, Units
 from tracin_func.gram import wide_type
 from tracin_func.projection.gradients import ProjectedGradients
@@ -77,10 +78,24 @@ class StoredEngine:
         if mine:
             fetch = self.engine.fetch(units, state, root_rate, plan, self.engine.projector(state))
             for block in mine:
-                rows, values = fetch(torch.arange(*self.store.range(block)))
+                index = torch.arange(*self.store.range(block))
+                rows, values = fetch(index)
+                _require_finite(units, index, rows, values)
                 self.store.write(state.name, block, rows, values)
         self.world.wait()
         return len(mine)
+
+
+def _require_finite(units: Units, index: Tensor, rows: Tensor, values: Tensor) -> None:
+    """Raise before a block is stored that no score can be made of; a store itself knows units by number only."""
+    for what, tensor in (("score", values), ("gradient", rows)):
+        wrong = ~tensor.isfinite().reshape(len(index), -1).all(dim=1)
+        if bool(wrong.any()):
+            unit = int(index[int(wrong.nonzero()[0])])
+            raise NumericalError(
+                f"the {what} of {units.label(unit)} is NaN or infinite. Blocks that are finished stay in the store. "
+                "Fix: look at it in the data, or leave it out."
+            )
 
 
 @dataclass(frozen=True, eq=False)
