@@ -323,6 +323,15 @@ def test_auto_stays_exact_where_that_is_cheaper_and_says_so() -> None:
     assert any("no more than 4,096; they stay exact" in notice for notice in found.run.notices)
 
 
+def test_auto_stays_exact_where_a_projected_row_would_be_no_shorter() -> None:
+    task = job()
+    numbers = sum(parameter.numel() for parameter in task.scorer.parameters())
+    found = ti.score(task, ti.Compute(projection=ti.Projection("auto", numbers), engine="item", memory_budget=100_000))
+    assert found.self_influence is not None
+    assert found.self_influence.standard_error is None
+    assert any(f"{numbers:,} numbers, which are no more than" in notice for notice in found.self_influence.run.notices)
+
+
 def test_auto_projects_where_there_are_more_units_than_numbers() -> None:
     for engine, kind in (("ghost", "kronecker"), ("item", "sjlt")):
         found = ti.score(

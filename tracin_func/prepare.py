@@ -144,9 +144,9 @@ def _projection(
 ) -> tuple[Projection, str | None]:
     """The projection that is taken, and where `auto` chose it why.
 
-    Exact where no row has to stay, and where the rows of all units fit the budget and there are no more units than
-    numbers in a projected row: their kernel then takes fewer multiply-adds than a dense projection of them, and no
-    error. Else from factors where these are captured.
+    Exact where no row has to stay, where a gradient is no longer than a projected row, and where the rows of all units
+    fit the budget and there are no more units than numbers in a projected row: their kernel then takes fewer
+    multiply-adds than a dense projection of them, and no error. Else from factors where these are captured.
     """
     if asked.kind != "auto":
         return asked, None
@@ -157,6 +157,10 @@ def _projection(
     fits = units.count * row_bytes(state) <= request.budget // 2
     if fits and units.count <= chosen.width:
         reason = f"{units.count:,} gradients fit the memory and are no more than {chosen.width:,}; they stay exact"
+        return replace(asked, kind="none", dim=None), reason
+    numbers = sum(tensor.numel() for tensor in state.parameters.values())
+    if numbers <= chosen.width:
+        reason = f"a gradient has {numbers:,} numbers, which are no more than {chosen.width:,}; they stay exact"
         return replace(asked, kind="none", dim=None), reason
     cause = "they do not fit the memory" if not fits else f"they are more than the {chosen.width:,} numbers of a row"
     return chosen, f"{units.count:,} gradients are projected, as {cause}"
