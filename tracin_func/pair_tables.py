@@ -117,7 +117,7 @@ def _pair_scores(prepared: Prepared, values: Tensor) -> list[tuple[Tensor, Tenso
     used = prepared.make.used_items
 
     def scores(column: Tensor) -> Tensor:
-        return values[torch.searchsorted(used, column).to(values.device)]
+        return values[torch.searchsorted(used, column.contiguous()).to(values.device)]  # else torch warns
 
     return [(scores(pairs.first), scores(pairs.second)) for pairs in tables]
 
