@@ -70,6 +70,16 @@ def given(*more: str) -> Spoil:
     return lambda lab: lab.arguments(*(word.replace("{folder}", str(lab.folder)) for word in more))
 
 
+def words(*own: str) -> Spoil:
+    """These words and no others; `{folder}` in them is the folder of everything."""
+    return lambda lab: [word.replace("{folder}", str(lab.folder)) for word in own]
+
+
+def recordings(*more: str) -> Spoil:
+    """The recordings and checkpoints, for a command that writes no results."""
+    return words("--data-root", "{folder}/data", "--checkpoint-dir", "{folder}/checkpoints", "--material", "box", *more)
+
+
 def clip(lab: Lab) -> Path:
     return lab.data / "deg036/box/box_deg036_500hz_02.wav"
 
@@ -417,6 +427,27 @@ TABLE = (
     Row(
         "test pairs and their number", given("--test-pairs", "a_b", "--num-test", "2"), 2, "cannot be used", "influence"
     ),
+    Row("a projection that is none", given("--projection", "srp"), 2, "--projection should be one of none, auto, "),
+    Row("numbers of no projection", given("--proj-dim", "64"), 2, "--proj-dim was given without --projection"),
+    Row("a seed of no projection", given("--projection-seed", "1"), 2, "--projection-seed was given without"),
+    Row("one number", given("--projection", "sjlt", "--proj-dim", "1"), 2, "--proj-dim should be at least 2. Got 1"),
+    Row("a shard beyond the last", given("--store", "{folder}/store", "--shard", "3/2"), 2, "I from 1 to N"),
+    Row("a shard that is none", given("--store", "{folder}/store", "--shard", "1"), 2, "--shard should be I/N"),
+    Row("a shard of no store", given("--shard", "1/2"), 2, "--shard was given without --store"),
+    Row("a type of no store", given("--store-dtype", "float16"), 2, "--store-dtype was given without --store"),
+    Row(
+        "no type of rows", given("--store", "{folder}/store", "--store-dtype", "int8"), 2, "float32, float16, bfloat16"
+    ),
+    Row("no threads", given("--threads", "0"), 2, "--threads should be at least 1. Got 0"),
+    Row("gradients for nothing", recordings(), 2, "Expected --store FOLDER", "gradients"),
+    Row("a store that is a file", given("--store", "{folder}/checkpoints/model_epoch_2.pt"), 3, "model_epoch_2.pt"),
+    Row("a store of other files", given("--store", "{folder}/checkpoints"), 3, "is no gradient store and not empty"),
+    Row("gradients to other files", recordings("--store", "{folder}/data"), 3, "is no gradient store", "gradients"),
+    Row("store: no such action", words("look", "{folder}"), 2, "should be one of info, verify. Got 'look'", "store"),
+    Row("store: no store", words("info", "{folder}"), 3, "is no gradient store: it has no manifest.json", "store"),
+    Row("store: no folder", words("verify", "{folder}/none"), 3, "is no gradient store", "store"),
+    Row("store: to drop nothing", words("info", "{folder}", "--drop"), 2, "--drop belongs to verify", "store"),
+    Row("merge: no store", words("{folder}/data"), 3, "is no gradient store", "merge"),
     Row("a model argument alone", given("--model-arg", "a=1"), 2, "without --model"),
     Row("a task and data", given("--task", "x.py:job"), 2, "cannot be used with it"),
     Row("a folder for all tones of no place", given("--checkpoint-dir", "{frequenzy}"), 2, "placeholder"),
@@ -435,14 +466,14 @@ TABLE = (
 
 @pytest.mark.parametrize("row", TABLE, ids=lambda row: row.name.replace(" ", "-"))
 def test_every_fault_is_one_line(row: Row, lab: Lab) -> None:
-    words = [row.command, *row.spoil(lab)]
+    command = [row.command, *row.spoil(lab)]
     before = lab.files()
     if row.limit is None:
-        result = CliRunner().invoke(app, words)
+        result = CliRunner().invoke(app, command)
         code, stdout, stderr = result.exit_code, result.stdout, result.stderr
     else:
         done = subprocess.run(
-            [sys.executable, "-m", "tracin_func", *words], capture_output=True, text=True, check=False,
+            [sys.executable, "-m", "tracin_func", *command], capture_output=True, text=True, check=False,
             preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (row.limit, row.limit)),
         )  # fmt: skip
         code, stdout, stderr = done.returncode, done.stdout, done.stderr
