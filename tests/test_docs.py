@@ -16,7 +16,7 @@ from tracin_func.cli.app import app
 ROOT = Path(__file__).parent.parent
 READMES = (ROOT / "README.md", ROOT / "README.zh-TW.md")
 PAGES = (*READMES, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")))
-OTHER_PROGRAMS = ("pytest", "pip", "ruff", "python")  # whose options are not ours
+OTHER_PROGRAMS = ("pytest", "pip", "ruff", "python", "torchrun", "srun", "#SBATCH")  # whose options are not ours
 
 _COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 
@@ -65,7 +65,10 @@ def test_every_option_that_is_named_exists(page: Path) -> None:
         flag for command in _COMMANDS.values() for each in command.params for flag in (*each.opts, *each.secondary_opts)
     }
     text = re.sub(
-        rf"(?:`|^)(?:{'|'.join(OTHER_PROGRAMS)}) [^`\n]*", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE
+        rf"(?:`|^)(?:{'|'.join(OTHER_PROGRAMS)}) (?:\\\n|[^`\n])*",
+        "",
+        page.read_text(encoding="utf-8"),
+        flags=re.MULTILINE,
     )
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*[a-z]", text))
     assert named <= known | {"--help", "--version"}
