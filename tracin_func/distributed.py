@@ -6,13 +6,16 @@ Every block is worked on by one process, in the same way whichever it is, so tha
 scores do not depend on how many there are.
 """
 
+import itertools
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -20,16 +23,25 @@ from torch import Tensor
 
 from tracin_func.errors import OutputError, ToldElsewhereError
 
-Work = TypeVar("Work")
+FOUND_WITHIN = timedelta(minutes=2)  # that processes find each other
+TOGETHER = timedelta(minutes=30)  # that one operation of all takes; what takes longer is waited for before
+POLL = 0.01  # seconds between looks at who has come
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class World:
-    """Process `rank` of `size`; the first, 0, is the one that writes and speaks."""
+    """Process `rank` of `size`; the first, 0, is the one that writes and speaks.
+
+    Args:
+        started: by torchrun, be it alone.
+        board: the key-value store that torchrun keeps for its processes.
+    """
 
     rank: int = 0
     size: int = 1
-    started: bool = False  # by torchrun, be it alone
+    started: bool = False
+    board: Any = None
+    _meetings: Iterator[int] = field(default_factory=itertools.count)
 
     @property
     def first(self) -> bool:
@@ -41,18 +53,22 @@ class World:
         return [block for block in blocks if block % self.size == self.rank]
 
     def wait(self) -> None:
-        """Until all processes are here.
+        """Until all processes are here, however long one of them has to work.
 
         Raises:
             OutputError: one has ended; so for all below.
         """
+        # A barrier of the backend has a limit of time, and a signal does not reach a process that is inside.
         if self.size > 1:
-            self._together(dist.barrier)
+            self._together(self._meet, f"tracin_func/meeting {next(self._meetings)}")
 
     def sum(self, tensor: Tensor) -> Tensor:
         """The sum over processes of `tensor`, in its place; of parts that are 0 in all but one it is exact."""
         if self.size > 1:
-            self._together(dist.all_reduce, tensor)
+            self.wait()
+            moved = tensor.cuda() if dist.get_backend() == "nccl" else tensor
+            self._together(dist.all_reduce, moved)
+            tensor.copy_(moved)
         return tensor
 
     def spread(self, tensor: Tensor, owner: int) -> None:
@@ -66,6 +82,11 @@ class World:
         if self.size > 1:
             self._together(dist.broadcast_object_list, said, src=0)
         return said[0]
+
+    def _meet(self, place: str) -> None:
+        self.board.add(place, 1)
+        while self.board.add(place, 0) < self.size:
+            time.sleep(POLL)
 
     def _together(self, collective: Callable[..., Any], *arguments: Any, **named: Any) -> None:
         try:
@@ -96,18 +117,41 @@ def processes(device: str | None) -> Iterator[World]:
     if on_cuda:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     try:
-        dist.init_process_group("nccl" if on_cuda else "gloo")
+        with _within(FOUND_WITHIN):
+            dist.init_process_group("nccl" if on_cuda else "gloo", timeout=TOGETHER)
     except (RuntimeError, ValueError) as error:
         raise OutputError(f"the processes of torchrun do not find each other: {error}") from error
     board = dist.distributed_c10d._get_default_store()
     try:
         with _ending_in_words():
-            yield World(dist.get_rank(), dist.get_world_size(), started=True)
+            yield World(dist.get_rank(), dist.get_world_size(), True, board)
     except Exception as error:
         if not _first_to_tell(board):
             raise ToldElsewhereError from error
         raise
     dist.destroy_process_group()
+
+
+@contextmanager
+def _within(limit: timedelta) -> Iterator[None]:
+    """Ends the process when the block takes longer, so that torchrun starts all of them again.
+
+    After a restart gloo may wait for an address of the processes before, whatever its own limit of time.
+    """
+
+    def give_up() -> None:
+        if os.environ.get("RANK") == "0":
+            words = f"error: the processes of torchrun did not find each other in {limit.seconds} seconds. Run again.\n"
+            os.write(2, words.encode())
+        os._exit(1)
+
+    timer = threading.Timer(limit.total_seconds(), give_up)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 @contextmanager

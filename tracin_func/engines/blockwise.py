@@ -131,6 +131,7 @@ class SharedEngine:
         for block, index in enumerate(torch.arange(units.count).split(plan.chunk)):
             if block % self.world.size == self.world.rank:
                 every[index[0] : index[-1] + 1], values[index[0] : index[-1] + 1] = fetch(index)
+        self.world.wait()
         for block, index in enumerate(torch.arange(units.count).split(plan.chunk)):
             for whole in (every, values):
                 self.world.spread(whole[index[0] : index[-1] + 1], block % self.world.size)
