@@ -4,6 +4,7 @@ A file is `.pt`/`.pth` (a dict with `model_state_dict`, `state_dict` or `model`,
 `.safetensors`. Reading allows tensors, numbers, strings and numpy scalars; nothing a file holds is executed.
 """
 
+import hashlib
 import pickle
 import re
 import struct
@@ -287,3 +288,24 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 def _expected() -> str:
     return f"{', '.join(f'`{key}`' for key in WEIGHT_KEYS)} or a bare state dict"
+
+
+def file_digest(path: str | None) -> str | None:
+    """What the file of a checkpoint holds, in 64 signs."""
+    if path is None:
+        return None
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def description(checkpoint: Checkpoint, loaded: LoadedCheckpoint, rate: LearningRate, source: str) -> dict[str, Any]:
+    """What provenance records of a checkpoint; its file is not read again for it."""
+    path = None if not isinstance(checkpoint.source, str | Path) else str(Path(checkpoint.source).absolute())
+    recorded = dict(loaded.recorded)
+    return {
+        "name": loaded.name,
+        "path": path,
+        "learning_rate": rate,
+        "learning_rate_from": source,
+        "recorded": recorded,
+    }

@@ -4,12 +4,16 @@ from dataclasses import replace
 
 from tracin_func.compute import Compute
 from tracin_func.errors import UsageError
+from tracin_func.storing import unit_in
 from tracin_func.task import Task
 from tracin_func.trace import Filled, Tracer
 
 
-def fill_store(task: Task, compute: Compute) -> tuple[Filled, ...]:
+def fill_store(task: Task, compute: Compute, *, items: bool = True) -> tuple[Filled, ...]:
     """Make the rows of all items, at every checkpoint, that `compute.store` lacks; of a shard only its share.
+
+    A new store holds a row of each item, which serves any pairs; without `items`, a row of each of the task's pairs
+    where these are fewer. A store that is there goes on as it began.
 
     Raises:
         UsageError: `compute` names no store.
@@ -17,5 +21,6 @@ def fill_store(task: Task, compute: Compute) -> tuple[Filled, ...]:
     """
     if compute.store is None:
         raise UsageError("`store` is not given. Expected the folder that is to keep the gradients.")
-    with Tracer(task, replace(compute, evaluated=None)) as tracer:
+    every = items and unit_in(compute.store) != "differences"
+    with Tracer(task, replace(compute, evaluated=None), every=every) as tracer:
         return tuple(tracer.filled())

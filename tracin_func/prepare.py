@@ -172,7 +172,7 @@ def needed(make: UnitMaker, unit: UnitKind, norms: bool) -> Need:
     if unit == "pairs" or make.by_difference:
         return Need(norms, combined=False, right=torch.arange(train, sum(map(len, make.tables))))
     if norms:
-        return Need(combinations=train)
+        return Need(combinations=None if make.by_items else train)
     test = make.tables[1]
     right = torch.searchsorted(make.used_items, torch.cat([test.first, test.second]).unique())
     return Need(norms=False, right=right)

@@ -81,10 +81,10 @@ def score(task: Task, compute: Compute, *, self_influence: bool = True, influenc
             del traced  # its rows, before the next ones are made
     assert tracer.prepared is not None
     engine = tracer.prepared.describe() | {"seconds": round(found.seconds, 6)}
-    record = _record(task, task.train_pairs, found.train)
-    test_record = None if task.test_pairs is None else _record(task, task.test_pairs, found.test)
+    record = pair_record(task, task.train_pairs, found.train)
+    test_record = None if task.test_pairs is None else pair_record(task, task.test_pairs, found.test)
     if test_record is not None:
-        _tell_zero_columns(test_record, notice)
+        tell_zero_columns(test_record, notice)
     loss = as_loss(task.loss).describe()
     for checkpoint, evaluation in zip(found.checkpoints, evaluations, strict=False):
         checkpoint["evaluation"] = evaluation.figures()
@@ -234,7 +234,8 @@ def _mine(rows: Tensor, world: World) -> list[Tensor]:
     return [blocks[number] for number in world.mine(range(len(blocks)))]
 
 
-def _tell_zero_columns(test: PairRecord, notice: Callable[[str], None]) -> None:
+def tell_zero_columns(test: PairRecord, notice: Callable[[str], None]) -> None:
+    """Say how many test pairs have no gradient at any checkpoint."""
     zero = int(test.inactive.all(dim=0).sum())
     if zero:
         notice(
@@ -243,7 +244,8 @@ def _tell_zero_columns(test: PairRecord, notice: Callable[[str], None]) -> None:
         )
 
 
-def _record(task: Task, pairs: Pairs, terms: list[Terms]) -> PairRecord:
+def pair_record(task: Task, pairs: Pairs, terms: list[Terms]) -> PairRecord:
+    """What the loss saw of pairs, by their terms at each checkpoint."""
     loss = task.loss
     margin = torch.stack([term.score_margin for term in terms])
     return PairRecord(

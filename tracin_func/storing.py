@@ -1,6 +1,7 @@
 """A run and its store: what the store is asked to agree on, and the engine that reads and fills it."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from tracin_func.scorer import State
 from tracin_func.store.digest import items_digest, weights_digest
 from tracin_func.store.gradient_store import Store
 from tracin_func.store.layout import CheckpointRecord
-from tracin_func.store.manifest import Manifest
+from tracin_func.store.manifest import NAME, Manifest, read_manifest
 from tracin_func.store.occupancy import Shard
 
 BLOCK_BYTES = 1 << 23  # of rows, that are written and finished together
@@ -34,6 +35,26 @@ def require_rows(prepared: Prepared, what: str) -> None:
         raise InputError(
             f"{what} needs gradients of single items, which serve any pairs. Got engine {prepared.choice.name!r}, "
             "which differentiates whole pairs. Use --engine ghost, item or auto with a scorer of single items."
+        )
+
+
+def unit_in(folder: Path | None) -> str | None:
+    """What a row of the store is of, `items` or `differences`; None where there is no store yet."""
+    if folder is None or not (folder / NAME).is_file():
+        return None
+    return read_manifest(folder).unit
+
+
+def require_items_in(folder: Path | None) -> None:
+    """Raise where a store holds rows of pairs.
+
+    Raises:
+        InputError: naming it.
+    """
+    if unit_in(folder) == "differences":
+        raise InputError(
+            f"{folder} holds a row of each of its own pairs, which serves no other pair. Expected a row of each item. "
+            "Fix: name another folder with --store, and it is filled with rows of items."
         )
 
 

@@ -3,7 +3,6 @@
 Everything costly is per unit and checkpoint and happens here; what pairs make of it is algebra, in `scoring`.
 """
 
-import hashlib
 import shlex
 import sys
 import time
@@ -14,8 +13,17 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from torch import Tensor
 
-from tracin_func.checkpoints import Checkpoint, LearningRate, LoadedCheckpoint, learning_rates, load
+from tracin_func.checkpoints import (
+    Checkpoint,
+    LearningRate,
+    LoadedCheckpoint,
+    description,
+    file_digest,
+    learning_rates,
+    load,
+)
 from tracin_func.compute import Compute
 from tracin_func.devices import resolve_device
 from tracin_func.engines.blockwise import StoredEngine
@@ -39,7 +47,7 @@ from tracin_func.prepare import Prepared, needed, prepare
 from tracin_func.scorer import Scorer, State, evaluating
 from tracin_func.store.gradient_store import Store, open_store
 from tracin_func.store.layout import CheckpointRecord
-from tracin_func.storing import manifest_of, record_of, require_rows, shared, stored
+from tracin_func.storing import manifest_of, record_of, require_items_in, require_rows, shared, stored, unit_in
 from tracin_func.task import Task
 from tracin_func.terms import Terms
 from tracin_func.units import UnitMaker
@@ -55,10 +63,11 @@ Step = TypeVar("Step")
 class Traced:
     """One checkpoint. `gradients` is None where no pair is active or the rate is 0; `seconds` is what they took.
 
-    `describe` is what provenance records of the checkpoint.
+    `values` are the objectives of the units; `describe` is what provenance records of the checkpoint.
     """
 
     name: str
+    values: Tensor
     gradients: Gradients | None
     train: PairTable
     test: PairTable | None
@@ -105,19 +114,21 @@ class _Opened:
 class Tracer:
     """Walks the checkpoints of a task, each loaded when it is its turn and dropped; `prepared` once, at the first.
 
-    `norms` tells whether norms of pairs will be asked for, and not products with test pairs alone.
+    `norms` tells whether norms of pairs will be asked for, and not products with test pairs alone; `every`, that
+    every item is a unit, to serve pairs beyond those of the task.
 
     Raises:
         InputError: a checkpoint file is missing: told before any is scored.
     """
 
-    def __init__(self, task: Task, compute: Compute, *, norms: bool = True) -> None:
+    def __init__(self, task: Task, compute: Compute, *, norms: bool = True, every: bool = False) -> None:
         for checkpoint in task.checkpoints:
             if isinstance(checkpoint.source, str | Path) and not Path(checkpoint.source).is_file():
                 raise InputError(f"{checkpoint.source}: no such checkpoint file.")
         self._task = task
         self._compute = compute
         self._norms = norms
+        self._every = every
         self._scorer = Scorer(task.scorer, joint=task.joint, params=compute.params)
         self._device = resolve_device(compute.device)
         self.prepared: Prepared | None = None
@@ -166,7 +177,7 @@ class Tracer:
             self.prepared = self._prepare(state, loaded)
             self._compute.planned(self.prepared.describe())
             state = state if self.prepared.make.device == self._device else self._state(loaded)
-        return _Opened(loaded, state, scales, _describe(checkpoint, loaded, rate, source))
+        return _Opened(loaded, state, scales, description(checkpoint, loaded, rate, source))
 
     def _rate(self, checkpoint: Checkpoint, loaded: LoadedCheckpoint) -> tuple[LearningRate, str]:
         if self._compute.checkpoint_weights == "uniform":
@@ -177,16 +188,16 @@ class Tracer:
         prepared, loaded, state = self._ready, opened.loaded, opened.state
         start = time.perf_counter()
         try:
-            gradients, tables = self._gradients(prepared, state, opened.scales)
+            gradients, values, tables = self._gradients(prepared, state, opened.scales)
         except UnsuitableError as error:
             self.prepared = self._other_engine(prepared, state, loaded, error)
             self._compute.planned(self.prepared.describe())
             state = self._state(loaded)  # its device may be another one
-            gradients, tables = self._gradients(self.prepared, state, opened.scales)
+            gradients, values, tables = self._gradients(self.prepared, state, opened.scales)
         seconds = time.perf_counter() - start
         test = tables[1] if len(tables) > 1 else None
-        describe = {**opened.describe, "sha256": _digest(opened.describe["path"])}
-        return Traced(loaded.name, gradients, tables[0], test, describe, seconds)
+        describe = {**opened.describe, "sha256": file_digest(opened.describe["path"])}
+        return Traced(loaded.name, values, gradients, tables[0], test, describe, seconds)
 
     def _filled(self, opened: _Opened) -> Filled:
         prepared = self._ready
@@ -236,14 +247,16 @@ class Tracer:
 
     def _gradients(
         self, prepared: Prepared, state: State, scales: dict[str, float]
-    ) -> tuple[Gradients | None, list[PairTable]]:
+    ) -> tuple[Gradients | None, Tensor, list[PairTable]]:
         if not any(scales.values()):
             self._compute.notice(f"{state.name}: its learning rate is 0, so it adds nothing to any score.")
             values = prepared.choice.engine.values(prepared.scored, state, prepared.plan.chunk)
-            return None, without_gradients(terms_of(prepared, self._compute, values), self._compute)
+            return None, values, without_gradients(terms_of(prepared, self._compute, values), self._compute)
         over = over_differences if prepared.make.by_difference else over_items
         over = over_pairs if prepared.choice.unit == "pairs" else over
-        return over(prepared, self._compute, state, scales, needed(prepared.make, prepared.choice.unit, self._norms))
+        asked = needed(prepared.make, prepared.choice.unit, self._norms)
+        gradients, tables = over(prepared, self._compute, state, scales, asked)
+        return gradients, torch.empty(0) if gradients is None else gradients.values, tables
 
     def _other_engine(
         self, prepared: Prepared, state: State, loaded: LoadedCheckpoint, error: UnsuitableError
@@ -269,14 +282,23 @@ class Tracer:
     def _prepare(self, state: State, loaded: LoadedCheckpoint) -> Prepared:
         task, compute = self._task, self._compute
         loss = as_loss(task.loss)
-        functional, every = compute.test_functional, compute.store is not None
-        make = UnitMaker(task, self._scorer, loss, functional, self._device, compute.dtype, every=every)
+        if self._every:
+            require_items_in(compute.store)
+        every = self._every or compute.store is not None
+        by_items = self._every or unit_in(compute.store) == "items"
+        make = UnitMaker(
+            *(task, self._scorer, loss, compute.test_functional, self._device, compute.dtype),
+            every=every,
+            by_items=by_items,
+        )
         prepared = prepare(make, state, loaded.weights, compute, len(task.checkpoints), self._norms)
         return self._with_rows(prepared, state)
 
     def _with_rows(self, prepared: Prepared, state: State) -> Prepared:
         """`prepared`, with rows in the store or shared by all processes, where there is one or are some."""
         compute = self._compute
+        if self._every:
+            require_rows(prepared, "what serves pairs read in blocks")
         if compute.store is None:
             if not compute.world.started:
                 return prepared
@@ -322,23 +344,3 @@ def visited(
     with evaluating(scorer.module), torch.random.fork_rng(devices=cuda), exact_products(device):
         for position, checkpoint in enumerate(task.checkpoints, start=1):
             yield checkpoint, load(checkpoint, position)
-
-
-def _digest(path: str | None) -> str | None:
-    """What the file of a checkpoint holds, in 64 signs."""
-    if path is None:
-        return None
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _describe(checkpoint: Checkpoint, loaded: LoadedCheckpoint, rate: LearningRate, source: str) -> dict[str, Any]:
-    path = None if not isinstance(checkpoint.source, str | Path) else str(Path(checkpoint.source).absolute())
-    recorded = dict(loaded.recorded)
-    return {
-        "name": loaded.name,
-        "path": path,
-        "learning_rate": rate,
-        "learning_rate_from": source,
-        "recorded": recorded,
-    }

@@ -28,7 +28,10 @@ def loss_type(scores: Tensor) -> torch.dtype:
 
 @dataclass(frozen=True)
 class UnitMaker:
-    """Makes the units of one task on one device. Only items that some pair compares are units, or `every` item."""
+    """Makes the units of one task on one device. Only items that some pair compares are units, or `every` item.
+
+    With `by_items` never score differences, as the rows are to serve pairs that are not known yet.
+    """
 
     task: Task
     scorer: Scorer
@@ -38,6 +41,7 @@ class UnitMaker:
     dtype: torch.dtype | None
     coupled: str | None = None  # the operation through which a batched forward mixes items
     every: bool = False
+    by_items: bool = False
 
     @property
     def tables(self) -> list[Pairs]:
@@ -50,6 +54,8 @@ class UnitMaker:
 
         So where an item hardly ever is in two pairs (chosen and rejected texts), and the loss sees Δ only.
         """
+        if self.by_items:
+            return False
         pairs = sum(map(len, self.tables))
         shared = 2 * pairs > LITTLE_SHARED * len(self.compared)
         return not self.task.joint and sees_only_difference(self.loss) and not shared

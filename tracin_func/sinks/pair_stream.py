@@ -1,6 +1,6 @@
 """Results of queries as Parquet files in row groups: few winners of a long table, or a score of each of its pairs.
 
-    write_strongest   pair, first, second, test_pair, side (proponent or opponent), rank, score
+    write_strongest   pair, first, second, test_pair, side (proponent or opponent), rank, score[, standard_error]
     write_self        pair, first, second, score
 
 `pair` is the number of the pair in its table, 0 the first; items are named by their ids. Sign, unit and provenance are
@@ -13,6 +13,7 @@ from typing import Any, BinaryIO, Protocol
 
 from torch import Tensor
 
+from tracin_func.columns import STANDARD_ERROR
 from tracin_func.errors import UsageError
 from tracin_func.sinks.table_file import ROW_GROUP, check_table, encodable, pyarrow_module, replace_table
 
@@ -41,6 +42,7 @@ def write_strongest(
     item_ids: Sequence[str],
     test_ids: Sequence[str],
     provenance: Mapping[str, Any],
+    standard_errors: Sequence[Sequence[Tensor]] | None = None,
 ) -> Path:
     """Write the strongest pairs of each test pair, proponents first; only their ids are looked up.
 
@@ -51,6 +53,7 @@ def write_strongest(
         item_ids: id of each item, [items].
         test_ids: name of each test pair, [tests].
         provenance: the record of the scores, see `tracin_func.provenance`; sign and unit are also told by themselves.
+        standard_errors: of each test pair those of its proponents and of its opponents, where scores are estimates.
 
     Returns:
         The real path of the file.
@@ -60,9 +63,11 @@ def write_strongest(
     """
 
     def rows() -> Iterator[dict[str, list[Any]]]:
-        for test, winners in zip(test_ids, zip(proponents, opponents, strict=True), strict=True):
-            for side, ranked in zip(SIDES, winners, strict=True):
+        both = zip(proponents, opponents, strict=True)
+        for column, (test, winners) in enumerate(zip(test_ids, both, strict=True)):
+            for number, (side, ranked) in enumerate(zip(SIDES, winners, strict=True)):
                 count = len(ranked.rows)
+                error = {} if standard_errors is None else {STANDARD_ERROR: standard_errors[column][number].tolist()}
                 yield {
                     "pair": ranked.rows.tolist(),
                     "first": [item_ids[place] for place in ranked.first.tolist()],
@@ -71,10 +76,12 @@ def write_strongest(
                     "side": [side] * count,
                     "rank": list(range(1, count + 1)),
                     SCORE: ranked.scores.tolist(),
+                    **error,
                 }
 
     texts = ("first", "second", "test_pair", "side")
-    return _write(path, ("pair", *texts, "rank", SCORE), texts, _gathered(rows()), provenance)
+    estimated = () if standard_errors is None else (STANDARD_ERROR,)
+    return _write(path, ("pair", *texts, "rank", SCORE, *estimated), texts, _gathered(rows()), provenance)
 
 
 def write_self(
@@ -138,7 +145,7 @@ def _write(
         raise UsageError(f"`path` should end in .parquet. Got {path}.")
     check_table(path)
     arrow, parquet = pyarrow_module("pyarrow"), pyarrow_module("pyarrow.parquet")
-    kinds = {"pair": arrow.int64(), "rank": arrow.int64(), SCORE: arrow.float64()}
+    kinds = {"pair": arrow.int64(), "rank": arrow.int64(), SCORE: arrow.float64(), STANDARD_ERROR: arrow.float64()}
     kinds |= dict.fromkeys(texts, arrow.dictionary(arrow.int32(), arrow.string()))
 
     def write(stream: BinaryIO, metadata: Mapping[str, str]) -> None:

@@ -1,0 +1,230 @@
+"""Queries as runs: the winners of a table read in blocks are those of all scores, whatever holds the gradients."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow.csv
+import pyarrow.parquet
+import pytest
+import torch
+from torch import nn
+
+import tracin_func as ti
+from tracin_func.filling import fill_store
+from tracin_func.queried import Queried
+from tracin_func.queries.pair_blocks import ArrayPairs
+from tracin_func.querying import query, query_self
+from tracin_func.sinks.origins import provenance_path
+
+ITEMS = 24
+LOSSES: dict[str, Any] = {
+    "margin": ti.MarginRankingLoss(0.4),
+    "logistic": ti.LogisticLoss(0.1),
+    "ghm of the lab": ti.GHMRankingLoss(0.4, bins=6, batch_size=16, variant="lab"),
+}
+
+
+def pairs_of(many: int, seed: int, **own: Any) -> ti.Pairs:
+    """Random distinct pairs."""
+    generator = torch.Generator().manual_seed(seed)
+    every = torch.tensor([(a, b) for a in range(ITEMS) for b in range(ITEMS) if a != b])
+    chosen = every[torch.randperm(len(every), generator=generator)[:many]]
+    target = torch.randint(0, 2, (many,), generator=generator) * 2 - 1
+    return ti.Pairs(*chosen.T.contiguous(), target, **own)
+
+
+def task_of(loss: Any = LOSSES["margin"], train: ti.Pairs | None = None, rates: tuple[float, ...] = (0.1, 0.03)) -> Any:
+    """A small network in double precision, with a checkpoint a rate."""
+    torch.manual_seed(0)
+    scorer = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 1)).double()
+    items = torch.randn(ITEMS, 6, dtype=torch.float64)
+    states = []
+    for rate in rates:
+        state = {name: torch.randn_like(tensor) for name, tensor in scorer.state_dict().items()}
+        states.append(ti.Checkpoint(state, rate, f"step_{len(states)}"))
+    counts = torch.randint(1, 4, (200,), generator=torch.Generator().manual_seed(1))
+    train = pairs_of(200, 1, count=counts) if train is None else train
+    return ti.Task(scorer, items, train, states, pairs_of(4, 2), loss, [f"item_{i:02}" for i in range(ITEMS)])
+
+
+def arrays(pairs: ti.Pairs) -> ArrayPairs:
+    return ArrayPairs(pairs.first, pairs.second, pairs.target, pairs.weight, pairs.margin, pairs.count)
+
+
+def require_same(found: Queried, dense: ti.Influence, k: int) -> None:
+    """The winners, with their names, scores and standard errors, are the ends of each column of all scores."""
+    assert found.test_ids == dense.test_ids
+    for column, test in enumerate(dense.test_ids):
+        scores = dense.scores[:, column]
+        for number, (winners, sign) in enumerate(zip(found.sides(column), (1, -1), strict=True)):
+            order = torch.sort(sign * scores, descending=True, stable=True).indices
+            expected = [row for row in order.tolist() if sign * scores[row] > 0][:k]
+            assert winners.rows.tolist() == expected, test
+            assert found.names(winners) == [dense.ids[row] for row in expected]
+            torch.testing.assert_close(winners.scores, scores[expected], rtol=1e-9, atol=1e-12)
+            if dense.standard_error is None:
+                assert found.standard_errors is None
+            else:
+                assert found.standard_errors is not None
+                error = found.standard_errors[column][number]
+                torch.testing.assert_close(error, dense.standard_error[expected, column], rtol=1e-6, atol=1e-12)
+
+
+PROJECTIONS = [None, *(ti.Projection(kind, 32, seed=3) for kind in ("sjlt", "rademacher", "kronecker"))]
+
+
+@pytest.mark.parametrize("stored", [False, True])
+@pytest.mark.parametrize("projection", PROJECTIONS, ids=lambda each: each.kind if each else "exact")
+@pytest.mark.parametrize("loss", LOSSES)
+def test_winners_are_those_of_all_scores(
+    loss: str, projection: ti.Projection | None, stored: bool, tmp_path: Path
+) -> None:
+    task = task_of(LOSSES[loss])
+    own = {} if projection is None else {"projection": projection}
+    dense = ti.score(task, ti.Compute(**own), self_influence=False, influence=True).influence
+    assert dense is not None
+    assert bool((dense.scores > 0).any())
+    found = query(task, ti.Compute(**own, store=tmp_path / "store" if stored else None), arrays(task.train_pairs), 5)
+    assert found.strongest.pairs == 200
+    assert found.strongest.inactive == pytest.approx(float(dense.inactive.double().mean()))
+    assert found.run.checkpoints == dense.run.checkpoints
+    if stored:  # rows are float32 there
+        same = ti.score(
+            task, ti.Compute(**own, store=tmp_path / "store"), self_influence=False, influence=True
+        ).influence
+        assert same is not None
+        dense = same
+    require_same(found, dense, 5)
+
+
+@pytest.mark.parametrize("projection", [None, ti.Projection("sjlt", 32)], ids=["exact", "projected"])
+def test_pairs_with_weights_margins_and_names_of_their_own(projection: ti.Projection | None) -> None:
+    generator = torch.Generator().manual_seed(5)
+    own = {"weight": torch.rand(200, generator=generator), "margin": torch.rand(200, generator=generator)}
+    train = pairs_of(200, 1, **own, ids=[f"comparison {row}" for row in range(200)])
+    task = task_of(LOSSES["ghm of the lab"], train)
+    compute = ti.Compute() if projection is None else ti.Compute(projection=projection)
+    dense = ti.score(task, compute, self_influence=False, influence=True).influence
+    assert dense is not None
+    require_same(query(task, compute, arrays(train), 3, pair_ids=train.ids), dense, 3)
+
+
+def test_a_checkpoint_without_a_rate_adds_nothing_and_is_counted() -> None:
+    task = task_of(rates=(0.1, 0.0))
+    dense = ti.score(task, ti.Compute(), self_influence=False, influence=True).influence
+    found = query(task, ti.Compute(projection=ti.Projection("sjlt", 32)), arrays(task.train_pairs), 4)
+    assert dense is not None
+    assert found.strongest.inactive == pytest.approx(float(dense.inactive.double().mean()))
+    assert sum("learning rate is 0" in each for each in found.run.notices) == 1
+    require_same(query(task, ti.Compute(), arrays(task.train_pairs), 4), dense, 4)
+
+
+@pytest.mark.parametrize("projection", [None, ti.Projection("sjlt", 32)], ids=["exact", "projected"])
+def test_the_mean_of_the_test_pairs_is_one_column(projection: ti.Projection | None) -> None:
+    task = task_of(LOSSES["logistic"])
+    own: dict[str, Any] = {} if projection is None else {"projection": projection}
+    compute = ti.Compute(aggregate="mean", **own)
+    dense = ti.score(task, compute, self_influence=False, influence=True).influence
+    assert dense is not None
+    require_same(query(task, compute, arrays(task.train_pairs), 4), dense, 4)
+
+
+def test_the_training_pairs_of_the_task_are_not_looked_at() -> None:
+    task = task_of(LOSSES["ghm of the lab"])
+    other = replace(task, train_pairs=pairs_of(7, 9))
+    dense = ti.score(task, ti.Compute(), self_influence=False, influence=True).influence
+    assert dense is not None
+    require_same(query(other, ti.Compute(), arrays(task.train_pairs), 4), dense, 4)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("stored", [False, True])
+def test_self_influence_of_a_table(loss: str, stored: bool, tmp_path: Path) -> None:
+    task = task_of(LOSSES[loss], rates=(0.1, 0.0, 0.03))
+    store = tmp_path / "store" if stored else None
+    dense = ti.score(task, ti.Compute()).self_influence
+    assert dense is not None
+    found = query_self(task, ti.Compute(store=store), arrays(task.train_pairs))
+    torch.testing.assert_close(found.scores, dense.scores, rtol=1e-5 if stored else 1e-9, atol=1e-9)
+    path = found.save(tmp_path / "self.parquet")
+    table = pyarrow.parquet.read_table(path)
+    assert table["score"].to_pylist() == found.scores.tolist()
+    assert [f"{a}_{b}" for a, b in zip(*(table[c].to_pylist() for c in ("first", "second")), strict=True)] == list(
+        dense.ids
+    )
+
+
+@pytest.mark.parametrize("ending", ["parquet", "csv"])
+def test_both_formats_hold_the_same_table(ending: str, tmp_path: Path) -> None:
+    task = task_of()
+    found = query(task, ti.Compute(projection=ti.Projection("sjlt", 32)), arrays(task.train_pairs), 3)
+    path = found.save(tmp_path / f"strongest.{ending}", command=["run"])
+    expected = found.to_table()
+    read = pyarrow.parquet.read_table(path) if ending == "parquet" else pyarrow.csv.read_csv(path)
+    assert read.to_pydict() == expected
+    record = json.loads(provenance_path(path).read_text())["columns"]["score"]
+    assert record["pairs"]["rows"] == 200
+    assert record["command"] == ["run"]
+    assert record["projection"]["kind"] == "sjlt"
+
+
+def chosen_and_rejected(loss: Any = LOSSES["logistic"]) -> ti.Task:
+    """Items that serve one pair each: rows of differences are half as many."""
+    task: ti.Task = task_of(loss)
+    pairs = ti.Pairs(range(0, 20, 2), range(1, 20, 2), [1] * 10)
+    return replace(task, train_pairs=pairs, test_pairs=ti.Pairs([20], [21], [1]))
+
+
+def unit_of(store: Path) -> str:
+    return str(json.loads((store / "manifest.json").read_text())["unit"])
+
+
+def test_a_store_that_gradients_made_serves_self_and_queries(tmp_path: Path) -> None:
+    task, compute = chosen_and_rejected(), ti.Compute(store=tmp_path / "store")
+    fill_store(task, compute)
+    assert unit_of(tmp_path / "store") == "items"
+    dense = ti.score(task, ti.Compute(), influence=True)
+    found = ti.score(task, compute, influence=True)
+    assert found.self_influence is not None
+    assert dense.self_influence is not None
+    assert found.influence is not None
+    torch.testing.assert_close(found.self_influence.scores, dense.self_influence.scores, rtol=1e-5, atol=0)
+    require_same(query(task, compute, arrays(task.train_pairs), 3), found.influence, 3)
+
+
+def test_a_store_of_differences_goes_on_and_refuses_queries(tmp_path: Path) -> None:
+    task, compute = chosen_and_rejected(), ti.Compute(store=tmp_path / "store")
+    ti.score(task, compute, influence=True)
+    assert unit_of(tmp_path / "store") == "differences"
+    assert [each.missing for each in fill_store(task, compute)] == [0, 0]
+    with pytest.raises(ti.InputError, match="a row of each of its own pairs.*another folder with --store"):
+        query(task, compute, arrays(task.train_pairs), 3)
+
+
+def test_a_query_makes_a_store_of_items(tmp_path: Path) -> None:
+    task, compute = chosen_and_rejected(), ti.Compute(store=tmp_path / "store")
+    query(task, compute, arrays(task.train_pairs), 3)
+    assert unit_of(tmp_path / "store") == "items"
+
+
+def test_what_a_query_cannot_do_is_refused(tmp_path: Path) -> None:
+    task = task_of()
+    pairs = arrays(task.train_pairs)
+    for wrong, words in (
+        ({"normalize": "cosine"}, "length of every training pair"),
+        ({"weight_test_pairs": True}, "Leave it out"),
+    ):
+        with pytest.raises(ti.UsageError, match=words):
+            query(task, ti.Compute(**wrong), pairs, 3)
+    with pytest.raises(ti.UsageError, match="`k` should be at least 1"):
+        query(task, ti.Compute(), pairs, 0)
+    with pytest.raises(ti.InputError, match="needs `test_pairs`"):
+        query(replace(task, test_pairs=None), ti.Compute(), pairs, 3)
+    with pytest.raises(ti.InputError, match="engine 'pair', which differentiates whole pairs"):
+        query(task, ti.Compute("pair"), pairs, 3)
+    with pytest.raises(ti.InputError, match="there are no train pairs"):
+        query(task, ti.Compute(), ArrayPairs([], [], []), 3)
+    with pytest.raises(ti.InputError, match="pairs, row 0: `second` is 99"):
+        query(task, ti.Compute(), ArrayPairs([0], [99], [1]), 3)
