@@ -51,7 +51,7 @@ LAYERS = (
     ("cli.progress", "cli.view_tables", "cli.health", "cli.assess", "cli.dry_run"),
     ("cli.report", "cli.tasks", "cli.about"),
     ("cli.output", "cli.repeat"),
-    ("cli.shares", "cli.stored"),
+    ("cli.shares", "cli.stored", "cli.query"),
     ("cli.computing",),
     ("cli.job", "cli.shown"),
     (

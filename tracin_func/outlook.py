@@ -31,8 +31,12 @@ class Outlook:
     bytes: int
 
 
-def outlook(task: Task, compute: Compute, *, self_influence: bool = True, influence: bool = False) -> Outlook:
+def outlook(
+    task: Task, compute: Compute, *, self_influence: bool = True, influence: bool = False, every: bool = False
+) -> Outlook:
     """Evaluate every checkpoint, choose the engine and its sizes, and time it on a few units of the first one.
+
+    With `every`, of a query: all items are units, whatever the pairs.
 
     Raises:
         As `score`, of what is found without scoring.
@@ -42,6 +46,7 @@ def outlook(task: Task, compute: Compute, *, self_influence: bool = True, influe
         task,
         replace(compute, store=None, shard=None, world=ALONE),
         norms=self_influence or compute.normalize == "cosine",
+        every=every,
     )
     evaluations = []
     for evaluated in tracer.evaluations(EVALUATED_PAIRS):

@@ -34,10 +34,10 @@ def check_options(options: Mapping[str, Any]) -> None:
     if options["score_name"] is not None and not options["score_name"].strip():
         raise UsageError("--score-name should not be empty.")
     checkpoint_choice("--checkpoints", options["checkpoints"])
-    require_format(options["format"] or "json")
+    require_format(options["format"] or ("json" if options.get("keep") is None else "parquet"))
     pairs = options["pairs"]
     if pairs is not None and pairs not in WORDS and not Path(pairs).exists():
-        raise InputError(f"--pairs {pairs}: no such file. Expected {', '.join(WORDS)} or a CSV FILE.")
+        raise InputError(f"--pairs {pairs}: no such file. Expected {', '.join(WORDS)} or a CSV or Parquet FILE.")
 
 
 def compute_of(options: Mapping[str, Any], world: World) -> Compute:

@@ -14,16 +14,20 @@ from tracin_func.pairs import Pairs
 from tracin_func.task import Task
 
 
-def print_outlook(task: Task, expected: Outlook, files: Iterable[Path], *, as_json: bool) -> None:
-    """What would be scored, how, and at what cost."""
+def print_outlook(
+    task: Task, expected: Outlook, files: Iterable[Path], *, as_json: bool, streamed: int | None = None
+) -> None:
+    """What would be scored, how, and at what cost; of so many pairs that are `streamed` the task has the first."""
     if as_json:
-        print(json.dumps(_document(task, expected, files), ensure_ascii=False, indent=2))
+        document = _document(task, expected, files)
+        document |= {} if streamed is None else {"train_pairs": streamed}
+        print(json.dumps(document, ensure_ascii=False, indent=2))
         return
     engine = expected.engine
     seconds = f"{expected.seconds:.1f} s" if expected.seconds < 90 else f"{expected.seconds / 60:.0f} min"
     rows = {
         "items": f"{len(task.items):,}{_classes(task)}",
-        "training pairs": _pairs(task.train_pairs),
+        "training pairs": _pairs(task.train_pairs) if streamed is None else f"{streamed:,}, read in blocks",
         "test pairs": "none" if task.test_pairs is None else _pairs(task.test_pairs),
         "loss": ", ".join(f"{name} {value}" for name, value in as_loss(task.loss).describe().items()),
         "checkpoints": f"{len(task.checkpoints)}: {', '.join(each.name for each in expected.evaluations)}",

@@ -15,6 +15,7 @@ import textwrap
 import threading
 import traceback
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from typing import Any, TextIO
 
 import typer
@@ -24,6 +25,18 @@ from tracin_func.errors import InputError, NumericalError, OutputError, ToldElse
 TIE = "\xa0"  # a space at which no line is broken
 
 _EXIT_CODES: dict[type[Exception], int] = {UsageError: 2, InputError: 3, NumericalError: 1, OutputError: 1}
+
+
+@dataclass
+class Teller:
+    """Says sentences on stderr and keeps them for the record."""
+
+    quiet: bool
+    told: list[str] = field(default_factory=list)
+
+    def __call__(self, sentence: str) -> None:
+        self.told.append(sentence)
+        say(sentence, quiet=self.quiet)
 
 
 def guarded(command: Callable[..., None]) -> Callable[..., None]:

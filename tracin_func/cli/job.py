@@ -4,48 +4,41 @@ import functools
 import logging
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
-
-from torch import Tensor
 
 from tracin_func.cli.assess import Assessment
 from tracin_func.cli.computing import check_options, compute_of
 from tracin_func.cli.dry_run import print_outlook
-from tracin_func.cli.faults import interruption, printing, say
+from tracin_func.cli.faults import Teller, interruption, printing, say
 from tracin_func.cli.options import INFLUENCE_ONLY, JOB
 from tracin_func.cli.output import Output, given, output_of
 from tracin_func.cli.progress import progress
+from tracin_func.cli.query import Kept, check_query, is_query, is_streamed, kept_document, run_query, show_kept
 from tracin_func.cli.repeat import recorded_options, tell_changes
-from tracin_func.cli.report import item_classes, print_document, print_influence, print_self
+from tracin_func.cli.report import (
+    estimated,
+    item_classes,
+    print_document,
+    print_influence,
+    print_self,
+    run_document,
+)
 from tracin_func.cli.shares import record_job, recorded_job, say_filled, shard_of, together
-from tracin_func.cli.tasks import Job, check_checkpoints, each_tone, job_of, kind_of, num_test
+from tracin_func.cli.tasks import check_checkpoints, each_tone, job_of, kind_of, with_tests
 from tracin_func.compute import Compute
 from tracin_func.devices import resolve_device
 from tracin_func.distributed import World
 from tracin_func.errors import NumericalError, UsageError
-from tracin_func.evaluation import BY_SCORE, select_test_pairs
 from tracin_func.filling import fill_store
 from tracin_func.losses import LogisticLoss, MarginRankingLoss, PairLoss
 from tracin_func.outlook import outlook
 from tracin_func.scoring import Scores, score
-from tracin_func.sources.tones import NUM_TEST
+from tracin_func.sources.pair_files import is_parquet
 from tracin_func.task import Task
 from tracin_func.verification import Verification
 from tracin_func.verify import verify
 from tracin_func.views import CLASS, CLASS_PAIR
-
-
-@dataclass
-class Teller:
-    """Says sentences on stderr and keeps them for the record."""
-
-    quiet: bool
-    told: list[str] = field(default_factory=list)
-
-    def __call__(self, sentence: str) -> None:
-        self.told.append(sentence)
-        say(sentence, quiet=self.quiet)
 
 
 @dataclass(frozen=True)
@@ -71,6 +64,7 @@ def run_job(command: str, options: Mapping[str, Any]) -> None:
     if command == "influence":
         scores = ("influence", "self") if options["with_self"] else ("influence",)
     check_options(options)
+    check_query(options, scores)
     shard_of(options["shard"])
     with together(options) as world:
         own = options if world.first else {**options, "quiet": True, "json": False}
@@ -116,11 +110,15 @@ def _score_all(command: str, options: Mapping[str, Any], scores: tuple[str, ...]
     for own, output in runs:
         output.check(kind, options["metadata_dir"] is not None)
         check_checkpoints(kind, own)  # of all tones, before the first is scored
-    finished = []
+    finished: list[Finished | Kept] = []
     for own, output in runs:
         if len(runs) > 1:
             say(f"{own['frequency']}:", quiet=options["quiet"])
-        done = _run(kind, own, output, compute_of(own, world), scores)
+        done: Finished | Kept | None
+        if is_query(own, scores):
+            done = run_query(kind, own, output, compute_of(own, world), scores)
+        else:
+            done = _run(kind, own, output, compute_of(own, world), scores)
         if done is None:
             continue
         finished.append(done)
@@ -139,7 +137,9 @@ def _fill_all(options: Mapping[str, Any], world: World, scores: tuple[str, ...],
     found = []
     for own in each_tone(kind, options):
         tell = Teller(options["quiet"])
-        task = job_of(kind, own, "influence" in scores, tell).task
+        of_items = command is None and is_parquet(own["pairs"])  # rows of all items, whatever the pairs
+        with_test, streamed = "influence" in scores and not of_items, of_items or is_streamed(own, scores)
+        task = job_of(kind, own, with_test, tell, streamed=streamed).task
         compute = replace(compute_of(own, world), notice=lambda text: say(f"note: {text}", quiet=options["quiet"]))
         store = compute.store
         assert store is not None
@@ -147,7 +147,8 @@ def _fill_all(options: Mapping[str, Any], world: World, scores: tuple[str, ...],
             interruption(f"blocks that are finished are in {store}"),
             progress("gradients", len(task.checkpoints), quiet=options["quiet"]) as advance,
         ):
-            filled = fill_store(task, replace(compute, progress=advance))
+            items = command is None or is_query(own, scores)
+            filled = fill_store(task, replace(compute, progress=advance), items=items)
         if command is not None and world.first:
             record_job(store, command, given(own), compute.shard)
         say_filled(filled, store, quiet=options["quiet"])
@@ -168,7 +169,7 @@ def _run(
     if compute.weight_test_pairs and (compute.test_functional != "loss" or not _weighs(job.task.loss)):
         tell("warning: --weight-test-pairs changes nothing: there are GHM weights of losses only.")
     _require_classes(options["by"], job.task)
-    task = _with_tests(job, options, replace(compute, notice=lambda _: None), tell) if with_influence else job.task
+    task = with_tests(job, options, replace(compute, notice=lambda _: None), tell) if with_influence else job.task
     assess = Assessment(show, tell, len(task.checkpoints), len(task.train_pairs), job.contradiction)
     task = replace(task, describe={**task.describe, "notices": tell.told})
     compute = replace(
@@ -193,9 +194,12 @@ def _run(
     return Finished(output, task, found, tell.told, checked)
 
 
-def _show(done: Finished, options: Mapping[str, Any]) -> None:
+def _show(done: Finished | Kept, options: Mapping[str, Any]) -> None:
     """The tables, and where the files are."""
     if options["quiet"]:
+        return
+    if isinstance(done, Kept):
+        show_kept(done, options["top"])
         return
     by, top = options["by"] or "pair", options["top"]
     with interruption(f"the scores are in {done.output}"), printing():
@@ -209,20 +213,17 @@ def _show(done: Finished, options: Mapping[str, Any]) -> None:
         print("Origin of each: FILE.provenance.json beside it.")
 
 
-def _document(done: Finished, options: Mapping[str, Any]) -> dict[str, Any]:
+def _document(done: Finished | Kept, options: Mapping[str, Any]) -> dict[str, Any]:
     """A run for `--json`."""
+    if isinstance(done, Kept):
+        return kept_document(done, options["top"])
     top = options["top"] or 10
-    result: dict[str, Any] = {
-        "files": {
-            f"{name}{'_per_checkpoint' if each else ''}": str(path) for (name, each), path in done.output.files.items()
-        },
-        "notices": list(done.told),
-    }
+    result: dict[str, Any] = {"files": done.output.described(), "notices": list(done.told)}
     if (own := done.scores.self_influence) is not None:
-        result |= {"run": _run_of(own.run), "pairs": len(own.ids)}
-        result["self"] = _estimated(own.top(top), own.ids, own.standard_error)
+        result |= {"run": run_document(own.run), "pairs": len(own.ids)}
+        result["self"] = estimated(own.top(top), own.ids, own.standard_error)
     if (found := done.scores.influence) is not None:
-        result |= {"run": _run_of(found.run), "pairs": len(found.ids)}
+        result |= {"run": run_document(found.run), "pairs": len(found.ids)}
         result["influence"] = {}
         for column, test in enumerate(found.test_ids):
             error = None if found.standard_error is None else found.standard_error[:, column]
@@ -230,8 +231,8 @@ def _document(done: Finished, options: Mapping[str, Any]) -> dict[str, Any]:
             opponents = [each for each in found.bottom(top, test=column) if each[1] < 0]
             result["influence"][test] = {
                 "zero": column in found.zero_columns,
-                "proponents": _estimated(proponents, found.ids, error),
-                "opponents": _estimated(opponents, found.ids, error),
+                "proponents": estimated(proponents, found.ids, error),
+                "opponents": estimated(opponents, found.ids, error),
             }
     if (scores := found or own) is not None:
         result["notices"] += scores.run.notices
@@ -240,42 +241,13 @@ def _document(done: Finished, options: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
-def _estimated(
-    scores: Sequence[tuple[str, float]], ids: Sequence[str], error: Tensor | None
-) -> list[dict[str, str | float]]:
-    """Scores by pair, with their standard errors where they are estimates."""
-    if error is None:
-        return [{"pair": name, "score": score} for name, score in scores]
-    place = {name: position for position, name in enumerate(ids)}
-    return [{"pair": name, "score": score, "standard_error": float(error[place[name]])} for name, score in scores]
-
-
-def _run_of(run: Any) -> dict[str, Any]:
-    return {"checkpoints": list(run.checkpoints), "loss": dict(run.loss), "engine": dict(run.engine)}
-
-
-def _require_verified(finished: list[Finished]) -> None:
+def _require_verified(finished: Sequence[Finished | Kept]) -> None:
     for done in finished:
-        if done.verification is not None and not done.verification.passed:
+        if isinstance(done, Finished) and done.verification is not None and not done.verification.passed:
             raise NumericalError(
                 f"{done.verification} The scores are in {done.output}. Score with --dtype float64, or with another "
                 "--engine, and compare."
             )
-
-
-def _with_tests(job: Job, options: Mapping[str, Any], compute: Compute, tell: Teller) -> Task:
-    """The task with the test pairs that --test-select asks for."""
-    how = options["test_select"]
-    if how not in BY_SCORE:
-        return job.task
-    count = num_test(options["num_test"])
-    held_out = job.task.held_out
-    seed = job.task.describe.get("seed", 0)
-    wanted = min(NUM_TEST, len(held_out or ())) if count == "default" else count
-    assert not isinstance(wanted, str)
-    test = select_test_pairs(job.task, compute, how, wanted, seed)
-    tell(f"note: {len(test)} of {len(held_out or ())} test pairs were selected as {how}.")
-    return replace(job.task, test_pairs=test)
 
 
 def _require_classes(by: str | None, task: Task) -> None:

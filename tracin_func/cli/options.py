@@ -141,7 +141,7 @@ JOB = (
     Option(
         "pairs",
         str,
-        "drawn by the seed as in the training, all, or a CSV: first,second,target[,split,weight].",
+        "drawn by the seed as in the training, all, or a CSV or Parquet FILE: first,second,target[,split,weight].",
         "drawn",
         PAIRS,
     ),
@@ -207,7 +207,13 @@ JOB = (
     Option("threads", int, "Threads of each process.", "all cores, or their share under torchrun", COMPUTING),
     Option("num_workers", int, "Threads that read WAV files.", "0", COMPUTING),
     Option("metadata_dir", Path, "Folder of the result files.", "metadata", RESULTS),
-    Option("format", str, "json (merged into what is there), csv or parquet (long tables).", "json", RESULTS),
+    Option(
+        "format",
+        str,
+        "json (merged into what is there), csv or parquet (long tables).",
+        "json; parquet with --keep",
+        RESULTS,
+    ),
     Option("score_name", str, "Name of the column in the files.", "tracin_self_influence, tracin_influence", RESULTS),
     Option("per_checkpoint", bool, "A second file with a column for each checkpoint.", "", RESULTS),
     Option("top", int, "Rows of the table.", "10 for self, 3 for influence", RESULTS),
@@ -254,6 +260,15 @@ INFLUENCE_ONLY = (
     Option("normalize", str, "cosine: divide by the lengths of both gradients.", "none", LOSS),
     Option("test_functional", str, "loss, or score-margin (does not saturate).", "loss", LOSS),
     Option("weight_test_pairs", bool, "GHM weights for test pairs too.", "", LOSS),
+    Option(
+        "keep",
+        int,
+        "Keep only the K strongest proponents and opponents of each test pair, in a table (parquet or csv); --pairs "
+        "FILE.parquet is then read in blocks and never held.",
+        "all scores",
+        RESULTS,
+        metavar="K",
+    ),
     Option("with_self", bool, "Self-influence as well, from the same pass.", "", RESULTS),
 )
 

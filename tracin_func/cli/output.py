@@ -24,6 +24,7 @@ NAMES = {
     ("self", True): "{}_per_checkpoint_metadata",
     ("influence", False): "{}_influence_metadata",
     ("influence", True): "{}_per_checkpoint_influence_metadata",
+    ("strongest", False): "{}_influence_strongest",
 }
 PATHS = (
     "data_root",
@@ -98,6 +99,10 @@ class Output:
             more = f" and {len(others) - 1} more columns" if len(others) > 1 else ""
             tell(f"note: {path} held {name}{more} with another loss ({words}); equal names are replaced now.")
 
+    def described(self) -> dict[str, str]:
+        """The files by what they hold, for a document."""
+        return {f"{name}{'_per_checkpoint' if each else ''}": str(path) for (name, each), path in self.files.items()}
+
     def __str__(self) -> str:
         return ", ".join(map(str, self.files.values()))
 
@@ -105,7 +110,9 @@ class Output:
 def output_of(kind: str, options: Mapping[str, Any], scores: tuple[str, ...]) -> Output:
     """The files that the options ask for, of these scores."""
     folder, stem = Path(options["metadata_dir"] or "metadata"), stem_of(kind, options)
-    ending = options["format"] or "json"
+    if options.get("keep") is not None:
+        scores = ("strongest",)
+    ending = options["format"] or ("json" if options.get("keep") is None else "parquet")
     kinds = (False, True) if options["per_checkpoint"] else (False,)
     files = {(name, each): folder / f"{NAMES[name, each].format(stem)}.{ending}" for each in kinds for name in scores}
     return Output(files, options["score_name"], given(options))

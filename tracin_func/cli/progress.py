@@ -1,7 +1,7 @@
 """Progress on stderr: a bar on a terminal, a line at each tenth elsewhere."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -29,14 +29,25 @@ class Advance:
 
 
 @contextmanager
-def progress(label: str, total: float, *, quiet: bool = False) -> Iterator[Callable[[float], None]]:
-    """Shows work of `total` while the block runs."""
+def phases(totals: Mapping[str, float], *, quiet: bool = False) -> Iterator[list[Callable[[float], None]]]:
+    """Shows work in several phases, each under its label and of its total, while the block runs."""
     if quiet:
-        yield lambda amount: None
+        yield [lambda amount: None] * len(totals)
         return
     if not sys.stderr.isatty():
-        yield Advance(label, total, None)
+        yield [Advance(label, total, None) for label, total in totals.items()]
         return
+    with _bars() as bar:
+        yield [Advance(label, total, bar) for label, total in totals.items()]
+
+
+@contextmanager
+def progress(label: str, total: float, *, quiet: bool = False) -> Iterator[Callable[[float], None]]:
+    """Shows work of `total` while the block runs."""
+    with phases({label: total}, quiet=quiet) as (advance,):
+        yield advance
+
+
+def _bars() -> Progress:
     columns = TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=open_console(stderr=True), transient=True) as bar:
-        yield Advance(label, total, bar)
+    return Progress(*columns, console=open_console(stderr=True), transient=True)

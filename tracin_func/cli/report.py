@@ -11,6 +11,7 @@ from torch import Tensor
 from tracin_func.cli.tables import WIDE, new_table, open_console
 from tracin_func.cli.view_tables import EFFECTS, folded, print_groups, print_words
 from tracin_func.provenance import STEP
+from tracin_func.queried import Queried, QueriedSelf
 from tracin_func.records import PairRecord, Run
 from tracin_func.results import Influence, SelfInfluence
 from tracin_func.task import Task
@@ -82,13 +83,7 @@ def print_influence(result: Influence, task: Task, by: str, top: int) -> None:
     for test in range(len(result.test_ids)):
         title = _title(result, test)
         if test in zero:
-            console.print(title, highlight=False)
-            what = functional.replace("-", " ")
-            hint = " --test-functional score-margin does not saturate." if functional == "loss" else ""
-            console.print(
-                f"  every influence is 0: its {what} has gradient 0 at every checkpoint.{hint}\n",
-                highlight=False,
-            )
+            _print_zero(console, title, functional)
             continue
         column = scores[:, test]
         if by != PAIR:
@@ -104,6 +99,40 @@ def print_influence(result: Influence, task: Task, by: str, top: int) -> None:
     if zero:
         console.print(f"{len(zero)} of {len(result.test_ids)} test columns are 0 throughout.", highlight=False)
     _print_facts(console, result.run, result.train)
+
+
+def print_strongest(result: Queried, top: int) -> None:
+    """For each test pair its strongest proponents and opponents among pairs that were read in blocks."""
+    console = open_console()
+    functional = result.run.choices.test_functional
+    zero = set(result.zero_columns)
+    for test in range(len(result.test_ids)):
+        title = _title(result, test)
+        if test in zero:
+            _print_zero(console, title, functional)
+            continue
+        cells = []
+        for number, winners in enumerate(result.sides(test)):
+            error = None if result.standard_errors is None else result.standard_errors[test][number]
+            names = result.names(winners)
+            cells.append([_scored(names, winners.scores, error, row) for row in range(min(top, len(winners)))])
+        _print_sides(console, title, EFFECTS[functional], cells)
+    console.print(_reading(result.run), highlight=False)
+    inactive = f"{result.strongest.inactive:.0%} of pairs × checkpoints. {result.strongest.pairs:,} pairs"
+    _print_run(console, result.run, inactive)
+
+
+def print_hardest(result: QueriedSelf, top: int) -> None:
+    """The hardest of pairs that were read in blocks."""
+    console = open_console()
+    order = _order(result.scores)[:top]
+    table = new_table(
+        console, f"Hardest training pairs by self-influence ({len(result.scores):,} pairs)", ["rank", "row", "score"]
+    )
+    for rank, row in enumerate(order, start=1):
+        table.add_row(str(rank), f"{row:,}", f"{result.scores[row]:.4g}")
+    console.print(table)
+    _print_run(console, result.run, f"{float((result.scores == 0).double().mean()):.0%} of pairs at every checkpoint")
 
 
 def item_classes(task: Task) -> dict[str, str]:
@@ -141,7 +170,33 @@ def print_plan(engine: Mapping[str, Any]) -> None:
     console.print(table)
 
 
-def _title(result: Influence, test: int) -> str:
+def estimated(
+    scores: Sequence[tuple[str, float]], ids: Sequence[str], error: Tensor | None
+) -> list[dict[str, str | float]]:
+    """Scores by pair, with their standard errors where they are estimates."""
+    if error is None:
+        return [{"pair": name, "score": score} for name, score in scores]
+    place = {name: position for position, name in enumerate(ids)}
+    return [{"pair": name, "score": score, "standard_error": float(error[place[name]])} for name, score in scores]
+
+
+def run_document(run: Run) -> dict[str, Any]:
+    """A run in short, for `--json`."""
+    return {"checkpoints": list(run.checkpoints), "loss": dict(run.loss), "engine": dict(run.engine)}
+
+
+def _print_zero(console: Console, title: str, functional: str) -> None:
+    """A test pair on which no training pair has an influence."""
+    console.print(title, highlight=False)
+    what = functional.replace("-", " ")
+    hint = " --test-functional score-margin does not saturate." if functional == "loss" else ""
+    console.print(
+        f"  every influence is 0: its {what} has gradient 0 at every checkpoint.{hint}\n",
+        highlight=False,
+    )
+
+
+def _title(result: Influence | Queried, test: int) -> str:
     """What a test column is of, and how the model does on it."""
     margin, loss = result.test.score_margin[-1], result.test.loss[-1]
     if result.run.choices.aggregate is not None:
@@ -204,18 +259,25 @@ def _print_sides(
 
 
 def _print_facts(console: Console, run: Run, pairs: PairRecord) -> None:
+    inactive = pairs.inactive
+    never = int(inactive.all(dim=0).sum())
+    _print_run(
+        console,
+        run,
+        f"{float(inactive.double().mean()):.0%} of pairs × checkpoints; {never} of {len(pairs.ids)} pairs at every "
+        f"checkpoint. {int(pairs.count.sum())} draws of {len(pairs.ids)} pairs",
+    )
+
+
+def _print_run(console: Console, run: Run, inactive: str) -> None:
     if (projection := run.choices.projection) is not None:
         console.print(
             f"Scores are estimates: gradients are projected ({projection['kind']}, seed {projection['seed']}); ± is "
             "one standard error, over other seeds.",
             highlight=False,
         )
-    inactive = pairs.inactive
-    never = int(inactive.all(dim=0).sum())
     console.print(
-        f"Inactive (gradient exactly 0, skipped): {float(inactive.double().mean()):.0%} of pairs × checkpoints; "
-        f"{never} of {len(pairs.ids)} pairs at every checkpoint. {int(pairs.count.sum())} draws of {len(pairs.ids)} "
-        f"pairs. Checkpoints: {', '.join(run.names)}.",
+        f"Inactive (gradient exactly 0, skipped): {inactive}. Checkpoints: {', '.join(run.names)}.",
         highlight=False,
     )
     engine, loss = run.engine, run.loss

@@ -15,7 +15,9 @@ from tracin_func.cli.options import TABLE, is_given
 from tracin_func.cli.progress import progress
 from tracin_func.cli.settings import DEFAULTS, MOST_SEED, Settings
 from tracin_func.cli.values import checkpoint_choice, numbers, whole_or, words
+from tracin_func.compute import Compute
 from tracin_func.errors import InputError, UsageError
+from tracin_func.evaluation import BY_SCORE, select_test_pairs
 from tracin_func.losses import GHMRankingLoss
 from tracin_func.scorer import Scorer
 from tracin_func.sources.demo import SYNTHETIC_NOTICE, embedded
@@ -23,7 +25,7 @@ from tracin_func.sources.loading import load_model, load_task, parse_arguments
 from tracin_func.sources.pair_files import read_ids
 from tracin_func.sources.ranker import AngleRanker
 from tracin_func.sources.synthesis import FREQUENCIES
-from tracin_func.sources.tones import Tones
+from tracin_func.sources.tones import NUM_TEST, Tones
 from tracin_func.sources.tree import find_tones
 from tracin_func.task import Task
 
@@ -96,9 +98,12 @@ def stem_of(kind: str, options: Mapping[str, Any]) -> str:
     return f"{options['material'] or DEFAULTS['material']}_{options['frequency'] or DEFAULTS['frequency']}"
 
 
-def job_of(kind: str, options: Mapping[str, Any], with_test: bool, tell: Tell) -> Job:
-    """The job; `tell` is called with each sentence that the user should read."""
-    job = _own_job(options, tell) if kind == TASK else _tones_job(kind, options, with_test, tell)
+def job_of(kind: str, options: Mapping[str, Any], with_test: bool, tell: Tell, *, streamed: bool = False) -> Job:
+    """The job; `tell` is called with each sentence that the user should read.
+
+    Of a Parquet file that is `streamed` the first training pairs stand for all.
+    """
+    job = _own_job(options, tell) if kind == TASK else _tones_job(kind, options, with_test, tell, streamed)
     task, limit = job.task, options["limit"]
     if limit is not None and limit < len(task.train_pairs):
         if isinstance(task.loss, GHMRankingLoss):
@@ -124,7 +129,7 @@ def _own_job(options: Mapping[str, Any], tell: Tell) -> Job:
     return Job(replace(task, describe={"kind": TASK, "task": options["task"], **task.describe}))
 
 
-def _tones_job(kind: str, options: Mapping[str, Any], with_test: bool, tell: Tell) -> Job:
+def _tones_job(kind: str, options: Mapping[str, Any], with_test: bool, tell: Tell, streamed: bool) -> Job:
     """Recordings of the lab's layout, or the embedded default, which lies in it too."""
     frequency, material = (options[name] or DEFAULTS[name] for name in ("frequency", "material"))
     asked = _asked_pairs(options)
@@ -156,6 +161,7 @@ def _tones_job(kind: str, options: Mapping[str, Any], with_test: bool, tell: Tel
         exclusions=exclusions,
         exclude_before_split=options["exclude_before_split"],
         skip_bad=options["skip_bad_audio"],
+        streamed=streamed,
         **asked,
     )
     with progress("reading clips", 1, quiet=options["quiet"]) as advance:
@@ -172,6 +178,21 @@ def _tones_job(kind: str, options: Mapping[str, Any], with_test: bool, tell: Tel
     own = {"model": options["model"], "model_arguments": options["model_arg"] or []} if options["model"] else {}
     describe = {**task.describe, **own, "checkpoint_dir": str(checkpoint_dir.absolute())}
     return Job(replace(task, trained_loss=trained_loss, describe=describe), settings.contradiction)
+
+
+def with_tests(job: Job, options: Mapping[str, Any], compute: Compute, tell: Tell) -> Task:
+    """The task with the test pairs that --test-select asks for."""
+    how = options["test_select"]
+    if how not in BY_SCORE:
+        return job.task
+    count = num_test(options["num_test"])
+    held_out = job.task.held_out
+    seed = job.task.describe.get("seed", 0)
+    wanted = min(NUM_TEST, len(held_out or ())) if count == "default" else count
+    assert not isinstance(wanted, str)
+    test = select_test_pairs(job.task, compute, how, wanted, seed)
+    tell(f"note: {len(test)} of {len(held_out or ())} test pairs were selected as {how}.")
+    return replace(job.task, test_pairs=test)
 
 
 def check_checkpoints(kind: str, options: Mapping[str, Any]) -> None:

@@ -22,14 +22,16 @@ _READ = 1 << 18  # rows that are decoded at a time
 
 
 class ParquetPairs:
-    """Training pairs of a Parquet file with the columns first, second, target[, weight, margin, count, split].
+    """Pairs of a Parquet file with the columns first, second, target[, weight, margin, count, split].
 
     `first` and `second` are item ids, or positions as whole numbers; `target` is 1 or −1. With a column `split` only
-    its `train` and empty rows are pairs, numbered in their order. An empty weight or count is 1.
+    the rows of the split asked for are pairs, numbered in their order; empty ones are of `train`, as are all without
+    such a column. An empty weight or count is 1.
 
     Args:
         path: the file.
         item_ids: id of each item, [items].
+        split: `train` or `test`; of `test` there may be none.
 
     Raises:
         UsageError: pyarrow is not installed.
@@ -37,8 +39,8 @@ class ParquetPairs:
             checked when they are read; the message names file, row and column.
     """
 
-    def __init__(self, path: str | Path, item_ids: Sequence[str]) -> None:
-        self._path, self._items = Path(path), item_ids
+    def __init__(self, path: str | Path, item_ids: Sequence[str], split: str = "train") -> None:
+        self._path, self._items, self._split = Path(path), item_ids, split
         if len(set(item_ids)) < len(item_ids):
             raise InputError("item ids repeat; expected one id an item, since pairs name items by id. Rename them.")
         self._arrow = pyarrow_module("pyarrow", f"the table of pairs {self._path.name}")
@@ -49,10 +51,10 @@ class ParquetPairs:
             schema = file.schema_arrow
             self._columns = _chosen_columns(schema.names, self._path)
             self._texts = [name for name in self._columns if self._is_text(name, schema.field(name).type)]
-            self._length = int(file.metadata.num_rows)
+            self._length = int(file.metadata.num_rows) if split == "train" or "split" in self._columns else 0
         if "split" in self._columns:
             self._length = sum(len(rows) for _, rows, _ in self._batches(["split"]))
-        if not self._length:
+        if not self._length and split == "train":
             raise InputError(
                 f"{self._path} has no training pair; expected at least one row whose split is train. Add it."
             )
@@ -67,7 +69,7 @@ class ParquetPairs:
             InputError: a row that is no pair, or the file can no longer be read.
         """
         start = 0
-        for offset, rows, batch in self._batches(self._columns):
+        for offset, rows, batch in self._batches(self._columns) if self._length else ():
             names = [name for name in self._columns if name != "split"]
             columns = {name: torch.from_numpy(self._numbers(name, batch, offset, rows)) for name in names}
             where = partial(self._where, offset, rows)
@@ -93,22 +95,22 @@ class ParquetPairs:
             raise InputError(f"{self._path} cannot be read: {reason}. Expected a Parquet file of pairs.") from error
 
     def _batches(self, columns: list[str]) -> Iterator[tuple[int, Mask, Any]]:
-        """Of each batch that holds a training pair: the file's row it starts at, the rows of training pairs, itself."""
+        """Of each batch that holds a pair of the split: the file's row it starts at, the rows of these, itself."""
         offset = 0
         with self._opened() as file:
             for batch in file.iter_batches(_READ, columns=columns, use_threads=True):
                 rows = np.arange(len(batch))
                 if "split" in columns:
-                    rows = np.flatnonzero(self._in_training(batch.column("split"), offset))
+                    rows = np.flatnonzero(self._in_split(batch.column("split"), offset))
                 if len(rows):
                     yield offset, rows, batch
                 offset += len(batch)
 
-    def _in_training(self, column: Any, offset: int) -> Mask:
-        """Whether the split of a row is `train` or empty."""
+    def _in_split(self, column: Any, offset: int) -> Mask:
+        """Whether a row is of the split asked for; an empty one is of `train`."""
         codes, texts = self._coded(column)
         names = texts.to_pylist()
-        meaning = np.array([name in ("train", "", None) for name in names] + [True])
+        meaning = np.array([(name or "train") == self._split for name in (*names, None)])
         for code, name in enumerate(names):
             if name not in (*SPLITS, "", None):
                 row = int(np.argmax(codes == code))

@@ -1,31 +1,38 @@
-"""Pairs and ids that a user names: a table of pairs, test pairs by their ids, ids to leave out."""
+"""Pairs and ids that a user names: tables of pairs, test pairs by their ids, ids to leave out."""
 
 import csv
 import difflib
 import io
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import repeat
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from tracin_func.errors import InputError
 from tracin_func.pairs import Pairs
+from tracin_func.queries.pair_blocks import PairBlocks
+from tracin_func.queries.parquet_pairs import ParquetPairs
 from tracin_func.sources.drawing import DrawnPair, table_of
 
 SPLITS = ("train", "test")
 REQUIRED_COLUMNS = ("first", "second", "target")
 OPTIONAL_COLUMNS = ("split", "weight")
+FIRST = 2000  # pairs that stand for a table that is not read
 
 
 def read_pairs(path: str | Path, item_ids: Sequence[str]) -> tuple[Pairs, Pairs | None]:
-    """Training and test pairs from a CSV file with the columns first, second, target[, split, weight].
+    """Training and test pairs from a CSV or Parquet file with the columns first, second, target[, split, weight].
 
     `first` and `second` are item ids, `target` is 1 or -1, `split` is train (also when empty) or test,
-    `weight` the factor of the pair's loss (1 when empty). A row given k times is one pair with `count` k.
+    `weight` the factor of the pair's loss (1 when empty). A row given k times is one pair with `count` k. A Parquet
+    file may have `margin` and `count` too, and positions of items as whole numbers in the place of their ids.
 
     Args:
-        path: the file, UTF-8.
+        path: the file, UTF-8; of Parquet where its name ends in .parquet.
         item_ids: id of each item, [items].
 
     Returns:
@@ -37,6 +44,8 @@ def read_pairs(path: str | Path, item_ids: Sequence[str]) -> tuple[Pairs, Pairs 
             weight, or a pair that stands elsewhere with another target or weight. The message names the line.
     """
     path = Path(path)
+    if is_parquet(path):
+        return _merged(ParquetPairs(path, item_ids), f"{path}, train pair"), read_test_pairs(path, item_ids)
     position = {item_id: place for place, item_id in enumerate(item_ids)}
     if len(position) < len(item_ids):
         raise InputError("item ids repeat; expected one id an item, since pairs name items by id. Rename them.")
@@ -44,22 +53,35 @@ def read_pairs(path: str | Path, item_ids: Sequence[str]) -> tuple[Pairs, Pairs 
     for line, fields in _csv_rows(path):
         where = f"{path}, line {line}"
         pair, split, weight = _parse_row(fields, position, where)
-        table = tables[split]
-        # Result files key a pair by its two ids, so one pair cannot have two meanings.
-        known = table.get(pair) or table.get(pair._replace(target=-pair.target))
-        if known is None:
-            table[pair] = _Row(line, weight, 1)
-        elif pair in table and known.weight == weight:
-            table[pair] = known._replace(repeats=known.repeats + 1)
-        else:
-            raise InputError(
-                f"{where}: the pair of line {known.line} again with another target or weight; expected one "
-                "meaning a pair. Swap first and second and turn the target, or remove one of the lines."
-            )
+        _enter(tables[split], pair, _Row(line, weight, 1), f"{path}, line")
     if not tables["train"]:
         raise InputError(f"{path} has no training pair; expected at least one row whose split is train. Add it.")
     train, test = (_table_of_rows(tables[split]) for split in SPLITS)
     return train, test if len(test) else None
+
+
+def is_parquet(path: str | Path | None) -> bool:
+    """Whether the name of a file says that it is one of Parquet."""
+    return path is not None and Path(path).suffix == ".parquet"
+
+
+def read_test_pairs(path: str | Path, item_ids: Sequence[str]) -> Pairs | None:
+    """The rows of a Parquet file whose `split` is test, or None when it has none; its other rows are not looked at.
+
+    Raises:
+        InputError: see `read_pairs`.
+    """
+    pairs = ParquetPairs(path, item_ids, "test")
+    return _merged(pairs, f"{path}, test pair") if len(pairs) else None
+
+
+def first_pairs(path: str | Path, item_ids: Sequence[str]) -> Pairs:
+    """The first training pairs of a Parquet file, which is not read beyond them.
+
+    Raises:
+        InputError: see `read_pairs`.
+    """
+    return next(block.pairs() for _, block in ParquetPairs(path, item_ids).blocks(FIRST))
 
 
 def read_exclusions(path: str | Path) -> frozenset[str]:
@@ -126,12 +148,46 @@ class _Row(NamedTuple):
     line: int
     weight: float
     repeats: int
+    margin: float | None = None
+
+
+def _enter(table: dict[DrawnPair, _Row], pair: DrawnPair, row: _Row, where: str) -> None:
+    """Put a row into the table, or count it where it is there already.
+
+    Result files key a pair by its two ids, so one pair cannot have two meanings.
+    """
+    known = table.get(pair) or table.get(pair._replace(target=-pair.target))
+    if known is None:
+        table[pair] = row
+    elif pair in table and (known.weight, known.margin) == (row.weight, row.margin):
+        table[pair] = known._replace(repeats=known.repeats + row.repeats)
+    else:
+        raise InputError(
+            f"{where} {row.line}: the pair of {where.rpartition(', ')[2]} {known.line} again with another target or "
+            "weight; expected one meaning a pair. Swap first and second and turn the target, or remove one of them."
+        )
+
+
+def _merged(blocks: PairBlocks, where: str) -> Pairs:
+    """All of a table as one, a row given k times as one pair; `where` names one, before its number."""
+    table: dict[DrawnPair, _Row] = {}
+    for start, block in blocks.blocks(len(blocks)):
+        pairs = zip(block.first.tolist(), block.second.tolist(), block.target.tolist(), strict=True)
+        weight, margin, count = (
+            repeat(default) if column is None else column.tolist()
+            for column, default in ((block.weight, 1.0), (block.margin, None), (block.count, 1))
+        )
+        for number, (pair, *own) in enumerate(zip(pairs, weight, count, margin, strict=False), start):
+            _enter(table, DrawnPair(*pair), _Row(number, *own), where)
+    return _table_of_rows(table)
 
 
 def _table_of_rows(table: dict[DrawnPair, _Row]) -> Pairs:
     weight = [row.weight for row in table.values()]
     unweighted = all(value == 1 for value in weight)
-    return table_of(list(table), [row.repeats for row in table.values()], None if unweighted else weight)
+    margin = [row.margin for row in table.values() if row.margin is not None]
+    pairs = table_of(list(table), [row.repeats for row in table.values()], None if unweighted else weight)
+    return replace(pairs, margin=torch.tensor(margin, dtype=torch.float64)) if margin else pairs
 
 
 def _lines(path: Path) -> list[str]:

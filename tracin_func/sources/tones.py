@@ -26,7 +26,7 @@ from tracin_func.sources.drawing import (
     split_items,
 )
 from tracin_func.sources.frontend import FrontEnd
-from tracin_func.sources.pair_files import named_pairs, read_exclusions, read_pairs
+from tracin_func.sources.pair_files import first_pairs, named_pairs, read_exclusions, read_pairs, read_test_pairs
 from tracin_func.sources.tree import Clip, find_clips, load_items
 from tracin_func.task import Task
 
@@ -44,13 +44,16 @@ class Tones:
         sample_rate: the rate all files must have, in Hz.
         clip_seconds: use this much of each clip; the whole when None.
         seed: of split, drawing and the sample of test pairs.
-        pairs: `drawn` as the lab trained, `all` unequal pairs of the training items once, or a CSV file.
+        pairs: `drawn` as the lab trained, `all` unequal pairs of the training items once, or a CSV or Parquet
+            file.
         num_test: how many test pairs, None for all; "default" for as many as there are, up to 5.
         test_pairs: ids of the test pairs, instead of a sample; their items may be any.
         exclusions: file of item or pair ids to leave out, after the split.
         exclude_before_split: items that the exclusions name are gone before the split: as the lab did, and other items
             then come to be training or test items.
         skip_bad: pairs of recordings that cannot be read are left out, after the split; else they are an error.
+        streamed: the training pairs of the Parquet file `pairs` are read in blocks, by others; the first ones stand for
+            them in the task.
     """
 
     data_root: Path
@@ -67,6 +70,7 @@ class Tones:
     exclusions: Path | None = None
     exclude_before_split: bool = False
     skip_bad: bool = False
+    streamed: bool = False
 
     def task(
         self,
@@ -137,6 +141,11 @@ class Tones:
         """Training pairs, the test pairs to explain and all there are over `clips`, as positions in them, without those
         that ids `excluded` name."""
         ids = [clip.id for clip in clips]
+        if self.streamed and excluded:
+            raise InputError(
+                f"{self.pairs} is read in blocks, where no pair can be left out, and {len(excluded)} ids of items or "
+                "pairs are to be. Leave these rows out of the file, and give --exclusions-file none."
+            )
         train, test, drawn = self._from_split(clips) if self.pairs in WORDS else self._from_file(ids)
         left, unknown = exclude(train, ids, excluded)
         kept, unknown_of_test = kept_rows(test, ids, excluded)
@@ -168,7 +177,11 @@ class Tones:
 
     def _from_file(self, ids: Sequence[str]) -> tuple[Pairs, Pairs, list[DrawnPair]]:
         """The same of a table, in which every row is one draw."""
-        train, test = read_pairs(self.pairs, ids)
+        train, test = (
+            (first_pairs(self.pairs, ids), read_test_pairs(self.pairs, ids))
+            if self.streamed
+            else read_pairs(self.pairs, ids)
+        )
         if test is None:
             return train, merge_repeats([]), []
         rows = zip(test.first.tolist(), test.second.tolist(), test.target.int().tolist(), strict=True)
@@ -244,5 +257,7 @@ def _digest(paths: Sequence[Path]) -> str:
 
 def _file(path: Path) -> dict[str, str | None]:
     """A file that was read, for provenance; what came through a pipe cannot be read again."""
-    digest = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
-    return {"path": str(path.absolute()), "sha256": digest}
+    if not path.is_file():
+        return {"path": str(path.absolute()), "sha256": None}
+    with path.open("rb") as file:  # a table of pairs may be larger than the memory
+        return {"path": str(path.absolute()), "sha256": hashlib.file_digest(file, "sha256").hexdigest()}

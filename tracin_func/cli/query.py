@@ -1,0 +1,176 @@
+"""Runs whose training pairs are read in blocks: the strongest pairs of each test pair, or a score of every pair."""
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from tracin_func.cli.assess import Assessment
+from tracin_func.cli.dry_run import print_outlook
+from tracin_func.cli.faults import Teller, interruption, printing, say
+from tracin_func.cli.options import TABLE, is_given
+from tracin_func.cli.output import Output
+from tracin_func.cli.progress import phases
+from tracin_func.cli.report import estimated, print_hardest, print_strongest, run_document
+from tracin_func.cli.tasks import job_of, with_tests
+from tracin_func.compute import Compute
+from tracin_func.errors import UsageError
+from tracin_func.outlook import outlook
+from tracin_func.queried import Queried, QueriedSelf
+from tracin_func.queries.pair_blocks import ArrayPairs, PairBlocks
+from tracin_func.queries.parquet_pairs import ParquetPairs
+from tracin_func.querying import query, query_self
+from tracin_func.sources.pair_files import is_parquet
+from tracin_func.task import Task
+from tracin_func.views import PAIR
+
+# Options that need every score at hand, with the value that does not.
+_OF_ALL = {
+    "per_checkpoint": None,
+    "score_name": None,
+    "with_self": None,
+    "verify": None,
+    "repeat": None,
+    "weight_test_pairs": None,
+    "normalize": "none",
+    "by": PAIR,
+}
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What a query came to."""
+
+    output: Output
+    queried: Queried | QueriedSelf
+    told: list[str]
+
+
+def check_query(options: Mapping[str, Any], scores: tuple[str, ...]) -> None:
+    """Raise for options that contradict --keep, before anything is read.
+
+    Raises:
+        UsageError: naming both.
+    """
+    keep = options.get("keep")
+    if keep is not None:
+        if keep < 1:
+            raise UsageError(f"--keep should be at least 1. Got {keep}.")
+        if options["format"] == "json":
+            raise UsageError(
+                "--format json holds a score of every pair, and --keep writes the strongest alone. Use --format parquet "
+                "or csv; --json prints them as a document."
+            )
+        if given := _needing_all(options):
+            raise UsageError(
+                f"{given[0]} needs every score, and --keep holds the strongest alone. Leave one of them out."
+            )
+    if is_streamed(options, scores) and options["limit"] is not None:
+        raise UsageError(f"--limit is of pairs that are held, and {options['pairs']} is read in blocks. Leave it out.")
+
+
+def is_query(options: Mapping[str, Any], scores: tuple[str, ...]) -> bool:
+    """Whether training pairs are read in blocks: with --keep, and for self-influence from Parquet to Parquet."""
+    if options.get("keep") is not None:
+        return True
+    both = is_parquet(options["pairs"]) and options["format"] == "parquet"
+    return scores == ("self",) and both and not _needing_all(options)
+
+
+def is_streamed(options: Mapping[str, Any], scores: tuple[str, ...]) -> bool:
+    """Whether they come from a file that is never held."""
+    return is_query(options, scores) and is_parquet(options["pairs"])
+
+
+def run_query(
+    kind: str, options: Mapping[str, Any], output: Output, compute: Compute, scores: tuple[str, ...]
+) -> Kept | None:
+    """One tone, or one task: the answer in its file; None for a dry run."""
+    tell = Teller(options["quiet"])
+    streamed, of_self = is_streamed(options, scores), scores == ("self",)
+    job = job_of(kind, options, not of_self, tell, streamed=streamed)
+    quiet = replace(compute, notice=lambda _: None)
+    task = job.task if of_self else with_tests(job, options, quiet, tell)
+    task = replace(task, describe={**task.describe, "notices": tell.told})
+    pairs = _pairs_of(task, options["pairs"] if streamed else None)
+    assess = Assessment(
+        lambda line: say(line, quiet=options["quiet"]), tell, len(task.checkpoints), len(pairs), job.contradiction
+    )
+    compute = replace(
+        compute, evaluated=assess, notice=lambda sentence: say(f"note: {sentence}", quiet=options["quiet"])
+    )
+    if options["dry_run"]:
+        expected = outlook(task, compute, self_influence=of_self, influence=not of_self, every=True)
+        with printing():
+            print_outlook(task, expected, output.files.values(), as_json=options["json"], streamed=len(pairs))
+        return None
+    totals = {"gradients": len(task.checkpoints), "pairs": 1.0}
+    with phases(totals, quiet=options["quiet"]) as (of_checkpoints, of_pairs):
+        compute = replace(compute, progress=of_checkpoints)
+        found: Queried | QueriedSelf
+        if of_self:
+            found = query_self(task, compute, pairs, progress=of_pairs)
+        else:
+            ids = None if streamed else task.train_pairs.ids
+            found = query(task, compute, pairs, options["keep"], pair_ids=ids, progress=of_pairs)
+    if compute.world.first:
+        _save(found, output)
+    return Kept(output, found, tell.told)
+
+
+def show_kept(done: Kept, top: int | None) -> None:
+    """The tables, and where the file is."""
+    with interruption(f"the scores are in {done.output}"), printing():
+        if isinstance(done.queried, Queried):
+            print_strongest(done.queried, top or 3)
+        else:
+            print_hardest(done.queried, top or 10)
+        for name, path in done.output.described().items():
+            print(f"{name} scores: {path}")
+        print("Origin of each: FILE.provenance.json beside it.")
+
+
+def kept_document(done: Kept, top: int | None) -> dict[str, Any]:
+    """A query for `--json`."""
+    found, top = done.queried, top or 10
+    result: dict[str, Any] = {
+        "files": done.output.described(),
+        "notices": [*done.told, *found.run.notices],
+        "run": run_document(found.run),
+    }
+    if isinstance(found, QueriedSelf):
+        rows = found.scores.sort(descending=True, stable=True).indices[:top].tolist()
+        hardest = [{"row": row, "score": float(found.scores[row])} for row in rows]
+        return result | {"pairs": len(found.scores), "self": hardest}
+    result |= {"pairs": found.strongest.pairs, "influence": {}}
+    for column, test in enumerate(found.test_ids):
+        sides = []
+        for number, winners in enumerate(found.sides(column)):
+            names = found.names(winners)
+            error = None if found.standard_errors is None else found.standard_errors[column][number]
+            sides.append(estimated(list(zip(names, winners.scores.tolist(), strict=True))[:top], names, error))
+        zero = column in found.zero_columns
+        result["influence"][test] = {"zero": zero, "proponents": sides[0], "opponents": sides[1]}
+    return result
+
+
+def _pairs_of(task: Task, file: str | None) -> PairBlocks:
+    """The training pairs: of the file, else those of the task."""
+    if file is not None:
+        return ParquetPairs(file, [task.item_id(position) for position in range(len(task.items))])
+    own = task.train_pairs
+    return ArrayPairs(own.first, own.second, own.target, own.weight, own.margin, own.count)
+
+
+def _save(found: Queried | QueriedSelf, output: Output) -> None:
+    command = [Path(sys.argv[0]).name, *sys.argv[1:]]
+    with interruption(f"each of {output} is as it was or holds the new scores"):
+        for path in output.files.values():
+            found.save(path, command=command, options=output.options)
+
+
+def _needing_all(options: Mapping[str, Any]) -> list[str]:
+    """The options given that need every score."""
+    values = {name: options.get(name) for name in _OF_ALL}
+    return [TABLE[name].flag for name, value in values.items() if is_given(value) and value != _OF_ALL[name]]
