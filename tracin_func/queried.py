@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from tracin_func.columns import MEAN, STANDARD_ERROR
@@ -119,6 +120,17 @@ class QueriedSelf:
     pairs: PairBlocks
     run: Run
     item_ids: Sequence[str]
+
+    def top(self, k: int = 10) -> list[tuple[str, float]]:
+        """The k hardest pairs, as `first_second` by item id, and their scores; the table is read again for them."""
+        rows = torch.sort(self.scores, descending=True, stable=True).indices[:k].tolist()
+        names: dict[int, str] = {}
+        for start, first, second, scores in self.blocks():
+            for row in rows:
+                if start <= row < start + len(scores):
+                    both = int(first[row - start]), int(second[row - start])
+                    names[row] = "_".join(self.item_ids[place] for place in both)
+        return [(names[row], float(self.scores[row])) for row in rows]
 
     def blocks(self, size: int = BLOCK) -> Iterator[tuple[int, Tensor, Tensor, Tensor]]:
         """Number of the first pair, positions of items a and b, and scores, each [pairs of the block]."""

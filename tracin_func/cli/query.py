@@ -59,13 +59,11 @@ def check_query(options: Mapping[str, Any], scores: tuple[str, ...]) -> None:
             raise UsageError(f"--keep should be at least 1. Got {keep}.")
         if options["format"] == "json":
             raise UsageError(
-                "--format json holds a score of every pair, and --keep writes the strongest alone. Use --format parquet "
-                "or csv; --json prints them as a document."
+                "--format json holds a score of every pair, and --keep writes the strongest alone. Use --format "
+                "parquet or csv; --json prints them as a document."
             )
         if given := _needing_all(options):
-            raise UsageError(
-                f"{given[0]} needs every score, and --keep holds the strongest alone. Leave one of them out."
-            )
+            raise UsageError(f"{given[0]} needs every score, and --keep holds the strongest alone. Leave one out.")
     if is_streamed(options, scores) and options["limit"] is not None:
         raise UsageError(f"--limit is of pairs that are held, and {options['pairs']} is read in blocks. Leave it out.")
 
@@ -140,9 +138,7 @@ def kept_document(done: Kept, top: int | None) -> dict[str, Any]:
         "run": run_document(found.run),
     }
     if isinstance(found, QueriedSelf):
-        rows = found.scores.sort(descending=True, stable=True).indices[:top].tolist()
-        hardest = [{"row": row, "score": float(found.scores[row])} for row in rows]
-        return result | {"pairs": len(found.scores), "self": hardest}
+        return result | {"pairs": len(found.scores), "self": estimated(found.top(top), (), None)}
     result |= {"pairs": found.strongest.pairs, "influence": {}}
     for column, test in enumerate(found.test_ids):
         sides = []

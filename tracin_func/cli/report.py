@@ -125,12 +125,10 @@ def print_strongest(result: Queried, top: int) -> None:
 def print_hardest(result: QueriedSelf, top: int) -> None:
     """The hardest of pairs that were read in blocks."""
     console = open_console()
-    order = _order(result.scores)[:top]
-    table = new_table(
-        console, f"Hardest training pairs by self-influence ({len(result.scores):,} pairs)", ["rank", "row", "score"]
-    )
-    for rank, row in enumerate(order, start=1):
-        table.add_row(str(rank), f"{row:,}", f"{result.scores[row]:.4g}")
+    title = f"Hardest training pairs by self-influence ({len(result.scores):,} pairs)"
+    table = new_table(console, title, ["rank", "pair", "self-influence"])
+    for rank, (name, score) in enumerate(result.top(top), start=1):
+        table.add_row(str(rank), _fitting(console, name), f"{score:.4g}")
     console.print(table)
     _print_run(console, result.run, f"{float((result.scores == 0).double().mean()):.0%} of pairs at every checkpoint")
 
