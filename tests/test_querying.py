@@ -1,5 +1,6 @@
 """Queries as runs: the winners of a table read in blocks are those of all scores, whatever holds the gradients."""
 
+import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -10,13 +11,18 @@ import pyarrow.parquet
 import pytest
 import torch
 from torch import nn
+from typer.testing import CliRunner
 
 import tracin_func as ti
+from tracin_func.cli.app import app
 from tracin_func.filling import fill_store
 from tracin_func.queried import Queried
 from tracin_func.queries.pair_blocks import ArrayPairs
 from tracin_func.querying import query, query_self
 from tracin_func.sinks.origins import provenance_path
+from tracin_func.sources.demo import EmbeddedDemo
+from tracin_func.sources.tones import Tones
+from tracin_func.sources.tree import find_clips
 
 ITEMS = 24
 LOSSES: dict[str, Any] = {
@@ -228,3 +234,178 @@ def test_what_a_query_cannot_do_is_refused(tmp_path: Path) -> None:
         query(task, ti.Compute(), ArrayPairs([], [], []), 3)
     with pytest.raises(ti.InputError, match="pairs, row 0: `second` is 99"):
         query(task, ti.Compute(), ArrayPairs([0], [99], [1]), 3)
+
+
+# The command line
+
+
+class Folder:
+    """The pairs of the embedded default in a Parquet file, and a folder for results."""
+
+    def __init__(self, folder: Path, demo: EmbeddedDemo) -> None:
+        self.results, self.file = folder / "results", folder / "pairs.parquet"
+        clips = find_clips(demo.data_root, material="plastic", frequency="500hz")
+        self.ids = [clip.id for clip in clips]
+        train, test, _ = Tones(demo.data_root, num_test=2).choose_pairs(clips, with_test=True)
+        assert test is not None
+        columns: dict[str, list[Any]] = {name: [] for name in ("first", "second", "target", "count", "split")}
+        for pairs, split in ((test, "test"), (train, "train")):
+            columns["first"] += [self.ids[place] for place in pairs.first.tolist()]
+            columns["second"] += [self.ids[place] for place in pairs.second.tolist()]
+            columns["target"] += pairs.target.tolist()
+            columns["count"] += pairs.counts.tolist()
+            columns["split"] += [split] * len(pairs)
+        self.columns = columns
+        self.rows = len(train)
+        self.write(columns)
+
+    def write(self, columns: dict[str, list[Any]]) -> None:
+        pyarrow.parquet.write_table(pyarrow.table(columns), self.file)
+
+    def run(self, command: str, *more: str) -> tuple[int, str, str]:
+        result = CliRunner().invoke(
+            app, [command, "--metadata-dir", str(self.results), "--checkpoints", "last:2", *more]
+        )
+        return result.exit_code, result.stdout, result.stderr
+
+    def streamed(self, *more: str) -> tuple[int, str, str]:
+        return self.run("influence", "--pairs", str(self.file), "--keep", "4", *more)
+
+    def refused(self, *more: str) -> str:
+        """The one line of an error of what was read."""
+        code, _, stderr = self.streamed(*more)
+        errors = [line for line in stderr.splitlines() if line.startswith("error: ")]
+        assert (code, len(errors)) == (3, 1), stderr
+        assert not self.results.exists()
+        return errors[0]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, embedded_500hz: EmbeddedDemo) -> Folder:
+    return Folder(tmp_path, embedded_500hz)
+
+
+def test_streamed_winners_are_those_of_a_run_over_all_scores(folder: Folder) -> None:
+    assert folder.run("influence", "--num-test", "2", "--quiet")[0] == 0
+    scores = json.loads((folder.results / "plastic_500hz_influence_metadata.json").read_text())
+    columns = {column: {pair: row[column] for pair, row in scores.items()} for column in next(iter(scores.values()))}
+    code, stdout, stderr = folder.streamed("--json")
+    assert code == 0, stderr
+    document = json.loads(stdout)["runs"][0]
+    assert document["pairs"] == folder.rows
+    table = pyarrow.parquet.read_table(folder.results / "plastic_500hz_influence_strongest.parquet").to_pylist()
+    for test, sides in document["influence"].items():
+        own = columns[f"tracin_influence_{test}"]
+        for side, sign in (("proponent", 1), ("opponent", -1)):
+            best = sorted((sign * score for score in own.values()), reverse=True)[:4]
+            found = sides[f"{side}s"]
+            assert [sign * each["score"] for each in found] == pytest.approx(best, rel=1e-4)
+            assert all(each["score"] == pytest.approx(own[each["pair"]], rel=1e-4, abs=1e-9) for each in found)
+            rows = [row for row in table if (row["test_pair"], row["side"]) == (test, side)]
+            assert [f"{row['first']}_{row['second']}" for row in rows] == [each["pair"] for each in found]
+            drawn = [row for row, split in enumerate(folder.columns["split"]) if split == "train"]
+            assert [folder.columns["first"][drawn[row["pair"]]] for row in rows] == [row["first"] for row in rows]
+
+
+def test_the_record_of_a_streamed_run_names_file_and_rows(folder: Folder) -> None:
+    assert folder.streamed("--quiet")[0] == 0
+    record = folder.results / "plastic_500hz_influence_strongest.parquet.provenance.json"
+    found = json.loads(record.read_text())["columns"]["score"]
+    assert found["pairs"]["rows"] == folder.rows
+    digest = hashlib.sha256(folder.file.read_bytes()).hexdigest()
+    assert found["source"]["pairs"] == {"path": str(folder.file), "sha256": digest}
+
+
+def test_standard_errors_of_projected_winners_are_shown_and_kept(folder: Folder) -> None:
+    code, stdout, stderr = folder.streamed("--projection", "sjlt", "--proj-dim", "64", "--format", "csv")
+    assert code == 0, stderr
+    assert " ± " in stdout
+    table = pyarrow.csv.read_csv(folder.results / "plastic_500hz_influence_strongest.csv")
+    assert all(error > 0 for error in table["standard_error"].to_pylist())
+
+
+def test_drawn_pairs_can_be_kept_too(folder: Folder) -> None:
+    assert folder.streamed("--quiet")[0] == 0
+    path = folder.results / "plastic_500hz_influence_strongest.parquet"
+    before = pyarrow.parquet.read_table(path).to_pydict()
+    assert folder.run("influence", "--keep", "4", "--num-test", "2", "--quiet")[0] == 0
+    after = pyarrow.parquet.read_table(path).to_pydict()
+    assert sorted(after["score"]) == pytest.approx(sorted(before["score"]), rel=1e-4)
+
+
+def test_a_parquet_file_without_keep_is_read_whole(folder: Folder) -> None:
+    names = ("first", "second", "target", "split")
+    csv = folder.file.with_suffix(".csv")
+    repeated = [row for row, count in enumerate(folder.columns["count"]) for _ in range(count)]
+    rows = [",".join(str(folder.columns[name][row]) for name in names) for row in repeated]
+    csv.write_text("\n".join([",".join(names), *rows]) + "\n")
+    found = []
+    for file in (folder.file, csv):
+        path = folder.results / file.suffix
+        assert folder.run("self", "--pairs", str(file), "--metadata-dir", str(path), "--quiet")[0] == 0
+        found.append(json.loads((path / "plastic_500hz_metadata.json").read_text()))
+    assert found[0] == found[1]
+
+
+def test_self_from_parquet_to_parquet_is_written_in_blocks(folder: Folder) -> None:
+    assert folder.run("self", "--pairs", str(folder.file), "--quiet")[0] == 0
+    whole = json.loads((folder.results / "plastic_500hz_metadata.json").read_text())
+    code, stdout, stderr = folder.run("self", "--pairs", str(folder.file), "--format", "parquet")
+    assert code == 0, stderr
+    table = pyarrow.parquet.read_table(folder.results / "plastic_500hz_metadata.parquet").to_pylist()
+    found = {f"{row['first']}_{row['second']}": row["score"] for row in table}
+    assert found == pytest.approx({pair: row["tracin_self_influence"] for pair, row in whole.items()}, rel=1e-4)
+    assert max(found, key=lambda pair: found[pair]) in stdout
+
+
+def test_a_dry_run_tells_the_pairs_of_the_file(folder: Folder) -> None:
+    code, stdout, stderr = folder.streamed("--dry-run", "--json")
+    assert code == 0, stderr
+    document = json.loads(stdout)
+    assert document["train_pairs"] == folder.rows
+    assert document["units"] == len(folder.ids)
+    assert document["seconds"] > 0
+    assert not folder.results.exists()
+
+
+def test_files_that_do_not_fit_are_told_in_one_line(folder: Folder) -> None:
+    columns, last = folder.columns, len(folder.columns["first"]) - 1
+    folder.write(columns | {"first": [*columns["first"][:-1], "nobody"]})
+    assert f"row {last}: `first` is 'nobody', which is no item" in folder.refused()
+    folder.write({name: column for name, column in columns.items() if name != "target"})
+    assert "Missing: target" in folder.refused()
+    pyarrow.parquet.write_table(pyarrow.table(columns).slice(0, 0), folder.file)
+    assert "has no training pair" in folder.refused()
+    folder.write({name: column[:2] for name, column in columns.items()})  # those of the test split
+    assert "has no training pair" in folder.refused()
+    folder.file.write_bytes(folder.file.read_bytes()[:100])
+    assert "is no whole Parquet file" in folder.refused()
+    folder.write({name: column[2:] for name, column in columns.items()})
+    assert "no test pair is there" in folder.refused()
+
+
+def test_options_that_contradict_keep_are_told_in_one_line(folder: Folder) -> None:
+    for wrong, words in (
+        (["--format", "json"], "--keep writes the strongest alone"),
+        (["--with-self"], "--with-self needs every score"),
+        (["--normalize", "cosine"], "--normalize needs every score"),
+        (["--limit", "3"], "--limit is of pairs that are held"),
+    ):
+        code, _, stderr = folder.streamed(*wrong)
+        assert (code, words in stderr.replace("\n", " ")) == (2, True), stderr
+    assert folder.run("influence", "--keep", "0")[0] == 2
+    excluded = folder.file.with_name("excluded.txt")
+    excluded.write_text(f"{folder.ids[0]}\n")
+    assert "where no pair can be left out" in folder.refused("--exclusions-file", str(excluded))
+
+
+def test_gradients_of_a_parquet_table_serve_the_streamed_run(folder: Folder) -> None:
+    store = folder.file.with_name("store")
+    pairs = ["--pairs", str(folder.file), "--store", str(store), "--quiet"]
+    result = CliRunner().invoke(app, ["gradients", "--checkpoints", "last:2", *pairs])
+    assert result.exit_code == 0, result.stderr
+    assert folder.streamed("--store", str(store))[0] == 0
+    table = pyarrow.parquet.read_table(folder.results / "plastic_500hz_influence_strongest.parquet")
+    assert folder.streamed()[0] == 0
+    fresh = pyarrow.parquet.read_table(folder.results / "plastic_500hz_influence_strongest.parquet")
+    assert table["score"].to_pylist() == pytest.approx(fresh["score"].to_pylist(), rel=1e-4)
