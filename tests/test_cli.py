@@ -185,7 +185,7 @@ def test_pairs_of_a_table(lab: Lab) -> None:
     assert single[first] != 0
     assert doubled == pytest.approx({first: 2 * single[first], second: single[second]}, rel=1e-4)
     assert "and there are 1;" in refused("influence", lab, "--pairs", str(table), "--num-test", "2", code=3)
-    assert "Expected drawn, all or a CSV FILE" in refused("self", lab, "--pairs", "Drawn", code=3)
+    assert "Expected drawn, all or a CSV or Parquet FILE" in refused("self", lab, "--pairs", "Drawn", code=3)
 
 
 def test_exclusions_and_classes_and_takes(lab: Lab) -> None:

@@ -15,11 +15,16 @@ if TYPE_CHECKING:
     from tracin_func.losses import GHMRankingLoss, LogisticLoss, MarginRankingLoss
     from tracin_func.pairs import Pairs
     from tracin_func.projection.specification import Projection
+    from tracin_func.queried import Queried, QueriedSelf
+    from tracin_func.queries.pair_blocks import ArrayPairs
+    from tracin_func.queries.parquet_pairs import ParquetPairs
+    from tracin_func.querying import query, query_self
     from tracin_func.results import Influence, SelfInfluence
     from tracin_func.scoring import Scores, score
     from tracin_func.task import Task
 
 __all__ = [
+    "ArrayPairs",
     "Checkpoint",
     "Compute",
     "GHMRankingLoss",
@@ -30,13 +35,18 @@ __all__ = [
     "NumericalError",
     "OutputError",
     "Pairs",
+    "ParquetPairs",
     "Projection",
+    "Queried",
+    "QueriedSelf",
     "Scores",
     "SelfInfluence",
     "Task",
     "UsageError",
     "find_checkpoints",
     "influence",
+    "query",
+    "query_self",
     "score",
     "self_influence",
 ]
@@ -48,6 +58,10 @@ _MODULES = {
     "losses": ("GHMRankingLoss", "LogisticLoss", "MarginRankingLoss"),
     "pairs": ("Pairs",),
     "projection.specification": ("Projection",),
+    "queried": ("Queried", "QueriedSelf"),
+    "queries.pair_blocks": ("ArrayPairs",),
+    "queries.parquet_pairs": ("ParquetPairs",),
+    "querying": ("query", "query_self"),
     "results": ("Influence", "SelfInfluence"),
     "scoring": ("Scores", "score"),
     "task": ("Task",),
