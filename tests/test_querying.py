@@ -52,7 +52,9 @@ def task_of(loss: Any = LOSSES["margin"], train: ti.Pairs | None = None, rates: 
         states.append(ti.Checkpoint(state, rate, f"step_{len(states)}"))
     counts = torch.randint(1, 4, (200,), generator=torch.Generator().manual_seed(1))
     train = pairs_of(200, 1, count=counts) if train is None else train
-    return ti.Task(scorer, items, train, states, pairs_of(4, 2), loss, [f"item_{i:02}" for i in range(ITEMS)])
+    return ti.Task(
+        scorer, items, train, states, pairs_of(4, 2, count=[1, 4, 2, 1]), loss, [f"item_{i:02}" for i in range(ITEMS)]
+    )
 
 
 def arrays(pairs: ti.Pairs) -> ArrayPairs:
@@ -314,6 +316,27 @@ def test_the_record_of_a_streamed_run_names_file_and_rows(folder: Folder) -> Non
     assert found["pairs"]["rows"] == folder.rows
     digest = hashlib.sha256(folder.file.read_bytes()).hexdigest()
     assert found["source"]["pairs"] == {"path": str(folder.file), "sha256": digest}
+
+
+def test_a_recorded_run_is_repeated(folder: Folder) -> None:
+    assert folder.streamed("--quiet")[0] == 0
+    path = folder.results / "plastic_500hz_influence_strongest.parquet"
+    before = pyarrow.parquet.read_table(path).to_pydict()
+    path.unlink()
+    code, _, stderr = folder.run("influence", "--from", f"{path}.provenance.json", "--quiet")
+    assert code == 0, stderr
+    assert "not as recorded" not in stderr
+    assert pyarrow.parquet.read_table(path).to_pydict() == before
+    folder.write({name: column[:-1] for name, column in folder.columns.items()})
+    code, _, stderr = folder.run("influence", "--from", f"{path}.provenance.json", "--quiet")
+    assert code == 0, stderr
+    assert "pairs differ" in stderr
+
+
+def test_more_than_there_are_can_be_kept() -> None:
+    task = task_of()
+    found = query(task, ti.Compute(), arrays(task.train_pairs), 10**30)
+    assert len(found.sides(0)[0]) > 5
 
 
 def test_standard_errors_of_projected_winners_are_shown_and_kept(folder: Folder) -> None:

@@ -184,7 +184,9 @@ def _run(
     with progress("scoring", len(task.checkpoints), quiet=options["quiet"]) as advance:
         found = score(task, replace(compute, progress=advance), **asked)
     if options["repeat"] is not None:
-        tell_changes(options["repeat"], found, tell)
+        result = found.influence or found.self_influence
+        assert result is not None
+        tell_changes(options["repeat"], "self" if found.influence is None else "influence", result.run, tell)
     checked = None
     if options["verify"] is not None and compute.world.first:
         checked = verify(task, compute, found, options["verify"], seed=0)

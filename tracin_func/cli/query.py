@@ -12,6 +12,7 @@ from tracin_func.cli.faults import Teller, interruption, printing, say
 from tracin_func.cli.options import TABLE, is_given
 from tracin_func.cli.output import Output
 from tracin_func.cli.progress import phases
+from tracin_func.cli.repeat import tell_changes
 from tracin_func.cli.report import estimated, print_hardest, print_strongest, run_document
 from tracin_func.cli.tasks import job_of, with_tests
 from tracin_func.compute import Compute
@@ -31,7 +32,6 @@ _OF_ALL = {
     "score_name": None,
     "with_self": None,
     "verify": None,
-    "repeat": None,
     "weight_test_pairs": None,
     "normalize": "none",
     "by": PAIR,
@@ -112,6 +112,8 @@ def run_query(
         else:
             ids = None if streamed else task.train_pairs.ids
             found = query(task, compute, pairs, options["keep"], pair_ids=ids, progress=of_pairs)
+    if options["repeat"] is not None:
+        tell_changes(options["repeat"], "self" if of_self else "influence", found.run, tell)
     if compute.world.first:
         _save(found, output)
     return Kept(output, found, tell.told)

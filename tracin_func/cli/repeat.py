@@ -13,7 +13,6 @@ from tracin_func.cli.tasks import Tell
 from tracin_func.errors import InputError
 from tracin_func.provenance import versions
 from tracin_func.records import Run
-from tracin_func.scoring import Scores
 from tracin_func.sinks.json_file import read_object
 
 _REMEDY = "Fix: name a FILE.provenance.json beside a result file with --from."
@@ -47,14 +46,11 @@ def recorded_options(command: str, options: Mapping[str, Any]) -> Mapping[str, A
     return {name: value if is_given(value) else (known | paths).get(name, value) for name, value in options.items()}
 
 
-def tell_changes(path: Path, found: Scores, tell: Tell) -> None:
+def tell_changes(path: Path, score: str, run: Run, tell: Tell) -> None:
     """Warn of what is not as it was recorded: files of other content, other versions, other threads."""
-    result = found.influence or found.self_influence
-    assert result is not None
-    records = _records(path, "influence" if found.influence is not None else "self")
-    record = list(records.values())[-1]
-    changes = list(_changes(record, result.run))
-    if record["options"].get("with_self") and found.influence is None:
+    record = list(_records(path, score).values())[-1]
+    changes = list(_changes(record, run))
+    if record["options"].get("with_self") and score == "self":
         changes.append("self-influence was recorded from one pass with influence (--with-self)")
     if changes:
         tell(f"warning: not as recorded in {path}: {'; '.join(changes)}. Scores may differ.")
