@@ -4,6 +4,8 @@ import random
 import shutil
 import time
 
+import pyarrow.csv
+import pyarrow.parquet
 import pytest
 from test_cli import Lab, lab
 from typer.testing import CliRunner
@@ -84,6 +86,7 @@ def prepared(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Lab:
         for one, two in ((72, 0), (36, 72))
     ]
     (lab.folder / "pairs.csv").write_text("\n".join(["first,second,target", *rows, ""]))
+    pyarrow.parquet.write_table(pyarrow.csv.read_csv(lab.folder / "pairs.csv"), lab.folder / "pairs.parquet")
     before = CliRunner().invoke(app, ["self", *lab.arguments("--metadata-dir", str(lab.folder / "before"), "--quiet")])
     assert before.exit_code == 0, before.stderr
     return lab
