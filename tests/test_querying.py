@@ -333,12 +333,6 @@ def test_a_recorded_run_is_repeated(folder: Folder) -> None:
     assert "pairs differ" in stderr
 
 
-def test_more_than_there_are_can_be_kept() -> None:
-    task = task_of()
-    found = query(task, ti.Compute(), arrays(task.train_pairs), 10**30)
-    assert sum(len(side) for test in range(4) for side in found.sides(test)) > 100
-
-
 def test_standard_errors_of_projected_winners_are_shown_and_kept(folder: Folder) -> None:
     code, stdout, stderr = folder.streamed("--projection", "sjlt", "--proj-dim", "64", "--format", "csv")
     assert code == 0, stderr

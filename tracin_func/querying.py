@@ -80,7 +80,7 @@ def query(
         record = pair_record(task, task.test_pairs, test)
         tell_zero_columns(record, walked.notice)
         loss, errors = as_loss(task.loss), None
-        answer = strongest(pairs, loss, columns, min(k, len(pairs)), progress=progress)
+        answer = strongest(pairs, loss, columns, k, progress=progress)
         assert tracer.prepared is not None
         if tracer.prepared.projection.kind != "none":
             errors = _standard_errors(walked, pairs, answer, columns, shares)
