@@ -427,3 +427,35 @@ def test_gradients_of_a_parquet_table_serve_the_streamed_run(folder: Folder) -> 
     assert folder.streamed()[0] == 0
     fresh = pyarrow.parquet.read_table(folder.results / "plastic_500hz_influence_strongest.parquet")
     assert table["score"].to_pylist() == pytest.approx(fresh["score"].to_pylist(), rel=1e-4)
+
+
+def test_the_command_decides_what_a_row_of_a_new_store_is(tmp_path: Path) -> None:
+    (tmp_path / "texts.py").write_text(
+        "import torch, tracin_func as ti\n"
+        "def task():\n"
+        "    torch.manual_seed(0)\n"
+        "    scorer = torch.nn.Linear(3, 1)\n"
+        "    checkpoint = ti.Checkpoint(scorer.state_dict(), 0.1, 'only')\n"
+        "    pairs = ti.Pairs(range(0, 8, 2), range(1, 8, 2), [1, -1, 1, 1])\n"
+        "    return ti.Task(scorer, torch.randn(10, 3), pairs, [checkpoint], ti.Pairs([8], [9], [1]))\n"
+    )
+    task = ["--task", f"{tmp_path / 'texts.py'}:task", "--quiet"]
+    results = ["--metadata-dir", str(tmp_path / "results")]
+    for number, (words, unit) in enumerate(
+        (
+            (["gradients"], "items"),
+            (["influence", "--shard", "1/1", *results], "differences"),
+            (["influence", "--shard", "1/1", "--keep", "2", *results], "items"),
+        )
+    ):
+        store = tmp_path / f"store{number}"
+        result = CliRunner().invoke(app, [*words, *task, "--store", str(store)])
+        assert result.exit_code == 0, result.stderr
+        assert unit_of(store) == unit, words
+    result = CliRunner().invoke(app, ["influence", "--keep", "2", *task, "--store", str(tmp_path / "store1"), *results])
+    assert (result.exit_code, "another folder with --store" in result.stderr.replace("\n", " ")) == (3, True)
+    assert CliRunner().invoke(app, ["self", *task, "--store", str(tmp_path / "store0"), *results]).exit_code == 0
+    for merged, file in (("store1", "metadata.json"), ("store2", "strongest.parquet")):
+        result = CliRunner().invoke(app, ["merge", str(tmp_path / merged), "--quiet"])
+        assert result.exit_code == 0, result.stderr
+        assert (tmp_path / "results" / f"texts_task_influence_{file}").exists()
