@@ -87,7 +87,7 @@ def recorded_job(folder: Path) -> tuple[str, dict[str, Any]]:
     for each in checkpoint_folders(folder, manifest):
         left = sorted(set(range(manifest.blocks)) - each.finished())
         if left and _counts(each.record.learning_rates):
-            of = sorted({block % shards + 1 for block in left})
+            of = sorted({(each.first_block + block) % shards + 1 for block in left})
             raise InputError(
                 f"{folder}: checkpoint {each.record.name} lacks {len(left)} of {manifest.blocks} blocks, of shard "
                 f"{', '.join(f'{position}/{shards}' for position in of[:6])}{' ...' if len(of) > 6 else ''}. Expected "

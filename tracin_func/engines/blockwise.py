@@ -74,7 +74,8 @@ class StoredEngine:
         position, of = self.shard or (1, 1)
         shares = of * self.world.size
         own = (position - 1) * self.world.size + self.world.rank
-        mine = [block for block in missing if block % shares == own]
+        first = self.store.first_block(state.name)  # so that checkpoints of one block are spread, too
+        mine = [block for block in missing if (first + block) % shares == own]
         if mine:
             fetch = self.engine.fetch(units, state, root_rate, plan, self.engine.projector(state))
             for block in mine:

@@ -68,6 +68,10 @@ class Store:
         finished = self._look(self._folder(checkpoint))
         return [block for block in range(self.blocks) if block not in finished]
 
+    def first_block(self, checkpoint: str) -> int:
+        """The number of its first block among the blocks of all checkpoints, in the order of their folders."""
+        return self._folder(checkpoint).first_block
+
     def write(self, checkpoint: str, block: int, rows: Tensor, values: Tensor) -> None:
         """Write one block: rows [n, width] and values [n] of its units; it is finished when this returns.
 

@@ -54,6 +54,11 @@ class CheckpointFolder:
     def done(self) -> Path:
         return self.path / "done"
 
+    @property
+    def first_block(self) -> int:
+        """Blocks of the checkpoints whose folders have smaller numbers."""
+        return (int(self.path.name.partition("-")[0]) - 1) * self.manifest.blocks
+
     def marker(self, block: int) -> Path:
         """The file whose presence says that a block is finished."""
         return self.done / f"{block}.json"
