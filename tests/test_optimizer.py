@@ -28,7 +28,7 @@ from tracin_func.gradients import Request
 from tracin_func.losses import as_loss
 from tracin_func.optimizer import adam_preconditioner, holds_second_moments
 from tracin_func.provenance import ADAM_UNIT, provenance
-from tracin_func.results import Choices
+from tracin_func.records import Choices
 from tracin_func.scorer import Scorer
 from tracin_func.trace import ADAM_NOTICE
 from tracin_func.units import UnitMaker
