@@ -14,6 +14,19 @@ from tracin_func.sources.ranker import AngleRanker
 from tracin_func.sources.tree import find_clips, load_items
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--large`: also what takes minutes by itself."""
+    parser.addoption("--large", action="store_true", help="run the benchmarks of long tables and of many items, too")
+
+
+@pytest.fixture
+def large(request: pytest.FixtureRequest) -> None:
+    """A benchmark of minutes: skipped unless it is asked for; its smoke run is not."""
+    config = request.config
+    if not config.getoption("--large") and not config.getoption("benchmark_disable"):
+        pytest.skip("takes minutes: give --large")
+
+
 @pytest.fixture(params=["cpu", "cuda", "mps"])
 def device(request: pytest.FixtureRequest) -> torch.device:
     """Each kind of device; one that is not there is skipped with the reason."""

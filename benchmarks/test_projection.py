@@ -103,6 +103,7 @@ def influences(work: Job, projection: Projection, chunk: int) -> tuple[torch.Ten
     return products, found.product_variance(left, right, products).sqrt(), lengths
 
 
+@pytest.mark.usefixtures("large")
 @pytest.mark.parametrize(("name", "projection"), ROWS, ids=[f"{n}: {p.kind} {p.side or p.dim}" for n, p in ROWS])
 def test_projection_against_the_yardstick(
     benchmark: BenchmarkFixture, device: torch.device, name: str, projection: Projection
@@ -133,6 +134,7 @@ def test_projection_against_the_yardstick(
     benchmark.pedantic(chunks[chunk], rounds=1)
 
 
+@pytest.mark.usefixtures("large")
 @pytest.mark.parametrize("name", FEW)
 def test_error_by_k(benchmark: BenchmarkFixture, device: torch.device, name: str) -> None:
     """Error and cost of each kind of projection against its width."""
@@ -188,7 +190,7 @@ def test_beside_other_projections(benchmark: BenchmarkFixture) -> None:
     def trak(kind: str) -> torch.Tensor:
         made = projectors.BasicProjector(size, dim, 0, projectors.ProjectionType(kind), torch.device("cpu"))
         found: torch.Tensor = made.project(gradients, model_id=0)
-        return found
+        return found * dim**-0.5  # which it leaves to its user
 
     def dattri(kind: str) -> torch.Tensor:
         with warnings.catch_warnings():

@@ -28,6 +28,7 @@ def parquet(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("pairs") / "pairs.parquet"
 
 
+@pytest.mark.usefixtures("large")
 @pytest.mark.benchmark(group="100 million pairs, 5 test pairs, top 100 of each sign")
 @pytest.mark.parametrize(("source", "loss", "checkpoints"), CASES)
 def test_strongest_of_a_long_table(

@@ -20,6 +20,7 @@ BUDGET = 1 << 30
 LINEAR = 1.5  # times an item's seconds among the smallest, at most
 
 
+@pytest.mark.usefixtures("large")
 @pytest.mark.parametrize("kind", ["sjlt", "kronecker"])
 def test_items_by_the_thousand(benchmark: BenchmarkFixture, tmp_path: Path, kind: str) -> None:
     """Gradients of a table's rows, three checkpoints, 512 numbers a row, into a store."""

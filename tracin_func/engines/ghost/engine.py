@@ -159,21 +159,11 @@ def _differentiation(units: Units, state: State, plan: Plan, sketch: Sketch | No
         gradients = _with_opaque(found, units, state, batch, sketch)
         if first:
             with record_function("check of one unit"):
-                if sketch is None:
-                    last = range(len(index) - 1, len(index))
-                    _require_complete(units, state, batch, len(index), gradients, last, plan.channels_last)
-                else:  # of the gradients that are sketched
-                    few = each(lambda leaf: leaf[-2:], batch)
-                    _require_whole(units, state, few, min(2, len(index)), plan.channels_last)
+                last = range(len(index) - 1, len(index))
+                _require_complete(units, state, batch, len(index), gradients, last, plan.channels_last, sketch)
         return gradients, found.values
 
     return differentiate
-
-
-def _require_whole(units: Units, state: State, batch: Batch, size: int, channels_last: bool) -> None:
-    """As `_require_complete`, of the last unit of a batch that is captured for this alone."""
-    found = _with_opaque(_capture(units, state, batch, size, channels_last), units, state, batch)
-    _require_complete(units, state, batch, size, found, range(size - 1, size), channels_last)
 
 
 def _held(
@@ -281,12 +271,14 @@ def _require_complete(
     found: dict[str, Contribution],
     checked: range,
     channels_last: bool = False,
+    sketch: Sketch | None = None,
 ) -> None:
-    """Every parameter's gradient of the units `checked` of `size` against autograd's of that unit alone."""
+    """Every parameter's gradient of the units `checked` of `size`, as `sketch` left it, against autograd's of that unit
+    alone."""
     example = next(iter(state.parameters.values()))
     if example.is_meta:
         return
-    fault = _incomplete(units, state, batch, checked, found)
+    fault = _incomplete(units, state, batch, checked, found, sketch)
     if fault is not None and example.dtype != wide_type(example):
         # Rounding decides a ReLU otherwise in another batch or layout, and few channels may hang on it.
         wide = replace(state, parameters=_widened(state.parameters), constants=_widened(state.constants))
@@ -300,8 +292,19 @@ def _require_complete(
         raise UnsuitableError(fault)
 
 
-def _incomplete(units: Units, state: State, batch: Batch, checked: range, found: dict[str, Contribution]) -> str | None:
+def _incomplete(
+    units: Units,
+    state: State,
+    batch: Batch,
+    checked: range,
+    found: dict[str, Contribution],
+    sketch: Sketch | None = None,
+) -> str | None:
     """The first parameter whose gradient is not autograd's, and by how much."""
+
+    def form(name: str, part: Contribution) -> Tensor:
+        return dense(part) if sketch is None else sketch(name, part)
+
     for unit in checked:
         exact, errors, scales = _one(batch, unit), {}, {}
         built = {
@@ -309,14 +312,14 @@ def _incomplete(units: Units, state: State, batch: Batch, checked: range, found:
             for name, part in found.items()
         }
         for name, part in differentiate_alone(units, state, exact)[0].items():
-            right = dense(part)
+            right = form(name, part)
             errors[name] = float((built[name] - right if name in built else right).norm())
             scales[name] = float(right.norm())
         beyond = _beyond_rounding(errors, scales)
         if beyond is not None and units.minuend is not None:
             # A difference may be small beside what was subtracted, which is what its rounding is relative to.
             of_scale, _ = differentiate_alone(replace(units, objective=units.minuend), state, exact)
-            scales = {name: float(dense(part).norm()) for name, part in of_scale.items()}
+            scales = {name: float(form(name, part).norm()) for name, part in of_scale.items()}
             beyond = _beyond_rounding(errors, scales)
         if beyond is not None:
             return f"the captured gradient of {beyond!r} is not autograd's (off by {errors[beyond]:.1e})"
