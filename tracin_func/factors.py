@@ -157,6 +157,12 @@ def dense(contribution: Contribution) -> Tensor:
     return contribution if isinstance(contribution, Tensor) else contribution.dense()
 
 
+def flat(contribution: Contribution) -> Tensor:
+    """The same as rows, [units, numbers of the parameter]; a scalar has one."""
+    built = dense(contribution)
+    return built.reshape(len(built), -1)
+
+
 def scaled(parts: Mapping[str, Contribution], scale: Mapping[str, Tensor]) -> dict[str, Contribution]:
     """`parts` by parameter, built and multiplied entry by entry where there is a scale: factors have no such form."""
     return {name: dense(part) * scale[name] if name in scale else part for name, part in parts.items()}

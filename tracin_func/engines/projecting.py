@@ -8,7 +8,7 @@ from torch import Tensor
 
 from tracin_func.budget import block_size, row_bytes
 from tracin_func.engines.rowwise import batches, row_dtype
-from tracin_func.factors import Contribution, dense
+from tracin_func.factors import Contribution, flat
 from tracin_func.gradients import (
     ANYTHING,
     Differentiation,
@@ -91,7 +91,7 @@ class ProjectingEngine:
             return into.sketch(name, part.to(dtype))
 
         def gather(_: str, part: Contribution) -> Tensor:
-            return dense(part).flatten(1).to(dtype)
+            return flat(part).to(dtype)
 
         differentiate = self.engine.differentiation(units, state, plan, gather if into.gathered else sketch)
         together = max(plan.chunk, GATHERED // row_bytes(state)) if into.gathered else plan.chunk

@@ -9,7 +9,7 @@ the slow and simple way, which the others are measured against.
 import torch
 from torch import Tensor
 
-from tracin_func.factors import Contribution, dense
+from tracin_func.factors import Contribution, flat
 from tracin_func.projection.randomness import generator, signs
 from tracin_func.projection.shapes import Shapes
 
@@ -42,7 +42,7 @@ class DenseProjector:
 
     def sketch(self, name: str, part: Contribution) -> Tensor:
         """The part of one parameter, [units, k]."""
-        rows = dense(part).flatten(1)
+        rows = flat(part)
         result = rows.new_zeros(len(rows), self.width)
         step = max(1, DRAWN // self.width)
         for block, columns in enumerate(rows.split(step, dim=1)):

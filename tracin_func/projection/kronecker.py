@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tracin_func.factors import Contribution, Factors, Lookup, dense
+from tracin_func.factors import Contribution, Factors, Lookup, dense, flat
 from tracin_func.projection.randomness import generator, orthonormal
 from tracin_func.projection.shapes import Block, Shapes, blocks, row_width
 from tracin_func.projection.sparse import SparseProjector
@@ -66,7 +66,7 @@ class KroneckerProjector:
         """The part of one parameter, [units, its numbers]."""
         block = self._blocks[name]
         if block.exact:
-            return dense(part).flatten(1)
+            return flat(part)
         if block.weight in self._vectors:
             halves = torch.stack([each.sketch(name, part) for each in self._vectors[block.weight]], dim=1)
         elif name == block.bias:

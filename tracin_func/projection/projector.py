@@ -4,7 +4,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from tracin_func.factors import Contribution, dense
+from tracin_func.factors import Contribution, flat
 from tracin_func.projection.dense import DenseProjector
 from tracin_func.projection.kronecker import KroneckerProjector
 from tracin_func.projection.shapes import Shapes, widest_side
@@ -60,7 +60,7 @@ class Whole:
         return self._places[name]
 
     def sketch(self, name: str, part: Contribution) -> Tensor:
-        return dense(part).flatten(1)
+        return flat(part)
 
     def form(self, name: str) -> tuple[str, float]:
         place = self._places[name]

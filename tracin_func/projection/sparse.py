@@ -13,7 +13,7 @@ two runs of neighbours, so that nothing is scattered.
 import torch
 from torch import Tensor
 
-from tracin_func.factors import Contribution, dense
+from tracin_func.factors import Contribution, flat
 from tracin_func.projection.randomness import generator, signs
 from tracin_func.projection.shapes import Shapes
 
@@ -37,7 +37,7 @@ class SparseProjector:
 
     def sketch(self, name: str, part: Contribution) -> Tensor:
         """The part of one parameter, [units, k]."""
-        rows = dense(part).flatten(1)
+        rows = flat(part)
         sign, rotations = self._random(name, rows)
         result = rows.new_zeros(len(rows), self.width)
         for block, rotation in enumerate(rotations):

@@ -1,0 +1,43 @@
+"""What a review found wrong in projections, stores and shards."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import tracin_func as ti
+from tracin_func.errors import InputError
+from tracin_func.scoring import score
+
+
+class Net(nn.Module):
+    def __init__(self, *, wide: int = 40, scalar: bool = False, act=torch.relu) -> None:
+        super().__init__()
+        self.first, self.last, self.act = nn.Linear(6, wide), nn.Linear(wide, 1), act
+        self.temperature = nn.Parameter(torch.tensor(1.3)) if scalar else 1.0
+
+    def forward(self, x):
+        return self.last(self.act(self.first(x))) * self.temperature
+
+
+def task_of(model, rates=(0.1,), items=12):
+    x = torch.randn(items, 6, generator=torch.Generator().manual_seed(1))
+    first = torch.arange(items - 1)
+    pairs = ti.Pairs(first, first + 1, torch.ones(items - 1))
+    tests = ti.Pairs(torch.tensor([0, 3]), torch.tensor([5, 7]), torch.tensor([1, -1]))
+    weights = [{name: tensor + 0.01 * t for name, tensor in model.state_dict().items()} for t in range(len(rates))]
+    checkpoints = [ti.Checkpoint(each, rate, f"c{t}") for t, (each, rate) in enumerate(zip(weights, rates, strict=True))]
+    return ti.Task(model, x, pairs, tests, checkpoints=checkpoints, loss=ti.LogisticLoss())
+
+
+@pytest.mark.parametrize("engine", ["ghost", "item", "loop"])
+@pytest.mark.parametrize("kind", ["sjlt", "rademacher", "kronecker", "none"])
+def test_a_scalar_parameter_is_projected(kind, engine, tmp_path):
+    task = task_of(Net(scalar=True))
+    asked = ti.Projection(kind, None if kind == "none" else 4096)
+    found = score(task, ti.Compute(engine=engine, projection=asked, store=tmp_path / "s")).self_influence
+    exact = score(task, ti.Compute(engine="loop")).self_influence
+    assert torch.allclose(found.scores, exact.scores, rtol=1e-4 if kind in ("kronecker", "none") else 0.5)
