@@ -41,3 +41,11 @@ def test_a_scalar_parameter_is_projected(kind, engine, tmp_path):
     found = score(task, ti.Compute(engine=engine, projection=asked, store=tmp_path / "s")).self_influence
     exact = score(task, ti.Compute(engine="loop")).self_influence
     assert torch.allclose(found.scores, exact.scores, rtol=1e-4 if kind in ("kronecker", "none") else 0.5)
+
+
+def test_a_rate_of_zero_leaves_a_variance_at_every_checkpoint(tmp_path):
+    task = task_of(Net(), rates=(0.1, 0.0, 0.1))
+    found = score(task, ti.Compute(projection=ti.Projection("sjlt", 64)), influence=True).influence
+    assert found.variance.shape == found.per_checkpoint.shape
+    assert not found.variance[1].any() and found.variance[2].any()
+    found.save(tmp_path / "scores.json", per_checkpoint=True)

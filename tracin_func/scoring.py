@@ -131,8 +131,7 @@ class _Found:
         cosine = self.compute.normalize == "cosine"
         shares = None if cosine else self._shares
         self.products.append(inner_products(gradients, train, test, shares, self.compute.world))
-        if projected is not None:
-            self.variance.append(product_variance(projected, train, test, self.products[-1], shares))
+        self.variance.append(product_variance(projected, train, test, self.products[-1], shares))
         if cosine:
             self.of_test.append(squared_norms(gradients, test, self.compute.world))
 
@@ -148,8 +147,6 @@ class _Found:
     def influence_variance(self) -> Tensor:
         """Of `influence`, of checkpoints that are projected one by one; of cosines without what the lengths add, and
         of their mean as if all erred alike."""
-        if not self.variance:  # no pair was active, at any checkpoint
-            return torch.zeros_like(self.influence())
         variance, shares = torch.stack(self.variance), self._shares
         if self.compute.normalize != "cosine":
             return variance
@@ -187,10 +184,16 @@ def norm_variance(gradients: ProjectedGradients | None, pairs: PairTable, found:
 
 
 def product_variance(
-    gradients: ProjectedGradients, train: PairTable, test: PairTable, found: Tensor, shares: Tensor | None = None
+    gradients: ProjectedGradients | None,
+    train: PairTable,
+    test: PairTable,
+    found: Tensor,
+    shares: Tensor | None = None,
 ) -> Tensor:
     """The same of `found` = ⟨∇ℓ_p, M ∇ℓ_q⟩, as `inner_products` gives them."""
     result = torch.zeros_like(found)
+    if gradients is None:
+        return result
     rows, columns = (table.terms.active.nonzero()[:, 0] for table in (train, test))
     if len(rows) and len(columns):
         left, right = train.combination.select(rows), test.combination.select(columns)
