@@ -120,7 +120,8 @@ def prepare(
         compute.notice(f"engine loop: {choice.reason}.")
     budget = compute.memory_budget or available_bytes(make.device)
     request = Request(compute.batch_size, budget, visits, needed(make, choice.unit, norms))
-    projection, reason = _projection(compute.projection, choice, kinds[choice.unit], state, request)
+    kept = compute.store is not None or compute.world.started
+    projection, reason = _projection(compute.projection, choice, kinds[choice.unit], state, request, kept)
     if projection.kind != "none":
         engine = ProjectingEngine(choice.engine, projection)
         choice = replace(choice, engine=engine, reason=f"{choice.reason}; {reason}" if reason else choice.reason)
@@ -140,17 +141,17 @@ def prepare(
 
 
 def _projection(
-    asked: Projection, choice: Choice, units: Units, state: State, request: Request
+    asked: Projection, choice: Choice, units: Units, state: State, request: Request, kept: bool
 ) -> tuple[Projection, str | None]:
     """The projection that is taken, and where `auto` chose it why.
 
-    Exact where no row has to stay, where a gradient is no longer than a projected row, and where the rows of all units
+    Exact where no row has to stay (with `kept` all do, in a store or in every process), where a gradient is no longer than a projected row, and where the rows of all units
     fit the budget and there are no more units than numbers in a projected row: their kernel then takes fewer
     multiply-adds than a dense projection of them, and no error. Else from factors where these are captured.
     """
     if asked.kind != "auto":
         return asked, None
-    if not request.need.held:
+    if not request.need.held and not kept:
         return replace(asked, kind="none", dim=None), "gradients are used while they are at hand; exact"
     kind = "kronecker" if isinstance(choice.engine, GhostEngine) else "sjlt"
     chosen = replace(asked, kind=kind)

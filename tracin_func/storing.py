@@ -94,9 +94,11 @@ def record_of(state: State, rate: Any, values: torch.dtype) -> CheckpointRecord:
 
 def stored(prepared: Prepared, store: Store, world: World, shard: Shard | None) -> Prepared:
     """`prepared`, its rows in `store`."""
+    # An engine that takes one unit at a time does so in any store, and its rows are the same for it.
+    alone = prepared.choice.name == "loop"
     engine = StoredEngine(_projecting(prepared), store, world, shard)
-    plan = replace(prepared.plan, chunk=store.chunk)
-    if store.chunk != prepared.plan.chunk:
+    plan = prepared.plan if alone else replace(prepared.plan, chunk=store.chunk)
+    if not alone and store.chunk != prepared.plan.chunk:
         plan = replace(plan, reason="as in the store")
     return replace(prepared, choice=replace(prepared.choice, engine=engine), plan=plan)
 
