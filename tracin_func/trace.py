@@ -263,6 +263,11 @@ class Tracer:
     ) -> Prepared:
         """The next engine of `auto`, said; one that was asked for is not exchanged."""
         name = prepared.choice.name
+        if self._compute.world.size > 1:  # the others do not know, and wait elsewhere
+            raise InputError(
+                f"{loaded.name}: engine {name} cannot go on: {error}; processes that share a run cannot take another on "
+                "the way. Fix: name one, such as --engine item, or run one process alone."
+            )
         if self._compute.engine != "auto":
             raise InputError(f"{loaded.name}: engine {name!r} cannot differentiate this scorer: {error}. Use 'auto'.")
         self._compute.notice(f"{loaded.name}: engine {name} cannot go on: {error}; another engine does.")

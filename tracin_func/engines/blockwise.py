@@ -72,10 +72,10 @@ class StoredEngine:
         missing = self.store.missing(state.name)
         self.world.wait()  # before any is finished that another process would not find missing
         position, of = self.shard or (1, 1)
-        shares = of * self.world.size
-        own = (position - 1) * self.world.size + self.world.rank
         first = self.store.first_block(state.name)  # so that checkpoints of one block are spread, too
-        mine = [block for block in missing if (first + block) % shares == own]
+        numbers = {first + block: block for block in missing}
+        of_shard = [n for n in numbers if n % of == position - 1]  # however many processes a shard has
+        mine = [numbers[n] for n in of_shard if n // of % self.world.size == self.world.rank]
         if mine:
             fetch = self.engine.fetch(units, state, root_rate, plan, self.engine.projector(state))
             for block in mine:
