@@ -70,6 +70,12 @@ class Checkpoint:
     learning_rate: LearningRate | None = None
     name: str | None = None
 
+    def known_as(self, position: int) -> str:
+        """What outputs call it where it is the one at `position`, counted from 1."""
+        if self.name is not None:
+            return self.name
+        return f"checkpoint {position}" if isinstance(self.source, Mapping) else Path(self.source).name
+
     def __post_init__(self) -> None:
         rates = self.learning_rate
         if rates is None:
@@ -99,10 +105,9 @@ def load(checkpoint: Checkpoint, position: int) -> LoadedCheckpoint:
         InputError: missing, truncated, holding objects that are refused, or without weights.
     """
     if isinstance(checkpoint.source, Mapping):
-        name = checkpoint.name or f"checkpoint {position}"
-        return LoadedCheckpoint(name, dict(checkpoint.source), None, {}, {})
+        return LoadedCheckpoint(checkpoint.known_as(position), dict(checkpoint.source), None, {}, {})
     path = Path(checkpoint.source)
-    return read(path, checkpoint.name or path.name)
+    return read(path, checkpoint.known_as(position))
 
 
 def read(path: Path, name: str) -> LoadedCheckpoint:

@@ -21,7 +21,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from tracin_func.errors import OutputError, ToldElsewhereError
+from tracin_func.errors import OutputError, ToldElsewhereError, UsageError
 
 FOUND_WITHIN = timedelta(minutes=2)  # that processes find each other
 TOGETHER = timedelta(minutes=30)  # that one operation of all takes; what takes longer is waited for before
@@ -114,8 +114,14 @@ def processes(device: str | None) -> Iterator[World]:
         yield ALONE
         return
     on_cuda = torch.cuda.is_available() if device in (None, "auto") else str(device).startswith("cuda")
+    local = int(os.environ.get("LOCAL_RANK", "0"))
+    if on_cuda and local >= torch.cuda.device_count():
+        raise UsageError(
+            f"process {local} of this host has no CUDA device; there are {torch.cuda.device_count()}. Expected "
+            "--nproc-per-node of at most so many, or --device cpu."
+        )
     if on_cuda:
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(local)
     try:
         with _within(FOUND_WITHIN):
             dist.init_process_group("nccl" if on_cuda else "gloo", timeout=TOGETHER)

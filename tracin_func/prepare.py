@@ -33,6 +33,7 @@ class Prepared:
     plan: Plan
     budget: int
     projection: Projection = NONE
+    store: Mapping[str, str] | None = None
 
     @property
     def scored(self) -> Units:
@@ -66,6 +67,7 @@ class Prepared:
             "rows_held": self.plan.block,
             "memory_budget": self.budget,
             "projection": self.projection.describe(),
+            "store": self.store,
             "expected_bytes": self.plan.bytes_held + self.plan.chunk_bytes,
             "parts": [asdict(part) for part in self.plan.parts],
             "scored_alone_because_of": self.make.coupled,
@@ -122,6 +124,8 @@ def prepare(
     request = Request(compute.batch_size, budget, visits, needed(make, choice.unit, norms))
     kept = compute.store is not None or compute.world.started
     projection, reason = _projection(compute.projection, choice, kinds[choice.unit], state, request, kept)
+    if compute.projection.kind == "auto" and compute.world.size > 1:  # memory, which it hangs on, may differ by host
+        projection = replace(compute.projection, kind=compute.world.agree(projection.kind))
     if projection.kind != "none":
         engine = ProjectingEngine(choice.engine, projection)
         choice = replace(choice, engine=engine, reason=f"{choice.reason}; {reason}" if reason else choice.reason)
@@ -145,9 +149,10 @@ def _projection(
 ) -> tuple[Projection, str | None]:
     """The projection that is taken, and where `auto` chose it why.
 
-    Exact where no row has to stay (with `kept` all do, in a store or in every process), where a gradient is no longer than a projected row, and where the rows of all units
-    fit the budget and there are no more units than numbers in a projected row: their kernel then takes fewer
-    multiply-adds than a dense projection of them, and no error. Else from factors where these are captured.
+    Exact where no row has to stay (with `kept` all do, in a store or in every process), where a gradient is no longer
+    than a projected row, and where the rows of all units fit the budget and there are no more units than numbers in a
+    projected row: their kernel then takes fewer multiply-adds than a dense projection of them, and no error. Else from
+    factors where these are captured.
     """
     if asked.kind != "auto":
         return asked, None

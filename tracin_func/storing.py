@@ -1,11 +1,18 @@
 """A run and its store: what the store is asked to agree on, and the engine that reads and fills it."""
 
+import hashlib
+import inspect
+import shlex
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from tracin_func.compute import Compute
 from tracin_func.distributed import World
 from tracin_func.engines.blockwise import SharedEngine, StoredEngine
 from tracin_func.engines.projecting import ProjectingEngine
@@ -16,12 +23,13 @@ from tracin_func.projection.specification import Projection
 from tracin_func.provenance import versions
 from tracin_func.scorer import State
 from tracin_func.store.digest import items_digest, weights_digest
-from tracin_func.store.gradient_store import Store
+from tracin_func.store.gradient_store import Store, open_store
 from tracin_func.store.layout import CheckpointRecord
 from tracin_func.store.manifest import NAME, Manifest, read_manifest
 from tracin_func.store.occupancy import Shard
 
 BLOCK_BYTES = 1 << 23  # of rows, that are written and finished together
+ROUNDING = {"float16": 2.0**-11, "bfloat16": 2.0**-8}
 LARGEST_BLOCK = 4096  # units, of narrow rows
 
 
@@ -78,6 +86,7 @@ def manifest_of(prepared: Prepared, state: State, dtype: str) -> Manifest:
     if make.by_difference:
         identity["pairs"] = [_digest([pairs.first, pairs.second]) for pairs in make.tables]
     notes = {name: text for name, text in versions().items() if name in ("tracin-func", "torch")}
+    notes["source of the model"] = _source(type(make.scorer.module))
     unit = "differences" if make.by_difference else "items"
     block = -(-rows // chunk) * chunk
     return Manifest(
@@ -92,6 +101,35 @@ def record_of(state: State, rate: Any, values: torch.dtype) -> CheckpointRecord:
     return CheckpointRecord(state.name, digest, rate, str(values).removeprefix("torch."))
 
 
+def open_for(
+    prepared: Prepared, state: State, compute: Compute, records: Sequence[CheckpointRecord], stack: ExitStack
+) -> Store:
+    """The store of a run, open until `stack` is closed; by the first process, and then by the others.
+
+    Raises:
+        InputError: it was made from something else, or is in use. OutputError: it cannot be written.
+    """
+    assert compute.store is not None
+    store: Store | None = None
+    for turn in (True, False):
+        if compute.world.first is turn:
+            manifest, words = manifest_of(prepared, state, compute.store_dtype), shlex.join(sys.argv)
+            shard, rank = compute.shard, compute.world.rank
+            store = stack.enter_context(
+                open_store(compute.store, manifest, checkpoints=records, command=words, shard=shard, rank=rank)
+            )
+        compute.world.wait()
+    assert store is not None
+    for warning in store.warnings:
+        compute.notice(warning)
+    if store.manifest.dtype != "float32":
+        compute.notice(
+            f"the store keeps {store.manifest.dtype}: gradients are rounded to {ROUNDING[store.manifest.dtype]:.0e} of "
+            "themselves, which self-influence of nearly equal items does not stand, and no standard error tells it."
+        )
+    return store
+
+
 def stored(prepared: Prepared, store: Store, world: World, shard: Shard | None) -> Prepared:
     """`prepared`, its rows in `store`."""
     # An engine that takes one unit at a time does so in any store, and its rows are the same for it.
@@ -100,12 +138,24 @@ def stored(prepared: Prepared, store: Store, world: World, shard: Shard | None) 
     plan = prepared.plan if alone else replace(prepared.plan, chunk=store.chunk)
     if not alone and store.chunk != prepared.plan.chunk:
         plan = replace(plan, reason="as in the store")
-    return replace(prepared, choice=replace(prepared.choice, engine=engine), plan=plan)
+    kept = {"path": str(store.path), "dtype": store.manifest.dtype}
+    return replace(prepared, choice=replace(prepared.choice, engine=engine), plan=plan, store=kept)
 
 
-def shared(prepared: Prepared, world: World) -> Prepared:
-    """`prepared`, its rows made by all processes and held by each."""
+def shared(prepared: Prepared, state: State, world: World) -> Prepared:
+    """`prepared`, its rows made by all processes and held by each.
+
+    Raises:
+        InputError: they do not fit.
+    """
     engine = SharedEngine(_projecting(prepared), world)
+    held = 4 * prepared.scored.count * engine.engine.projector(state).width
+    if world.size > 1 and held > prepared.budget // 2:
+        raise InputError(
+            f"every process would hold {held / 1e9:.1f} GB of gradients; {prepared.budget / 2e9:.1f} GB are meant for "
+            "them. Fix: keep them in a folder that all see (--store), shorten them (--projection), or give more "
+            "(--memory-budget)."
+        )
     chunk = int(world.agree(str(prepared.plan.chunk)))  # it may have been measured
     plan = replace(prepared.plan, chunk=chunk, block=prepared.scored.count)
     return replace(prepared, choice=replace(prepared.choice, engine=engine), plan=plan)
@@ -115,6 +165,14 @@ def _projecting(prepared: Prepared) -> ProjectingEngine:
     """The engine, with rows that are short, or whole where nothing is projected."""
     engine = prepared.choice.engine
     return engine if isinstance(engine, ProjectingEngine) else ProjectingEngine(engine, Projection("none"))
+
+
+def _source(model: type) -> str:
+    """A digest of the file that a model's class is written in; empty where there is none to read."""
+    try:
+        return hashlib.sha256(Path(inspect.getfile(model)).read_bytes()).hexdigest()
+    except (OSError, TypeError):
+        return ""
 
 
 def _digest(columns: list[torch.Tensor]) -> str:

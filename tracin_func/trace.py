@@ -3,8 +3,6 @@
 Everything costly is per unit and checkpoint and happens here; what pairs make of it is algebra, in `scoring`.
 """
 
-import shlex
-import sys
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, closing
@@ -45,9 +43,9 @@ from tracin_func.pairs import Pairs
 from tracin_func.precision import exact_products
 from tracin_func.prepare import Prepared, needed, prepare
 from tracin_func.scorer import Scorer, State, evaluating
-from tracin_func.store.gradient_store import Store, open_store
+from tracin_func.store.gradient_store import Store
 from tracin_func.store.layout import CheckpointRecord
-from tracin_func.storing import manifest_of, record_of, require_items_in, require_rows, shared, stored, unit_in
+from tracin_func.storing import open_for, record_of, require_items_in, require_rows, shared, stored, unit_in
 from tracin_func.task import Task
 from tracin_func.terms import Terms
 from tracin_func.units import UnitMaker
@@ -125,6 +123,8 @@ class Tracer:
         for checkpoint in task.checkpoints:
             if isinstance(checkpoint.source, str | Path) and not Path(checkpoint.source).is_file():
                 raise InputError(f"{checkpoint.source}: no such checkpoint file.")
+        if compute.projection.kind != "none":
+            _require_different_names(task)  # what is drawn depends on them
         self._task = task
         self._compute = compute
         self._norms = norms
@@ -265,8 +265,8 @@ class Tracer:
         name = prepared.choice.name
         if self._compute.world.size > 1:  # the others do not know, and wait elsewhere
             raise InputError(
-                f"{loaded.name}: engine {name} cannot go on: {error}; processes that share a run cannot take another on "
-                "the way. Fix: name one, such as --engine item, or run one process alone."
+                f"{loaded.name}: engine {name} cannot go on: {error}; processes that share a run cannot take "
+                "another on the way. Fix: name one, such as --engine item, or run one process alone."
             )
         if self._compute.engine != "auto":
             raise InputError(f"{loaded.name}: engine {name!r} cannot differentiate this scorer: {error}. Use 'auto'.")
@@ -308,27 +308,12 @@ class Tracer:
             if not compute.world.started:
                 return prepared
             require_rows(prepared, "torchrun")
-            return shared(prepared, compute.world)
+            return shared(prepared, state, compute.world)
         require_rows(prepared, "--store")
         if self._store is None:
             values = prepared.choice.engine.values(replace(prepared.scored, count=1), state, 1).dtype
             records = list(self._records(values))
-            for turn in (True, False):  # the first process makes what the others open
-                if compute.world.first is turn:
-                    self._store = self._opened.enter_context(
-                        open_store(
-                            compute.store,
-                            manifest_of(prepared, state, compute.store_dtype),
-                            checkpoints=records,
-                            command=shlex.join(sys.argv),
-                            shard=compute.shard,
-                            rank=compute.world.rank,
-                        )
-                    )
-                compute.world.wait()
-            assert self._store is not None
-            for warning in self._store.warnings:
-                compute.notice(warning)
+            self._store = open_for(prepared, state, compute, records, self._opened)
         return stored(prepared, self._store, compute.world, compute.shard)
 
     def _records(self, values: torch.dtype) -> Iterator[CheckpointRecord]:
@@ -336,6 +321,15 @@ class Tracer:
         for position, checkpoint in enumerate(self._task.checkpoints, start=1):
             loaded = load(checkpoint, position)
             yield record_of(self._state(loaded), self._rate(checkpoint, loaded)[0], values)
+
+
+def _require_different_names(task: Task) -> None:
+    names = [checkpoint.known_as(position) for position, checkpoint in enumerate(task.checkpoints, start=1)]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise InputError(
+            f"two checkpoints have the name {twice!r}, and would be projected alike. Expected a name each: "
+            "`Checkpoint(name=...)`."
+        )
 
 
 def visited(

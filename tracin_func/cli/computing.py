@@ -25,6 +25,14 @@ def check_options(options: Mapping[str, Any]) -> None:
     for name, least in (("top", 1), ("sample_rate", 1), ("num_workers", 0), ("limit", 1), ("verify", 1)):
         if options[name] is not None and options[name] < least:
             raise UsageError(f"{TABLE[name].flag} should be at least {least}. Got {options[name]}.")
+    if options["shard"] is not None:
+        given = [TABLE[name].flag for name in ("dry_run", "verify") if options[name]]
+        if given:
+            raise UsageError(f"{given[0]} was given with --shard, which scores nothing. Leave one of them out.")
+    if options["frequency"] == "all" and options["store"] is not None and "{frequency}" not in str(options["store"]):
+        raise UsageError(
+            f"--frequency all keeps a store for each tone. Expected {{frequency}} in --store. Got {options['store']}."
+        )
     if options["model_arg"] and options["model"] is None:
         raise UsageError("--model-arg was given without --model. Expected the model class whose arguments they are.")
     if options["learning_rate"] is not None and options["checkpoint_weights"] == "uniform":

@@ -24,7 +24,7 @@ from tracin_func.cli.report import (
     print_self,
     run_document,
 )
-from tracin_func.cli.shares import record_job, recorded_job, say_filled, shard_of, together
+from tracin_func.cli.shares import record_job, recorded_job, require_same_job, say_filled, shard_of, together
 from tracin_func.cli.tasks import check_checkpoints, each_tone, job_of, kind_of, with_tests
 from tracin_func.compute import Compute
 from tracin_func.devices import resolve_device
@@ -143,6 +143,8 @@ def _fill_all(options: Mapping[str, Any], world: World, scores: tuple[str, ...],
         compute = replace(compute_of(own, world), notice=lambda text: say(f"note: {text}", quiet=options["quiet"]))
         store = compute.store
         assert store is not None
+        if command is not None:
+            require_same_job(store, command, given(own), compute.shard)
         with (
             interruption(f"blocks that are finished are in {store}"),
             progress("gradients", len(task.checkpoints), quiet=options["quiet"]) as advance,

@@ -50,24 +50,34 @@ def shard_of(value: str | None) -> tuple[int, int] | None:
 
 
 def record_job(folder: Path, command: str, options: Mapping[str, Any], shard: tuple[int, int] | None) -> None:
-    """Note in a store what its shards are made for, as `merge` will run it; `options` are those that were given.
+    """Note in a store what its shards are made for, as `merge` will run it; `options` are those that were given."""
+    with writing(folder):
+        write_json(folder / RECORD, _job(command, options, shard))
+
+
+def require_same_job(folder: Path, command: str, options: Mapping[str, Any], shard: tuple[int, int] | None) -> None:
+    """Raise before rows are made where other shards of the store were run for something else.
 
     Raises:
-        InputError: other shards were made for something else.
+        InputError: naming what differs; machines may differ in threads and devices.
     """
-    own = {"command": command, "options": dict(options), "shards": 1 if shard is None else shard[1]}
     path = folder / RECORD
-    if path.is_file() and (there := read_object(path, number=None, remedy=_REMEDY)) != own:
-        flat = [
-            {"command": each.get("command"), "shards": each.get("shards"), **_options(each)} for each in (there, own)
-        ]
-        differing = [name for name in sorted({*flat[0], *flat[1]}) if flat[0].get(name) != flat[1].get(name)]
+    if not path.is_file():
+        return
+    flat = [
+        {"command": each.get("command"), "shards": each.get("shards"), **_options(each)}
+        for each in (read_object(path, number=None, remedy=_REMEDY), _job(command, options, shard))
+    ]
+    names = sorted({*flat[0], *flat[1]} - {"threads", "device"})
+    if differing := [name for name in names if flat[0].get(name) != flat[1].get(name)]:
         raise InputError(
             f"{path}: other shards were run with another {', '.join(differing)}. Expected equal options of all shards. "
             "Fix: give the same, or another --store; or remove that file, and the rows that are there are kept."
         )
-    with writing(folder):
-        write_json(path, own)
+
+
+def _job(command: str, options: Mapping[str, Any], shard: tuple[int, int] | None) -> dict[str, Any]:
+    return {"command": command, "options": dict(options), "shards": 1 if shard is None else shard[1]}
 
 
 def recorded_job(folder: Path) -> tuple[str, dict[str, Any]]:

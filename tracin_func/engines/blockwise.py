@@ -12,7 +12,7 @@ from torch import Tensor
 from tracin_func.distributed import World
 from tracin_func.engines.projecting import ProjectingEngine
 from tracin_func.engines.rowwise import row_dtype
-from tracin_func.errors import NumericalError
+from tracin_func.errors import InputError, NumericalError
 from tracin_func.gradients import ANYTHING, Differentiation, Gradients, Need, Plan, Request, Sketch, Units
 from tracin_func.gram import wide_type
 from tracin_func.projection.gradients import ProjectedGradients
@@ -20,6 +20,9 @@ from tracin_func.rows import Rows
 from tracin_func.scorer import State
 from tracin_func.store.gradient_store import Store
 from tracin_func.store.occupancy import Shard
+
+CHECKED = 4  # items whose scores are computed again where rows are there
+SAME, SAME_IN_HALF = 1e-3, 3e-2  # relative deviations of scores that are rounding
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +73,8 @@ class StoredEngine:
     def fill(self, units: Units, state: State, root_rate: dict[str, float], plan: Plan) -> int:
         """Make this process's part of the missing blocks of one checkpoint, and wait for the others; blocks made."""
         missing = self.store.missing(state.name)
+        if 0 not in missing:
+            self._require_same_scores(units, state)
         self.world.wait()  # before any is finished that another process would not find missing
         position, of = self.shard or (1, 1)
         first = self.store.first_block(state.name)  # so that checkpoints of one block are spread, too
@@ -85,6 +90,19 @@ class StoredEngine:
                 self.store.write(state.name, block, rows, values)
         self.world.wait()
         return len(mine)
+
+    def _require_same_scores(self, units: Units, state: State) -> None:
+        """Names, shapes and weights may be those of the store and the model another one: its scores tell."""
+        few = min(CHECKED, self.store.range(0)[1])
+        before = self.store.read_values(state.name, slice(0, few)).double()
+        now = self.values(replace(units, count=few), state, few).cpu()
+        tolerance = SAME if now.dtype in (torch.float32, torch.float64) else SAME_IN_HALF
+        if float((now.double() - before).abs().max()) > tolerance * (float(before.abs().max()) + 1e-6):
+            raise InputError(
+                f"{self.store.path}: at {state.name} the score of {units.label(0)} was {float(before[0]):.6g}, and is "
+                f"{float(now[0]):.6g} now, with equal weights: the code of the model, or its arguments, are others. "
+                "Fix: take the model that the store was made with, or another --store."
+            )
 
 
 def _require_finite(units: Units, index: Tensor, rows: Tensor, values: Tensor) -> None:

@@ -127,15 +127,16 @@ class Store:
             decode(stored, scales, out)
         return rows
 
-    def read_values(self, checkpoint: str) -> Tensor:
-        """The values [units] of a checkpoint, in the dtype in which they were computed.
+    def read_values(self, checkpoint: str, index: slice = slice(None)) -> Tensor:
+        """The values of a checkpoint's units, of all by default, in the dtype in which they were computed.
 
         Raises:
             InputError: a unit is not finished, or the file ends before it.
         """
         folder = self._folder(checkpoint)
-        values = torch.empty(self.manifest.units, dtype=torch.float64)
-        read_runs(folder.values, values, runs(self._require_finished(folder, slice(None))))
+        wanted = self._require_finished(folder, index)
+        values = torch.empty(len(wanted), dtype=torch.float64)
+        read_runs(folder.values, values, runs(wanted))
         return values.to(VALUE_DTYPES[folder.record.values])
 
     def _folder(self, checkpoint: str) -> CheckpointFolder:

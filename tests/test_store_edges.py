@@ -1,6 +1,7 @@
-"""What a review found wrong in projections, stores and shards."""
+"""Projections, stores and shards at their edges."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -26,8 +27,12 @@ def task_of(model, rates=(0.1,), items=12):
     pairs = ti.Pairs(first, first + 1, torch.ones(items - 1))
     tests = ti.Pairs(torch.tensor([0, 3]), torch.tensor([5, 7]), torch.tensor([1, -1]))
     weights = [{name: tensor + 0.01 * t for name, tensor in model.state_dict().items()} for t in range(len(rates))]
-    checkpoints = [ti.Checkpoint(each, rate, f"c{t}") for t, (each, rate) in enumerate(zip(weights, rates, strict=True))]
-    return ti.Task(scorer=model, items=x, train_pairs=pairs, test_pairs=tests, checkpoints=checkpoints, loss=ti.LogisticLoss())
+    checkpoints = [
+        ti.Checkpoint(each, rate, f"c{t}") for t, (each, rate) in enumerate(zip(weights, rates, strict=True))
+    ]
+    return ti.Task(
+        scorer=model, items=x, train_pairs=pairs, test_pairs=tests, checkpoints=checkpoints, loss=ti.LogisticLoss()
+    )
 
 
 @pytest.mark.parametrize("engine", ["ghost", "item"])
@@ -44,7 +49,8 @@ def test_a_rate_of_zero_leaves_a_variance_at_every_checkpoint(tmp_path):
     task = task_of(Net(), rates=(0.1, 0.0, 0.1))
     found = score(task, ti.Compute(projection=ti.Projection("sjlt", 64)), influence=True).influence
     assert found.variance.shape == found.per_checkpoint.shape
-    assert not found.variance[1].any() and found.variance[2].any()
+    assert not found.variance[1].any()
+    assert found.variance[2].any()
     found.save(tmp_path / "scores.json", per_checkpoint=True)
 
 
@@ -79,3 +85,27 @@ def test_another_engine_goes_on_with_a_store_that_was_begun_in_batches(tmp_path)
     task = branching()  # once: another one has other random weights
     found = score(task, ti.Compute(store=tmp_path / "s", batch_size=4)).self_influence.scores
     assert torch.allclose(found, score(task, ti.Compute()).self_influence.scores, rtol=1e-4)
+
+
+def test_a_model_of_other_code_is_refused_by_its_scores(tmp_path):
+    """Class, names, shapes and weights are equal, and the activation is not."""
+    model = Net()
+    score(task_of(model), ti.Compute(store=tmp_path / "store"))
+    other = Net(act=torch.tanh)
+    other.load_state_dict(model.state_dict())
+    with pytest.raises(ti.InputError, match=r"at c0 the score of item 0 was .*, and is .* now, with equal weights"):
+        score(task_of(other), ti.Compute(store=tmp_path / "store"))
+    score(task_of(model), ti.Compute(store=tmp_path / "store"))
+
+
+def test_half_precision_is_told_and_recorded(tmp_path):
+    found = score(task_of(Net()), ti.Compute(store=tmp_path / "store", store_dtype="bfloat16")).self_influence
+    assert any("keeps bfloat16: gradients are rounded to 4e-03" in notice for notice in found.run.notices)
+    assert found.run.engine["store"] == {"path": str(tmp_path / "store"), "dtype": "bfloat16"}
+
+
+def test_checkpoints_of_one_name_are_not_projected_alike():
+    task = task_of(Net(), rates=(0.1, 0.2))
+    same = [ti.Checkpoint(each.source, each.learning_rate, "epoch") for each in task.checkpoints]
+    with pytest.raises(ti.InputError, match="two checkpoints have the name 'epoch', and would be projected alike"):
+        score(replace(task, checkpoints=same), ti.Compute(projection=ti.Projection("sjlt", 64)))
