@@ -117,7 +117,7 @@ def test_projection_against_the_yardstick(
     plain = yardstick(task, device, with_test=True)
     size = best(plain, times)
     chunks = {chunk: work.timed(projection, chunk) for chunk in CHUNKS if chunk <= max(4, work.units.count)}
-    chunk = best(chunks, times)
+    chunk = best(chunks, times + 2 if benchmark.enabled else 1)  # they differ by less than single runs do
     seconds = alternate({"yardstick": plain[size], "projected": chunks[chunk]}, rounds)
     of = ratio(seconds["projected"], seconds["yardstick"])
     products, errors, lengths = influences(work, projection, chunk)
