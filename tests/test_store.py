@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from hypothesis import given, settings
@@ -237,6 +238,13 @@ def test_checkpoints_are_added_and_others_stay(tmp_path: Path) -> None:
     assert [state.folder for state in states] == ["001-epoch_1", "002-epoch_2", "003-epoch_3"]
 
 
+def await_end(pid: int) -> None:
+    """Until a killed process has closed all its files; `join` waits for one of them."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        while psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+            time.sleep(0.01)
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path: Path, seed: int, undisturbed: dict[str, bytes]) -> None:
     folder = tmp_path / "store"
@@ -247,9 +255,12 @@ def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path: Path, seed: int, undis
         assert child.is_alive(), "it ended before it opened the store"
     # The first five while they open the store, the others while they write.
     time.sleep(random.Random(seed).uniform(*((0, 0.02) if seed < 5 else (0.05, 0.4))))
+    pid = child.pid
+    assert pid is not None
     child.kill()
     child.join()
     child.close()
+    await_end(pid)
     filled(folder)
     assert list(check(folder)) == []
     assert contents(folder) == undisturbed

@@ -17,6 +17,7 @@ from tracin_func.sinks.json_file import read_object
 from tracin_func.store.files import write_json, writing
 from tracin_func.store.layout import checkpoint_folders
 from tracin_func.store.manifest import read_manifest
+from tracin_func.store.occupancy import preparing
 from tracin_func.trace import Filled
 
 RECORD = "job.json"  # in a store: what its shards are to be merged to
@@ -51,7 +52,7 @@ def shard_of(value: str | None) -> tuple[int, int] | None:
 
 def record_job(folder: Path, command: str, options: Mapping[str, Any], shard: tuple[int, int] | None) -> None:
     """Note in a store what its shards are made for, as `merge` will run it; `options` are those that were given."""
-    with writing(folder):
+    with preparing(folder), writing(folder):  # shards may end at the same time
         write_json(folder / RECORD, _job(command, options, shard))
 
 
