@@ -266,9 +266,9 @@ class Folder:
         pyarrow.parquet.write_table(pyarrow.table(columns), self.file)
 
     def run(self, command: str, *more: str) -> tuple[int, str, str]:
-        result = CliRunner().invoke(
-            app, [command, "--metadata-dir", str(self.results), "--checkpoints", "last:2", *more]
-        )
+        # On a busy machine another batch size may be the fastest, and another rounding.
+        fixed = "--metadata-dir", str(self.results), "--checkpoints", "last:2", "--batch-size", "8"
+        result = CliRunner().invoke(app, [command, *fixed, *more])
         return result.exit_code, result.stdout, result.stderr
 
     def streamed(self, *more: str) -> tuple[int, str, str]:
