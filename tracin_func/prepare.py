@@ -122,15 +122,7 @@ def prepare(
         compute.notice(f"engine loop: {choice.reason}.")
     budget = compute.memory_budget or available_bytes(make.device)
     request = Request(compute.batch_size, budget, visits, needed(make, choice.unit, norms))
-    kept = compute.store is not None or compute.world.started
-    projection, reason = _projection(compute.projection, choice, kinds[choice.unit], state, request, kept)
-    if compute.projection.kind == "auto" and compute.world.size > 1:  # memory, which it hangs on, may differ by host
-        projection = replace(compute.projection, kind=compute.world.agree(projection.kind))
-    if projection.kind != "none":
-        engine = ProjectingEngine(choice.engine, projection)
-        choice = replace(choice, engine=engine, reason=f"{choice.reason}; {reason}" if reason else choice.reason)
-    elif reason:
-        compute.notice(f"projection auto: {reason}.")
+    choice, projection = _projected(compute, choice, kinds[choice.unit], state, request)
     try:
         plan = choice.engine.plan(kinds[choice.unit], state, request)
     except UnsuitableError as error:  # found while it was measured
@@ -142,6 +134,22 @@ def prepare(
         need, have = plan.chunk_bytes / 1e9, budget / 2e9
         compute.notice(f"a batch of {plan.chunk} is expected to take {need:.2f} GB; {have:.2f} GB are meant for it.")
     return Prepared(make, choice, plan, budget, projection)
+
+
+def _projected(
+    compute: Compute, choice: Choice, units: Units, state: State, request: Request
+) -> tuple[Choice, Projection]:
+    """`choice` with its gradients projected as asked; all processes as the first one."""
+    kept = compute.store is not None or compute.world.started
+    projection, reason = _projection(compute.projection, choice, units, state, request, kept)
+    if compute.projection.kind == "auto" and compute.world.size > 1:  # memory, which it hangs on, may differ by host
+        projection = replace(compute.projection, kind=compute.world.agree(projection.kind))
+    if projection.kind == "none":
+        if reason:
+            compute.notice(f"projection auto: {reason}.")
+        return choice, projection
+    engine = ProjectingEngine(choice.engine, projection)
+    return replace(choice, engine=engine, reason=f"{choice.reason}; {reason}" if reason else choice.reason), projection
 
 
 def _projection(

@@ -12,7 +12,7 @@ from torch.profiler import record_function
 from tracin_func.compute import Compute
 from tracin_func.distributed import ALONE, World
 from tracin_func.errors import InputError, NumericalError, UsageError
-from tracin_func.evaluation import EVALUATED_PAIRS, evaluate
+from tracin_func.evaluation import EVALUATED_PAIRS, Evaluation, evaluate
 from tracin_func.gradients import Gradients
 from tracin_func.losses import GHMRankingLoss, as_loss
 from tracin_func.pair_tables import PairTable
@@ -64,13 +64,9 @@ def score(task: Task, compute: Compute, *, self_influence: bool = True, influenc
 
     if not influence:
         task = replace(task, test_pairs=None)
-    evaluations = []
     found = _Found(task, compute, norms=self_influence or cosine)
     with Tracer(task, replace(compute, notice=notice), norms=self_influence or cosine) as tracer:
-        if compute.evaluated is not None:
-            for evaluated in tracer.evaluations(EVALUATED_PAIRS):
-                evaluations.append(evaluate(evaluated))
-                compute.evaluated(evaluations[-1])
+        evaluations = _evaluations(tracer, compute)
         for traced in tracer:
             start = time.perf_counter()
             try:
@@ -97,6 +93,16 @@ def score(task: Task, compute: Compute, *, self_influence: bool = True, influenc
         SelfInfluence(torch.stack(found.own), record, run, own_variance) if self_influence else None,
         None if test_record is None else Influence(found.influence(), record, test_record, run, variance),
     )
+
+
+def _evaluations(tracer: Tracer, compute: Compute) -> list[Evaluation]:
+    """How the model does at each checkpoint, told as it is known; nothing where nobody is to be told."""
+    found: list[Evaluation] = []
+    for evaluated in tracer.evaluations(EVALUATED_PAIRS) if compute.evaluated is not None else ():
+        found.append(evaluate(evaluated))
+        assert compute.evaluated is not None
+        compute.evaluated(found[-1])
+    return found
 
 
 @dataclass
