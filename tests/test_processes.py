@@ -19,6 +19,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import soundfile
 import torch
@@ -29,7 +30,7 @@ from tracin_func.cli.app import main
 __all__ = ["lab"]  # the fixture
 
 JOB = """
-import os, time, torch
+import dataclasses, os, time, torch
 import tracin_func as ti
 
 class Ranker(torch.nn.Sequential):
@@ -54,6 +55,23 @@ def job(seed=0, epochs=(1, 2), spoiled=None, items=20_000, hop=256):
     if spoiled is not None:
         data[spoiled] = float("nan")
     return ti.Task(scorer, data, train, checkpoints, test_pairs=test, describe={"front_end": {"hop": hop}})
+
+class Rotating(Ranker):
+    # Puts the items in another order inside, and back, at epoch 2: a capture that was right before is wrong then.
+    def __init__(self, *layers):
+        super().__init__(*layers)
+        self.register_buffer("turned", torch.tensor(0.0))
+    def forward(self, items):
+        if not bool(self.turned > 0):
+            return super().forward(items)
+        hidden = self[0](torch.cat([items[1:], items[:1]]))
+        return self[2](self[1](torch.cat([hidden[-1:], hidden[:-1]])))
+
+def rotating():
+    task = job()
+    checkpoints = [dataclasses.replace(one, source={**one.source, "turned": torch.tensor(float(epoch))})
+                   for epoch, one in enumerate(task.checkpoints)]
+    return dataclasses.replace(task, scorer=Rotating(*task.scorer), checkpoints=checkpoints)
 
 def other_model(): return job(seed=1)
 def other_items(): return job(items=19_960)
@@ -252,7 +270,10 @@ def children(process: int) -> dict[int, dict[str, str]]:
     """The processes that a process has started, with their environments."""
     found = {}
     for child in Path(f"/proc/{process}/task/{process}/children").read_text().split():
-        words = Path(f"/proc/{child}/environ").read_bytes().decode().split("\0")
+        try:
+            words = Path(f"/proc/{child}/environ").read_bytes().decode().split("\0")
+        except (FileNotFoundError, ProcessLookupError):  # it has just ended
+            continue
         found[int(child)] = dict(word.split("=", 1) for word in words if "=" in word)
     return found
 
@@ -278,6 +299,31 @@ def test_a_killed_process_ends_the_run_in_one_line_and_the_next_goes_on(
     assert 2 <= len(kept) < 2 * BLOCKS
     done = runs.run(*words)
     assert done.code == 0, done.stderr
+    assert kept.items() <= runs.markers("store").items()
+    assert runs.results("results") == undisturbed.results("exact")
+
+
+def test_processes_that_torchrun_starts_again_go_on(runs: Runs, undisturbed: Runs) -> None:
+    words = job("--store", "store", "--metadata-dir", "results")
+    with open(runs.folder / "stderr", "w", encoding="utf-8") as log:
+        agent = subprocess.Popen(
+            torchrun("--standalone", "--nproc-per-node", "2", "--max-restarts", "2", words=words),
+            stderr=log, cwd=runs.folder, env=environment_of(PAUSE="0.1"),
+        )  # fmt: skip
+        try:
+            for blocks in (2, 4):  # twice, as what was kept of the first start would do no harm to itself
+                runs.await_blocks("store", blocks)
+                kept = runs.markers("store")
+                workers: list[int] = []
+                while not workers:  # between two starts there are none
+                    workers = [child for child, names in children(agent.pid).items() if names.get("RANK") == "1"]
+                os.kill(workers[0], signal.SIGKILL)
+                while psutil.pid_exists(workers[0]):
+                    time.sleep(0.01)
+            assert agent.wait(timeout=120) == 0, (runs.folder / "stderr").read_text()
+        finally:
+            agent.terminate()
+            agent.wait()
     assert kept.items() <= runs.markers("store").items()
     assert runs.results("results") == undisturbed.results("exact")
 
@@ -318,11 +364,13 @@ def test_a_killed_run_goes_on_where_it_was(runs: Runs, undisturbed: Runs) -> Non
 # One line for all processes
 
 
-@pytest.mark.parametrize("fault", ["checkpoints", "nan"])
+@pytest.mark.parametrize("fault", ["checkpoints", "nan", "memory", "engine"])
 def test_processes_tell_a_fault_once(runs: Runs, fault: str) -> None:
     (runs.folder / "data").mkdir()
     words, told = {
         "checkpoints": (("self", "--data-root", "data", "--checkpoint-dir", "none", *COMPUTING), "none"),
+        "memory": (job("--memory-budget", "1KB"), "every process would hold 0.0 GB of gradients"),
+        "engine": (job(factory="rotating"), "processes that share a run cannot take another on the way"),
         "nan": (job("--store", "store", factory="with_nan"), "epoch 1: the score of item 9000 is NaN"),
     }[fault]
     done = runs.torchrun(2, *words)

@@ -20,10 +20,10 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
 
 from tracin_func.errors import OutputError, ToldElsewhereError, UsageError
 
-FOUND_WITHIN = timedelta(minutes=2)  # that processes find each other
 TOGETHER = timedelta(minutes=30)  # that one operation of all takes; what takes longer is waited for before
 POLL = 0.01  # seconds between looks at who has come
 
@@ -123,11 +123,13 @@ def processes(device: str | None) -> Iterator[World]:
     if on_cuda:
         torch.cuda.set_device(local)
     try:
-        with _within(FOUND_WITHIN):
-            dist.init_process_group("nccl" if on_cuda else "gloo", timeout=TOGETHER)
+        board = _own_board()
+        rank, size = (-1, -1) if board is None else (int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))
+        kind = "nccl" if on_cuda else "gloo"
+        dist.init_process_group(kind, timeout=TOGETHER, store=board, rank=rank, world_size=size)
     except (RuntimeError, ValueError) as error:
         raise OutputError(f"the processes of torchrun do not find each other: {error}") from error
-    board = dist.distributed_c10d._get_default_store()
+    board = board or dist.distributed_c10d._get_default_store()
     try:
         with _ending_in_words():
             yield World(dist.get_rank(), dist.get_world_size(), True, board)
@@ -138,26 +140,27 @@ def processes(device: str | None) -> Iterator[World]:
     dist.destroy_process_group()
 
 
-@contextmanager
-def _within(limit: timedelta) -> Iterator[None]:
-    """Ends the process when the block takes longer, so that torchrun starts all of them again.
+def _own_board() -> Any:
+    """The key-value store of torchrun's agent for the processes of this start alone; None where each start has its own.
 
-    After a restart gloo may wait for an address of the processes before, whatever its own limit of time.
+    torchrun (2.6 to 2.13 at least) keeps one over restarts, in which processes would find the addresses and the
+    meetings of those before. Hosts may count restarts differently, so that there nothing can tell the starts apart.
+
+    Raises:
+        OutputError: on several hosts, after a restart.
     """
-
-    def give_up() -> None:
-        if os.environ.get("RANK") == "0":
-            words = f"error: the processes of torchrun did not find each other in {limit.seconds} seconds. Run again.\n"
-            os.write(2, words.encode())
-        os._exit(1)
-
-    timer = threading.Timer(limit.total_seconds(), give_up)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return None
+    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    kept = TCPStore(address, port, is_master=False, timeout=TOGETHER)
+    if os.environ.get("LOCAL_WORLD_SIZE") == os.environ["WORLD_SIZE"]:
+        return PrefixStore(f"tracin_func/start {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", kept)
+    if kept.add(f"tracin_func/process {os.environ['RANK']}", 1) > 1:
+        raise OutputError(
+            "torchrun has started this run again with what it kept of the processes before. Blocks that are finished "
+            "stay in the store. Fix: run again, with TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 where it shall be restarted."
+        )
+    return PrefixStore("tracin_func", kept)
 
 
 @contextmanager
