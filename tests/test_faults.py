@@ -433,6 +433,24 @@ TABLE = (
     Row("one number", given("--projection", "sjlt", "--proj-dim", "1"), 2, "--proj-dim should be at least 2. Got 1"),
     Row("a shard beyond the last", given("--store", "{folder}/store", "--shard", "3/2"), 2, "I from 1 to N"),
     Row("a shard that is none", given("--store", "{folder}/store", "--shard", "1"), 2, "--shard should be I/N"),
+    Row(
+        "a shard that is only told of",
+        given("--store", "{folder}/store", "--shard", "1/2", "--dry-run"),
+        2,
+        "--dry-run was given with --shard, which scores nothing",
+    ),
+    Row(
+        "a shard that is verified",
+        given("--store", "{folder}/store", "--shard", "1/2", "--verify", "3"),
+        2,
+        "--verify was given with --shard, which scores nothing",
+    ),
+    Row(
+        "one store for all tones",
+        given("--store", "{folder}/store", "--frequency", "all"),
+        2,
+        "--frequency all keeps a store for each tone. Expected {frequency} in --store",
+    ),
     Row("a shard of no store", given("--shard", "1/2"), 2, "--shard was given without --store"),
     Row("a type of no store", given("--store-dtype", "float16"), 2, "--store-dtype was given without --store"),
     Row(

@@ -393,3 +393,32 @@ def test_estimates_are_verified_within_their_standard_errors(kind: str) -> None:
     assert found.influence.variance is not None
     wrong = replace(found.influence, per_checkpoint=found.influence.per_checkpoint * 20)
     assert not verify(task, compute, replace(found, influence=wrong), 20).passed
+
+
+class Rotating(Ranker):
+    """Puts the items in another order inside, and back, where its buffer says so; by cutting and joining alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("turned", torch.tensor(0.0))
+
+    def forward(self, items: Tensor) -> Tensor:
+        if not bool(self.turned > 0):
+            return super().forward(items)
+        hidden = self.body(torch.cat([items[1:], items[:1]]))
+        scores: Tensor = self.head(torch.cat([hidden[-1:], hidden[:-1]]))[:, 0]
+        return scores
+
+
+@pytest.mark.parametrize("kind", ["none", "kronecker", "sjlt", "rademacher"])
+def test_a_capture_that_becomes_wrong_is_found_at_its_checkpoint(kind: str) -> None:
+    task, model = job(), Rotating()
+    states = [{**model.state_dict(), "turned": torch.tensor(turned)} for turned in (0.0, 1.0)]
+    task = replace(task, scorer=model, checkpoints=[ti.Checkpoint(s, 0.1, f"{t}") for t, s in enumerate(states)])
+    dim = {"none": None, "kronecker": 400}.get(kind, 64)
+    found = scored(ti.Projection(kind, dim), task, batch_size=5).self_influence
+    exact = scored(ti.Projection(kind, dim), task, engine="item").self_influence
+    assert found is not None
+    assert exact is not None
+    assert any("engine ghost cannot go on: the captured gradient of" in notice for notice in found.run.notices)
+    assert torch.allclose(found.scores, exact.scores, rtol=1e-4)

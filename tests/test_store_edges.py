@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 import tracin_func as ti
+from tracin_func.filling import fill_store
 from tracin_func.scoring import score
 
 
@@ -87,14 +88,26 @@ def test_another_engine_goes_on_with_a_store_that_was_begun_in_batches(tmp_path)
     assert torch.allclose(found, score(task, ti.Compute()).self_influence.scores, rtol=1e-4)
 
 
+def NotANumber(model):  # noqa: N802 - in the place of a class, and of its name in a store
+    class Net(type(model)):
+        def forward(self, x):
+            return super().forward(x) * float("nan")
+
+    Net.__qualname__ = "Net"
+    other = Net()
+    other.load_state_dict(model.state_dict())
+    return other
+
+
 def test_a_model_of_other_code_is_refused_by_its_scores(tmp_path):
     """Class, names, shapes and weights are equal, and the activation is not."""
     model = Net()
     score(task_of(model), ti.Compute(store=tmp_path / "store"))
     other = Net(act=torch.tanh)
     other.load_state_dict(model.state_dict())
-    with pytest.raises(ti.InputError, match=r"at c0 the score of item 0 was .*, and is .* now, with equal weights"):
-        score(task_of(other), ti.Compute(store=tmp_path / "store"))
+    for now in (other, NotANumber(other)):
+        with pytest.raises(ti.InputError, match=r"at c0 the score of item 0 was .*, and is .* now, with equal weights"):
+            score(task_of(now), ti.Compute(store=tmp_path / "store"))
     score(task_of(model), ti.Compute(store=tmp_path / "store"))
 
 
@@ -109,3 +122,11 @@ def test_checkpoints_of_one_name_are_not_projected_alike():
     same = [ti.Checkpoint(each.source, each.learning_rate, "epoch") for each in task.checkpoints]
     with pytest.raises(ti.InputError, match="two checkpoints have the name 'epoch', and would be projected alike"):
         score(replace(task, checkpoints=same), ti.Compute(projection=ti.Projection("sjlt", 64)))
+
+
+def test_checkpoints_of_one_block_are_shared_by_shards(tmp_path):
+    task = task_of(Net(), rates=(0.1, 0.2, 0.3))
+    shares = [fill_store(task, ti.Compute(store=tmp_path / "store", shard=(shard, 2))) for shard in (1, 2)]
+    assert [[each.made for each in share] for share in shares] == [[1, 0, 1], [0, 1, 0]]
+    assert [each.blocks for each in shares[1]] == [1, 1, 1]
+    assert not any(each.missing for each in fill_store(task, ti.Compute(store=tmp_path / "store")))

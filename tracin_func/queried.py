@@ -1,7 +1,7 @@
 """The answers of queries: the strongest pairs of each test pair, or a score of each pair, with what they came from."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from tracin_func.columns import MEAN, STANDARD_ERROR
-from tracin_func.provenance import provenance
 from tracin_func.queries.pair_blocks import PairBlocks
 from tracin_func.queries.strongest import BLOCK, Strongest, Winners
 from tracin_func.records import PairRecord, Run
@@ -91,7 +90,7 @@ class Queried:
             UsageError, InputError, OutputError: as `table_file.write_table`.
         """
         asked = {"rows": self.strongest.pairs, "inactive_share": self.strongest.inactive}
-        record = _provenance("influence", self.run, asked, command, options)
+        record = self.run.provenance("influence", asked, command, options)
         if Path(path).suffix != ".parquet":
             return write_table(path, self.to_table(), provenance={SCORE: record})
         return write_strongest(
@@ -146,26 +145,5 @@ class QueriedSelf:
             UsageError, InputError, OutputError: as `table_file.write_table`.
         """
         asked = {"rows": len(self.scores)}
-        record = _provenance("self", self.run, asked, command, options)
+        record = self.run.provenance("self", asked, command, options)
         return write_self(path, self.blocks(), item_ids=self.item_ids, provenance=record)
-
-
-def _provenance(
-    score: str,
-    run: Run,
-    pairs: Mapping[str, Any],
-    command: Sequence[str] | None,
-    options: Mapping[str, Any] | None,
-) -> dict[str, Any]:
-    return provenance(
-        command=command,
-        options=options,
-        source=run.source,
-        checkpoints=run.checkpoints,
-        loss=run.loss,
-        pairs=pairs,
-        engine=run.engine,
-        score=score,
-        notices=run.notices,
-        choices=asdict(run.choices),
-    )

@@ -1,13 +1,14 @@
 """What is needed to read scores: what the loss saw of pairs, what was asked for, how scores came about."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from torch import Tensor
 
 from tracin_func.compute import Compute
 from tracin_func.projection.specification import Projection
+from tracin_func.provenance import provenance
 
 
 @dataclass(frozen=True)
@@ -68,3 +69,24 @@ class Run:
     def names(self) -> list[str]:
         """The checkpoints' names."""
         return [str(checkpoint["name"]) for checkpoint in self.checkpoints]
+
+    def provenance(
+        self,
+        score: str,
+        pairs: Mapping[str, Any],
+        command: Sequence[str] | None,
+        options: Mapping[str, Any] | None,
+    ) -> dict[str, Any]:
+        """The record of a column of scores of this run, `self` or `influence`; see `provenance.provenance`."""
+        return provenance(
+            command=command,
+            options=options,
+            source=self.source,
+            checkpoints=self.checkpoints,
+            loss=self.loss,
+            pairs=pairs,
+            engine=self.engine,
+            score=score,
+            notices=self.notices,
+            choices=asdict(self.choices),
+        )

@@ -1,7 +1,7 @@
 """Scores with everything needed to read them: ids, losses, activity, checkpoints and how they were computed."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,6 @@ from torch import Tensor
 
 from tracin_func.columns import INFLUENCE_COLUMNS, MEAN, SELF_COLUMN, STANDARD_ERROR
 from tracin_func.errors import InputError
-from tracin_func.provenance import provenance
 from tracin_func.records import PairRecord, Run
 from tracin_func.sinks.merge import merge_columns
 from tracin_func.sinks.table_file import is_table, write_table
@@ -83,7 +82,7 @@ class SelfInfluence:
             command, options: what is recorded of how the run was started.
         """
         _require_distinct(self.ids)
-        record = _provenance("self", self.run, self.pairs, command, options)
+        record = self.run.provenance("self", _counts(self.pairs), command, options)
         if is_table(path):
             return _write(path, self.to_table(column, per_checkpoint=per_checkpoint), column, record)
         scores = {column: (self.scores, self.standard_error)}
@@ -180,7 +179,7 @@ class Influence:
         _require_distinct(self.ids)
         _require_distinct(self.test_ids)
         column = column or self.column
-        record = _provenance("influence", self.run, self.train, command, options)
+        record = self.run.provenance("influence", _counts(self.train), command, options)
         if is_table(path):
             return _write(path, self.to_table(column, per_checkpoint=per_checkpoint), column, record)
         error = self.standard_error
@@ -285,19 +284,5 @@ def _table(
     }
 
 
-def _provenance(
-    score: str, run: Run, pairs: PairRecord, command: Sequence[str] | None, options: Mapping[str, Any] | None
-) -> dict[str, Any]:
-    counts = {"rows": len(pairs.ids), "drawn": int(pairs.count.sum()), "inactive": int(pairs.inactive.sum())}
-    return provenance(
-        command=command,
-        options=options,
-        source=run.source,
-        checkpoints=run.checkpoints,
-        loss=run.loss,
-        pairs=counts,
-        engine=run.engine,
-        score=score,
-        notices=run.notices,
-        choices=asdict(run.choices),
-    )
+def _counts(pairs: PairRecord) -> dict[str, int]:
+    return {"rows": len(pairs.ids), "drawn": int(pairs.count.sum()), "inactive": int(pairs.inactive.sum())}

@@ -97,7 +97,8 @@ class StoredEngine:
         before = self.store.read_values(state.name, slice(0, few)).double()
         now = self.values(replace(units, count=few), state, few).cpu()
         tolerance = SAME if now.dtype in (torch.float32, torch.float64) else SAME_IN_HALF
-        if float((now.double() - before).abs().max()) > tolerance * (float(before.abs().max()) + 1e-6):
+        off, allowed = float((now.double() - before).abs().max()), tolerance * (float(before.abs().max()) + 1e-6)
+        if not off <= allowed:  # NaN, too
             raise InputError(
                 f"{self.store.path}: at {state.name} the score of {units.label(0)} was {float(before[0]):.6g}, and is "
                 f"{float(now[0]):.6g} now, with equal weights: the code of the model, or its arguments, are others. "

@@ -48,11 +48,12 @@ class ProjectingEngine:
 
     def plan(self, units: Units, state: State, request: Request) -> Plan:
         # Gradients are used one chunk at a time, as where norms of single units alone are asked for.
-        row = self.projector(state).width * row_dtype(state).itemsize
+        into = self.projector(state)
+        row = into.width * row_dtype(state).itemsize
         plan = self.engine.plan(units, state, replace(request, need=Need(combined=False), row=row, measured=self))
         block = block_size(units.count, row, request.budget)
-        gathered = GATHERED if self.projector(state).gathered else 0
-        return replace(plan, block=block, bytes_held=block * row + gathered, parts=self._parts(state))
+        gathered = GATHERED if into.gathered else 0
+        return replace(plan, block=block, bytes_held=block * row + gathered, parts=self._parts(into, state))
 
     def values(self, units: Units, state: State, chunk: int) -> Tensor:
         return self.engine.values(units, state, chunk)
@@ -117,7 +118,6 @@ class ProjectingEngine:
 
         return fetch
 
-    def _parts(self, state: State) -> tuple[Part, ...]:
-        into = self.projector(state)
+    def _parts(self, into: Projector, state: State) -> tuple[Part, ...]:
         forms = {name: into.form(name) for name in state.parameters}
         return tuple(Part(name, "", self.projection.kind, cost, words) for name, (words, cost) in forms.items())

@@ -54,7 +54,6 @@ class Extremes:
         records, scores = (torch.cat(parts) for parts in zip(*self._waiting, strict=True))
         self._waiting, self._rows_waiting = [], 0
         last = self._last.clone()
-        last = self._last.clone()
         for sign in range(2):
             magnitude = -scores if sign else scores
             for column in range(scores.shape[1]):
