@@ -21,7 +21,7 @@ LARGEST_TENSOR = {"cpu": 1 << 23}
 LARGEST_TENSOR_ELSEWHERE = 1 << 30
 FEW_COPIES = 3  # a few rows that all others are multiplied with are float64, and one parameter of them is there twice
 MEASURING = 0.1  # share of the expected work that measuring may take
-WORTH_MEASURING = 4.0  # seconds of expected work below which measuring costs more than it saves
+WORTH_MEASURING = 10.0  # seconds of expected work below which measuring costs more than it saves
 
 
 def available_bytes(device: torch.device) -> int:
@@ -135,9 +135,9 @@ def _unit_bytes(units: Units, state: State) -> tuple[int, int]:
 
 def _fastest_chunk(run: Callable[[int], Tensor], largest: int, units: int, unmeasured: int) -> tuple[int, str]:
     """The chunk size of least time a unit, growing while that pays, and how it was found."""
-    if _seconds(run, 1, times=1) * units < WORTH_MEASURING:
+    best, best_seconds, worse = 1, _seconds(run, 1, times=2), 0  # the first is that of a cold start
+    if best_seconds * units < WORTH_MEASURING:
         return unmeasured, "short run, not measured"
-    best, best_seconds, worse = 1, _seconds(run, 1), 0
     start = time.perf_counter()
     for size in (size for size in MEASURED_CHUNKS[1:] if size <= largest):
         if time.perf_counter() - start > MEASURING * best_seconds * units:
