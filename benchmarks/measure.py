@@ -35,15 +35,13 @@ class Ratio:
         return f"{self.median:.2f} [{self.low:.2f}, {self.high:.2f}]"
 
 
-def alternate(runs: dict[str, Timed], rounds: int) -> dict[str, list[float]]:
+def alternate(runs: dict[str, Timed], rounds: int, warm_up: bool = True) -> dict[str, list[float]]:
     """Seconds of each run, one after the other in every round, after one round of warming up."""
     seconds: dict[str, list[float]] = {name: [] for name in runs}
-    for round_ in range(rounds + 1):
+    for _ in range(rounds + warm_up):
         for name, run in runs.items():
-            taken = run()
-            if round_:
-                seconds[name].append(taken)
-    return seconds
+            seconds[name].append(run())
+    return {name: taken[int(warm_up) :] for name, taken in seconds.items()}
 
 
 def ratio(left: list[float], right: list[float]) -> Ratio:

@@ -50,20 +50,20 @@ def test_against_the_yardstick(benchmark: BenchmarkFixture, device: torch.device
     times = 2 if enabled else 1
     runs: dict[str, Timed] = {}
     kept, sizes = {}, {}
-    large = "1025" in name  # larger batches are slower, and a pass takes seconds: no search
+    large = "1025" in name  # larger batches are slower, and a pass takes seconds: no search, no warming up
     every = yardstick(task, device, with_test)
     tried = {size: run for size, run in yardstick(first, device, with_test).items() if size in every}
-    sizes["yardstick"] = min(tried) if large else best(tried, times)
+    sizes["yardstick"] = min(tried) if large else _best_batch(first, "yardstick", device, tried, times)
     for plain, make in {"yardstick": yardstick, **({} if name in LONG else {"floor": floor})}.items():
         runs[plain] = make(task, device, with_test)[sizes["yardstick"]]
     for candidate in ("ghost",) if name in LONG or asked == "influence" else ("ghost", "item"):
         if enabled:
-            sizes[candidate] = 1 if large else _best_engine_batch(first, candidate, device, asked)
+            sizes[candidate] = 1 if large else _best_batch(first, candidate, device, _engines(first, candidate, device))
         else:
             sizes[candidate] = 4
         compute = Compute(engine=candidate, device=device, batch_size=sizes[candidate])
         runs[candidate], kept[candidate] = engine(task, compute, **ASKED[asked])
-    seconds = alternate(runs, rounds if enabled else 1)
+    seconds = alternate(runs, rounds if enabled else 1, warm_up=not large)
     for scores in kept.values():
         assert_equal_scores(kept["ghost"][0], scores[0], EQUAL)
     benchmark.group = f"{name}: {asked}"
@@ -128,11 +128,21 @@ def assert_equal_scores(left: Scores, right: Scores, tolerance: float) -> None:
             torch.testing.assert_close(one.scores, other.scores, rtol=0, atol=tolerance * largest)
 
 
-def _best_engine_batch(task: Task, name: str, device: torch.device, asked: str) -> int:
-    """The best of the sizes that the items fill."""
-
-    def timed(size: int) -> Timed:
-        return engine(task, Compute(engine=name, device=device, batch_size=size), **ASKED[asked])[0]
-
+def _engines(task: Task, name: str, device: torch.device) -> dict[int, Timed]:
+    """Self-influence by the engine, by batch size: those that the items fill."""
     least = 64 if len(task.items) > 1000 else 1  # thousands of small items in small batches take minutes
-    return best({size: timed(size) for size in ENGINE_BATCH_SIZES if least <= size <= len(task.items)}, 2)
+    sizes = [size for size in ENGINE_BATCH_SIZES if least <= size <= len(task.items)]
+    of_size = {size: Compute(engine=name, device=device, batch_size=size) for size in sizes}
+    return {size: engine(task, compute, self_influence=True)[0] for size, compute in of_size.items()}
+
+
+_found: dict[tuple[object, ...], int] = {}
+
+
+def _best_batch(task: Task, name: str, device: torch.device, candidates: dict[int, Timed], times: int = 2) -> int:
+    """The best size, looked for once for a model and its items."""
+    what = facts(task, device)
+    key = (name, str(device), what["parameters"], str(what["item_shapes"]))
+    if _found.get(key) not in candidates:  # "all items" may be more of them here
+        _found[key] = best(candidates, times)
+    return _found[key]

@@ -134,7 +134,7 @@ WORKLOADS: dict[str, tuple[Callable[[], Task], Callable[[], Task], int]] = {
     "conv 200 × 129×126": (lambda: conv(200, (129, 126)), lambda: conv(7, (33, 30)), 9),
     "conv 54 × 1025×126": (lambda: conv(54, (1025, 126)), lambda: conv(6, (65, 30)), 3),
     "small conv 54 × 129×126": (lambda: small(54, (129, 126)), lambda: small(6, (33, 30)), 9),
-    "lab, six checkpoints": (lambda: lab((129, 126)), lambda: lab((17, 18), checkpoints=2), 9),
+    "lab, six checkpoints": (lambda: lab((129, 126)), lambda: lab((17, 18), checkpoints=2), 5),
     "lab, small ranker": (
         lambda: lab((129, 126), ConvRanker((8, 16, 24), 12)),
         lambda: lab((17, 18), ConvRanker((8, 16, 24), 12), checkpoints=2),
