@@ -36,7 +36,7 @@ class Ratio:
 
 
 def alternate(runs: dict[str, Timed], rounds: int, warm_up: bool = True) -> dict[str, list[float]]:
-    """Seconds of each run, one after the other in every round, after one round of warming up."""
+    """Seconds of each run, one after the other in every round, after a round of warming up if asked."""
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(rounds + warm_up):
         for name, run in runs.items():

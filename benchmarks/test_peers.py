@@ -22,6 +22,7 @@ from tracin_func.scoring import score
 
 MARGIN, RATE = 1e4, 0.1
 EQUAL = 1e-6  # of the largest score, in float64; dattri rounds its own to float32
+OURS_IN_FLOAT32 = 1e-4  # of the largest, from the loop in float64
 EQUAL_IN_FLOAT32 = 1e-3  # where rounding decides a ReLU of millions otherwise, on either side
 CHECKED = 8  # pairs again in float64, by the peer and by the loop
 SIZES, TRIED = (1, 2, 4, 8, 16, 32), 32  # batch sizes of the peers, and the pairs on which they are tried
@@ -126,6 +127,7 @@ def test_peer(benchmark: BenchmarkFixture, peer: Peer) -> None:
     exact = score(few, Compute(engine="loop", dtype=torch.float64), self_influence=True, influence=True)
     assert exact.self_influence is not None
     assert exact.influence is not None
+    assert _deviation(ours.self_influence.scores[:CHECKED], exact.self_influence.scores) < OURS_IN_FLOAT32
     own, influence = run(batch_size, few.train_pairs, few)
     assert _deviation(own, exact.self_influence.scores) < EQUAL
     assert _deviation(influence, exact.influence.scores) < EQUAL

@@ -303,6 +303,7 @@ def test_a_killed_process_ends_the_run_in_one_line_and_the_next_goes_on(
     assert runs.results("results") == undisturbed.results("exact")
 
 
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for the processes in /proc")
 def test_processes_that_torchrun_starts_again_go_on(runs: Runs, undisturbed: Runs) -> None:
     words = job("--store", "store", "--metadata-dir", "results")
     with open(runs.folder / "stderr", "w", encoding="utf-8") as log:
