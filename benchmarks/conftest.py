@@ -5,13 +5,13 @@ import pytest
 import torch
 
 from tracin_func import Pairs, Task
-from tracin_func.checkpoints import Checkpoint, find_checkpoints, load
 from tracin_func.cli.settings import Settings
-from tracin_func.sources.demo import embedded
-from tracin_func.sources.drawing import draw_sequence, split_items
-from tracin_func.sources.frontend import FrontEnd
-from tracin_func.sources.ranker import AngleRanker
-from tracin_func.sources.tree import find_clips, load_items
+from tracin_func.sources.demo.ranker import AngleRanker
+from tracin_func.sources.demo.source import embedded
+from tracin_func.sources.recordings.drawing import draw_sequence, split_items
+from tracin_func.sources.recordings.frontend import FrontEnd
+from tracin_func.sources.recordings.tree import find_clips, load_items
+from tracin_func.task.checkpoints import Checkpoint, find_checkpoints, load
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

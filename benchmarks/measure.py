@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from tracin_func import Compute, Task
-from tracin_func.scoring import Scores, score
+from tracin_func.scoring.score import Scores, score
 
 BATCH_SIZES = (8, 16, 32, 64)
 ENGINE_BATCH_SIZES = (4, 8, 16, 32, 64, 512, 2048)

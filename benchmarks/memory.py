@@ -10,8 +10,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.measure import peak_memory
 from tracin_func import Checkpoint, Compute, MarginRankingLoss, Pairs, Task
-from tracin_func.scoring import score
-from tracin_func.sources.ranker import AngleRanker
+from tracin_func.scoring.score import score
+from tracin_func.sources.demo.ranker import AngleRanker
 
 
 class Spectrograms(torch.utils.data.Dataset[torch.Tensor]):

@@ -9,12 +9,12 @@ from dataclasses import replace
 import torch
 
 from tracin_func import Checkpoint, MarginRankingLoss, Pairs, Task, find_checkpoints, score
-from tracin_func.checkpoints import load
 from tracin_func.cli.settings import Settings
-from tracin_func.compute import Compute
-from tracin_func.sources.demo import embedded
-from tracin_func.sources.ranker import AngleRanker
-from tracin_func.sources.tones import Tones
+from tracin_func.gradients.compute import Compute
+from tracin_func.sources.demo.ranker import AngleRanker
+from tracin_func.sources.demo.source import embedded
+from tracin_func.sources.recordings.source import Tones
+from tracin_func.task.checkpoints import load
 
 FLIPPED, DRAWS = 22, 5
 

@@ -15,9 +15,9 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from tracin_func import GHMRankingLoss, LogisticLoss, MarginRankingLoss
-from tracin_func.queries.pair_blocks import ArrayPairs, PairBlocks
-from tracin_func.queries.parquet_pairs import ParquetPairs
-from tracin_func.queries.strongest import Columns, Strongest, strongest
+from tracin_func.scoring.top_k.select import Columns, Strongest, strongest
+from tracin_func.task.pair_table import ArrayPairs, PairBlocks
+from tracin_func.task.parquet import ParquetPairs
 
 ITEMS, TESTS, K = 20_000, 5, 100
 LOSSES = {"hinge": MarginRankingLoss(1.0), "logistic": LogisticLoss(), "ghm": GHMRankingLoss(1.0)}

@@ -9,14 +9,14 @@ import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from tracin_func import Compute, Pairs, Task
-from tracin_func.budget import available_bytes
-from tracin_func.checkpoints import load
-from tracin_func.engines.vmapped import VmappedEngine
-from tracin_func.gradients import Combination, Gradients, Plan, Request, Units
-from tracin_func.losses import as_loss
-from tracin_func.scorer import Scorer, State, evaluating
-from tracin_func.scoring import score
-from tracin_func.units import UnitMaker
+from tracin_func.gradients.budget import available_bytes
+from tracin_func.gradients.engines.vmap import VmappedEngine
+from tracin_func.gradients.model import Scorer, State, evaluating
+from tracin_func.gradients.protocol import Combination, Gradients, Plan, Request, Units
+from tracin_func.losses.ghm import as_loss
+from tracin_func.scoring.score import score
+from tracin_func.scoring.units import UnitMaker
+from tracin_func.task.checkpoints import load
 
 ROUNDS = 5
 

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from benchmarks.measure import Timed, best, facts
 from benchmarks.workloads import conv
 from tracin_func import Compute, Pairs, Task
-from tracin_func.scoring import score
+from tracin_func.scoring.score import score
 
 MARGIN, RATE = 1e4, 0.1
 EQUAL = 1e-6  # of the largest score, in float64; dattri rounds its own to float32

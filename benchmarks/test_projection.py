@@ -14,14 +14,14 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from benchmarks.measure import Timed, alternate, best, ratio, synchronise, yardstick
 from benchmarks.workloads import conv, transformer
 from tracin_func import Projection, Task
-from tracin_func.engines.ghost.engine import GhostEngine
-from tracin_func.engines.projecting import ProjectingEngine
-from tracin_func.gradients import Combination, Need, Plan, Request, Units
-from tracin_func.losses import as_loss
-from tracin_func.projection.gradients import ProjectedGradients
-from tracin_func.projection.sparse import SparseProjector
-from tracin_func.scorer import Scorer, State
-from tracin_func.units import UnitMaker
+from tracin_func.gradients.engines.ghost.engine import GhostEngine
+from tracin_func.gradients.model import Scorer, State
+from tracin_func.gradients.projection.sparse import SparseProjector
+from tracin_func.gradients.protocol import Combination, Need, Plan, Request, Units
+from tracin_func.gradients.representations.estimates import ProjectedGradients
+from tracin_func.gradients.representations.projected import ProjectingEngine
+from tracin_func.losses.ghm import as_loss
+from tracin_func.scoring.units import UnitMaker
 
 CHUNKS = (4, 8, 16, 32, 64, 128)
 FEW = {  # for the table of errors, where the slow kinds are too

@@ -10,7 +10,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from benchmarks.measure import facts, peak_memory
 from benchmarks.workloads import mlp
 from tracin_func import Compute, Projection
-from tracin_func.filling import fill_store
+from tracin_func.scoring.fill import fill_store
 
 DEVICE = torch.device("cpu")
 SIZES = (10_000, 30_000, 100_000)

@@ -21,7 +21,7 @@ from benchmarks.measure import (
 )
 from benchmarks.workloads import WORKLOADS
 from tracin_func import Compute, Task
-from tracin_func.scoring import Scores
+from tracin_func.scoring.score import Scores
 
 LONG = ("conv 200 × 129×126", "conv 54 × 1025×126", "lab, six checkpoints", "lab at 1025×188")  # no floor, no `item`
 LARGE, FEW = 10_000, 54  # numbers of an item, and items, from and up to which all of them are tried

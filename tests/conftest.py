@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tracin_func.sources.demo import CACHE_VARIABLE, EmbeddedDemo, embedded
+from tracin_func.sources.demo.source import CACHE_VARIABLE, EmbeddedDemo, embedded
 
 
 @pytest.fixture(scope="session", autouse=True)

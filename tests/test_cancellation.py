@@ -8,8 +8,15 @@ from reference import Job, assert_same, reference
 from torch import Tensor, nn
 
 import tracin_func as ti
-from tracin_func.gradients import Combination
-from tracin_func.gram import COLUMN_RUN, DIRECT, GRAM_ADVANTAGE, direct_norms, inner, pair_norms
+from tracin_func.gradients.protocol import Combination
+from tracin_func.gradients.representations.products import (
+    COLUMN_RUN,
+    DIRECT,
+    GRAM_ADVANTAGE,
+    direct_norms,
+    inner,
+    pair_norms,
+)
 
 ITEMS = 24
 TRAIN = ti.Pairs(list(range(0, ITEMS, 2)) * 2, list(range(1, ITEMS, 2)) * 2, [1] * (ITEMS // 2) + [-1] * (ITEMS // 2))

@@ -9,9 +9,9 @@ from test_engines import check, job_of
 from torch import Tensor, nn
 
 import tracin_func as ti
-from tracin_func.engines.ghost.order import reorders
-from tracin_func.factors import FactorGradients, Factors
-from tracin_func.gradients import Combination
+from tracin_func.gradients.engines.ghost.order import reorders
+from tracin_func.gradients.factors import FactorGradients, Factors
+from tracin_func.gradients.protocol import Combination
 
 ITEMS = 24
 

@@ -10,7 +10,7 @@ from test_engines import job_of
 from torch import Tensor, nn
 
 import tracin_func as ti
-from tracin_func.engines.choose import NAMES
+from tracin_func.gradients.engines.choose import NAMES
 
 ENGINES = [name for name in NAMES if name != "auto"]
 COUNTED = ti.Pairs(first=[5, 1, 2], second=[0, 5, 4], target=[1, 1, -1], count=[3, 1, 2])

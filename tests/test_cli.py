@@ -22,10 +22,10 @@ from typer.testing import CliRunner
 
 from tracin_func.cli.app import app
 from tracin_func.cli.options import TABLE
-from tracin_func.engines.choose import NAMES
-from tracin_func.losses import GHM_VARIANTS
-from tracin_func.sources.ranker import AngleRanker
-from tracin_func.terms import TEST_FUNCTIONALS
+from tracin_func.gradients.engines.choose import NAMES
+from tracin_func.losses.ghm import GHM_VARIANTS
+from tracin_func.losses.terms import TEST_FUNCTIONALS
+from tracin_func.sources.demo.ranker import AngleRanker
 
 COLUMN = "tracin_self_influence"
 
@@ -304,7 +304,7 @@ def test_a_score_margin_is_never_called_a_loss(lab: Lab) -> None:
 
 def test_provenance_is_enough_to_repeat_a_run(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     (lab.folder / "mine.py").write_text(
-        "from tracin_func.sources.ranker import AngleRanker\n"
+        "from tracin_func.sources.demo.ranker import AngleRanker\n"
         "class Mine(AngleRanker):\n    def __init__(self, note): super().__init__()\n"
     )
     (lab.folder / "out.txt").write_text("box_deg000_500hz_00\nno_such_id\n")

@@ -17,8 +17,8 @@ from test_cli import COLUMN, Lab, lab, refused, run
 from typer.testing import CliRunner
 
 from tracin_func.cli.app import app
-from tracin_func.cli.faults import say
-from tracin_func.sources.ranker import AngleRanker
+from tracin_func.cli.errors import say
+from tracin_func.sources.demo.ranker import AngleRanker
 
 __all__ = ["lab"]  # the fixture
 

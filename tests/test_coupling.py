@@ -10,7 +10,7 @@ from architectures import ARCHITECTURES, BY_NAME, Body
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from tracin_func.coupling import mixing_operation
+from tracin_func.gradients.coupling import mixing_operation
 
 
 def first_mixing(forward: Any, items: Any, count: int | None = None) -> str | None:

@@ -15,8 +15,7 @@ import pytest
 import soundfile
 
 from tracin_func.errors import OutputError, UsageError
-from tracin_func.sources import demo
-from tracin_func.sources.demo import EmbeddedDemo, embedded, write_demo
+from tracin_func.sources.demo.source import EmbeddedDemo, embedded, write_demo
 
 
 @pytest.fixture
@@ -84,7 +83,9 @@ def test_a_failure_on_the_way_leaves_nothing(cache: Path, monkeypatch: pytest.Mo
 
 
 def test_a_kill_leaves_nothing_whole_and_the_next_run_makes_it(cache: Path) -> None:
-    code = "from tracin_func.sources.demo import embedded; embedded(progress=lambda line: print(line, flush=True))"
+    code = (
+        "from tracin_func.sources.demo.source import embedded; embedded(progress=lambda line: print(line, flush=True))"
+    )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         for line in process.stdout:

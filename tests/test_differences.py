@@ -11,8 +11,8 @@ from test_engines import DEVICES, PRECISIONS, RootOfSquare, check, job_of
 from torch import Tensor, nn
 
 import tracin_func as ti
-from tracin_func.engines.choose import ENGINES
-from tracin_func.factors import Factors
+from tracin_func.gradients.engines.choose import ENGINES
+from tracin_func.gradients.factors import Factors
 
 # Each item in one pair; with the fourth, an item is in two, and items are the units again.
 TRAIN = ti.Pairs([0, 3], [1, 2], [1, -1])

@@ -13,14 +13,14 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from tracin_func import selftest
-from tracin_func.cli import health
 from tracin_func.cli.app import app
-from tracin_func.compute import Compute
-from tracin_func.engines.choose import NAMES
-from tracin_func.engines.ghost.engine import GhostEngine
-from tracin_func.sources.demo import CACHE_VARIABLE
-from tracin_func.verification import TOLERANCE
+from tracin_func.gradients.compute import Compute
+from tracin_func.gradients.engines.choose import NAMES
+from tracin_func.gradients.engines.ghost.engine import GhostEngine
+from tracin_func.report.terminal import doctor
+from tracin_func.results.verification import TOLERANCE
+from tracin_func.scoring import selftest
+from tracin_func.sources.demo.source import CACHE_VARIABLE
 
 
 def doctor(*options: str, **environment: str) -> tuple[int, str, str]:

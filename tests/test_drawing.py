@@ -11,8 +11,7 @@ import torch
 from torch.utils.data import random_split
 
 from tracin_func.errors import InputError, UsageError
-from tracin_func.pairs import Pairs
-from tracin_func.sources.drawing import (
+from tracin_func.sources.recordings.drawing import (
     DrawnPair,
     all_pairs,
     draw_pairs,
@@ -22,7 +21,8 @@ from tracin_func.sources.drawing import (
     sample_test_pairs,
     split_items,
 )
-from tracin_func.sources.pair_files import read_exclusions, read_pairs
+from tracin_func.task.pair_files import read_exclusions, read_pairs
+from tracin_func.task.pairs import Pairs
 
 LAB = json.loads((Path(__file__).parent / "data" / "lab_drawing_seed42.json").read_text())
 CLASSES = torch.arange(len(LAB["classes"])).repeat_interleave(LAB["takes"])

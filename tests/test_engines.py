@@ -16,11 +16,11 @@ from reference import TOLERANCE, Job, Trace, assert_same, one_step_change, refer
 from torch import Tensor, nn
 
 import tracin_func as ti
-from tracin_func.engines.choose import ENGINES, NAMES
-from tracin_func.gradients import Request
-from tracin_func.losses import as_loss
-from tracin_func.scorer import Scorer
-from tracin_func.units import UnitMaker
+from tracin_func.gradients.engines.choose import ENGINES, NAMES
+from tracin_func.gradients.model import Scorer
+from tracin_func.gradients.protocol import Request
+from tracin_func.losses.ghm import as_loss
+from tracin_func.scoring.units import UnitMaker
 
 PRECISIONS = [pytest.param(torch.float64, id="float64"), pytest.param(torch.float32, id="float32")]
 TRAIN = ti.Pairs(first=[0, 1, 2, 3, 4, 0, 3, 1], second=[1, 2, 3, 4, 0, 2, 0, 0], target=[1, -1, 1, 1, -1, -1, 1, 1])

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 import tracin_func as ti
-from tracin_func.evaluation import Evaluation, select_test_pairs
-from tracin_func.outlook import outlook
+from tracin_func.scoring.accuracy import Evaluation, select_test_pairs
+from tracin_func.scoring.forecast import outlook
 
 ITEMS = torch.tensor([[0.0], [1.0], [2.0], [3.0], [4.0]])  # the score is the item, times a weight
 TRAIN = ti.Pairs([1, 2, 3, 0], [0, 1, 0, 4], [1, 1, 1, 1], count=[3, 1, 1, 1])  # the last is ranked wrong

@@ -31,8 +31,8 @@ from test_cli import Harmful, Lab, lab
 from typer.testing import CliRunner
 
 from tracin_func.cli.app import app
-from tracin_func.sources.demo import CACHE_VARIABLE, EmbeddedDemo
-from tracin_func.sources.ranker import AngleRanker
+from tracin_func.sources.demo.ranker import AngleRanker
+from tracin_func.sources.demo.source import CACHE_VARIABLE, EmbeddedDemo
 
 __all__ = ["lab"]  # the fixture
 
@@ -173,7 +173,7 @@ def model(source: str, *more: str) -> Spoil:
 
     def spoil(lab: Lab) -> list[str]:
         path = lab.folder / "mine.py"
-        path.write_text("import torch\nfrom tracin_func.sources.ranker import AngleRanker\n" + source)
+        path.write_text("import torch\nfrom tracin_func.sources.demo.ranker import AngleRanker\n" + source)
         return lab.arguments("--model", f"{path}:Mine", *more)
 
     return spoil

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from tracin_func.errors import InputError, UsageError
-from tracin_func.sources.frontend import FrontEnd
+from tracin_func.sources.recordings.frontend import FrontEnd
 
 
 def numpy_spectrogram(waveform: np.ndarray, window: np.ndarray, hop: int = 256) -> np.ndarray:

@@ -13,7 +13,7 @@ import typer
 from test_cli import Lab, lab, run
 
 from tracin_func.cli.app import main
-from tracin_func.cli.faults import importing
+from tracin_func.cli.errors import importing
 
 __all__ = ["lab"]  # the fixture
 
@@ -25,7 +25,7 @@ COMMAND = """
 import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)
 from tracin_func.cli.app import main
-from tracin_func.cli.faults import importing
+from tracin_func.cli.errors import importing
 print("ready", file=sys.stderr, flush=True)
 main()
 """

@@ -15,14 +15,14 @@ import torch
 from torch import Tensor
 from typer.testing import CliRunner
 
-from tracin_func.checkpoints import find_checkpoints
 from tracin_func.cli.app import app
-from tracin_func.losses import GHMRankingLoss
-from tracin_func.pairs import Pairs
-from tracin_func.sources.drawing import draw_sequence, merge_repeats, sample_test_pairs, split_items
-from tracin_func.sources.frontend import FrontEnd
-from tracin_func.sources.loading import load_model
-from tracin_func.sources.tree import find_clips, load_items
+from tracin_func.losses.ghm import GHMRankingLoss
+from tracin_func.sources.python import load_model
+from tracin_func.sources.recordings.drawing import draw_sequence, merge_repeats, sample_test_pairs, split_items
+from tracin_func.sources.recordings.frontend import FrontEnd
+from tracin_func.sources.recordings.tree import find_clips, load_items
+from tracin_func.task.checkpoints import find_checkpoints
+from tracin_func.task.pairs import Pairs
 
 SEED = 7
 RANKER = '''

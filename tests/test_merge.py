@@ -14,8 +14,14 @@ from typing import Any
 import pytest
 
 from tracin_func.errors import InputError, OutputError
-from tracin_func.sinks.json_file import dumps
-from tracin_func.sinks.merge import check_mergeable, embedded_conflict, merge_columns, own_conflict, provenance_path
+from tracin_func.files import dumps
+from tracin_func.results.files.scores_json import (
+    check_mergeable,
+    embedded_conflict,
+    merge_columns,
+    own_conflict,
+    provenance_path,
+)
 
 DATA = Path(__file__).parent / "data"
 LAB_FILES = [
@@ -29,7 +35,7 @@ OTHER = {"source": {"kind": "tones"}, "seed": 1}
 # merges with a growing generation number until it is killed
 MERGE_FOR_EVER = """
 import sys
-from tracin_func.sinks.merge import merge_columns
+from tracin_func.results.files.scores_json import merge_columns
 path, generation = sys.argv[1], int(sys.argv[2])
 print("ready", flush=True)
 while True:
@@ -40,7 +46,7 @@ while True:
 # fifty merges of its own pairs and of its own column of a common pair
 MERGE_FIFTY = """
 import sys
-from tracin_func.sinks.merge import merge_columns
+from tracin_func.results.files.scores_json import merge_columns
 path, name = sys.argv[1:]
 print("ready", flush=True)
 sys.stdin.readline()
@@ -50,7 +56,7 @@ for i in range(50):
 MERGE_ON_FULL_DISK = """
 import resource, sys
 from tracin_func.errors import OutputError
-from tracin_func.sinks.merge import merge_columns
+from tracin_func.results.files.scores_json import merge_columns
 resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000))
 try:
     merge_columns(sys.argv[1], {f"p{i}": {"ours": 1.0} for i in range(200)}, provenance={"generation": 1})
@@ -60,7 +66,7 @@ except OutputError as error:
 HOLD_LOCK = """
 import sys
 from pathlib import Path
-from tracin_func.sinks.json_file import locked
+from tracin_func.files import locked
 with locked(Path(sys.argv[1]), 1):
     print("ready", flush=True)
     sys.stdin.readline()

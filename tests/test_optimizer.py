@@ -21,18 +21,18 @@ from torch import Tensor, nn
 from typer.testing import CliRunner
 
 import tracin_func as ti
-from tracin_func.checkpoints import LoadedCheckpoint, read
 from tracin_func.cli.app import app
-from tracin_func.engines.choose import ENGINES, NAMES
-from tracin_func.gradients import Request
-from tracin_func.losses import as_loss
-from tracin_func.optimizer import adam_preconditioner, holds_second_moments
-from tracin_func.provenance import ADAM_UNIT, provenance
-from tracin_func.records import Choices
-from tracin_func.scorer import Scorer
-from tracin_func.trace import ADAM_NOTICE
-from tracin_func.units import UnitMaker
-from tracin_func.verify import verify
+from tracin_func.gradients.engines.choose import ENGINES, NAMES
+from tracin_func.gradients.model import Scorer
+from tracin_func.gradients.protocol import Request
+from tracin_func.losses.ghm import as_loss
+from tracin_func.results.provenance import ADAM_UNIT, provenance
+from tracin_func.results.run import Choices
+from tracin_func.scoring.units import UnitMaker
+from tracin_func.scoring.verify import verify
+from tracin_func.scoring.walk import ADAM_NOTICE
+from tracin_func.task.checkpoints import LoadedCheckpoint, read
+from tracin_func.task.optimizer_state import adam_preconditioner, holds_second_moments
 
 TRAIN = ti.Pairs([0, 1, 2, 3, 4, 0], [1, 2, 3, 4, 0, 2], [1, -1, 1, 1, -1, -1])
 TEST = ti.Pairs([5, 1], [0, 5], [1, -1])

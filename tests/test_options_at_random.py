@@ -78,7 +78,7 @@ def prepared(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Lab:
     """Files that options may name, and the folder of everything as the working folder."""
     monkeypatch.chdir(lab.folder)
     (lab.folder / "mine.py").write_text(
-        "from tracin_func.sources.ranker import AngleRanker\nclass Mine(AngleRanker): pass\n"
+        "from tracin_func.sources.demo.ranker import AngleRanker\nclass Mine(AngleRanker): pass\n"
     )
     (lab.folder / "excluded.txt").write_text("box_deg036_500hz_01\n")
     rows = [

@@ -11,15 +11,15 @@ import torch
 from torch import Tensor, nn
 
 import tracin_func as ti
-from tracin_func.factors import Contribution, Factors, Lookup
-from tracin_func.projection.dense import DenseProjector
-from tracin_func.projection.kronecker import KroneckerProjector
-from tracin_func.projection.projector import Projector, projector
-from tracin_func.projection.randomness import generator, orthonormal, signs
-from tracin_func.projection.shapes import blocks, row_width, widest_side
-from tracin_func.projection.sparse import SparseProjector
-from tracin_func.verification import TOLERANCE
-from tracin_func.verify import verify
+from tracin_func.gradients.factors import Contribution, Factors, Lookup
+from tracin_func.gradients.projection.dense import DenseProjector
+from tracin_func.gradients.projection.kronecker import KroneckerProjector
+from tracin_func.gradients.projection.layout import blocks, row_width, widest_side
+from tracin_func.gradients.projection.projector import Projector, projector
+from tracin_func.gradients.projection.random import generator, orthonormal, signs
+from tracin_func.gradients.projection.sparse import SparseProjector
+from tracin_func.results.verification import TOLERANCE
+from tracin_func.scoring.verify import verify
 
 SEEDS = 2000
 STANDARD_ERRORS = 4.0  # of the mean of so many seeds

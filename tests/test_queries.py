@@ -13,16 +13,16 @@ import torch
 from torch import Tensor
 
 import tracin_func as ti
-from tracin_func.gradients import Combination
-from tracin_func.losses import PairLoss, as_loss, unit_weight
-from tracin_func.queries.pair_blocks import ArrayPairs, PairBlocks
-from tracin_func.queries.parquet_pairs import ParquetPairs
-from tracin_func.queries.screen import screen
-from tracin_func.queries.self_scores import self_scores
-from tracin_func.queries.strongest import Columns, Strongest, strongest
-from tracin_func.sinks.origins import provenance_path
-from tracin_func.sinks.pair_stream import write_self, write_strongest
-from tracin_func.terms import loss_terms
+from tracin_func.gradients.protocol import Combination
+from tracin_func.losses.ghm import PairLoss, as_loss, unit_weight
+from tracin_func.losses.terms import loss_terms
+from tracin_func.results.files.origins import provenance_path
+from tracin_func.results.files.table_stream import write_self, write_strongest
+from tracin_func.scoring.self_influence import self_scores
+from tracin_func.scoring.top_k.screen import screen
+from tracin_func.scoring.top_k.select import Columns, Strongest, strongest
+from tracin_func.task.pair_table import ArrayPairs, PairBlocks
+from tracin_func.task.parquet import ParquetPairs
 
 ITEMS = 40
 NAMES = [f"item_{position:02d}" for position in range(ITEMS)]

@@ -16,14 +16,14 @@ from typer.testing import CliRunner
 
 import tracin_func as ti
 from tracin_func.cli.app import app
-from tracin_func.filling import fill_store
-from tracin_func.queried import Queried
-from tracin_func.queries.pair_blocks import ArrayPairs
-from tracin_func.querying import query, query_self
-from tracin_func.sinks.origins import provenance_path
-from tracin_func.sources.demo import EmbeddedDemo
-from tracin_func.sources.tones import Tones
-from tracin_func.sources.tree import find_clips
+from tracin_func.results.files.origins import provenance_path
+from tracin_func.results.top import Queried
+from tracin_func.scoring.fill import fill_store
+from tracin_func.scoring.top_k.run import query, query_self
+from tracin_func.sources.demo.source import EmbeddedDemo
+from tracin_func.sources.recordings.source import Tones
+from tracin_func.sources.recordings.tree import find_clips
+from tracin_func.task.pair_table import ArrayPairs
 
 ITEMS = 24
 LOSSES: dict[str, Any] = {

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call, grad, vmap
 
-from tracin_func.sources.ranker import AngleRanker
+from tracin_func.sources.demo.ranker import AngleRanker
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from tracin_func.checkpoints import learning_rates, read
 from tracin_func.cli.assess import TRAIN_NAMES, recorded_share
+from tracin_func.task.checkpoints import learning_rates, read
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 

@@ -23,13 +23,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tracin_func.errors import InputError, NumericalError, OutputError, UsageError
-from tracin_func.store.digest import items_digest, weights_digest
-from tracin_func.store.encoding import DTYPES, decode, encode
-from tracin_func.store.gradient_store import Store, open_store
-from tracin_func.store.inspection import check, drop, inspect
-from tracin_func.store.layout import CheckpointRecord
-from tracin_func.store.manifest import Manifest
-from tracin_func.store.occupancy import preparing
+from tracin_func.gradients.store.blocks import CheckpointRecord
+from tracin_func.gradients.store.digest import items_digest, weights_digest
+from tracin_func.gradients.store.encoding import DTYPES, decode, encode
+from tracin_func.gradients.store.identity import Manifest
+from tracin_func.gradients.store.inspect import check, drop, inspect
+from tracin_func.gradients.store.locks import preparing
+from tracin_func.gradients.store.store import Store, open_store
 
 MANIFEST = Manifest("items", 23, 7, "float32", 4, 2, {"model": "Ranker", "projection": {"seed": 1}}, {"torch": "2.6"})
 RECORDS = (CheckpointRecord("epoch 1", "a" * 64, 0.1), CheckpointRecord("epoch/2", "b" * 64, {"w": 0.1}, "float64"))

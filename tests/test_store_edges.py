@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 import tracin_func as ti
-from tracin_func.filling import fill_store
-from tracin_func.scoring import score
+from tracin_func.scoring.fill import fill_store
+from tracin_func.scoring.score import score
 
 
 class Net(nn.Module):

@@ -9,10 +9,10 @@ import torch
 from numpy.typing import NDArray
 
 from tracin_func.errors import UsageError
-from tracin_func.sources import synthesis
-from tracin_func.sources.frontend import FrontEnd
-from tracin_func.sources.synthesis import CLASSES, FREQUENCIES, MATERIALS, TAKES, synthesise, write_tones
-from tracin_func.sources.tree import find_clips
+from tracin_func.sources.demo import synthesis
+from tracin_func.sources.demo.synthesis import CLASSES, FREQUENCIES, MATERIALS, TAKES, synthesise, write_tones
+from tracin_func.sources.recordings.frontend import FrontEnd
+from tracin_func.sources.recordings.tree import find_clips
 
 
 def tone_level(samples: NDArray[np.int16], hertz: int) -> float:

@@ -14,8 +14,8 @@ import pyarrow.parquet
 import pytest
 
 from tracin_func.errors import InputError, OutputError, UsageError
-from tracin_func.sinks.origins import provenance_path
-from tracin_func.sinks.table_file import FORMATS, check_table, require_format, table_conflict, write_table
+from tracin_func.results.files.origins import provenance_path
+from tracin_func.results.files.table import FORMATS, check_table, require_format, table_conflict, write_table
 
 SUFFIXES = [".csv", ".parquet"]
 COLUMNS: dict[str, Any] = {
@@ -32,7 +32,7 @@ EMBEDDED = {"score": {"source": {"kind": "embedded"}}}
 # writes generation 2 where generation 1 is, and ends before the `sys.argv[2]`-th time a file takes its place
 KILLED = """
 import os, signal, sys
-from tracin_func.sinks.table_file import write_table
+from tracin_func.results.files.table import write_table
 left, put = int(sys.argv[2]), os.replace
 def replace(*paths):
     global left
@@ -46,7 +46,7 @@ write_table(sys.argv[1], {"score": [2.0] * 1000}, provenance={"score": {"generat
 FULL_DISK = """
 import random, resource, sys
 from tracin_func.errors import OutputError
-from tracin_func.sinks.table_file import write_table
+from tracin_func.results.files.table import write_table
 resource.setrlimit(resource.RLIMIT_FSIZE, (40000, 40000))
 try:
     scores = [random.random() for _ in range(20000)]
@@ -58,7 +58,7 @@ WITHOUT_PYARROW = """
 import sys
 sys.modules["pyarrow"] = None  # what import finds there, it refuses
 from tracin_func.errors import UsageError
-from tracin_func.sinks.table_file import check_table, require_format, write_table
+from tracin_func.results.files.table import check_table, require_format, write_table
 require_format("csv")
 require_format("json")
 for call in (lambda: require_format("parquet"), lambda: check_table(sys.argv[1]), lambda: write_table(sys.argv[1], {})):

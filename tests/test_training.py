@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from tracin_func.errors import NumericalError, UsageError
-from tracin_func.losses import GHMRankingLoss
-from tracin_func.pairs import Pairs
-from tracin_func.sources.demo import EmbeddedDemo
-from tracin_func.sources.drawing import draw_sequence, merge_repeats, sample_test_pairs, split_items
-from tracin_func.sources.frontend import FrontEnd
-from tracin_func.sources.ranker import AngleRanker
-from tracin_func.sources.training import EpochReport, TrainingSettings, accuracy, ghm_batch_loss, score, train
-from tracin_func.sources.tree import find_clips, load_items
+from tracin_func.losses.ghm import GHMRankingLoss
+from tracin_func.sources.demo.ranker import AngleRanker
+from tracin_func.sources.demo.source import EmbeddedDemo
+from tracin_func.sources.recordings.drawing import draw_sequence, merge_repeats, sample_test_pairs, split_items
+from tracin_func.sources.recordings.frontend import FrontEnd
+from tracin_func.sources.recordings.tree import find_clips, load_items
+from tracin_func.task.pairs import Pairs
+from tracin_func.training.fit import EpochReport, TrainingSettings, accuracy, ghm_batch_loss, score, train
 
 QUICK = TrainingSettings(epochs=(1, 3), batch_size=8)
 

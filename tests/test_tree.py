@@ -8,9 +8,9 @@ import soundfile
 import torch
 
 from tracin_func.errors import InputError, UsageError
-from tracin_func.sources.frontend import FrontEnd
-from tracin_func.sources.tree import Clip, find_clips, load_items
-from tracin_func.sources.wav import read_wav
+from tracin_func.sources.recordings.frontend import FrontEnd
+from tracin_func.sources.recordings.tree import Clip, find_clips, load_items
+from tracin_func.sources.recordings.wav import read_wav
 
 SMALL = FrontEnd(n_fft=64, hop_length=16)
 

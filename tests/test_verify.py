@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 import tracin_func as ti
-from tracin_func.verification import TOLERANCE, Verification
-from tracin_func.verify import verify
+from tracin_func.results.verification import TOLERANCE, Verification
+from tracin_func.scoring.verify import verify
 
 TRAIN = ti.Pairs(
     first=[0, 1, 2, 3, 4, 0, 3, 1],

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tracin_func.columns import common_start, meaning_of
-from tracin_func.views import (
+from tracin_func.results.names import common_start, meaning_of
+from tracin_func.results.views import (
     CONSTANT_RUNS,
     NOT_NUMBERS,
     REPEATED_VALUES,

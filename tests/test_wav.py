@@ -8,7 +8,7 @@ import pytest
 import soundfile
 
 from tracin_func.errors import InputError
-from tracin_func.sources.wav import read_wav
+from tracin_func.sources.recordings.wav import read_wav
 
 RAMP = np.linspace(-0.9, 0.9, 100)
 

@@ -8,20 +8,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tracin_func.api import influence, self_influence
-    from tracin_func.checkpoints import Checkpoint, find_checkpoints
-    from tracin_func.compute import Compute
     from tracin_func.errors import InputError, NumericalError, OutputError, UsageError
-    from tracin_func.losses import GHMRankingLoss, LogisticLoss, MarginRankingLoss
-    from tracin_func.pairs import Pairs
-    from tracin_func.projection.specification import Projection
-    from tracin_func.queried import Queried, QueriedSelf
-    from tracin_func.queries.pair_blocks import ArrayPairs
-    from tracin_func.queries.parquet_pairs import ParquetPairs
-    from tracin_func.querying import query, query_self
-    from tracin_func.results import Influence, SelfInfluence
-    from tracin_func.scoring import Scores, score
-    from tracin_func.task import Task
+    from tracin_func.gradients.compute import Compute
+    from tracin_func.losses.ghm import GHMRankingLoss, LogisticLoss, MarginRankingLoss
+    from tracin_func.results.influence import Influence, SelfInfluence
+    from tracin_func.results.top import Queried, QueriedSelf
+    from tracin_func.scoring.api import influence, self_influence
+    from tracin_func.scoring.score import Scores, score
+    from tracin_func.scoring.top_k.run import query, query_self
+    from tracin_func.task.checkpoints import Checkpoint, find_checkpoints
+    from tracin_func.task.method import Projection
+    from tracin_func.task.pair_table import ArrayPairs
+    from tracin_func.task.pairs import Pairs
+    from tracin_func.task.parquet import ParquetPairs
+    from tracin_func.task.task import Task
 
 __all__ = [
     "ArrayPairs",

@@ -9,9 +9,9 @@ import typer
 from typer import rich_utils
 
 from tracin_func.cli import demo, doctor, gradients, influence, merge, self_influence, show, store
-from tracin_func.cli.faults import open_streams, printing, say
-from tracin_func.cli.tables import is_plain
+from tracin_func.cli.errors import open_streams, printing, say
 from tracin_func.errors import OutputError
+from tracin_func.report.terminal.tables import is_plain
 
 # The parser's own errors; typer >= 0.26 brings the class and gives it no public name.
 _ParseError: type[Exception] = typer.BadParameter.__bases__[0]

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from tracin_func.cli.faults import TIE
-from tracin_func.evaluation import Evaluation
+from tracin_func.cli.errors import TIE
+from tracin_func.scoring.accuracy import Evaluation
 
 GAP = 0.10  # between a share of pairs ranked right and the one the checkpoint recorded
 SWAPPED = 0.35  # share of training pairs ranked right below which targets are probably swapped

@@ -5,18 +5,18 @@ from pathlib import Path
 from typing import Any
 
 from tracin_func.cli.options import TABLE
-from tracin_func.cli.report import print_plan
+from tracin_func.cli.processes import shard_of
 from tracin_func.cli.settings import DEFAULTS, DTYPES, check_words
-from tracin_func.cli.shares import shard_of
 from tracin_func.cli.values import checkpoint_choice, size_in_bytes, whole_or
-from tracin_func.compute import Compute
-from tracin_func.distributed import World
 from tracin_func.errors import InputError, UsageError
-from tracin_func.projection.specification import NONE, Projection
-from tracin_func.sinks.table_file import require_format
-from tracin_func.sources.tones import WORDS
-from tracin_func.store.manifest import NAME as MANIFEST
-from tracin_func.store.manifest import read_manifest
+from tracin_func.gradients.compute import Compute
+from tracin_func.gradients.processes import World
+from tracin_func.gradients.store.identity import NAME as MANIFEST
+from tracin_func.gradients.store.identity import read_manifest
+from tracin_func.report.terminal.scores import print_plan
+from tracin_func.results.files.table import require_format
+from tracin_func.sources.recordings.source import WORDS
+from tracin_func.task.method import NONE, Projection
 
 
 def check_options(options: Mapping[str, Any]) -> None:

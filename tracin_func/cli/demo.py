@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from tracin_func.cli.faults import guarded, importing, interruption, printing, say
+from tracin_func.cli.errors import guarded, importing, interruption, printing, say
 
 
 @guarded
@@ -18,7 +18,7 @@ def command(
     Tones of 500hz, 1000hz and 3000hz in the lab's layout, and a ranker trained on each; about a minute on first use.
     """
     with importing():
-        from tracin_func.sources.demo import write_demo
+        from tracin_func.sources.demo.source import write_demo
 
     with interruption(f"what is in {directory} is not complete"):
         commands = write_demo(directory, progress=say)

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from tracin_func.cli.faults import guarded, importing, printing
+from tracin_func.cli.errors import guarded, importing, printing
 
 
 @guarded
@@ -18,7 +18,7 @@ def command(
     loop. A few seconds; exit code 1 when an engine computes wrongly. Nothing is written.
     """
     with importing():
-        from tracin_func.cli.health import examine, require_health
+        from tracin_func.report.terminal.doctor import examine, require_health
 
     found = examine()
     with printing():

@@ -9,14 +9,21 @@ from typing import Any
 
 from tracin_func.cli.assess import Assessment
 from tracin_func.cli.computing import check_options, compute_of
-from tracin_func.cli.dry_run import print_outlook
-from tracin_func.cli.faults import Teller, interruption, printing, say
+from tracin_func.cli.errors import Teller, interruption, printing, say
 from tracin_func.cli.options import INFLUENCE_ONLY, JOB
 from tracin_func.cli.output import Output, given, output_of
+from tracin_func.cli.processes import record_job, recorded_job, require_same_job, say_filled, shard_of, together
 from tracin_func.cli.progress import progress
 from tracin_func.cli.query import Kept, check_query, is_query, is_streamed, kept_document, run_query, show_kept
 from tracin_func.cli.repeat import recorded_options, tell_changes
-from tracin_func.cli.report import (
+from tracin_func.cli.tasks import check_checkpoints, each_tone, job_of, kind_of, with_tests
+from tracin_func.errors import NumericalError, UsageError
+from tracin_func.gradients.compute import Compute
+from tracin_func.gradients.device import resolve_device
+from tracin_func.gradients.processes import World
+from tracin_func.losses.ghm import LogisticLoss, MarginRankingLoss, PairLoss
+from tracin_func.report.terminal.forecast import print_outlook
+from tracin_func.report.terminal.scores import (
     estimated,
     item_classes,
     print_document,
@@ -24,21 +31,14 @@ from tracin_func.cli.report import (
     print_self,
     run_document,
 )
-from tracin_func.cli.shares import record_job, recorded_job, require_same_job, say_filled, shard_of, together
-from tracin_func.cli.tasks import check_checkpoints, each_tone, job_of, kind_of, with_tests
-from tracin_func.compute import Compute
-from tracin_func.devices import resolve_device
-from tracin_func.distributed import World
-from tracin_func.errors import NumericalError, UsageError
-from tracin_func.filling import fill_store
-from tracin_func.losses import LogisticLoss, MarginRankingLoss, PairLoss
-from tracin_func.outlook import outlook
-from tracin_func.scoring import Scores, score
-from tracin_func.sources.pair_files import is_parquet
-from tracin_func.task import Task
-from tracin_func.verification import Verification
-from tracin_func.verify import verify
-from tracin_func.views import CLASS, CLASS_PAIR
+from tracin_func.results.verification import Verification
+from tracin_func.results.views import CLASS, CLASS_PAIR
+from tracin_func.scoring.fill import fill_store
+from tracin_func.scoring.forecast import outlook
+from tracin_func.scoring.score import Scores, score
+from tracin_func.scoring.verify import verify
+from tracin_func.task.pair_files import is_parquet
+from tracin_func.task.task import Task
 
 
 @dataclass(frozen=True)

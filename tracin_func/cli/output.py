@@ -6,17 +6,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tracin_func.cli.faults import interruption
+from tracin_func.cli.errors import interruption
 from tracin_func.cli.options import is_given
 from tracin_func.cli.tasks import EMBEDDED, Tell, stem_of
-from tracin_func.columns import SELF_COLUMN
 from tracin_func.errors import InputError
-from tracin_func.results import Influence, SelfInfluence
-from tracin_func.scoring import Scores
-from tracin_func.sinks.json_file import real_path
-from tracin_func.sinks.merge import check_mergeable, embedded_conflict, own_conflict
-from tracin_func.sinks.origins import read_provenance
-from tracin_func.sinks.table_file import check_table, is_table, table_conflict
+from tracin_func.files import real_path
+from tracin_func.results.files.origins import read_provenance
+from tracin_func.results.files.scores_json import check_mergeable, embedded_conflict, own_conflict
+from tracin_func.results.files.table import check_table, is_table, table_conflict
+from tracin_func.results.influence import Influence, SelfInfluence
+from tracin_func.results.names import SELF_COLUMN
+from tracin_func.scoring.score import Scores
 
 # Names of files, by score and by whether they hold a column for each checkpoint.
 NAMES = {

@@ -6,8 +6,8 @@ from contextlib import contextmanager
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from tracin_func.cli.faults import say
-from tracin_func.cli.tables import open_console
+from tracin_func.cli.errors import say
+from tracin_func.report.terminal.tables import open_console
 
 
 class Advance:

@@ -7,24 +7,24 @@ from pathlib import Path
 from typing import Any
 
 from tracin_func.cli.assess import Assessment
-from tracin_func.cli.dry_run import print_outlook
-from tracin_func.cli.faults import Teller, interruption, printing, say
+from tracin_func.cli.errors import Teller, interruption, printing, say
 from tracin_func.cli.options import TABLE, is_given
 from tracin_func.cli.output import Output
 from tracin_func.cli.progress import phases
 from tracin_func.cli.repeat import tell_changes
-from tracin_func.cli.report import estimated, print_hardest, print_strongest, run_document
 from tracin_func.cli.tasks import job_of, with_tests
-from tracin_func.compute import Compute
 from tracin_func.errors import UsageError
-from tracin_func.outlook import outlook
-from tracin_func.queried import Queried, QueriedSelf
-from tracin_func.queries.pair_blocks import ArrayPairs, PairBlocks
-from tracin_func.queries.parquet_pairs import ParquetPairs
-from tracin_func.querying import query, query_self
-from tracin_func.sources.pair_files import is_parquet
-from tracin_func.task import Task
-from tracin_func.views import PAIR
+from tracin_func.gradients.compute import Compute
+from tracin_func.report.terminal.forecast import print_outlook
+from tracin_func.report.terminal.scores import estimated, print_hardest, print_strongest, run_document
+from tracin_func.results.top import Queried, QueriedSelf
+from tracin_func.results.views import PAIR
+from tracin_func.scoring.forecast import outlook
+from tracin_func.scoring.top_k.run import query, query_self
+from tracin_func.task.pair_files import is_parquet
+from tracin_func.task.pair_table import ArrayPairs, PairBlocks
+from tracin_func.task.parquet import ParquetPairs
+from tracin_func.task.task import Task
 
 # Options that need every score at hand, with the value that does not.
 _OF_ALL = {

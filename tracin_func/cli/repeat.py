@@ -7,13 +7,13 @@ from typing import Any
 
 import torch
 
-from tracin_func.cli.faults import say
+from tracin_func.cli.errors import say
 from tracin_func.cli.options import TABLE, is_given
 from tracin_func.cli.tasks import Tell
 from tracin_func.errors import InputError
-from tracin_func.provenance import versions
-from tracin_func.records import Run
-from tracin_func.sinks.json_file import read_object
+from tracin_func.files import read_object
+from tracin_func.results.provenance import versions
+from tracin_func.results.run import Run
 
 _REMEDY = "Fix: name a FILE.provenance.json beside a result file with --from."
 

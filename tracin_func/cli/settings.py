@@ -8,15 +8,15 @@ from typing import Any
 
 import torch
 
-from tracin_func.compute import AGGREGATES, CHECKPOINT_WEIGHTS, NORMALIZATIONS, PRECONDITIONERS, STORE_DTYPES
-from tracin_func.engines.choose import NAMES
 from tracin_func.errors import InputError, UsageError
-from tracin_func.evaluation import SELECTIONS
-from tracin_func.losses import GHM_VARIANTS, GHMRankingLoss, LogisticLoss, MarginRankingLoss, PairLoss
-from tracin_func.projection.specification import KINDS
-from tracin_func.sinks.table_file import FORMATS
-from tracin_func.terms import TEST_FUNCTIONALS
-from tracin_func.views import VIEWS
+from tracin_func.gradients.compute import AGGREGATES, CHECKPOINT_WEIGHTS, NORMALIZATIONS, PRECONDITIONERS, STORE_DTYPES
+from tracin_func.gradients.engines.choose import NAMES
+from tracin_func.losses.ghm import GHM_VARIANTS, GHMRankingLoss, LogisticLoss, MarginRankingLoss, PairLoss
+from tracin_func.losses.terms import TEST_FUNCTIONALS
+from tracin_func.results.files.table import FORMATS
+from tracin_func.results.views import VIEWS
+from tracin_func.scoring.accuracy import SELECTIONS
+from tracin_func.task.method import KINDS
 
 DEFAULTS: dict[str, Any] = {
     "frequency": "500hz",

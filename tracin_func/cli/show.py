@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tracin_func.cli.faults import guarded
+from tracin_func.cli.errors import guarded
 from tracin_func.cli.options import SHOW, takes
 
 

@@ -10,10 +10,11 @@ from typing import Any
 
 from rich.console import Console
 
-from tracin_func.cli.about import few, print_file, print_flags
-from tracin_func.cli.faults import printing
-from tracin_func.cli.tables import open_console
-from tracin_func.cli.view_tables import (
+from tracin_func.cli.errors import printing
+from tracin_func.errors import InputError, UsageError
+from tracin_func.report.terminal.origin import few, print_file, print_flags
+from tracin_func.report.terminal.tables import open_console
+from tracin_func.report.terminal.views import (
     EFFECTS,
     print_groups,
     print_histogram,
@@ -21,10 +22,9 @@ from tracin_func.cli.view_tables import (
     print_pairs,
     print_words,
 )
-from tracin_func.columns import SELF_COLUMN, STARTS, common_start, meaning_of
-from tracin_func.errors import InputError, UsageError
-from tracin_func.sinks.reading import ResultFile, read_result
-from tracin_func.views import (
+from tracin_func.results.files.load import ResultFile, read_result
+from tracin_func.results.names import SELF_COLUMN, STARTS, common_start, meaning_of
+from tracin_func.results.views import (
     ABS,
     ITEM,
     PAIR,

@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tracin_func.cli.faults import printing, say
-from tracin_func.cli.tables import new_table, open_console, print_facts
+from tracin_func.cli.errors import printing, say
 from tracin_func.errors import OutputError, UsageError
-from tracin_func.store.inspection import Finding, StoreState, check, drop, inspect
+from tracin_func.gradients.store.inspect import Finding, StoreState, check, drop, inspect
+from tracin_func.report.terminal.tables import new_table, open_console, print_facts
 
 ACTIONS = ("info", "verify")
 

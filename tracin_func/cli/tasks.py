@@ -9,25 +9,25 @@ from typing import Any
 import torch
 from torch import nn
 
-from tracin_func.checkpoints import Checkpoint, find_checkpoints, load
-from tracin_func.cli.faults import say
+from tracin_func.cli.errors import say
 from tracin_func.cli.options import TABLE, is_given
 from tracin_func.cli.progress import progress
 from tracin_func.cli.settings import DEFAULTS, MOST_SEED, Settings
 from tracin_func.cli.values import checkpoint_choice, numbers, whole_or, words
-from tracin_func.compute import Compute
 from tracin_func.errors import InputError, UsageError
-from tracin_func.evaluation import BY_SCORE, select_test_pairs
-from tracin_func.losses import GHMRankingLoss
-from tracin_func.scorer import Scorer
-from tracin_func.sources.demo import SYNTHETIC_NOTICE, embedded
-from tracin_func.sources.loading import load_model, load_task, parse_arguments
-from tracin_func.sources.pair_files import read_ids
-from tracin_func.sources.ranker import AngleRanker
-from tracin_func.sources.synthesis import FREQUENCIES
-from tracin_func.sources.tones import NUM_TEST, Tones
-from tracin_func.sources.tree import find_tones
-from tracin_func.task import Task
+from tracin_func.gradients.compute import Compute
+from tracin_func.gradients.model import Scorer
+from tracin_func.losses.ghm import GHMRankingLoss
+from tracin_func.scoring.accuracy import BY_SCORE, select_test_pairs
+from tracin_func.sources.demo.ranker import AngleRanker
+from tracin_func.sources.demo.source import SYNTHETIC_NOTICE, embedded
+from tracin_func.sources.demo.synthesis import FREQUENCIES
+from tracin_func.sources.python import load_model, load_task, parse_arguments
+from tracin_func.sources.recordings.source import NUM_TEST, Tones
+from tracin_func.sources.recordings.tree import find_tones
+from tracin_func.task.checkpoints import Checkpoint, find_checkpoints, load
+from tracin_func.task.pair_files import read_ids
+from tracin_func.task.task import Task
 
 EMBEDDED, TONES, TASK = "embedded", "tones", "task"
 ALL = "all"

@@ -1,1 +1,0 @@
-"""Ways to obtain gradients of units."""

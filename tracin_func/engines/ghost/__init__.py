@@ -1,1 +1,0 @@
-"""Exact kernel from one batched forward and one backward, without per-item transforms."""

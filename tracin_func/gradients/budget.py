@@ -1,0 +1,161 @@
+"""Memory and chunk sizes: what a device has to spare, what a unit takes, and how many to take together."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import psutil
+import torch
+from torch import Tensor
+
+from tracin_func.gradients.model import State
+from tracin_func.gradients.protocol import Engine, Need, Plan, Request, Units, positions
+from tracin_func.task.items import each
+
+SHARE = 0.5  # of the memory that is free now; the rest is left to the model's own workspace and to others
+MEASURED_CHUNKS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+# An unmeasured chunk's largest tensor. A CPU's allocator returns anything above 32 MB to the system, and to get it
+# again costs as much as to work through it; a quarter of that was the fastest.
+LARGEST_TENSOR = {"cpu": 1 << 23}
+LARGEST_TENSOR_ELSEWHERE = 1 << 30
+FEW_COPIES = 3  # a few rows that all others are multiplied with are float64, and one parameter of them is there twice
+MEASURING = 0.1  # share of the expected work that measuring may take
+WORTH_MEASURING = 10.0  # seconds of expected work below which measuring costs more than it saves
+
+
+def available_bytes(device: torch.device) -> int:
+    """The bytes a run may use on `device`: half of what is free."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+    elif device.type == "mps":
+        free = torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
+    else:
+        free = psutil.virtual_memory().available
+    return int(SHARE * free)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Bytes of one unit's gradient that stay: a row, which may come in blocks, and factors, of all units together."""
+
+    row: int
+    factors: int = 0
+
+
+def plan_chunks(
+    engine: Engine,
+    units: Units,
+    state: State,
+    request: Request,
+    kept: Kept | None = None,
+    copies: int = 1,
+    **forms: Any,
+) -> Plan:
+    """Chunk and block sizes for gradients of `units` within the budget: half for what stays, half for the work.
+
+    With batch size "auto" the chunk is the fastest of a short measurement of `engine.gradients`. `copies` are
+    those an engine makes of what a unit's forward saves, `forms` fields of the plan that it has decided.
+    """
+    kept = Kept(request.row) if request.row is not None else kept or Kept(row_bytes(state))
+    own, tensor = _unit_bytes(units, state)
+    work = copies * own + 2 * (kept.row + kept.factors)
+    together = request.need.held
+    factors = kept.factors * units.count if together else 0
+    row = kept.row if together or not request.need.combined else FEW_COPIES * kept.row
+    block = block_size(units.count if together else len(request.need.right), row, request.budget - 2 * factors)
+    held = _blocks_held(block, units.count, request.need) * row + factors
+    largest = max(1, min(units.count, request.budget // 2 // work))
+    if request.batch_size != "auto":
+        chunk = min(request.batch_size, units.count)
+        return Plan(chunk, block, chunk * work, "as asked", held, **forms)
+
+    def measure(size: int) -> Tensor:
+        plan = Plan(size, size, size * work, "measuring", **forms)
+        rates = dict.fromkeys(state.parameters, 1.0)
+        right = positions(0, min(size, len(request.need.right)))
+        need = Need(request.need.norms, request.need.combined, right)
+        measured = request.measured or engine
+        return measured.gradients(replace(units, count=size), state, rates, plan, need).values
+
+    device = next(iter(state.parameters.values())).device.type
+    most = LARGEST_TENSOR.get(device, LARGEST_TENSOR_ELSEWHERE) // max(tensor, kept.row)
+    unmeasured = max(size for size in MEASURED_CHUNKS if size <= max(1, min(most, largest)))
+    chunk, reason = _fastest_chunk(measure, largest, units.count * request.visits, unmeasured)
+    return Plan(chunk, block, chunk * work, reason, held, **forms)
+
+
+def plan_singles(units: Units, state: State, request: Request) -> Plan:
+    """The plan of an engine that takes one unit at a time."""
+    row = row_bytes(state)
+    rows = units.count if request.need.held else len(request.need.right)
+    block = block_size(rows, row, request.budget)
+    return Plan(
+        1,
+        block,
+        _unit_bytes(units, state)[0] + 2 * row,
+        "one at a time",
+        bytes_held=_blocks_held(block, units.count, request.need) * row,
+    )
+
+
+def row_bytes(state: State) -> int:
+    """Bytes of one gradient row; half-precision gradients are held in float32."""
+    return sum(tensor.numel() * max(tensor.element_size(), 4) for tensor in state.parameters.values())
+
+
+def block_size(units: int, row: int, budget: int) -> int:
+    """Rows held at a time in half the budget: all, or as many as leave room for a second block beside them."""
+    fitting = max(1, budget // 2 // row)
+    return max(1, units) if fitting >= units else max(1, fitting // 2)
+
+
+def _blocks_held(block: int, units: int, need: Need) -> int:
+    """Rows in memory at a time: where not all are held, every two blocks meet."""
+    return 2 * block if need.held and block < units else block
+
+
+def _unit_bytes(units: Units, state: State) -> tuple[int, int]:
+    """Bytes that one unit's forward saves for its backward, twice as the backward makes as many again; the largest."""
+    own = {tensor.data_ptr() for tensor in state.parameters.values()}
+    saved: dict[int, int] = {}
+
+    def count(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            saved[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    unit = each(lambda leaf: leaf.squeeze(0), units.take(positions(0, 1)))
+    parameters = {name: tensor.detach().requires_grad_() for name, tensor in state.parameters.items()}
+    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+        units.objective(parameters, state.constants, unit)
+    return 2 * sum(saved.values()), max(saved.values(), default=0)
+
+
+def _fastest_chunk(run: Callable[[int], Tensor], largest: int, units: int, unmeasured: int) -> tuple[int, str]:
+    """The chunk size of least time a unit, growing while that pays, and how it was found."""
+    best, best_seconds, worse = 1, _seconds(run, 1, times=2), 0  # the first is that of a cold start
+    if best_seconds * units < WORTH_MEASURING:
+        return unmeasured, "short run, not measured"
+    start = time.perf_counter()
+    for size in (size for size in MEASURED_CHUNKS[1:] if size <= largest):
+        if time.perf_counter() - start > MEASURING * best_seconds * units:
+            break
+        seconds = _seconds(run, size) / size
+        worse = worse + 1 if seconds > 1.2 * best_seconds else 0
+        if seconds < 0.97 * best_seconds:
+            best, best_seconds = size, seconds
+        elif worse > 1 or size >= 4 * best:  # one bad measurement may be another process's
+            break
+    return best, f"measured, {best_seconds * 1e3:.2f} ms a unit"
+
+
+def _seconds(run: Callable[[int], Tensor], size: int, times: int = 3) -> float:
+    """Seconds of `run(size)`: the least of some, as libraries prepare themselves at every new shape."""
+    seconds = []
+    for _ in range(times):
+        start = time.perf_counter()
+        run(size).sum().item()  # reading a number waits for the device
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)

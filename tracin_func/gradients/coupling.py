@@ -1,0 +1,107 @@
+"""Does the score of an item depend on the items beside it in a batch? And if so, through which operation?
+
+One gradient an item serves every pair only when it does not. The test compares one item's score among two
+different sets of companions at EQUAL shapes: comparing a batch with a single item instead would mistake the
+different rounding of different kernels for coupling.
+"""
+
+import traceback
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils import _pytree as pytree
+
+from tracin_func.task.items import RaggedItemsError
+
+Forward = Callable[[Tensor], Tensor]  # positions of units [n] -> their scores in one batch [n]
+
+# Frames in these are not the user's.
+_NOT_THEIRS = (str(Path(torch.__file__).parent), str(Path(__file__).parent), "<")
+# What a forward raises on a batch that does not suit it.
+FORWARD_FAULTS = (RuntimeError, TypeError, LookupError, ValueError, AttributeError, AssertionError)
+
+_MIDDLE = 1  # the item under test stands between two companions: what looks back and what looks ahead shows
+
+
+def mixing_operation(forward: Forward, count: int) -> str | None:
+    """The first operation through which `forward` mixes units, as "name (file:line)"; None when it mixes none.
+
+    Three units are tried (a normalisation by the largest would not show on the largest). A forward that cannot
+    take a batch of three at all counts as mixing; units that cannot be stacked never meet, and mix nothing.
+    """
+    for unit in sorted({0, count // 2, count - 1}) if count > 1 else ():
+        others = [position % count for position in (unit + 1, unit + 2, unit + 3, unit + 4)]
+        here = torch.tensor([others[0], unit, others[1]])
+        # Where there are not enough others, copies of the unit itself are a different set of companions.
+        there = torch.tensor([others[2], unit, others[3]] if count > 4 else [unit, unit, unit])
+        try:
+            operation = _mixing_here(forward, here, there)
+        except RaggedItemsError:
+            return None
+        except FORWARD_FAULTS as error:
+            return f"a forward that fails on a batch: {error}"
+        if operation is not None:
+            return operation
+    return None
+
+
+def _mixing_here(forward: Forward, here: Tensor, there: Tensor) -> str | None:
+    with torch.no_grad():
+        scores, among_others = forward(here), forward(there)
+    if not bool((scores.isfinite() & among_others.isfinite()).all()):
+        return None  # told as what it is when the scores are used
+    scale = torch.maximum(scores.abs().max(), among_others.abs().max())
+    tolerance = 2 * torch.finfo(scores.dtype).eps * scale
+    if bool((scores[_MIDDLE] - among_others[_MIDDLE]).abs() <= tolerance):
+        return None
+    return _name_operation(forward, here, there)
+
+
+def _name_operation(forward: Forward, here: Tensor, there: Tensor) -> str:
+    """An element that changes with the unit AND with its companions has mixed them."""
+    other_unit = here.clone()
+    other_unit[_MIDDLE] = here[0]
+    runs: list[list[tuple[str, Tensor]]] = []
+    for batch in (here, there, other_unit):
+        with torch.no_grad(), _Recorder() as recorder:
+            forward(batch)
+        runs.append(recorder.outputs)
+    base_run, companions_run, unit_run = runs
+    # Not strict: a forward whose operations depend on its data may take another path in another run.
+    for (name, base), (_, companions_changed), (_, unit_changed) in zip(
+        base_run, companions_run, unit_run, strict=False
+    ):
+        if base.shape != companions_changed.shape or base.shape != unit_changed.shape:
+            continue
+        if bool(((base != companions_changed) & (base != unit_changed)).any()):
+            return name
+    return "an operation outside torch"
+
+
+class _Recorder(TorchFunctionMode):
+    """Copies every floating-point tensor that an operation returns, with the operation's name and place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.outputs: list[tuple[str, Tensor]] = []
+
+    def __torch_function__(
+        self, func: Any, types: Iterable[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for leaf in pytree.tree_leaves(result):
+            if isinstance(leaf, Tensor) and leaf.is_floating_point():
+                self.outputs.append((f"{func.__name__} ({_place()})", leaf.detach().clone()))
+        return result
+
+
+def _place() -> str:
+    """The innermost line that is neither torch's nor ours."""
+    for frame in reversed(traceback.extract_stack()):
+        if not frame.filename.startswith(_NOT_THEIRS):
+            return f"{Path(frame.filename).name}:{frame.lineno}"
+    return "inside torch"

@@ -1,0 +1,218 @@
+"""One batched forward that records every use of a parameter, and one backward to the outputs of these uses.
+
+Parameters are recognised by identity among the arguments of each torch operation, so that tied weights, weights
+used by functions and modules reached by two names are all seen. The backward goes to GRADIENT EDGES, not output
+tensors: an in-place operation after the layer would otherwise drop its part. Weight gradients are never computed.
+
+Row i of an output is taken to be unit i's. A forward that puts units in another order in between (texts sorted by
+length, experts that take those of a mask) would make that wrong, and is told by the operation that does it.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
+from torch.overrides import TorchFunctionMode
+from torch.profiler import record_function
+from torch.utils import _pytree as pytree
+from torch.utils.hooks import RemovableHandle
+
+from tracin_func.gradients.engines.ghost.order import reorders
+from tracin_func.gradients.engines.ghost.rules import RULES, bind
+from tracin_func.gradients.factors import Contribution, Factors, Lookup, dense
+
+
+@dataclass(frozen=True)
+class Use:
+    """One operation that parameters entered: its arguments by name, and which argument is which parameter."""
+
+    operation: Any
+    call: dict[str, Any]
+    parameters: dict[str, str]  # argument -> parameter
+    edge: GradientEdge
+    versions: dict[str, int]  # of the other tensors among the arguments, when they were used
+
+    def contributions(self, gradient: Tensor) -> dict[str, Contribution] | None:
+        """Per-item gradients by parameter name; None where the rule does not hold."""
+        registered = RULES[self.operation]
+        changed = any(self.call[name]._version != version for name, version in self.versions.items())
+        if changed and registered.reads:  # written over after it was used: what the rule would read is something else
+            return None
+        with record_function(f"use: {', '.join(self.parameters.values())}"):
+            found = registered.rule(self.call, gradient) or {}
+        if not found.keys() >= self.parameters.keys():
+            return None
+        return {name: found[argument] for argument, name in self.parameters.items()}
+
+
+@dataclass
+class Capture:
+    """What a forward used: `uses` with a rule, and `opaque` parameters that entered anything else.
+
+    `reordered` names the first operation that put rows in another order.
+    """
+
+    uses: list[Use] = field(default_factory=list)
+    opaque: set[str] = field(default_factory=set)
+    reordered: str | None = None
+
+
+class _Recorder(TorchFunctionMode):
+    def __init__(self, names: dict[int, str], capture: Capture, rows: int) -> None:
+        super().__init__()
+        self._names = names
+        self._capture = capture
+        self._rows = rows
+
+    def __torch_function__(
+        self, func: Any, types: Iterable[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if self._capture.reordered is None:
+            self._capture.reordered = reorders(func, args, kwargs, self._rows)
+        result = func(*args, **kwargs)
+        leaves: Iterable[Any] = (*args, *kwargs.values())
+        if any(isinstance(leaf, list | tuple | dict) for leaf in leaves):  # else there is nothing to flatten
+            leaves = pytree.tree_leaves((args, kwargs))
+        entered = [self._names[id(leaf)] for leaf in leaves if isinstance(leaf, Tensor) and id(leaf) in self._names]
+        if not entered:
+            return result
+        if not any(isinstance(leaf, Tensor) for leaf in pytree.tree_leaves(result)):
+            return result  # a shape or dtype that was asked for is no use
+        use = self._use(func, args, kwargs, result) if func in RULES else None
+        if use is None or sorted(use.parameters.values()) != sorted(entered):
+            self._capture.opaque.update(entered)
+        else:
+            self._capture.uses.append(use)
+        return result
+
+    def _use(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> Use | None:
+        call = bind(func, args, kwargs)
+        tensors = {name: value for name, value in call.items() if isinstance(value, Tensor)}
+        parameters = {name: self._names[id(value)] for name, value in tensors.items() if id(value) in self._names}
+        if set(parameters) - RULES[func].parameters or not isinstance(result, Tensor) or not result.requires_grad:
+            return None
+        versions = {name: value._version for name, value in tensors.items() if name not in parameters}
+        return Use(func, call, parameters, get_gradient_edge(result), versions)
+
+
+@dataclass(frozen=True)
+class Captured:
+    """What one batch gave.
+
+    Args:
+        parts: per-unit gradients by parameter; one that no operation used has none, and gradient 0.
+        opaque: the parameters whose gradients it cannot tell.
+        values: the objectives [units].
+        operations: names of the operations that each parameter entered.
+        reordered: the operation that put units in another order, which makes `parts` wrong; None where none did.
+    """
+
+    parts: dict[str, Contribution]
+    opaque: set[str]
+    values: Tensor
+    operations: dict[str, list[str]]
+    reordered: str | None = None
+
+    def treated_as_opaque(self, names: AbstractSet[str]) -> "Captured":
+        """The same, telling nothing of these parameters."""
+        if names <= self.opaque:
+            return self
+        parts = {name: part for name, part in self.parts.items() if name not in names}
+        return replace(self, parts=parts, opaque=self.opaque | names)
+
+
+def capture_gradients(
+    forward: Callable[[], Tensor],
+    leaves: dict[str, Tensor],
+    units: int,
+    width: int = 1,
+    arrived: Callable[[str, Contribution], Contribution] = lambda _, part: part,
+) -> Captured:
+    """Per-unit gradients of the objectives `forward()` [units].
+
+    `leaves` are the parameters that the forward uses, each requiring a gradient. The uses of one parameter are
+    summed. A use has `width` neighbouring rows a unit, which are summed too. What a use gives stays as `arrived`
+    returns it, a linear map.
+    """
+    capture, rows = Capture(), units * width
+    with torch.enable_grad(), _Recorder({id(leaf): name for name, leaf in leaves.items()}, capture, rows):
+        values = forward()
+    found: dict[str, Contribution] = {}
+    operations: dict[str, list[str]] = {}
+    opaque = set(capture.opaque)
+
+    def add(use: Use, gradient: Tensor) -> None:
+        of_use = use.contributions(gradient) if gradient.ndim and len(gradient) == rows else None
+        if of_use is None:
+            opaque.update(use.parameters.values())
+            return
+        for name, part in of_use.items():
+            own = arrived(name, part if width == 1 else _by_unit(part))
+            found[name] = own if name not in found else _sum(found[name], own)
+            operations.setdefault(name, []).append(getattr(use.operation, "__name__", str(use.operation)))
+
+    uses = [use for use in capture.uses if not opaque.issuperset(use.parameters.values())]
+    if uses and values.requires_grad:
+        _backward(values.sum(), uses, add)
+    parts = {name: part for name, part in found.items() if name not in opaque}
+    return Captured(parts, opaque, values.detach(), operations, capture.reordered)
+
+
+def _backward(total: Tensor, uses: Sequence[Use], receive: Callable[[Use, Tensor], None]) -> None:
+    """Calls `receive` with ∂total/∂output of every use as soon as it is there, so that none has to be kept."""
+    lowest = _lowest({use.edge.node for use in uses})
+    ends = [use for use in uses if use.edge.node in lowest]
+
+    def on_the_way(use: Use) -> RemovableHandle:
+        def hook(gradients: Sequence[Tensor | None]) -> None:
+            if (gradient := gradients[use.edge.output_nr]) is not None:
+                with torch.no_grad():
+                    receive(use, gradient)
+
+        return use.edge.node.register_prehook(hook)
+
+    handles = [on_the_way(use) for use in uses if use.edge.node not in lowest]
+    try:
+        of_ends = torch.autograd.grad(total, [use.edge for use in ends], allow_unused=True)
+    finally:
+        for handle in handles:
+            handle.remove()
+    with torch.no_grad():
+        for use, gradient in zip(ends, of_ends, strict=True):
+            if gradient is not None:  # else this output does not reach the score
+                receive(use, gradient)
+
+
+def _lowest(nodes: set[Node]) -> set[Node]:
+    """Those from which no other of them is reached; every other one lies on a way to one of these."""
+    above: dict[Node, bool] = {}  # whether one of `nodes` is reached from a node, itself not counted
+    for start in nodes:
+        stack = [start]
+        while stack:
+            node = stack[-1]
+            below = [child for child, _ in node.next_functions if child is not None]
+            unknown = [child for child in below if child not in above]
+            if unknown and node not in above:
+                stack += unknown
+                continue
+            above[node] = any(child in nodes or above[child] for child in below)
+            stack.pop()
+    return {node for node in nodes if not above[node]}
+
+
+def _by_unit(part: Contribution) -> Contribution:
+    """The sum of every two rows."""
+    return part.unflatten(0, (-1, 2)).sum(dim=1) if isinstance(part, Tensor) else part.paired()
+
+
+def _sum(left: Contribution, right: Contribution) -> Contribution:
+    if isinstance(left, Factors) and isinstance(right, Factors):
+        return left.join(right)
+    if isinstance(left, Lookup) and isinstance(right, Lookup):
+        return left.join(right)
+    return dense(left) + dense(right)

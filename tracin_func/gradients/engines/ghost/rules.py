@@ -1,0 +1,243 @@
+"""How one operation turns its input and the gradient of its output into per-item parameter gradients.
+
+A rule is a small pure function registered for an operation. It is given the operation's arguments by name and
+D = ∂ Σ_i s_i / ∂output, whose first axis is the items (each item's score reaches only its own slice), and
+returns for each parameter that entered either
+
+- a tensor [items, *parameter.shape]: the gradient of every item, or
+- `Factors(D, A)`: [items, positions, rows] and [items, positions, columns], whose products D_iᵀ A_i are the
+  gradients; inner products of these need no gradient.
+
+A rule returns None where it does not hold (another layout than items first); the parameter then goes to vmap.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from einops import rearrange
+from torch import Tensor
+
+from tracin_func.gradients.factors import Contribution, Factors, Lookup
+
+FEW_COLUMNS = 32  # elements a filter, up to which unfolded input and one product beat the convolution's own backward
+WORTH_A_CALL = 1 << 13  # elements of a weight, from which a call an item costs less than a copy for one call
+
+Rule = Callable[[Mapping[str, Any], Tensor], dict[str, Contribution] | None]
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A rule, the names of its operation's arguments, which of them may be parameters, and whether it reads others."""
+
+    arguments: tuple[str, ...]
+    rule: Rule
+    parameters: frozenset[str]
+    reads: bool
+
+
+RULES: dict[Any, Registered] = {}  # by operation
+
+
+def rule(
+    *operations: Any,
+    names: tuple[str, ...] | None = None,
+    parameters: tuple[str, ...] = ("weight", "bias"),
+    reads: bool = True,
+) -> Callable[[Rule], Rule]:
+    """Register a rule; `names` are the arguments of a builtin, which has no signature to read."""
+
+    def register(function: Rule) -> Rule:
+        for operation in operations:
+            arguments = names or tuple(inspect.signature(operation).parameters)
+            RULES[operation] = Registered(arguments, function, frozenset(parameters), reads)
+        return function
+
+    return register
+
+
+def bind(operation: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of a call by name."""
+    return dict(zip(RULES[operation].arguments, args, strict=False)) | dict(kwargs)
+
+
+@rule(F.linear, names=("input", "weight", "bias"))
+def linear(call: Mapping[str, Any], gradient: Tensor) -> dict[str, Contribution] | None:
+    """y = x Wᵀ + b on [items, ..., d_in]: ∂W_i = Σ_τ D_iτᵀ x_iτ over the positions τ between items and d_in."""
+    x = call["input"].detach()
+    if x.ndim < 2:
+        return None
+    rows = gradient.reshape(len(x), -1, gradient.shape[-1])
+    return {"weight": Factors(rows, x.reshape(len(x), -1, x.shape[-1])), "bias": rows.sum(dim=1)}
+
+
+@rule(F.conv1d, F.conv2d, F.conv3d, names=("input", "weight", "bias", "stride", "padding", "dilation", "groups"))
+def convolution(call: Mapping[str, Any], gradient: Tensor) -> dict[str, Contribution] | None:
+    """Convolution: the weight gradient of every item at the operations of a batch's sum."""
+    x, weight = call["input"], call["weight"]
+    spatial = weight.ndim - 2
+    if x.ndim != weight.ndim:
+        return None
+    bias = gradient.flatten(2).sum(dim=2)
+    if not weight.requires_grad:  # frozen
+        return {"bias": bias}
+    stride, dilation = (_each(call.get(name, 1), spatial) for name in ("stride", "dilation"))
+    x, padding = _padded(x, call.get("padding", 0), weight, dilation)
+    groups = call.get("groups", 1)
+    fixed = stride, padding, dilation
+    last = _channels_last(gradient)
+    if last and groups == 1 and weight[0].numel() <= FEW_COLUMNS:
+        columns = F.unfold(x, weight.shape[2:], tuple(dilation), tuple(padding), tuple(stride))
+        rows = rearrange(gradient, "items rows h w -> items (h w) rows")  # a view
+        result = torch.bmm(columns, rows).transpose(1, 2).reshape(-1, *weight.shape)
+    elif last and weight.numel() >= WORTH_A_CALL:
+        result = weight.new_empty(len(x), *weight.shape)
+        for item, (one, of_one) in enumerate(zip(x.split(1), gradient.split(1), strict=True)):
+            result[item] = _weight_gradient(one, of_one, weight, *fixed, groups)
+    else:
+        result = _grouped(x, gradient, weight, *fixed, groups)
+    return {"weight": result, "bias": bias}
+
+
+def _grouped(
+    x: Tensor, gradient: Tensor, weight: Tensor, stride: list[int], padding: list[int], dilation: list[int], groups: int
+) -> Tensor:
+    """The weight gradients of all items in one call, as fast as a batch's sum: an item is a group of channels."""
+    items = len(x)
+    every = x.reshape(1, -1, *x.shape[2:]), gradient.reshape(1, -1, *gradient.shape[2:])
+    weights = weight.new_empty(items * weight.shape[0], *weight.shape[1:])
+    return _weight_gradient(*every, weights, stride, padding, dilation, items * groups).view(items, *weight.shape)
+
+
+def _weight_gradient(
+    x: Tensor, gradient: Tensor, weight: Tensor, stride: list[int], padding: list[int], dilation: list[int], groups: int
+) -> Tensor:
+    """The framework's own, summed over the batch; the values of the weight do not enter."""
+    fixed = stride, padding, dilation, False, [0] * len(stride), groups, [False, True, False]
+    result: Tensor = torch.ops.aten.convolution_backward(gradient, x, weight, None, *fixed)[1]
+    return result
+
+
+@rule(F.embedding)
+def embedding(call: Mapping[str, Any], gradient: Tensor) -> dict[str, Contribution] | None:
+    """y = W[x] on [items, ...]: row x_τ of ∂W_i receives D_iτ; the padding row none."""
+    index, weight = call["input"], call["weight"]
+    if call.get("scale_grad_by_freq") or call.get("max_norm") is not None or index.ndim < 1:
+        return None
+    index, rows = index.reshape(len(index), -1), gradient.reshape(len(index), -1, weight.shape[1])
+    padding = call.get("padding_idx")
+    if padding is not None:
+        rows = rows * (index != padding % len(weight))[..., None]
+    return {"weight": Lookup(index, rows, len(weight))}
+
+
+@rule(F.layer_norm)
+def layer_norm(call: Mapping[str, Any], gradient: Tensor) -> dict[str, Contribution] | None:
+    """y = x̂ w + b over the last axes."""
+    x, shape = call["input"], call["normalized_shape"]
+    if x.ndim <= len(shape):
+        return None
+    return _affine(gradient, F.layer_norm(x, shape, eps=call.get("eps", 1e-5)), x.ndim - len(shape))
+
+
+@rule(F.rms_norm)
+def rms_norm(call: Mapping[str, Any], gradient: Tensor) -> dict[str, Contribution] | None:
+    """y = x / rms(x) · w over the last axes."""
+    x, shape = call["input"], call["normalized_shape"]
+    if x.ndim <= len(shape):
+        return None
+    return _affine(gradient, F.rms_norm(x, shape, eps=call.get("eps")), x.ndim - len(shape))
+
+
+@rule(F.group_norm)
+def group_norm(call: Mapping[str, Any], gradient: Tensor) -> dict[str, Contribution] | None:
+    """y = x̂ w + b by channel, normalised within an item."""
+    x = call["input"]
+    return dict(_by_channel(gradient, F.group_norm(x, call["num_groups"], eps=call.get("eps", 1e-5))))
+
+
+@rule(F.instance_norm)
+def instance_norm(call: Mapping[str, Any], gradient: Tensor) -> dict[str, Contribution] | None:
+    """y = x̂ w + b by channel, normalised within an item, or by the running statistics."""
+    plain = {name: value for name, value in call.items() if name not in ("weight", "bias")}
+    return dict(_by_channel(gradient, F.instance_norm(**plain)))
+
+
+@rule(F.batch_norm)
+def batch_norm(call: Mapping[str, Any], gradient: Tensor) -> dict[str, Contribution] | None:
+    """y = x̂ w + b by channel with the running statistics; batch statistics mix items."""
+    if call.get("training"):
+        return None
+    # Σ D x̂ = (Σ D x − μ Σ D) / σ: x̂ itself need not be made again.
+    plain = _by_channel(gradient, call["input"])
+    root = torch.rsqrt(call["running_var"] + call.get("eps", 1e-5))
+    return {"weight": (plain["weight"] - call["running_mean"] * plain["bias"]) * root, "bias": plain["bias"]}
+
+
+@rule(
+    torch.add,
+    Tensor.add,
+    Tensor.__add__,
+    Tensor.__radd__,
+    Tensor.add_,
+    Tensor.__iadd__,
+    names=("input", "other"),
+    parameters=("input", "other"),
+    reads=False,
+)
+def addition(call: Mapping[str, Any], gradient: Tensor) -> dict[str, Contribution] | None:
+    """y = x + b, b broadcast over the items and any other axes: ∂b_i is the sum of D_i over these axes."""
+    found: dict[str, Contribution] = {}
+    for name in ("input", "other"):
+        value = call[name]
+        if not isinstance(value, Tensor) or value.ndim > gradient.ndim or call.get("alpha", 1) != 1:
+            return None
+        if value.ndim == gradient.ndim and value.shape[0] != 1:  # has a row of its own for every item
+            continue
+        aligned = (1,) * (gradient.ndim - value.ndim) + tuple(value.shape)
+        axes = [axis for axis in range(1, gradient.ndim) if aligned[axis] == 1 and gradient.shape[axis] != 1]
+        part = gradient.sum(dim=axes) if axes else gradient
+        found[name] = part.reshape(len(gradient), *value.shape)
+    return found
+
+
+def _channels_last(x: Tensor) -> bool:
+    return x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+
+
+def _affine(gradient: Tensor, normalised: Tensor, leading: int) -> dict[str, Contribution]:
+    """Weight and bias gradients of y = x̂ w + b, summed over positions: the axes between items and the last ones."""
+    positions = tuple(range(1, leading))
+    product = gradient * normalised
+    if not positions:
+        return {"weight": product, "bias": gradient}
+    return {"weight": product.sum(dim=positions), "bias": gradient.sum(dim=positions)}
+
+
+def _by_channel(gradient: Tensor, normalised: Tensor) -> dict[str, Tensor]:
+    flat = rearrange(gradient, "items channels ... -> items channels (...)")
+    # vecdot, not a product and a sum: one pass over both, no third tensor.
+    weight = torch.linalg.vecdot(flat, normalised.reshape(flat.shape))
+    return {"weight": weight, "bias": flat.sum(dim=2)}
+
+
+def _each(value: int | tuple[int, ...], spatial: int) -> list[int]:
+    return [value] * spatial if isinstance(value, int) else list(value) * (spatial if len(value) == 1 else 1)
+
+
+def _padded(x: Tensor, padding: Any, weight: Tensor, dilation: list[int]) -> tuple[Tensor, list[int]]:
+    """`x` and the symmetric padding that remain of any form of padding."""
+    spatial = weight.ndim - 2
+    if padding == "valid":
+        return x, [0] * spatial
+    if padding != "same":
+        return x, _each(padding, spatial)
+    totals = [step * (size - 1) for step, size in zip(dilation, weight.shape[2:], strict=True)]
+    if all(total % 2 == 0 for total in totals):
+        return x, [total // 2 for total in totals]
+    # An even kernel is padded by one more at the end, as torch does.
+    sides = [side for total in reversed(totals) for side in (total // 2, total - total // 2)]
+    return F.pad(x, sides), [0] * spatial

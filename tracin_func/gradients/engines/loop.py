@@ -1,0 +1,93 @@
+"""One autograd call a unit: slow, and obviously correct. Runs what vmap cannot."""
+
+import torch
+from torch import Tensor
+
+from tracin_func.errors import InputError, UsageError
+from tracin_func.gradients.batches import cause, gradient_rows, sketched
+from tracin_func.gradients.budget import plan_singles
+from tracin_func.gradients.coupling import FORWARD_FAULTS
+from tracin_func.gradients.factors import Contribution, scaled
+from tracin_func.gradients.model import State
+from tracin_func.gradients.protocol import (
+    ANYTHING,
+    Differentiation,
+    Gradients,
+    Need,
+    Plan,
+    Request,
+    Sketch,
+    Units,
+    positions,
+)
+from tracin_func.gradients.representations.streamed import streamed
+from tracin_func.task.items import Batch, each
+
+
+class LoopEngine:
+    """Per-unit gradients by torch.autograd.grad, one unit after another."""
+
+    name = "loop"
+
+    def refusal(self, units: Units, state: State) -> str | None:
+        try:
+            differentiate(units, state, units.take(positions(0, 1)))
+        except (InputError, UsageError):  # a fault of the scorer, whatever the engine
+            raise
+        except FORWARD_FAULTS as error:
+            return cause(error)
+        return None
+
+    def plan(self, units: Units, state: State, request: Request) -> Plan:
+        return plan_singles(units, state, request)
+
+    def values(self, units: Units, state: State, chunk: int) -> Tensor:
+        with torch.no_grad():
+            parts = [
+                units.objective(state.parameters, state.constants, _only(units.take(positions(unit, unit + 1))))
+                for unit in range(units.count)
+            ]
+        return torch.stack(parts)
+
+    def gradients(
+        self, units: Units, state: State, root_rate: dict[str, float], plan: Plan, need: Need = ANYTHING
+    ) -> Gradients:
+        if not need.held:
+            return streamed(units, state, root_rate, plan, need, lambda batch, _: differentiate(units, state, batch))
+        return gradient_rows(
+            units,
+            state,
+            root_rate,
+            plan,
+            differentiate=lambda batch, _: differentiate(units, state, batch),
+            values=lambda: self.values(units, state, plan.chunk),
+        )
+
+    def differentiation(self, units: Units, state: State, plan: Plan, sketch: Sketch) -> Differentiation:
+        return sketched(lambda batch, _: differentiate(units, state, batch), sketch)
+
+
+def differentiate(units: Units, state: State, batch: Batch) -> tuple[dict[str, Contribution], Tensor]:
+    """Gradients by parameter name [1, *shape], times state.scale, and objective [1] of the one unit in `batch`."""
+    parameters = {name: tensor.detach().requires_grad_() for name, tensor in state.parameters.items()}
+
+    def work() -> tuple[Tensor, tuple[Tensor, ...]]:
+        with torch.enable_grad():
+            value = units.objective(parameters, state.constants, _only(batch))
+        if not value.requires_grad:  # the objective is a constant
+            return value, tuple(torch.zeros_like(tensor) for tensor in parameters.values())
+        return value, torch.autograd.grad(value, list(parameters.values()), materialize_grads=True)
+
+    value, gradients = units.within(parameters, state.constants, work)
+    # Detached: torch 2.6 gives an unused parameter zeros that require a gradient themselves.
+    named = {name: gradient.detach().unsqueeze(0) for name, gradient in zip(parameters, gradients, strict=True)}
+    return scaled(named, state.scale), value.detach().unsqueeze(0)
+
+
+def _only(batch: Batch) -> Batch:
+    """The one unit of a batch of one, without the units axis."""
+
+    def strip(leaf: Tensor) -> Tensor:
+        return leaf.squeeze(0)
+
+    return each(strip, batch)

@@ -1,0 +1,95 @@
+"""vmap(grad) of one scalar objective a unit: exact per-unit gradients in chunks (torch.func)."""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+from torch.func import grad_and_value, vmap
+
+from tracin_func.errors import InputError, UsageError
+from tracin_func.gradients.batches import batches, cause, gradient_rows, sketched
+from tracin_func.gradients.budget import plan_chunks
+from tracin_func.gradients.coupling import FORWARD_FAULTS
+from tracin_func.gradients.factors import Contribution, scaled
+from tracin_func.gradients.model import State
+from tracin_func.gradients.protocol import (
+    ANYTHING,
+    Differentiation,
+    Gradients,
+    Need,
+    Plan,
+    Request,
+    Sketch,
+    Units,
+    positions,
+)
+from tracin_func.gradients.representations.streamed import streamed
+from tracin_func.task.items import Batch
+
+COPIES = 6  # of what a forward saves: vmap's weight gradients put units on other axes first
+
+
+class VmappedEngine:
+    """Per-unit gradients by vmap over grad; a unit is differentiated alone, whatever its companions."""
+
+    name = "vmap(grad)"
+
+    def refusal(self, units: Units, state: State) -> str | None:
+        two = replace(units, count=min(2, units.count))
+        try:
+            for batch, _ in batches(two, positions(0, two.count), two.count):
+                differentiate(two, state, batch)
+            self.values(two, state, two.count)  # without gradients some operations take another path (LSTM)
+        except (InputError, UsageError):  # a fault of the scorer, whatever the engine
+            raise
+        except FORWARD_FAULTS as error:
+            return cause(error)
+        return None
+
+    def plan(self, units: Units, state: State, request: Request) -> Plan:
+        return plan_chunks(self, units, state, request, copies=COPIES)
+
+    def values(self, units: Units, state: State, chunk: int) -> Tensor:
+        def one(unit: Batch) -> Tensor:
+            return units.objective(state.parameters, state.constants, unit)
+
+        with torch.no_grad(), _quiet_fallbacks():
+            parts = [vmap(one)(batch) for batch, _ in batches(units, positions(0, units.count), chunk)]
+        return torch.cat(parts)
+
+    def gradients(
+        self, units: Units, state: State, root_rate: dict[str, float], plan: Plan, need: Need = ANYTHING
+    ) -> Gradients:
+        if not need.held:
+            return streamed(units, state, root_rate, plan, need, lambda batch, _: differentiate(units, state, batch))
+        return gradient_rows(
+            units,
+            state,
+            root_rate,
+            plan,
+            differentiate=lambda batch, _: differentiate(units, state, batch),
+            values=lambda: self.values(units, state, plan.chunk),
+        )
+
+    def differentiation(self, units: Units, state: State, plan: Plan, sketch: Sketch) -> Differentiation:
+        return sketched(lambda batch, _: differentiate(units, state, batch), sketch)
+
+
+def differentiate(units: Units, state: State, batch: Batch) -> tuple[dict[str, Contribution], Tensor]:
+    """Gradients by parameter name [n, *shape], times state.scale, and objectives [n] of the units in `batch`."""
+    # no_grad outside the transform: grad records what it needs itself, and nothing else should be.
+    with torch.no_grad(), _quiet_fallbacks():
+        function = vmap(grad_and_value(units.objective), in_dims=(None, None, 0))
+        gradients, values = function(state.parameters, state.constants, batch)
+    return scaled(gradients, state.scale), values
+
+
+@contextmanager
+def _quiet_fallbacks() -> Iterator[None]:
+    """Without the warning of operations that vmap runs one by one (LSTM, some attention): slow, not wrong."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="There is a performance drop")
+        yield

@@ -1,0 +1,66 @@
+"""Sparse projection (SJLT): every coordinate is added to, or taken from, one of k numbers.
+
+Coordinates come in blocks of k, and a block is laid on the k numbers by a random rotation: within a block none share a
+number, and two of different blocks do with probability 1/k. With independent signs
+
+    Var⟨Πx, Πy⟩ = (‖x‖²‖y‖² + ⟨x, y⟩² − Σ_b (‖x_b‖²‖y_b‖² + ⟨x_b, y_b⟩²)) / k
+
+over the blocks b, which is no more than that of independent places (Kane and Nelson, JACM 2014, with one non-zero a
+column; Charikar, Chen and Farach-Colton 2002). One pass over the gradient, P multiply-adds a unit: a rotated block is
+two runs of neighbours, so that nothing is scattered.
+"""
+
+import torch
+from torch import Tensor
+
+from tracin_func.gradients.factors import Contribution, flat
+from tracin_func.gradients.projection.layout import Shapes
+from tracin_func.gradients.projection.random import generator, signs
+
+
+class SparseProjector:
+    """Rows [units, k] from gradients by parameter; see `DenseProjector` for the arguments."""
+
+    gathered = False
+    halves = None
+
+    def __init__(self, shapes: Shapes, width: int, seed: int, checkpoint: str) -> None:
+        self._shapes = shapes
+        self._seed = seed
+        self._checkpoint = checkpoint
+        self.width = width
+        self._drawn: dict[str, tuple[Tensor, list[int]]] = {}  # of each parameter: signs, rotations of blocks
+
+    def place(self, name: str) -> slice:
+        """Where in a row a parameter's part is added."""
+        return slice(0, self.width)
+
+    def sketch(self, name: str, part: Contribution) -> Tensor:
+        """The part of one parameter, [units, k]."""
+        rows = flat(part)
+        sign, rotations = self._random(name, rows)
+        result = rows.new_zeros(len(rows), self.width)
+        for block, rotation in enumerate(rotations):
+            start = block * self.width
+            size = min(self.width, rows.shape[1] - start)
+            turn = min(size, self.width - rotation)  # so many fit before the row's end
+            for low, high, at in ((0, turn, rotation), (turn, size, 0)):
+                if low < high:
+                    run = slice(start + low, start + high)
+                    result[:, at : at + high - low].addcmul_(rows[:, run], sign[run])
+        return result
+
+    def form(self, name: str) -> tuple[str, float]:
+        """How a parameter is projected, in words, and the multiply-adds a unit."""
+        size = self._shapes[name].numel()
+        return f"{size:,} → {self.width}, all parameters into the same", float(size)
+
+    def _random(self, name: str, rows: Tensor) -> tuple[Tensor, list[int]]:
+        if name not in self._drawn:
+            size = rows.shape[1]
+            draw = generator(self._seed, "sjlt", name, self._checkpoint)
+            sign = signs((size,), draw, rows.dtype)
+            blocks = -(-size // self.width)
+            rotations = torch.randint(self.width, (blocks,), generator=draw).tolist()
+            self._drawn[name] = sign.to(rows.device), rotations
+        return self._drawn[name]

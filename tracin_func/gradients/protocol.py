@@ -1,0 +1,224 @@
+"""What an engine gives: gradients of units at one checkpoint, seen only through inner products.
+
+A UNIT is an item with the objective f(x) or a whole pair with its loss; an engine knows neither. With the
+metric M_t = diag η_t applied, g_i = √M_t ∇θ objective_i(θ_t).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from tracin_func.gradients.model import State
+from tracin_func.task.items import Batch
+
+
+@dataclass(frozen=True, eq=False)
+class Combination:
+    """n linear combinations Σ_j coefficient_j g_{index_j}: both [n, m]; m = 2 over items, 1 over pairs."""
+
+    index: Tensor
+    coefficient: Tensor
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def select(self, rows: Tensor | slice) -> "Combination":
+        """The combinations at `rows`."""
+        return Combination(self.index[rows], self.coefficient[rows])
+
+
+class Gradients(Protocol):
+    """Gradients of all units at one checkpoint, metric applied."""
+
+    @property
+    def values(self) -> Tensor:
+        """The objective of every unit, [units]."""
+        ...
+
+    def columns(self, right: Combination) -> Tensor:
+        """⟨g_i, right_j⟩, float64 [units, right]."""
+        ...
+
+    def squared_norm(self, combination: Combination) -> Tensor:
+        """‖Σ_j c_j g_j‖² ≥ 0, float64 [n]. Cancellation between nearly equal units is handled here and only here."""
+        ...
+
+
+@dataclass(frozen=True)
+class Units:
+    """What an engine differentiates.
+
+    Args:
+        count: number of units.
+        take: positions [n] -> the data of these units, a pytree with the units on the first axis, on the device.
+        objective: (parameters, constants, one unit) -> scalar; one unit has no first axis.
+        label: position -> the name that an error calls the unit.
+        batched: (parameters, constants, units on a first axis) -> objectives [n] of one joint forward; None where
+            one unit's objective would depend on its companions, and `coupled` then says through what.
+        width: (units on a first axis) -> rows of a batched forward that make one unit: 2 where it is the difference of
+            two items that go through the scorer together.
+        minuend: where the objective is a difference, what the other is subtracted from; rounding is relative to it.
+        within: (parameters, constants, work) -> work(), while the module itself holds these tensors: what the
+            backward recomputes (torch.utils.checkpoint) would otherwise read the user's own weights.
+    """
+
+    count: int
+    take: Callable[[Tensor], Batch]
+    objective: Callable[[dict[str, Tensor], dict[str, Tensor], Batch], Tensor]
+    label: Callable[[int], str]
+    within: Callable[[dict[str, Tensor], dict[str, Tensor], Callable[[], Any]], Any] = lambda _, __, work: work()
+    batched: Callable[[dict[str, Tensor], dict[str, Tensor], Batch], Tensor] | None = None
+    coupled: str | None = None
+    width: Callable[[Batch], int] = lambda _: 1
+    minuend: Callable[[dict[str, Tensor], dict[str, Tensor], Batch], Tensor] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Need:
+    """What will be asked of gradients.
+
+    Args:
+        norms: whether norms of combinations will be asked for.
+        combined: whether combinations are of two units, which may cancel; else of single ones.
+        right: positions of the units that right combinations hold, ascending [right]; read where no rows are held.
+        combinations: of two units, whose norms will be asked; any number when None.
+    """
+
+    norms: bool = True
+    combined: bool = True
+    right: Tensor = field(default_factory=lambda: torch.arange(0))
+    combinations: int | None = None
+
+    @property
+    def held(self) -> bool:
+        """Whether gradients are held, as those of two units have to meet; else they are used while at hand."""
+        return self.norms and self.combined
+
+    @property
+    def entries(self) -> int:
+        """Kernel entries of a unit that is used while at hand: its norm, and its products with the right ones."""
+        return max(1, self.norms + len(self.right))
+
+
+ANYTHING = Need()  # rows are held, and answer all
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How an engine works through units; fixed once, recorded, and the same for every checkpoint.
+
+    Args:
+        chunk: units differentiated together.
+        block: units whose gradient rows are held at a time; fewer than all are recomputed when needed again.
+        chunk_bytes: expected peak of working on one chunk, rows not included.
+        reason: how the sizes were chosen.
+        bytes_held: expected of the gradients that stay.
+        parts: how each parameter's gradient enters the products, where an engine has a choice.
+        channels_last: whether convolutions work with the channels as the last axis in memory.
+    """
+
+    chunk: int
+    block: int
+    chunk_bytes: int
+    reason: str
+    bytes_held: int = 0
+    parts: tuple["Part", ...] = ()
+    channels_last: bool = False
+
+
+@dataclass(frozen=True)
+class Part:
+    """What is planned for one parameter: the operations that use it, the form of its gradient and what that costs.
+
+    Args:
+        parameter: its name.
+        operations: what it enters.
+        form: "factors", "built" or "vmap".
+        multiply_adds: of its gradient and kernel entries, a unit.
+        reason: why this form.
+    """
+
+    parameter: str
+    operations: str
+    form: str
+    multiply_adds: float
+    reason: str
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a plan has to respect.
+
+    Args:
+        batch_size: units differentiated together, or "auto".
+        budget: bytes; half for rows, half for the work.
+        visits: how often the units will be differentiated: the number of checkpoints.
+        need: what will be asked of the gradients.
+        row: bytes of what stays of a unit, where that is not its gradient.
+        measured: the engine whose work is measured, where that is not the one that plans.
+    """
+
+    batch_size: int | Literal["auto"]
+    budget: int
+    visits: int
+    need: Need = field(default_factory=Need)
+    row: int | None = None
+    measured: "Engine | None" = None
+
+
+# (parameter, its gradients of some units in any form) -> what is to stay of them [units, ...]
+Sketch = Callable[[str, Any], Tensor]
+# (units with a first axis [n], their positions) -> what stays by parameter, and objectives [n]
+Differentiation = Callable[[Batch, Tensor], tuple[dict[str, Any], Tensor]]
+
+
+class UnsuitableError(ValueError):
+    """An engine found, while it worked, that it cannot differentiate these units after all."""
+
+
+class Engine(Protocol):
+    """One way to obtain gradients. Engines run on `meta` tensors: no choice of theirs depends on data."""
+
+    @property
+    def name(self) -> str:
+        """What it is called beside the units it differentiates."""
+        ...
+
+    def refusal(self, units: Units, state: State) -> str | None:
+        """Why these units cannot be differentiated this way, or None."""
+        ...
+
+    def plan(self, units: Units, state: State, request: Request) -> Plan:
+        """How to work through these units within the memory budget."""
+        ...
+
+    def values(self, units: Units, state: State, chunk: int) -> Tensor:
+        """The objective of every unit alone, [units]; no gradient."""
+        ...
+
+    def gradients(
+        self, units: Units, state: State, root_rate: dict[str, float], plan: Plan, need: Need = ANYTHING
+    ) -> Gradients:
+        """The gradients of all units, each parameter's part times its √η, able to answer what is needed.
+
+        Raises:
+            UnsuitableError: what `refusal` could not know from a few units.
+        """
+        ...
+
+    def differentiation(self, units: Units, state: State, plan: Plan, sketch: Sketch) -> Differentiation:
+        """What gives gradients of any units by parameter, each as `sketch` leaves it: taken as soon as it arrives, so
+        that what is smaller is all that stays.
+
+        Raises:
+            UnsuitableError: (when it is called) what `refusal` could not know from a few units.
+        """
+        ...
+
+
+def positions(start: int, stop: int) -> Tensor:
+    """start, ..., stop − 1."""
+    return torch.arange(start, stop)

@@ -1,0 +1,188 @@
+"""Gradients used while they are at hand: norms of single units and products with a few, no row kept."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from torch.profiler import record_function
+
+from tracin_func.gradients.batches import Differentiate, batches, row_dtype
+from tracin_func.gradients.factors import Contribution, Factors, Lookup, dense, keeps_factors
+from tracin_func.gradients.model import State
+from tracin_func.gradients.protocol import Need, Plan, Units
+from tracin_func.gradients.representations.kept import Streamed
+from tracin_func.gradients.representations.products import inner, narrow, plain_norms, row_norms, wide_type
+
+LOOKUP_ADVANTAGE = 32  # filling and reading an entry of a table costs about as much as so many multiply-adds
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    """Units at `index`: their gradients by parameter, as factors or rows [units, size], and their objectives."""
+
+    index: Tensor
+    parts: dict[str, Contribution]
+    objectives: Tensor
+
+
+def streamed(
+    units: Units, state: State, root_rate: dict[str, float], plan: Plan, need: Need, differentiate: Differentiate
+) -> Streamed:
+    """Norms of all units where they are needed, and their products with `need.right`.
+
+    The gradients of `need.right` stay, plan.block of them at a time; all other units are differentiated once for each
+    such block, a chunk at a time, and dropped after use.
+    """
+    # Errors in products of single units are measured by the norms of these; products of items may cancel.
+    dtype = wide_type(next(iter(state.parameters.values()))) if need.combined else row_dtype(state)
+    sums = _Sums(units, root_rate, need, row_dtype(state), dtype)
+
+    def chunks(index: Tensor) -> Iterator[_Chunk]:
+        low = 0
+        for batch, size in batches(units, index, plan.chunk):
+            mine = index[low : low + size]
+            yield _Chunk(mine, *differentiate(batch, mine))
+            low += size
+
+    for block, columns in enumerate(torch.arange(len(need.right)).split(plan.block)):
+        few = None
+        others = torch.ones(units.count, dtype=torch.bool)
+        if len(columns):
+            few = _joined([sums.held(chunk) for chunk in chunks(need.right[columns])])
+            sums.add(few, few, columns, norms=block == 0)
+            others[few.index] = False
+        for chunk in chunks(others.nonzero()[:, 0]):
+            with record_function("norms and products of units"):
+                sums.add(chunk, few, columns, norms=block == 0)
+    return sums.result()
+
+
+class _Sums:
+    """What is added up over parameters and chunks."""
+
+    def __init__(
+        self, units: Units, root_rate: dict[str, float], need: Need, dtype: torch.dtype, products_dtype: torch.dtype
+    ) -> None:
+        self._units = units
+        self._rates = {name: root**2 for name, root in root_rate.items()}
+        self._need = need
+        self._dtype = dtype
+        self._products_dtype = products_dtype
+        self._norms = torch.zeros(units.count, dtype=torch.float64)
+        self._products = torch.zeros(units.count, len(need.right), dtype=torch.float64)
+        self._objectives: list[tuple[Tensor, Tensor]] = []
+        self._fault: str | None = None
+
+    def held(self, chunk: _Chunk) -> _Chunk:
+        """The gradients of `chunk` in the form in which others are multiplied with them."""
+        parts = {name: _held(self._form(part), self._products_dtype) for name, part in chunk.parts.items()}
+        return replace(chunk, parts=parts)
+
+    def add(self, chunk: _Chunk, few: _Chunk | None, columns: Tensor, *, norms: bool) -> None:
+        """The norms of a chunk, where they are new, and its products with the few that are `columns` of `right`."""
+        self._objectives.append((chunk.index, chunk.objectives))
+        squares: dict[str, Tensor] = {}
+        products = torch.zeros(len(chunk.index), len(columns), dtype=torch.float64)
+        for name, unformed in chunk.parts.items():
+            part = self._form(unformed)  # used at once and dropped: the next one has its place in the cache
+            if self._need.norms and norms:
+                plain = plain_norms(part) if isinstance(part, Tensor) else _norms(part)
+                squares[name] = plain.to("cpu", torch.float64)
+            if few is not None and name in few.parts:
+                products += self._rates[name] * _products(part, few.parts[name], self._products_dtype)
+        used = products
+        if squares:
+            used = torch.cat([used, self._squares(chunk, squares)[:, None]], dim=1)
+            self._norms[chunk.index] = used[:, -1]
+        if few is not None:
+            self._products[chunk.index[:, None], columns] = products
+        if self._fault is None and not bool(used.isfinite().all()):
+            self._fault = self._not_finite(chunk)
+
+    def _form(self, part: Contribution) -> Contribution:
+        return _form(part, self._need.entries, self._dtype)
+
+    def _squares(self, chunk: _Chunk, norms: dict[str, Tensor]) -> Tensor:
+        """‖g_i‖² of a chunk from the plain ones by parameter, those that are too narrow taken again."""
+        squares = torch.stack(list(norms.values()))
+        for position in narrow(squares).any(dim=1).nonzero()[:, 0].tolist():
+            squares[position] = _norms(self._form(chunk.parts[list(norms)[position]]))
+        rates = torch.tensor([self._rates[name] for name in norms], dtype=torch.float64)
+        return rates @ squares
+
+    def _not_finite(self, chunk: _Chunk) -> str | None:
+        """The first unit and parameter whose gradient is not, if any."""
+        for name, part in chunk.parts.items():
+            for position in (~_norms(self._form(part)).isfinite()).nonzero()[:1, 0].tolist():
+                unit = self._units.label(int(chunk.index[position]))
+                return f"the gradient of {unit} with respect to {name!r} is NaN or infinite."
+        return None
+
+    def result(self) -> Streamed:
+        """All of it."""
+        example = self._objectives[0][1]
+        values = torch.empty(self._units.count, dtype=example.dtype, device=example.device)
+        for index, objectives in self._objectives:
+            values[index.to(values.device)] = objectives
+        return Streamed(values, self._norms, self._need.right, self._products, self._fault)
+
+
+def _form(part: Contribution, entries: int, dtype: torch.dtype) -> Contribution:
+    """Factors where so many kernel entries a unit cost less from them, else rows [units, size]."""
+    if isinstance(part, Factors) and keeps_factors(
+        part.positions, part.rows.shape[-1], part.columns.shape[-1], entries
+    ):
+        return part.to(dtype)
+    if isinstance(part, Lookup) and part.index.shape[1] ** 2 <= LOOKUP_ADVANTAGE * part.size:
+        return replace(part, rows=part.rows.to(dtype))
+    part = dense(part)
+    return part.reshape(len(part), -1).to(dtype)
+
+
+def _joined(chunks: Sequence[_Chunk]) -> _Chunk:
+    """The units of several chunks as one."""
+    parts: dict[str, Contribution] = {}
+    for name in list(chunks[0].parts):
+        own = [chunk.parts.pop(name) for chunk in chunks]  # what is joined need not stay
+        factors = [part for part in own if isinstance(part, Factors)]
+        if len(factors) == len(own) and len({part.positions for part in factors}) == 1:
+            rows = torch.cat([part.rows for part in factors])
+            parts[name] = replace(factors[0], rows=rows, columns=torch.cat([part.columns for part in factors]))
+        else:
+            parts[name] = torch.cat(
+                [dense(part).reshape(len(chunk.index), -1) for part, chunk in zip(own, chunks, strict=True)]
+            )
+    index = torch.cat([chunk.index for chunk in chunks])
+    return _Chunk(index, parts, torch.cat([chunk.objectives for chunk in chunks]))
+
+
+def _held(part: Contribution, dtype: torch.dtype) -> Contribution:
+    """What the others are multiplied with: in `dtype`, and looked-up tables built."""
+    return part.to(dtype) if isinstance(part, Factors) else dense(part).to(dtype)
+
+
+def _norms(part: Contribution) -> Tensor:
+    """‖g_i‖², float64 [units]."""
+    if isinstance(part, Factors):
+        wide = part.to(wide_type(part.rows))
+        return wide.matched(wide).clamp(min=0)
+    if isinstance(part, Lookup):
+        wide_rows = replace(part, rows=part.rows.to(wide_type(part.rows)))
+        return wide_rows.norms().clamp(min=0).to("cpu", torch.float64)
+    return row_norms(part)
+
+
+def _products(part: Contribution, few: Contribution, dtype: torch.dtype) -> Tensor:
+    """⟨g_i, g_r⟩, float64 [units, few]."""
+    if isinstance(part, Factors) and isinstance(few, Factors):
+        # Of differences, whose halves may cancel on both sides.
+        wide = wide_type(part.rows)
+        return part.to(wide).products(few.to(wide)).to("cpu", torch.float64)
+    if isinstance(part, Lookup):
+        tables = dense(few).reshape(-1, part.size, part.rows.shape[-1])
+        return replace(part, rows=part.rows.to(tables.dtype)).dotted(tables).to("cpu", torch.float64)
+    mine, theirs = dense(part).flatten(1), dense(few).flatten(1)
+    if mine.dtype == dtype:
+        return (mine @ theirs.T).to("cpu", torch.float64)
+    return inner(mine, theirs, dtype)

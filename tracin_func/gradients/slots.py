@@ -1,0 +1,131 @@
+"""Where the tensors of a module live, and how a state dict fits into these places.
+
+A SLOT is one attribute of one module object. Parameters are keyed by their first name in `named_parameters()`
+(the canonical name); a tied parameter fills several slots from one tensor, so its uses add up in the gradient.
+A module reachable under two paths is swapped under one of them: with both,
+torch.func.functional_call(tie_weights=True) would write over the real weights (pytorch#164759).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from tracin_func.errors import InputError, UsageError
+from tracin_func.task.checkpoints import unwrapped
+
+EXTRA_STATE = "_extra_state"  # what modules put beside their tensors; no tensor of ours
+
+
+@dataclass(frozen=True, eq=False)
+class Slots:
+    """The slots of a module.
+
+    Args:
+        own: slot path -> the module's own tensor in it.
+        names: every name the state dict has, or could have, for a slot -> its path.
+        trainable: slot path -> canonical name, of slots that hold a trainable parameter.
+        persistent: paths of the slots that a state dict holds.
+    """
+
+    own: dict[str, Tensor]
+    names: dict[str, str]
+    trainable: dict[str, str]
+    persistent: frozenset[str]
+
+
+def read_slots(module: nn.Module) -> Slots:
+    """The slots of `module`.
+
+    Raises:
+        UsageError: a parameter has no shape yet (lazy modules), or is complex.
+    """
+    canonical = {parameter: name for name, parameter in module.named_parameters()}
+    for parameter, name in canonical.items():
+        if is_lazy(parameter):
+            raise UsageError(f"parameter {name!r} of the scorer has no shape yet. Run it once on a batch of items.")
+        if parameter.is_complex():
+            raise UsageError(f"parameter {name!r} of the scorer is complex. Expected real parameters.")
+    own: dict[str, Tensor] = {}
+    names: dict[str, str] = {}
+    trainable: dict[str, str] = {}
+    first_paths: dict[int, str] = {}
+    for path, submodule in module.named_modules(remove_duplicate=False):
+        prefix = f"{path}." if path else ""
+        first_path = first_paths.setdefault(id(submodule), prefix)
+        for local, tensor in [*submodule._parameters.items(), *submodule._buffers.items()]:
+            if tensor is None:
+                continue
+            slot = names[prefix + local] = first_path + local
+            # The same without the wrapper that torch.compile puts around a submodule.
+            names.setdefault((prefix + local).replace("_orig_mod.", ""), slot)
+            own[slot] = tensor
+            if tensor in canonical and tensor.requires_grad:
+                trainable[slot] = canonical[tensor]
+    held = [key for key in module.state_dict(keep_vars=True) if key in names]
+    return Slots(own, names, trainable, frozenset(names[key] for key in held))
+
+
+def fit(slots: Slots, weights: Mapping[str, Tensor], name: str, model: str) -> tuple[dict[str, Tensor], list[str]]:
+    """`weights` by slot path, and the frozen slots that they leave to the module (adapter checkpoints).
+
+    Prefixes of wrappers are stripped where the names do not fit otherwise. A tied weight needs one of its names.
+
+    Raises:
+        InputError: a trainable weight is missing, a name is unexpected, a shape is wrong, tied weights differ, or
+            a weight is NaN or Inf.
+    """
+    weights = {key: value for key, value in weights.items() if not key.endswith(EXTRA_STATE)}
+    weights = unwrapped(weights, slots.names)
+    given: dict[int, tuple[str, Tensor]] = {}  # by the module's own tensor, which several names may share
+    unexpected, shapes = [], []
+    misshapen: set[int] = set()
+    for key, tensor in weights.items():
+        slot = slots.names.get(key)
+        if slot is None:
+            unexpected.append(key)
+        elif tensor.shape != (own := slots.own[slot]).shape:
+            misshapen.add(id(own))
+            shapes.append(f"{key}: {list(tensor.shape)} in the file, {list(own.shape)} in the model")
+        elif slot not in slots.persistent:  # old files hold tables that the model makes itself; it must agree
+            if not torch.equal(tensor.to(own), own):
+                unexpected.append(key)
+        else:
+            other, value = given.setdefault(id(own), (key, tensor))
+            if value is not tensor and not torch.equal(value, tensor):
+                raise InputError(f"{name}: {other!r} and {key!r} are one weight of the model; their values differ.")
+            if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+                raise InputError(f"{name}: weight {key!r} holds NaN or Inf. Leave this checkpoint out.")
+    result: dict[str, Tensor] = {}
+    missing, left = [], []
+    for slot, own in slots.own.items():
+        if id(own) in given:
+            result[slot] = given[id(own)][1]
+            continue
+        result[slot] = own
+        if id(own) in misshapen:
+            continue
+        if own.requires_grad:
+            missing.append(slot)
+        elif slot in slots.persistent and not slot.endswith("num_batches_tracked"):
+            left.append(slot)
+    # Frozen PARAMETERS may be left out, as adapters do; running statistics belong to the training.
+    missing += [slot for slot in left if not isinstance(slots.own[slot], nn.Parameter)]
+    left = [slot for slot in left if isinstance(slots.own[slot], nn.Parameter)]
+    _require_fit(name, model, {"missing": missing, "unexpected": unexpected, "wrong shape": shapes})
+    return result, left
+
+
+def _require_fit(name: str, model: str, faults: Mapping[str, list[str]]) -> None:
+    words = [
+        f"{label} {', '.join(found[:4])}{f' and {len(found) - 4} more' if len(found) > 4 else ''}"
+        for label, found in faults.items()
+        if found
+    ]
+    if words:
+        raise InputError(
+            f"{name}: its weights do not fit the model {model}: {'; '.join(words)}. "
+            "Give the class it was trained with (--model FILE.py:Class, --model-arg name=value)."
+        )

@@ -1,0 +1,178 @@
+"""What every run on one store must agree on: the first file that is written."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Self
+
+from tracin_func.errors import InputError
+from tracin_func.files import read_object
+from tracin_func.gradients.store.encoding import DTYPES
+from tracin_func.results.provenance import versions
+
+NAME = "manifest.json"
+FORMAT = "tracin-func store"
+VERSION = 1
+UNITS = ("items", "differences")
+ELSEWHERE = "Fix: name another folder with --store, or give the model and the data that this one was made from."
+_LONGEST = 80
+_DAMAGED = "Fix: bring it back from a copy, or name another folder with --store."
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Shape, identity and notes of a store.
+
+    Attributes:
+        unit: what a row belongs to: "items", or "differences" (one row a pair).
+        units: rows of a checkpoint.
+        width: numbers of a row.
+        dtype: of the stored rows: "float32", "float16" or "bfloat16".
+        block: units of a block, the smallest part that is finished or not.
+        chunk: units differentiated together; kept for every later run, since other chunks round otherwise.
+        identity: JSON values by name that every run on the store must agree on.
+        notes: JSON values by name that may differ; a run with others is told so.
+
+    Raises:
+        InputError: a value that is none of those.
+    """
+
+    unit: str
+    units: int
+    width: int
+    dtype: str
+    block: int
+    chunk: int
+    identity: Mapping[str, Any] = field(default_factory=dict)
+    notes: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, allowed in (("unit", UNITS), ("dtype", tuple(DTYPES))):
+            if getattr(self, name) not in allowed:
+                raise InputError(f"`{name}` should be one of {', '.join(allowed)}. Got {getattr(self, name)!r}.")
+        for name in ("units", "width", "block", "chunk"):
+            number = getattr(self, name)
+            if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+                raise InputError(f"`{name}` should be a whole number from 1 on. Got {number!r}.")
+        for name in ("identity", "notes"):
+            if not isinstance(getattr(self, name), Mapping):
+                raise InputError(f"`{name}` should be values by name. Got {getattr(self, name)!r}.")
+
+    @property
+    def blocks(self) -> int:
+        """Blocks of a checkpoint."""
+        return -(-self.units // self.block)
+
+    def range(self, block: int) -> tuple[int, int]:
+        """First unit of a block, and the one after its last."""
+        if not 0 <= block < self.blocks:
+            raise InputError(f"`block` should be from 0 to {self.blocks - 1}. Got {block}.")
+        return block * self.block, min((block + 1) * self.block, self.units)
+
+    def to_json(self) -> dict[str, Any]:
+        """The manifest as JSON values, its format and who wrote it first."""
+        shape = {name: getattr(self, name) for name in ("unit", "units", "width", "dtype", "block", "chunk")}
+        head = {"format": FORMAT, "version": VERSION, "written_by": versions()["tracin-func"]}
+        return head | shape | {"identity": plain(self.identity), "notes": plain(self.notes)}
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any], path: Path) -> Self:
+        """A manifest from the values of the file at `path`.
+
+        Raises:
+            InputError: another format or version, or values that are missing or wrong.
+        """
+        if document.get("format") != FORMAT:
+            raise InputError(f"`{path}` is not the manifest of a {FORMAT}. {_DAMAGED}")
+        if document.get("version") != VERSION:
+            raise InputError(
+                f"`{path}` has format version {document.get('version')}, written by tracin-func "
+                f"{document.get('written_by')}. Expected version {VERSION}. Fix: use that release, or name another "
+                "folder with --store."
+            )
+        names = ("unit", "units", "width", "dtype", "block", "chunk", "identity", "notes")
+        missing = [name for name in names if name not in document]
+        if missing:
+            raise InputError(f"`{path}` is damaged: it has no `{missing[0]}`. {_DAMAGED}")
+        try:
+            return cls(**{name: document[name] for name in names})
+        except InputError as error:
+            raise InputError(f"`{path}` is damaged: {error} {_DAMAGED}") from error
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of a store.
+
+    Raises:
+        InputError: there is none, it is damaged, or of another format version.
+    """
+    path = folder / NAME
+    if not path.is_file():
+        raise InputError(f"`{folder}` is no gradient store: it has no {NAME}. Fix: name the folder of a store.")
+    return Manifest.from_json(read_object(path, number=None, remedy=_DAMAGED), path)
+
+
+def agree(stored: Manifest, wanted: Manifest, folder: Path) -> tuple[Manifest, tuple[str, ...]]:
+    """The manifest that a run works by, and a sentence for each note that differs.
+
+    Block and chunk are the store's own; the notes too.
+
+    Raises:
+        InputError: shape or identity differ; names the first difference and counts the others.
+    """
+    shape = ("unit", "units", "width", "dtype")
+    old = {name: getattr(stored, name) for name in shape} | plain(stored.identity)
+    new = {name: getattr(wanted, name) for name in shape} | plain(wanted.identity)
+    differing = list(_differences(old, new))
+    if differing:
+        where, was, now = differing[0]
+        others = ", ".join(f"`{other}`" for other in dict.fromkeys(entry[0] for entry in differing[1:]))
+        others = f" (also {others[: 4 * _LONGEST]})" if others else ""
+        raise InputError(
+            f"The store `{folder}` was made with another `{where}`: {was}; this run has {now}{others}. {ELSEWHERE}"
+        )
+    warnings = tuple(
+        f"the store `{folder}` was begun with another `{where}`: {was}; this run has {now}."
+        for where, was, now in _differences(plain(stored.notes), plain(wanted.notes))
+    )
+    return replace(wanted, block=stored.block, chunk=stored.chunk, notes=stored.notes), warnings
+
+
+def plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values as a JSON file gives them back: tuples are lists, names are texts."""
+    document: dict[str, Any] = json.loads(json.dumps(dict(values)))
+    return document
+
+
+def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """Of each name with other values: where inside it the first difference is, the old and the new value there."""
+    for name in [*old, *(name for name in new if name not in old)]:
+        if name not in old or name not in new or old[name] != new[name]:
+            yield _first_difference(name, old.get(name), new.get(name))
+
+
+def _first_difference(where: str, old: Any, new: Any) -> tuple[str, str, str]:
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        for key in [*old, *new]:
+            if key not in old or key not in new or old[key] != new[key]:
+                return _first_difference(f"{where}.{key}", old.get(key), new.get(key))
+    if isinstance(old, list) and isinstance(new, list):
+        for position, (left, right) in enumerate(zip(old, new, strict=False)):
+            if left != right:
+                return _first_difference(f"{where}[{position}]", left, right)
+        return where, f"{len(old)} values", f"{len(new)} values"
+    return where, *_shortened(json.dumps(old), json.dumps(new))
+
+
+def _shortened(old: str, new: str) -> tuple[str, str]:
+    """Two texts that differ, cut so that the difference stays in sight."""
+    pairs = zip(old, new, strict=False)
+    common = next((place for place, (left, right) in enumerate(pairs) if left != right), min(len(old), len(new)))
+    skip = common - 20 if common > _LONGEST // 2 and max(len(old), len(new)) > _LONGEST else 0
+    return _cut(old, skip), _cut(new, skip)
+
+
+def _cut(text: str, skip: int) -> str:
+    text = f"…{text[skip:]}" if skip else text
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"

@@ -1,0 +1,184 @@
+"""Who is at work on a store: locks of the operating system, free again when a process ends in whatever way.
+
+One whole run, or shards of one count, each once. The gate is held for the moment in which a process looks whether
+it may come in; beside a lock, which says nothing, lies a JSON file with who holds it.
+"""
+
+import contextlib
+import os
+import re
+import socket
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from tracin_func.errors import InputError, OutputError
+from tracin_func.files import read_object
+from tracin_func.gradients.store.disk import not_written, write_json, writing
+
+_GATE = "gate.lock"
+_PREPARATION = "preparation.lock"
+_RUN = "run"
+_SHARD = re.compile(r"shard-(\d+)-of-(\d+)")
+OWN_FILES = re.compile(rf"\.?(gate|preparation|{_RUN}|{_SHARD.pattern})\.(lock|json)(\.tmp)?")
+_PATIENCE = 30.0  # seconds at the gate, where nobody stays
+
+Shard = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Occupant:
+    """A process at work on a store; `shard` is 2/4, or empty for a whole run."""
+
+    pid: int
+    host: str
+    since: str
+    command: str
+    shard: str = ""
+
+
+@contextlib.contextmanager
+def occupied(folder: Path, command: str, shard: Shard | None = None) -> Iterator[None]:
+    """Be at work on a store, as a whole run or as shard (i, n), i from 1 to n.
+
+    Raises:
+        InputError: somebody else is at work whose work this would cross; names who.
+        OutputError: the folder refuses lock files.
+    """
+    name = _RUN if shard is None else f"shard-{shard[0]}-of-{shard[1]}"
+    own = FileLock(folder / f"{name}.lock", timeout=0)
+    with _locked(folder / _GATE, _PATIENCE):
+        for other in _locks(folder):
+            if other == name:
+                continue
+            if not _held(folder / f"{other}.lock"):
+                _forget(folder, other)  # of a process that was killed
+            elif _excludes(other, shard):
+                raise _in_use(folder, other)
+        try:
+            with _lockable(folder):
+                own.acquire()
+        except Timeout as error:
+            raise _in_use(folder, name) from error
+        try:
+            with writing(folder):
+                write_json(_record(folder, name), asdict(_myself(command, shard)))
+        except BaseException:
+            own.release()
+            raise
+    try:
+        yield
+    finally:
+        _forget(folder, name)
+        own.release()
+
+
+@contextlib.contextmanager
+def preparing(folder: Path) -> Iterator[None]:
+    """Be the only one who adds files to a store; the other shards wait meanwhile."""
+    with _locked(folder / _PREPARATION, -1):
+        yield
+
+
+def occupants(folder: Path) -> list[Occupant]:
+    """Who is at work on a store; in a folder where no lock can be tried, who once said to be."""
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(_locked(folder / _GATE, _PATIENCE))
+        except OutputError:
+            return [_recorded(folder, name) for name in _locks(folder) if _record(folder, name).exists()]
+        return [_recorded(folder, name) for name in _locks(folder) if _held(folder / f"{name}.lock")]
+
+
+def _myself(command: str, shard: Shard | None) -> Occupant:
+    since = datetime.now(UTC).isoformat(sep=" ", timespec="seconds")
+    return Occupant(os.getpid(), socket.gethostname(), since, command, f"{shard[0]}/{shard[1]}" if shard else "")
+
+
+def _locks(folder: Path) -> list[str]:
+    """Names under which somebody may be at work, without their ending."""
+    stems = sorted(path.stem for path in folder.glob("*.lock"))
+    return [stem for stem in stems if stem == _RUN or _SHARD.fullmatch(stem)]
+
+
+def _record(folder: Path, name: str) -> Path:
+    return folder / f"{name}.json"
+
+
+def _forget(folder: Path, name: str) -> None:
+    """Take away who held a lock; what stays of it is not believed without the lock."""
+    with contextlib.suppress(OSError):
+        _record(folder, name).unlink(missing_ok=True)
+
+
+def _excludes(other: str, shard: Shard | None) -> bool:
+    """Whether the holder of another lock keeps this one out."""
+    found = _SHARD.fullmatch(other)
+    return shard is None or found is None or int(found[2]) != shard[1]
+
+
+def _held(path: Path) -> bool:
+    lock = FileLock(path, timeout=0)
+    try:
+        with _lockable(path.parent):
+            lock.acquire()
+    except Timeout:
+        return True
+    lock.release()
+    return False
+
+
+@contextlib.contextmanager
+def _locked(path: Path, timeout: float) -> Iterator[None]:
+    lock = FileLock(path, timeout=timeout)
+    try:
+        with _lockable(path.parent):
+            lock.acquire()
+    except Timeout as error:
+        raise InputError(
+            f"`{path}` was held by another process for {timeout:g} s. Expected it to be free at once. "
+            "Fix: see which process hangs on this store, end it, and run again."
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextlib.contextmanager
+def _lockable(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except Timeout:  # an OSError too, and the answer that was asked for
+        raise
+    except OSError as error:
+        raise not_written(folder, 0, error) from error
+    except NotImplementedError as error:
+        raise OutputError(
+            f"The file system of `{folder}` has no locks, which keep two runs apart. "
+            "Fix: name a folder on another disk with --store."
+        ) from error
+
+
+def _recorded(folder: Path, name: str) -> Occupant:
+    """Who wrote that it holds a lock; unknown where the record is missing or damaged."""
+    shard = "" if name == _RUN else name.removeprefix("shard-").replace("-of-", "/")
+    unknown = Occupant(0, "unknown", "unknown", "unknown", shard)
+    try:
+        values = read_object(_record(folder, name), number=None)
+        return Occupant(**{key: type(getattr(unknown, key))(values[key]) for key in asdict(unknown)})
+    except (InputError, KeyError, TypeError, ValueError):  # of a process that was killed while it wrote, or before
+        return unknown
+
+
+def _in_use(folder: Path, name: str) -> InputError:
+    who = _recorded(folder, name)
+    part = f" by shard {who.shard}" if who.shard else ""
+    return InputError(
+        f"The store `{folder}` is in use{part}: process {who.pid} on {who.host} since {who.since}, `{who.command}`. "
+        "Expected one run at a time, or shards of one count, each once. Fix: wait for it to end, or name another "
+        "folder with --store."
+    )

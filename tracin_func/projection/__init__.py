@@ -1,1 +1,0 @@
-"""Random projections of gradients: rows of a few thousand numbers whose inner products estimate the exact ones."""

@@ -1,1 +1,0 @@
-"""Questions to a table of training pairs of any length, which is read in blocks and never held as scores."""

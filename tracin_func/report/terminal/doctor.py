@@ -1,0 +1,216 @@
+"""What `doctor` finds out about a machine, and how it tells."""
+
+import json
+import os
+import shutil
+import tempfile
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import psutil
+import torch
+
+from tracin_func.cli.options import TABLE
+from tracin_func.errors import NumericalError
+from tracin_func.gradients.device import resolve_device
+from tracin_func.gradients.engines.choose import NAMES
+from tracin_func.results.provenance import versions
+from tracin_func.results.verification import TOLERANCE
+from tracin_func.scoring.selftest import Outcome, selftest
+from tracin_func.sources.demo.source import CACHE_VARIABLE, cache_dir
+
+PIPE_WIDTH = 100  # where stdout is no terminal
+LEAST_WIDTH = 40
+PREFIX = "TRACIN_FUNC_"
+
+# What can be installed besides, the extra that brings it, and what it is for.
+OPTIONAL = {
+    "pyarrow": ("parquet", "--format parquet"),
+    "captum": ("peers", "comparisons in benchmarks/"),
+    "dattri": ("peers", "comparisons in benchmarks/"),
+}
+
+
+@dataclass(frozen=True)
+class Health:
+    """All that was found: each of `devices` and `packages` in words by name, `auto` the device a plain run takes.
+
+    `cache` is None without a home folder; `environment` are the variables TRACIN_FUNC_* that are set.
+    """
+
+    versions: dict[str, str]
+    devices: dict[str, str]
+    auto: str
+    packages: dict[str, str | None]
+    cache: Path | None
+    cache_writable: bool
+    environment: dict[str, str]
+    outcomes: tuple[Outcome, ...]
+
+    @property
+    def failed(self) -> list[Outcome]:
+        """What did not pass the self-test."""
+        return [outcome for outcome in self.outcomes if not outcome.passed]
+
+    def json(self) -> str:
+        """As one document; a deviation that is no number is null."""
+        tested = [outcome.describe() for outcome in self.outcomes]
+        for outcome in tested:
+            if outcome["deviation"] != outcome["deviation"]:
+                outcome["deviation"] = None
+        document = {
+            "passed": not self.failed,
+            "versions": self.versions,
+            "devices": self.devices,
+            "auto": self.auto,
+            "packages": self.packages,
+            "cache": {"folder": None if self.cache is None else str(self.cache), "writable": self.cache_writable},
+            "environment": self.environment,
+            "selftest": {"tolerance": TOLERANCE, "outcomes": tested},
+        }
+        return json.dumps(document, indent=2, ensure_ascii=False)
+
+    def text(self, width: int | None = None) -> str:
+        """For reading, no line wider than `width`; than the terminal where it is None."""
+        width = max(LEAST_WIDTH, width or shutil.get_terminal_size((PIPE_WIDTH, 24)).columns)
+        packages = {name: self._package(name) for name in self.packages}
+        environment = {name: self._variable(name) for name in self.environment}
+        sections = [
+            _section("Versions", self.versions, width),
+            _section("Devices", {**self.devices, "auto": f"takes {self.auto}"}, width),
+            _section("Optional packages", packages, width),
+            _section("Cache of the embedded default", {"folder": self._cache()}, width),
+            _section("Environment", environment or {"": f"no variable {PREFIX}* is set"}, width),
+            _tested(self.outcomes, width),
+        ]
+        return "\n\n".join(sections)
+
+    def _package(self, name: str) -> str:
+        found, (extra, purpose) = self.packages[name], OPTIONAL[name]
+        state = found or f'not installed: pip install "tracin-func[{extra}]"'
+        return f"{state}; for {purpose}"
+
+    def _variable(self, name: str) -> str:
+        known = name in {option.environment for option in TABLE.values()} | {CACHE_VARIABLE}
+        return self.environment[name] + ("" if known else " (no option reads it; is it misspelt?)")
+
+    def _cache(self) -> str:
+        if self.cache_writable:
+            return f"{self.cache} (writable)"
+        what = "there is no home folder" if self.cache is None else f"{self.cache} is NOT writable"
+        return f"{what}; a folder for temporary files serves. {CACHE_VARIABLE} names another."
+
+
+def examine() -> Health:
+    """Look at this machine and test the engines; nothing stays on the disk."""
+    cache = cache_dir()
+    devices = _usable()
+    return Health(
+        versions=versions(),
+        devices=_devices(),
+        auto=str(resolve_device(None)),
+        packages={name: _version(name) for name in OPTIONAL},
+        cache=cache,
+        cache_writable=cache is not None and _is_writable(cache),
+        environment={name: os.environ[name] for name in sorted(os.environ) if name.startswith(PREFIX)},
+        outcomes=tuple(selftest(reversed(NAMES[1:]), devices)),
+    )
+
+
+def require_health(found: Health) -> None:
+    """
+    Raises:
+        NumericalError: an engine failed the self-test; the message names each.
+    """
+    if found.failed:
+        names = ", ".join(f"{outcome.engine} on {outcome.device}" for outcome in found.failed)
+        raise NumericalError(
+            f"the self-test FAILED: {names}. Scores from there would be wrong. Use another --engine or --device, and "
+            "please report it, with the output of `tracin-func doctor --json`."
+        )
+
+
+def _usable() -> list[str]:
+    """The devices that torch can use here."""
+    cards = [f"cuda:{index}" for index in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+    return ["cpu", *cards, *(["mps"] if torch.backends.mps.is_available() else [])]
+
+
+def _devices() -> dict[str, str]:
+    """Every kind of device in words, those that are not there too."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    memory = psutil.virtual_memory()
+    found = {
+        "cpu": f"{_count(cores, 'core')}, torch uses {_count(torch.get_num_threads(), 'thread')}; "
+        f"{memory.available / 1e9:.1f} of {memory.total / 1e9:.1f} GB of memory free"
+    }
+    for name in _usable():
+        if name.startswith("cuda"):
+            free, total = torch.cuda.mem_get_info(torch.device(name))
+            found[name] = f"{torch.cuda.get_device_name(name)}; {free / 1e9:.1f} of {total / 1e9:.1f} GB free"
+    if not torch.cuda.is_available():
+        built = torch.version.cuda
+        found["cuda"] = f"none found (torch is built for CUDA {built})" if built else "none (this torch has no CUDA)"
+    found["mps"] = "available" if torch.backends.mps.is_available() else "none"
+    return found
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _is_writable(folder: Path) -> bool:
+    """Whether a file can be made in it, or in the folder it would be made in."""
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    try:
+        with tempfile.TemporaryFile(dir=folder):  # by trying: os.access does not know of read-only file systems
+            return True
+    except OSError:
+        return False
+
+
+# Words
+
+
+def _section(heading: str, facts: dict[str, str], width: int) -> str:
+    """A heading, and each fact beside its name; what is longer than a line goes on below itself."""
+    margin = max(map(len, facts)) + 4
+    lines = [heading]
+    for name, fact in facts.items():
+        if margin > width // 2:  # a long name has a line of its own
+            lines += _wrapped(name, 2, width) + _wrapped(fact, 4, width)
+        else:
+            first, *rest = _wrapped(fact, margin, width) or [""]
+            lines += [f"  {name}".ljust(margin) + first[margin:] if name else "  " + first.lstrip(), *rest]
+    return "\n".join(lines)
+
+
+def _tested(outcomes: Sequence[Outcome], width: int) -> str:
+    """One line an engine and device, and below the faults and what a run would tell."""
+    heading = f"Self-test: scores of a small net against a float64 loop on the CPU, tolerance {TOLERANCE:.0e}"
+    lines = [*_wrapped(heading, 0, width), f"  {'device':<8}{'engine':<8}{'deviation':>10}"]
+    for each in outcomes:
+        deviation = "-" if each.deviation is None else f"{each.deviation:.1e}"
+        verdict = "ok" if each.passed else "FAILED"
+        lines.append(f"  {each.device:<8}{each.engine:<8}{deviation:>10}  {verdict}")
+        lines += _wrapped(each.fault or "", 4, width)
+    told = dict.fromkeys(f"{each.device}, {each.engine}: {notice}" for each in outcomes for notice in each.notices)
+    for notice in told:
+        lines += _wrapped(notice, 2, width)
+    return "\n".join(lines)
+
+
+def _wrapped(text: str, indent: int, width: int) -> list[str]:
+    space = " " * indent
+    return textwrap.wrap(text, width, initial_indent=space, subsequent_indent=space, break_on_hyphens=False)

@@ -1,0 +1,85 @@
+"""What `--dry-run` prints."""
+
+import dataclasses
+import json
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from tracin_func.losses.ghm import as_loss
+from tracin_func.report.terminal.tables import open_console, print_facts
+from tracin_func.scoring.forecast import Outlook
+from tracin_func.task.pairs import Pairs
+from tracin_func.task.task import Task
+
+
+def print_outlook(
+    task: Task, expected: Outlook, files: Iterable[Path], *, as_json: bool, streamed: int | None = None
+) -> None:
+    """What would be scored, how, and at what cost; of so many pairs that are `streamed` the task has the first."""
+    if as_json:
+        document = _document(task, expected, files)
+        document |= {} if streamed is None else {"train_pairs": streamed}
+        print(json.dumps(document, ensure_ascii=False, indent=2))
+        return
+    engine = expected.engine
+    seconds = f"{expected.seconds:.1f} s" if expected.seconds < 90 else f"{expected.seconds / 60:.0f} min"
+    rows = {
+        "items": f"{len(task.items):,}{_classes(task)}",
+        "training pairs": _pairs(task.train_pairs) if streamed is None else f"{streamed:,}, read in blocks",
+        "test pairs": "none" if task.test_pairs is None else _pairs(task.test_pairs),
+        "loss": ", ".join(f"{name} {value}" for name, value in as_loss(task.loss).describe().items()),
+        "checkpoints": f"{len(task.checkpoints)}: {', '.join(each.name for each in expected.evaluations)}",
+        "inactive pairs": _inactive(expected),
+        "engine": f"{engine['engine']} ({engine['gradients']}), because {engine['reason']}",
+        "device": f"{engine['device']}, {_counted(engine['threads'], 'thread')}, batch size {engine['batch_size']}",
+        "expected time": f"{seconds} of gradients (measured on {expected.tried} of {expected.units:,} "
+        f"{_units(expected)}); products of pairs come on top",
+        "expected memory": f"{expected.bytes / 1e6:,.0f} MB above the model and the items",
+        "files": ", ".join(map(str, files)),
+    }
+    print_facts(open_console(), rows)
+    print("Nothing was scored and no file was written.")
+
+
+def _document(task: Task, expected: Outlook, files: Iterable[Path]) -> dict[str, Any]:
+    return {
+        "dry_run": True,
+        "items": len(task.items),
+        "train_pairs": len(task.train_pairs),
+        "test_pairs": None if task.test_pairs is None else len(task.test_pairs),
+        "loss": as_loss(task.loss).describe(),
+        **dataclasses.asdict(expected),
+        "files": [str(path) for path in files],
+    }
+
+
+def _pairs(pairs: Pairs) -> str:
+    draws = int(pairs.counts.sum())
+    up = int((pairs.target > 0).sum())
+    repeats = f" of {draws:,} draws" if draws != len(pairs) else ""
+    return f"{len(pairs):,}{repeats}; the first item is the higher one in {up / len(pairs):.0%}"
+
+
+def _classes(task: Task) -> str:
+    if task.item_classes is None:
+        return ""
+    return ": " + ", ".join(f"{name} {count}" for name, count in sorted(Counter(task.item_classes).items()))
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+def _inactive(expected: Outlook) -> str:
+    shares = [each.inactive for each in expected.evaluations]
+    return f"{sum(shares) / len(shares):.0%} of training pairs × checkpoints have gradient 0"
+
+
+def _units(expected: Outlook) -> str:
+    return (
+        "score differences"
+        if "difference" in expected.engine["gradients"]
+        else str(expected.engine["gradients"].split()[-1])
+    )

@@ -1,0 +1,310 @@
+"""What a run prints: tables on stdout, as wide as the terminal, with the sentences needed to read them."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from rich.console import Console
+from torch import Tensor
+
+from tracin_func.report.terminal.tables import WIDE, new_table, open_console
+from tracin_func.report.terminal.views import EFFECTS, folded, print_groups, print_words
+from tracin_func.results.influence import Influence, SelfInfluence
+from tracin_func.results.provenance import STEP
+from tracin_func.results.run import PairRecord, Run
+from tracin_func.results.top import Queried, QueriedSelf
+from tracin_func.results.views import PAIR, SCORE, classes_of_ids, groups, items_named
+from tracin_func.task.task import Task
+
+_EFFECT_OF_P = {"loss": "lowered the loss", "score-margin": "raised the score margin"}
+_MEANINGS = {
+    "loss": "influence = Σ_t ⟨∇ℓ_p, η_t ∇ℓ_q⟩: positive where training on p lowered the loss of the test pair q. "
+    "Unit: first-order loss change",
+    "score-margin": "influence = −Σ_t ⟨∇ℓ_p, η_t ∇m_q⟩, m = y (s_a − s_b): positive where training on p raised the "
+    "score margin m of the test pair q. Unit: first-order change of the score margin",
+}
+
+
+def print_self(result: SelfInfluence, task: Task, by: str, top: int) -> None:
+    """The hardest pairs, and beside them where plain loss would have put them; or the groups of another view."""
+    console = open_console()
+    if by != PAIR:
+        print_words(console, f"Self-influence of {len(result.ids)} training pairs")
+        _print_view(console, result.pairs, result.scores, task, by, top, signed=False)
+        _print_facts(console, result.run, result.pairs)
+        return
+    scores, loss, checkpoints = result.scores, result.pairs.loss.mean(dim=0), len(result.run.checkpoints)
+    by_loss, weight = _ranks(loss), result.pairs.weight.mean(dim=0)
+    right = (result.pairs.score_margin > 0).sum(dim=0)
+    active = (~result.inactive).sum(dim=0)
+    weighted = bool((result.pairs.weight != 1).any())
+    columns: dict[str, Callable[[int], str]] = {
+        "pair": lambda pair: _fitting(console, result.ids[pair]),
+        "self-influence": lambda pair: f"{scores[pair]:.4g}",
+        "rank by loss": lambda pair: str(by_loss[pair]),
+        "mean loss": lambda pair: f"{loss[pair]:.4g}",
+    }
+    if (error := result.standard_error) is not None:
+        columns["self-influence"] = lambda pair: f"{scores[pair]:.4g} ± {error[pair]:.2g}"
+    if weighted:
+        columns["weight"] = lambda pair: f"{weight[pair]:.3g}"
+    if console.width >= WIDE:
+        columns["ranked right"] = lambda pair: f"{int(right[pair])} of {checkpoints}"
+        columns["active"] = lambda pair: f"{int(active[pair])} of {checkpoints}"
+    table = new_table(
+        console, f"Hardest training pairs by self-influence ({len(result.ids)} pairs)", ["rank", *columns]
+    )
+    for rank, pair in enumerate(_order(scores)[:top], start=1):
+        table.add_row(str(rank), *(cell(pair) for cell in columns.values()))
+    console.print(table)
+    preconditioner = result.run.choices.preconditioner
+    formula = "Σ_t η_t ‖√P_t ∇ℓ‖²" if preconditioner == "adam" else "Σ_t η_t ‖∇ℓ‖²"
+    console.print(
+        f"self-influence = {formula}, summed over checkpoints: large for pairs the model finds hard. Unit: first-order "
+        f"loss change per visit with {STEP[preconditioner]}. The rank by plain loss (mean over checkpoints) stands "
+        "beside it as the baseline.",
+        highlight=False,
+    )
+    if weighted:
+        console.print(
+            "The loss is weighted (mean over checkpoints: weight). GHM weights are small where many pairs are equally "
+            "hard, so mislabelled pairs can stand low; --loss-type standard scores without weights.",
+            highlight=False,
+        )
+    _print_facts(console, result.run, result.pairs)
+
+
+def print_influence(result: Influence, task: Task, by: str, top: int) -> None:
+    """For each test pair its strongest proponents and opponents, or the groups of another view."""
+    console = open_console()
+    functional = result.run.choices.test_functional
+    scores, zero = result.scores, set(result.zero_columns)
+    for test in range(len(result.test_ids)):
+        title = _title(result, test)
+        if test in zero:
+            _print_zero(console, title, functional)
+            continue
+        column = scores[:, test]
+        if by != PAIR:
+            print_words(console, title)
+            _print_view(console, result.train, column, task, by, top, signed=True)
+            continue
+        proponents = [pair for pair in _order(column)[:top] if column[pair] > 0]
+        opponents = [pair for pair in _order(-column)[:top] if column[pair] < 0]
+        error = None if result.standard_error is None else result.standard_error[:, test]
+        cells = [[_scored(result.ids, column, error, pair) for pair in side] for side in (proponents, opponents)]
+        _print_sides(console, title, EFFECTS[functional], cells)
+    console.print(_reading(result.run), highlight=False)
+    if zero:
+        console.print(f"{len(zero)} of {len(result.test_ids)} test columns are 0 throughout.", highlight=False)
+    _print_facts(console, result.run, result.train)
+
+
+def print_strongest(result: Queried, top: int) -> None:
+    """For each test pair its strongest proponents and opponents among pairs that were read in blocks."""
+    console = open_console()
+    functional = result.run.choices.test_functional
+    zero = set(result.zero_columns)
+    for test in range(len(result.test_ids)):
+        title = _title(result, test)
+        if test in zero:
+            _print_zero(console, title, functional)
+            continue
+        cells = []
+        for number, winners in enumerate(result.sides(test)):
+            error = None if result.standard_errors is None else result.standard_errors[test][number]
+            names = result.names(winners)
+            cells.append([_scored(names, winners.scores, error, row) for row in range(min(top, len(winners)))])
+        _print_sides(console, title, EFFECTS[functional], cells)
+    console.print(_reading(result.run), highlight=False)
+    inactive = f"{result.strongest.inactive:.0%} of pairs × checkpoints. {result.strongest.pairs:,} pairs"
+    _print_run(console, result.run, inactive)
+
+
+def print_hardest(result: QueriedSelf, top: int) -> None:
+    """The hardest of pairs that were read in blocks."""
+    console = open_console()
+    title = f"Hardest training pairs by self-influence ({len(result.scores):,} pairs)"
+    table = new_table(console, title, ["rank", "pair", "self-influence"])
+    for rank, (name, score) in enumerate(result.top(top), start=1):
+        table.add_row(str(rank), _fitting(console, name), f"{score:.4g}")
+    console.print(table)
+    _print_run(console, result.run, f"{float((result.scores == 0).double().mean()):.0%} of pairs at every checkpoint")
+
+
+def item_classes(task: Task) -> dict[str, str]:
+    """The class of each item, where the task tells it, else of each whose id does."""
+    ids = [task.item_id(position) for position in range(len(task.items))]
+    return classes_of_ids(ids) if task.item_classes is None else dict(zip(ids, task.item_classes, strict=True))
+
+
+def print_document(command: str, runs: Sequence[Mapping[str, Any]]) -> None:
+    """Everything as one JSON document."""
+    print(json.dumps({"command": command, "runs": runs}, ensure_ascii=False, indent=2))
+
+
+def print_plan(engine: Mapping[str, Any]) -> None:
+    """What was decided before the first checkpoint is scored; on stderr, as it is no result."""
+    console = open_console(stderr=True)
+    console.print(
+        f"Plan: engine {engine['engine']} ({engine['gradients']}): {engine['reason']}. Batch size "
+        f"{engine['batch_size']} ({engine['batch_size_reason']}), {engine['rows_held']} gradient rows held at a time, "
+        f"{engine['expected_bytes'] / 1e6:,.0f} MB expected.",
+        highlight=False,
+    )
+    parts = engine["parts"]
+    if not parts:
+        console.print("Every parameter's gradient is taken by the same transform; there is no form to choose.")
+        return
+    table = new_table(
+        console, "Gradient of each parameter", ["parameter", "operations", "form", "multiply-adds", "why"]
+    )
+    for part in parts:
+        cells = part["parameter"], part["operations"], part["form"], f"{part['multiply_adds']:,.0f}", part["reason"]
+        table.add_row(*cells)
+    table.add_section()
+    table.add_row("all", "", "", f"{sum(part['multiply_adds'] for part in parts):,.0f}", "per unit and checkpoint")
+    console.print(table)
+
+
+def estimated(
+    scores: Sequence[tuple[str, float]], ids: Sequence[str], error: Tensor | None
+) -> list[dict[str, str | float]]:
+    """Scores by pair, with their standard errors where they are estimates."""
+    if error is None:
+        return [{"pair": name, "score": score} for name, score in scores]
+    place = {name: position for position, name in enumerate(ids)}
+    return [{"pair": name, "score": score, "standard_error": float(error[place[name]])} for name, score in scores]
+
+
+def run_document(run: Run) -> dict[str, Any]:
+    """A run in short, for `--json`."""
+    return {"checkpoints": list(run.checkpoints), "loss": dict(run.loss), "engine": dict(run.engine)}
+
+
+def _print_zero(console: Console, title: str, functional: str) -> None:
+    """A test pair on which no training pair has an influence."""
+    console.print(title, highlight=False)
+    what = functional.replace("-", " ")
+    hint = " --test-functional score-margin does not saturate." if functional == "loss" else ""
+    console.print(
+        f"  every influence is 0: its {what} has gradient 0 at every checkpoint.{hint}\n",
+        highlight=False,
+    )
+
+
+def _title(result: Influence | Queried, test: int) -> str:
+    """What a test column is of, and how the model does on it."""
+    margin, loss = result.test.score_margin[-1], result.test.loss[-1]
+    if result.run.choices.aggregate is not None:
+        right = int((margin > 0).sum())
+        return f"Mean of {len(margin)} test pairs, {right} of them ranked right at the last checkpoint"
+    verdict = "ranked right" if margin[test] > 0 else "ranked wrong"
+    with_loss = f", loss {loss[test]:.4g}" if result.run.choices.test_functional == "loss" else ""
+    facts = f"score margin {margin[test]:.4g}{with_loss}"
+    return f"Test pair {result.test_ids[test]}: {verdict} at the last checkpoint ({facts})"
+
+
+def _reading(run: Run) -> str:
+    """How influence is read: formula, sign and unit."""
+    choices = run.choices
+    adam = choices.preconditioner == "adam"
+    if choices.normalize == "cosine":
+        effect, weighted = _EFFECT_OF_P[choices.test_functional], "√(η P)" if adam else "√η"
+        return (
+            f"Scores are cosines of the gradients at all checkpoints, {weighted}-weighted, in [-1, 1]: positive where "
+            f"training on p {effect} of the test pair q."
+        )
+    meaning = _MEANINGS[choices.test_functional]
+    if adam:
+        meaning = meaning.replace("η_t", "η_t P_t")
+    if choices.checkpoint_weights == "uniform":
+        return f"{meaning}, without learning rates (η = 1): an order, no amount."
+    return (
+        f"{meaning} per visit of p with {STEP[choices.preconditioner]}; the true change is about score × visits of p "
+        "between checkpoints / batch size."
+    )
+
+
+def _print_view(
+    console: Console, pairs: PairRecord, scores: Tensor, task: Task, by: str, top: int, *, signed: bool
+) -> None:
+    """Scores of pairs by item, class or pair of classes."""
+    items = dict(zip(pairs.ids, pairs.items, strict=True))
+    classes = {item: name for item, name in item_classes(task).items() if item in items_named(items)}
+    found = groups(dict(zip(pairs.ids, scores.tolist(), strict=True)), by, items, classes)
+    print_groups(console, found, by, items, sort=SCORE, top=top, signed=signed)
+
+
+def _print_sides(
+    console: Console, title: str, effects: tuple[str, str], sides: Sequence[Sequence[tuple[str, str]]]
+) -> None:
+    """Proponents and opponents with their scores beside each other, or one below the other on a narrow terminal."""
+    headings = [f"proponents ({effects[0]})", f"opponents ({effects[1]})"]
+    if console.width >= WIDE:
+        table = new_table(console, title, [headings[0], "influence", headings[1], "influence"])
+        for row in range(max(map(len, sides))):
+            table.add_row(*(cell for side in sides for cell in (side[row] if row < len(side) else ("", ""))))
+        console.print(table)
+        return
+    console.print(title, highlight=False)
+    for heading, side in zip(headings, sides, strict=True):
+        table = new_table(console, None, [heading, "influence"])
+        for name, score in side:
+            table.add_row(_fitting(console, name), score)
+        console.print(table)
+
+
+def _print_facts(console: Console, run: Run, pairs: PairRecord) -> None:
+    inactive = pairs.inactive
+    never = int(inactive.all(dim=0).sum())
+    _print_run(
+        console,
+        run,
+        f"{float(inactive.double().mean()):.0%} of pairs × checkpoints; {never} of {len(pairs.ids)} pairs at every "
+        f"checkpoint. {int(pairs.count.sum())} draws of {len(pairs.ids)} pairs",
+    )
+
+
+def _print_run(console: Console, run: Run, inactive: str) -> None:
+    if (projection := run.choices.projection) is not None:
+        console.print(
+            f"Scores are estimates: gradients are projected ({projection['kind']}, seed {projection['seed']}); ± is "
+            "one standard error, over other seeds.",
+            highlight=False,
+        )
+    console.print(
+        f"Inactive (gradient exactly 0, skipped): {inactive}. Checkpoints: {', '.join(run.names)}.",
+        highlight=False,
+    )
+    engine, loss = run.engine, run.loss
+    settings = ", ".join(f"{name} {value}" for name, value in loss.items())
+    console.print(
+        f"Loss: {settings}. Engine {engine['engine']} ({engine['gradients']}; {engine['reason']}) on "
+        f"{engine['device']}, batch size {engine['batch_size']}, {engine['seconds']:.2f} s.",
+        highlight=False,
+    )
+
+
+def _fitting(console: Console, pair: str) -> str:
+    """The id of a pair, on a narrow terminal an item a line."""
+    return pair if console.width >= WIDE else folded(pair)
+
+
+def _order(values: Tensor) -> list[int]:
+    """Positions from the largest value to the smallest, ties in their order."""
+    return torch.sort(values, descending=True, stable=True).indices.tolist()
+
+
+def _ranks(values: Tensor) -> list[int]:
+    ranks = [0] * len(values)
+    for rank, position in enumerate(_order(values), start=1):
+        ranks[position] = rank
+    return ranks
+
+
+def _scored(ids: Sequence[str], column: Tensor, error: Tensor | None, pair: int) -> tuple[str, str]:
+    """A pair and its score, with its standard error where it is an estimate."""
+    estimate = "" if error is None else f" ± {error[pair]:.2g}"
+    return ids[pair], f"{column[pair]:+.4g}{estimate}"

@@ -1,0 +1,218 @@
+"""What is decided before the first checkpoint is scored and kept for all: device, units, engine and sizes."""
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tracin_func.errors import InputError
+from tracin_func.gradients.budget import available_bytes, row_bytes
+from tracin_func.gradients.compute import Compute
+from tracin_func.gradients.coupling import mixing_operation
+from tracin_func.gradients.engines.choose import Choice, UnitKind, choose
+from tracin_func.gradients.engines.ghost.engine import GhostEngine
+from tracin_func.gradients.model import State
+from tracin_func.gradients.protocol import Need, Plan, Request, Units, UnsuitableError
+from tracin_func.gradients.representations.projected import ProjectingEngine
+from tracin_func.gradients.spot import cpu_deviation
+from tracin_func.scoring.units import UnitMaker
+from tracin_func.task.method import NONE, Projection
+from tracin_func.task.pairs import Pairs
+
+MPS_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """The decisions of a run."""
+
+    make: UnitMaker
+    choice: Choice
+    plan: Plan
+    budget: int
+    projection: Projection = NONE
+    store: Mapping[str, str] | None = None
+
+    @property
+    def scored(self) -> Units:
+        """The units whose values are scores: items, or joint pairs."""
+        return self.make.joint() if self.make.task.joint else self.make.singles()
+
+    def sampled(self, pairs: int) -> "Prepared":
+        """The same for at most so many training and held-out pairs each, chosen at random once and for all."""
+        task = self.make.task
+        held_out = task.test_pairs if task.held_out is None else task.held_out
+        test = None if held_out is None else _some(held_out, pairs)
+        task = replace(task, train_pairs=_some(task.train_pairs, pairs), test_pairs=test)
+        return replace(self, make=replace(self.make, task=task))
+
+    @property
+    def _over(self) -> str:
+        return "score differences" if self.choice.unit == "items" and self.make.by_difference else self.choice.unit
+
+    def describe(self) -> dict[str, Any]:
+        """What provenance records."""
+        return {
+            "engine": self.choice.name,
+            "gradients": f"{self.choice.engine.name}{',' if ',' in self.choice.engine.name else ''} over {self._over}",
+            "reason": self.choice.reason,
+            "device": str(self.make.device),
+            "dtype": str(self.make.dtype or "the model's own"),
+            "threads": torch.get_num_threads(),
+            "batch_size": self.plan.chunk,
+            "batch_size_reason": self.plan.reason,
+            "channels_last": self.plan.channels_last,
+            "rows_held": self.plan.block,
+            "memory_budget": self.budget,
+            "projection": self.projection.describe(),
+            "store": self.store,
+            "expected_bytes": self.plan.bytes_held + self.plan.chunk_bytes,
+            "parts": [asdict(part) for part in self.plan.parts],
+            "scored_alone_because_of": self.make.coupled,
+        }
+
+
+def _some(pairs: Pairs, count: int) -> Pairs:
+    if len(pairs) <= count:
+        return pairs
+    chosen = torch.randperm(len(pairs), generator=torch.Generator().manual_seed(0))[:count]
+    return pairs.select(chosen.sort().values)
+
+
+def prepare(
+    make: UnitMaker,
+    state: State,
+    weights: Mapping[str, Tensor],
+    compute: Compute,
+    visits: int,
+    norms: bool,
+    without: Collection[str] = (),
+) -> Prepared:
+    """Probe the scorer at `state`, which is of the state dict `weights`, choose the engine and fix the sizes.
+
+    `visits` is the number of checkpoints, `norms` whether self-influence is asked for, `without` are engines that
+    failed while they worked. A device that computes wrong gradients is left for the CPU.
+
+    Raises:
+        InputError: no engine that was allowed can run the scorer.
+    """
+    if state.left:
+        compute.notice(f"{state.name}: {len(state.left)} frozen parameters are not in it; the model's own are used.")
+    operation = _coupling(make, state)
+    if operation is not None:
+        unit = "pair" if make.task.joint else "item"
+        compute.notice(
+            f"the score of one {unit} depends on the others in its batch, first through {operation}; "
+            f"every {unit} is therefore scored alone, in a batch of one."
+        )
+    make = replace(make, coupled=operation)
+    kinds = _units(make)
+    choice = choose(compute.engine, kinds, state, without)
+    if make.device.type == "mps":
+        deviation = _mps_deviation(make, choice, state, weights)
+        if deviation > MPS_TOLERANCE:
+            compute.notice(f"mps: gradients deviate by {deviation:.1e} from the CPU's; the run goes on on the CPU.")
+            make = replace(make, device=torch.device("cpu"))
+            state = make.scorer.state(state.name, weights, make.device, make.dtype, state.scale)
+            return prepare(make, state, weights, compute, visits, norms, without)
+        compute.notice(f"mps: gradients of two units agree with the CPU's float64 to {deviation:.1e}.")
+    if choice.name == "loop" and compute.engine == "auto":
+        compute.notice(f"engine loop: {choice.reason}.")
+    budget = compute.memory_budget or available_bytes(make.device)
+    request = Request(compute.batch_size, budget, visits, needed(make, choice.unit, norms))
+    choice, projection = _projected(compute, choice, kinds[choice.unit], state, request)
+    try:
+        plan = choice.engine.plan(kinds[choice.unit], state, request)
+    except UnsuitableError as error:  # found while it was measured
+        if compute.engine != "auto":
+            raise InputError(f"engine {choice.name!r} cannot differentiate this scorer: {error}. Use 'auto'.") from None
+        compute.notice(f"{state.name}: engine {choice.name} cannot go on: {error}; another engine does.")
+        return prepare(make, state, weights, compute, visits, norms, [*without, choice.name])
+    if plan.chunk_bytes > budget // 2:
+        need, have = plan.chunk_bytes / 1e9, budget / 2e9
+        compute.notice(f"a batch of {plan.chunk} is expected to take {need:.2f} GB; {have:.2f} GB are meant for it.")
+    return Prepared(make, choice, plan, budget, projection)
+
+
+def _projected(
+    compute: Compute, choice: Choice, units: Units, state: State, request: Request
+) -> tuple[Choice, Projection]:
+    """`choice` with its gradients projected as asked; all processes as the first one."""
+    kept = compute.store is not None or compute.world.started
+    projection, reason = _projection(compute.projection, choice, units, state, request, kept)
+    if compute.projection.kind == "auto" and compute.world.size > 1:  # memory, which it hangs on, may differ by host
+        projection = replace(compute.projection, kind=compute.world.agree(projection.kind))
+    if projection.kind == "none":
+        if reason:
+            compute.notice(f"projection auto: {reason}.")
+        return choice, projection
+    engine = ProjectingEngine(choice.engine, projection)
+    return replace(choice, engine=engine, reason=f"{choice.reason}; {reason}" if reason else choice.reason), projection
+
+
+def _projection(
+    asked: Projection, choice: Choice, units: Units, state: State, request: Request, kept: bool
+) -> tuple[Projection, str | None]:
+    """The projection that is taken, and where `auto` chose it why.
+
+    Exact where no row has to stay (with `kept` all do, in a store or in every process), where a gradient is no longer
+    than a projected row, and where the rows of all units fit the budget and there are no more units than numbers in a
+    projected row: their kernel then takes fewer multiply-adds than a dense projection of them, and no error. Else from
+    factors where these are captured.
+    """
+    if asked.kind != "auto":
+        return asked, None
+    if not request.need.held and not kept:
+        return replace(asked, kind="none", dim=None), "gradients are used while they are at hand; exact"
+    kind = "kronecker" if isinstance(choice.engine, GhostEngine) else "sjlt"
+    chosen = replace(asked, kind=kind)
+    fits = units.count * row_bytes(state) <= request.budget // 2
+    if fits and units.count <= chosen.width:
+        reason = f"{units.count:,} gradients fit the memory and are no more than {chosen.width:,}; they stay exact"
+        return replace(asked, kind="none", dim=None), reason
+    numbers = sum(tensor.numel() for tensor in state.parameters.values())
+    if numbers <= chosen.width:
+        reason = f"a gradient has {numbers:,} numbers, which are no more than {chosen.width:,}; they stay exact"
+        return replace(asked, kind="none", dim=None), reason
+    cause = "they do not fit the memory" if not fits else f"they are more than the {chosen.width:,} numbers of a row"
+    return chosen, f"{units.count:,} gradients are projected, as {cause}"
+
+
+def needed(make: UnitMaker, unit: UnitKind, norms: bool) -> Need:
+    """What the scoring of all pairs asks of the gradients of `unit`, before any pair is known to be inactive."""
+    train = len(make.task.train_pairs)
+    if unit == "pairs" or make.by_difference:
+        return Need(norms, combined=False, right=torch.arange(train, sum(map(len, make.tables))))
+    if norms:
+        return Need(combinations=None if make.by_items else train)
+    test = make.tables[1]
+    right = torch.searchsorted(make.used_items, torch.cat([test.first, test.second]).unique())
+    return Need(norms=False, right=right)
+
+
+def _units(make: UnitMaker) -> dict[UnitKind, Units]:
+    every = torch.arange(sum(map(len, make.tables)))
+    pairs = make.pairs(torch.ones(len(every)), every)
+    return {"pairs": pairs} if make.task.joint else {"items": make.singles(), "pairs": pairs}
+
+
+def _coupling(make: UnitMaker, state: State) -> str | None:
+    """The operation through which a batched forward mixes units."""
+    train, used = make.task.train_pairs, make.used_items
+    columns: Callable[[Tensor], tuple[Tensor, ...]]
+    columns = (lambda i: (train.first[i], train.second[i])) if make.task.joint else (lambda i: (used[i],))
+
+    def forward(index: Tensor) -> Tensor:
+        batches = [make.take_items(column) for column in columns(index)]
+        return make.scorer.score(state.parameters, state.constants, *batches)
+
+    return mixing_operation(forward, len(train) if make.task.joint else len(used))
+
+
+def _mps_deviation(make: UnitMaker, choice: Choice, state: State, weights: Mapping[str, Tensor]) -> float:
+    exact_make = replace(make, device=torch.device("cpu"), dtype=torch.float64)
+    exact = exact_make.scorer.state(state.name, weights, exact_make.device, exact_make.dtype, state.scale)
+    here, there = _units(make)[choice.unit], _units(exact_make)[choice.unit]
+    return cpu_deviation(choice.engine, (here, state), (there, exact))

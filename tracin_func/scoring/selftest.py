@@ -1,0 +1,118 @@
+"""Do the engines compute rightly on this machine? A small net, every engine, every device, in about a second."""
+
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from tracin_func.gradients.compute import Compute
+from tracin_func.losses.ghm import MarginRankingLoss
+from tracin_func.results.verification import TOLERANCE
+from tracin_func.scoring.score import Scores, score
+from tracin_func.task.checkpoints import Checkpoint
+from tracin_func.task.pairs import Pairs
+from tracin_func.task.task import Task
+
+ITEMS, TESTS, SIDE = 6, 3, 8
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One engine on one device: the largest deviation of its scores, or the fault that kept it from any.
+
+    `notices` are what a run would have told, such as how far gradients on MPS are from the CPU's (`spot`).
+    """
+
+    engine: str
+    device: str
+    deviation: float | None
+    seconds: float
+    fault: str | None = None
+    notices: tuple[str, ...] = ()
+
+    @property
+    def passed(self) -> bool:
+        return self.fault is None and self.deviation is not None and self.deviation <= TOLERANCE
+
+    def describe(self) -> dict[str, Any]:
+        """All of it, ready for JSON."""
+        return asdict(self) | {"passed": self.passed}
+
+
+def selftest(engines: Iterable[str], devices: Iterable[str]) -> Iterator[Outcome]:
+    """Self-influence and influence in float32 by each engine on each device, against a float64 loop on the CPU.
+
+    Deviations are relative to Σ_t ‖∇ℓ_p‖ ‖∇ℓ_q‖, as those of `verify`. The training pairs hold the test pairs, so
+    that self-influence gives the norms of both. Random numbers are this function's own.
+    """
+    task = _task()
+    right = _scores(task, Compute("loop", "cpu", torch.float64, 1))
+    engines = list(engines)
+    for device in devices:
+        for engine in engines:
+            yield _outcome(task, right, engine, device)
+
+
+def _outcome(task: Task, right: Scores, engine: str, device: str) -> Outcome:
+    notices: list[str] = []
+    start = time.perf_counter()
+    try:
+        found = _scores(task, Compute(engine, device, batch_size=4, notice=notices.append))
+        used = _device_of(found)
+        if torch.device(used).type != torch.device(device).type:
+            fault = f"it went on on {used}: gradients on {device} deviate too far"
+            return Outcome(engine, device, None, time.perf_counter() - start, fault, tuple(notices))
+        return Outcome(engine, device, _deviation(found, right), time.perf_counter() - start, notices=tuple(notices))
+    except Exception as error:  # whatever it is, the other engines and devices are still to be tried
+        fault = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+        return Outcome(engine, device, None, time.perf_counter() - start, fault, tuple(notices))
+
+
+def _task() -> Task:
+    """A convolution, norms and linear layers; all pairs of a few random items, all active, at two states."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.random.fork_rng(devices=[]):  # modules draw weights, which checkpoints replace
+        scorer = nn.Sequential(
+            *(nn.Conv2d(1, 6, 3, stride=2), nn.GroupNorm(2, 6), nn.ReLU(), nn.Flatten()),
+            *(nn.Linear(54, 8), nn.LayerNorm(8), nn.Tanh(), nn.Linear(8, 1)),
+        )
+    checkpoints = []
+    for rate in (0.1, 0.01):
+        state = {
+            name: torch.randn(tensor.shape, generator=generator) / max(tensor[0].numel(), 1) ** 0.5
+            for name, tensor in scorer.state_dict().items()
+        }
+        checkpoints.append(Checkpoint(state, rate))
+    first, second = torch.triu_indices(ITEMS, ITEMS, offset=1)
+    pairs = Pairs(first, second, torch.where((first + second) % 2 == 0, 1, -1))
+    items = torch.randn(ITEMS, 1, SIDE, SIDE, generator=generator)
+    test = pairs.select(torch.arange(TESTS))
+    return Task(scorer, items, pairs, checkpoints, test, MarginRankingLoss(100.0))
+
+
+def _scores(task: Task, compute: Compute) -> Scores:
+    return score(task, compute, self_influence=True, influence=True)
+
+
+def _device_of(scores: Scores) -> str:
+    assert scores.self_influence is not None
+    return str(scores.self_influence.run.engine["device"])
+
+
+def _deviation(found: Scores, right: Scores) -> float:
+    """The largest of all scores; NaN where one is."""
+    assert found.self_influence is not None
+    assert found.influence is not None
+    assert right.self_influence is not None
+    assert right.influence is not None
+    own = right.self_influence.scores
+    norms = right.self_influence.per_checkpoint.sqrt()  # [checkpoints, pairs]
+    scale = torch.einsum("tp,tq->pq", norms, norms[:, :TESTS])
+    deviations = (
+        (found.self_influence.scores - own).abs() / own,
+        (found.influence.scores - right.influence.scores).abs() / scale,
+    )
+    return float(torch.cat([deviation.flatten() for deviation in deviations]).max())

@@ -1,0 +1,179 @@
+"""A run and its store: what the store is asked to agree on, and the engine that reads and fills it."""
+
+import hashlib
+import inspect
+import shlex
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tracin_func.errors import InputError
+from tracin_func.gradients.compute import Compute
+from tracin_func.gradients.model import State
+from tracin_func.gradients.processes import World
+from tracin_func.gradients.representations.projected import ProjectingEngine
+from tracin_func.gradients.representations.stored import SharedEngine, StoredEngine
+from tracin_func.gradients.store.blocks import CheckpointRecord
+from tracin_func.gradients.store.digest import items_digest, weights_digest
+from tracin_func.gradients.store.identity import NAME, Manifest, read_manifest
+from tracin_func.gradients.store.locks import Shard
+from tracin_func.gradients.store.store import Store, open_store
+from tracin_func.results.provenance import versions
+from tracin_func.scoring.plan import Prepared
+from tracin_func.task.items import DatasetItems, StackedItems
+from tracin_func.task.method import Projection
+
+BLOCK_BYTES = 1 << 23  # of rows, that are written and finished together
+ROUNDING = {"float16": 2.0**-11, "bfloat16": 2.0**-8}
+LARGEST_BLOCK = 4096  # units, of narrow rows
+
+
+def require_rows(prepared: Prepared, what: str) -> None:
+    """Raise where gradients are of pairs with their losses, which are others at every checkpoint.
+
+    Raises:
+        InputError: naming what asks for rows of items.
+    """
+    if prepared.choice.unit == "pairs":
+        raise InputError(
+            f"{what} needs gradients of single items, which serve any pairs. Got engine {prepared.choice.name!r}, "
+            "which differentiates whole pairs. Use --engine ghost, item or auto with a scorer of single items."
+        )
+
+
+def unit_in(folder: Path | None) -> str | None:
+    """What a row of the store is of, `items` or `differences`; None where there is no store yet."""
+    if folder is None or not (folder / NAME).is_file():
+        return None
+    return read_manifest(folder).unit
+
+
+def require_items_in(folder: Path | None) -> None:
+    """Raise where a store holds rows of pairs.
+
+    Raises:
+        InputError: naming it.
+    """
+    if unit_in(folder) == "differences":
+        raise InputError(
+            f"{folder} holds a row of each of its own pairs, which serves no other pair. Expected a row of each item. "
+            "Fix: name another folder with --store, and it is filled with rows of items."
+        )
+
+
+def manifest_of(prepared: Prepared, state: State, dtype: str) -> Manifest:
+    """What a store of this run holds, and what every later run on it must have the same."""
+    make, engine = prepared.make, _projecting(prepared)
+    width = engine.projector(state).width
+    chunk = prepared.plan.chunk
+    rows = max(1, min(LARGEST_BLOCK, BLOCK_BYTES // (4 * width)))
+    items = make.task.items
+    data = items.content if isinstance(items, StackedItems | DatasetItems) else items
+    identity: dict[str, Any] = {
+        "model": make.scorer.class_name,
+        "parameters": {name: list(tensor.shape) for name, tensor in state.parameters.items()},
+        "dtype of the model": sorted({str(tensor.dtype) for tensor in state.parameters.values()}),
+        "items": items_digest(data, make.task.item_ids),
+        "front end": make.task.describe.get("front_end"),
+        "projection": engine.projection.describe(),
+        "preconditioner": "adam" if state.scale else "none",
+    }
+    if make.by_difference:
+        identity["pairs"] = [_digest([pairs.first, pairs.second]) for pairs in make.tables]
+    notes = {name: text for name, text in versions().items() if name in ("tracin-func", "torch")}
+    notes["source of the model"] = _source(type(make.scorer.module))
+    unit = "differences" if make.by_difference else "items"
+    block = -(-rows // chunk) * chunk
+    return Manifest(
+        unit, prepared.scored.count, width, dtype, block, chunk, identity, notes | {"engine": engine.engine.name}
+    )
+
+
+def record_of(state: State, rate: Any, values: torch.dtype) -> CheckpointRecord:
+    """A checkpoint as a store knows it: its weights as they are used, and Adam's scale with them."""
+    scale = {f"scale of {name}": tensor for name, tensor in state.scale.items()}
+    digest = weights_digest({**state.parameters, **state.constants, **scale})
+    return CheckpointRecord(state.name, digest, rate, str(values).removeprefix("torch."))
+
+
+def open_for(
+    prepared: Prepared, state: State, compute: Compute, records: Sequence[CheckpointRecord], stack: ExitStack
+) -> Store:
+    """The store of a run, open until `stack` is closed; by the first process, and then by the others.
+
+    Raises:
+        InputError: it was made from something else, or is in use. OutputError: it cannot be written.
+    """
+    assert compute.store is not None
+    store: Store | None = None
+    for turn in (True, False):
+        if compute.world.first is turn:
+            manifest, words = manifest_of(prepared, state, compute.store_dtype), shlex.join(sys.argv)
+            shard, rank = compute.shard, compute.world.rank
+            store = stack.enter_context(
+                open_store(compute.store, manifest, checkpoints=records, command=words, shard=shard, rank=rank)
+            )
+        compute.world.wait()
+    assert store is not None
+    for warning in store.warnings:
+        compute.notice(warning)
+    if store.manifest.dtype != "float32":
+        compute.notice(
+            f"the store keeps {store.manifest.dtype}: gradients are rounded to {ROUNDING[store.manifest.dtype]:.0e} of "
+            "themselves, which self-influence of nearly equal items does not stand, and no standard error tells it."
+        )
+    return store
+
+
+def stored(prepared: Prepared, store: Store, world: World, shard: Shard | None) -> Prepared:
+    """`prepared`, its rows in `store`."""
+    # An engine that takes one unit at a time does so in any store, and its rows are the same for it.
+    alone = prepared.choice.name == "loop"
+    engine = StoredEngine(_projecting(prepared), store, world, shard)
+    plan = prepared.plan if alone else replace(prepared.plan, chunk=store.chunk)
+    if not alone and store.chunk != prepared.plan.chunk:
+        plan = replace(plan, reason="as in the store")
+    kept = {"path": str(store.path), "dtype": store.manifest.dtype}
+    return replace(prepared, choice=replace(prepared.choice, engine=engine), plan=plan, store=kept)
+
+
+def shared(prepared: Prepared, state: State, world: World) -> Prepared:
+    """`prepared`, its rows made by all processes and held by each.
+
+    Raises:
+        InputError: they do not fit.
+    """
+    engine = SharedEngine(_projecting(prepared), world)
+    held = 4 * prepared.scored.count * engine.engine.projector(state).width
+    if world.size > 1 and held > prepared.budget // 2:
+        raise InputError(
+            f"every process would hold {held / 1e9:.1f} GB of gradients; {prepared.budget / 2e9:.1f} GB are meant for "
+            "them. Fix: keep them in a folder that all see (--store), shorten them (--projection), or give more "
+            "(--memory-budget)."
+        )
+    chunk = int(world.agree(str(prepared.plan.chunk)))  # it may have been measured
+    plan = replace(prepared.plan, chunk=chunk, block=prepared.scored.count)
+    return replace(prepared, choice=replace(prepared.choice, engine=engine), plan=plan)
+
+
+def _projecting(prepared: Prepared) -> ProjectingEngine:
+    """The engine, with rows that are short, or whole where nothing is projected."""
+    engine = prepared.choice.engine
+    return engine if isinstance(engine, ProjectingEngine) else ProjectingEngine(engine, Projection("none"))
+
+
+def _source(model: type) -> str:
+    """A digest of the file that a model's class is written in; empty where there is none to read."""
+    try:
+        return hashlib.sha256(Path(inspect.getfile(model)).read_bytes()).hexdigest()
+    except (OSError, TypeError):
+        return ""
+
+
+def _digest(columns: list[torch.Tensor]) -> str:
+    return items_digest(tuple(columns))

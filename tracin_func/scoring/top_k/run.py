@@ -1,0 +1,268 @@
+"""Queries over tables of pairs of any length, as runs: the strongest pairs of each test pair, and a score of each pair.
+
+Every checkpoint gives the gradients of all items once; the pairs are then read in blocks and never held.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tracin_func.errors import InputError, NumericalError, UsageError
+from tracin_func.gradients.compute import Compute
+from tracin_func.gradients.protocol import Combination
+from tracin_func.gradients.representations.estimates import ProjectedGradients
+from tracin_func.losses.ghm import as_loss
+from tracin_func.losses.slopes import bound_losses, loss_values, slopes_of
+from tracin_func.losses.terms import Terms
+from tracin_func.results.run import Choices, Run
+from tracin_func.results.top import Queried, QueriedSelf
+from tracin_func.scoring.accuracy import EVALUATED_PAIRS, Evaluation, evaluate
+from tracin_func.scoring.score import pair_record, tell_zero_columns
+from tracin_func.scoring.self_influence import self_scores
+from tracin_func.scoring.top_k.select import BLOCK, Columns, Strongest, Winners, strongest
+from tracin_func.scoring.walk import Traced, Tracer
+from tracin_func.task.pair_table import PairBlock, PairBlocks, numbered, require_items
+from tracin_func.task.task import Task
+
+TOGETHER = 16  # test pairs whose winners' variances are computed in one pass over the rows
+
+
+def _silent(share: float) -> None:
+    pass
+
+
+def query(
+    task: Task,
+    compute: Compute,
+    pairs: PairBlocks,
+    k: int,
+    *,
+    pair_ids: Sequence[str] | None = None,
+    progress: Callable[[float], None] = _silent,
+) -> Queried:
+    """The k strongest proponents and opponents of each test pair of `task` among `pairs`.
+
+        influence(p, q) = Σ_t ⟨∇ℓ_p, M_t ∇ℓ_q⟩,   ∇ℓ_p = u_p g_a + v_p g_b
+
+    `pairs` are the population of the loss (GHM) and are read in blocks; `task.train_pairs` are not looked at. Memory is
+    that of the gradients of all items at one checkpoint, and of a number an item, test pair and checkpoint. Where
+    gradients are projected, a second walk over the checkpoints gives the standard errors of the winners.
+
+    Args:
+        task: items, checkpoints, loss and test pairs.
+        compute: how; `compute.progress` is of the checkpoints.
+        pairs: the training pairs, positions in the items of `task`.
+        k: how many of each sign.
+        pair_ids: name of each of `pairs` where they have names of their own, [pairs].
+        progress: called with the share of the pass over `pairs` that is done since the last call.
+
+    Raises:
+        UsageError: `k` below 1, influence normalised by cosine, or weights for test pairs.
+        InputError: no test pairs, a scorer of whole pairs, a store with rows of pairs, or what is read does not fit.
+        NumericalError: a score or a gradient is NaN or infinite.
+    """
+    if task.test_pairs is None:
+        raise InputError("a query needs `test_pairs`. Expected at least one pair whose loss is to be explained.")
+    _require_additive(compute, k)
+    shares = None if compute.aggregate is None else task.test_pairs.shares
+    walked = _Walked(task, compute, pairs, norms=False)
+    columns: list[Columns] = []
+    test: list[Terms] = []
+    with walked.tracer as tracer:
+        for traced in walked.checkpoints():
+            assert traced.test is not None
+            test.append(traced.test.terms)
+            columns.append(_columns(traced, shares))
+        record = pair_record(task, task.test_pairs, test)
+        tell_zero_columns(record, walked.notice)
+        loss, errors = as_loss(task.loss), None
+        answer = strongest(pairs, loss, columns, k, progress=progress)
+        assert tracer.prepared is not None
+        if tracer.prepared.projection.kind != "none":
+            errors = _standard_errors(walked, pairs, answer, columns, shares)
+        run = walked.run()
+    return Queried(answer, record, run, walked.item_ids, pair_ids, errors)
+
+
+def query_self(
+    task: Task, compute: Compute, pairs: PairBlocks, *, progress: Callable[[float], None] = _silent
+) -> QueriedSelf:
+    """self(p) = Σ_t ‖∇ℓ_p‖²_M of each of `pairs`, which are read in blocks at every checkpoint; see `query`.
+
+    Memory is that of the gradients of all items at one checkpoint and of one number a pair.
+
+    Raises:
+        As `query`.
+    """
+    walked = _Walked(replace(task, test_pairs=None), compute, pairs, norms=True)
+    loss, scores = as_loss(task.loss), torch.zeros(len(pairs), dtype=torch.float64)
+    share = 1 / (len(pairs) * len(task.checkpoints))
+    with walked.tracer:
+        for traced in walked.checkpoints():
+            if traced.gradients is None:
+                continue
+            try:
+                for start, found in self_scores(pairs, loss, [(traced.values, traced.gradients)]):
+                    scores[start : start + len(found)] += found
+                    progress(len(found) * share)
+            except NumericalError as error:
+                raise NumericalError(f"{traced.name}: {error}") from None
+        run = walked.run()
+    return QueriedSelf(scores, pairs, run, walked.item_ids)
+
+
+class _Walked:
+    """A walk over the checkpoints for pairs that are read in blocks: what is told, recorded and timed on the way."""
+
+    def __init__(self, task: Task, compute: Compute, pairs: PairBlocks, *, norms: bool) -> None:
+        self.item_ids = [task.item_id(position) for position in range(len(task.items))]
+        read = next(iter(pairs.blocks(EVALUATED_PAIRS)), None)
+        if read is None:
+            raise InputError("there are no train pairs. Expected at least one.")
+        start, self.sample = read
+        require_items(self.sample, len(self.item_ids), numbered(start))
+        # A task has training pairs: the first ones stand for all where a model is evaluated.
+        self.task = replace(task, train_pairs=self.sample.pairs())
+        self._compute = replace(compute, notice=self.notice, progress=self._advance)
+        self._told, self._advanced = compute.notice, compute.progress
+        self.tracer = Tracer(self.task, self._compute, norms=norms, every=True)
+        self._notices: list[str] = []
+        self._evaluations: list[Evaluation] = []
+        self._describe: list[dict[str, Any]] = []
+        self._seconds = 0.0
+
+    def notice(self, sentence: str) -> None:
+        """Tell the user, and keep it for the record; once, however often checkpoints are walked over."""
+        if sentence not in self._notices:
+            self._notices.append(sentence)
+            self._told(sentence)
+
+    def checkpoints(self) -> Iterator[Traced]:
+        """Every checkpoint, after an evaluation of all where one is asked for."""
+        if self._compute.evaluated is not None:
+            for evaluated in self.tracer.evaluations(EVALUATED_PAIRS):
+                self._evaluations.append(evaluate(evaluated))
+                self._compute.evaluated(self._evaluations[-1])
+        for traced in self.tracer:
+            start = time.perf_counter()
+            try:
+                yield traced
+            finally:
+                self._describe.append(traced.describe)
+                self._seconds += traced.seconds + time.perf_counter() - start
+            del traced  # its rows, before the next ones are made
+
+    def run(self) -> Run:
+        """How all this was computed."""
+        assert self.tracer.prepared is not None
+        engine = self.tracer.prepared.describe() | {"seconds": round(self._seconds, 6)}
+        for checkpoint, evaluation in zip(self._describe, self._evaluations, strict=False):
+            checkpoint["evaluation"] = evaluation.figures()
+        choices = Choices.of(self._compute, self.tracer.prepared.projection)
+        loss = as_loss(self.task.loss).describe()
+        return Run(tuple(self._describe), loss, engine, self.task.describe, tuple(self._notices), choices)
+
+    def _advance(self, share: float) -> None:
+        if len(self._describe) < len(self.task.checkpoints):  # a second walk is not told again
+            self._advanced(share)
+
+
+def _require_additive(compute: Compute, k: int) -> None:
+    """Refuse what needs more of a training pair than two numbers a checkpoint."""
+    if k < 1:
+        raise UsageError(f"`k` should be at least 1. Got {k}.")
+    if compute.normalize != "none":
+        raise UsageError(
+            f"`normalize` {compute.normalize!r} needs the length of every training pair's gradient, and pairs are read "
+            "in blocks here. Expected 'none'."
+        )
+    if compute.weight_test_pairs:
+        raise UsageError(
+            "`weight_test_pairs` needs the weights of all training pairs before these are read in blocks. Leave it out."
+        )
+
+
+def _columns(traced: Traced, shares: Tensor | None) -> Columns:
+    """Scores of the items, and their products with the test pairs (with `shares`, with the mean of these)."""
+    assert traced.test is not None
+    values, test = traced.values.detach().cpu(), traced.test
+    products = torch.zeros(len(values), len(test.combination) if shares is None else 1, dtype=torch.float64)
+    active = test.terms.active.nonzero()[:, 0]
+    if traced.gradients is not None and len(active):
+        try:
+            found = traced.gradients.columns(test.combination.select(active))
+        except NumericalError as error:  # gradients are checked when they are used
+            raise NumericalError(f"{traced.name}: {error}") from None
+        if shares is None:
+            products[:, active] = found
+        else:
+            products[:, 0] = found @ shares[active]
+    return Columns(traced.name, values, products)
+
+
+def _standard_errors(
+    walked: _Walked, pairs: PairBlocks, answer: Strongest, columns: Sequence[Columns], shares: Tensor | None
+) -> tuple[tuple[Tensor, Tensor], ...]:
+    """Of the winners of each test pair, from a second walk over the checkpoints; variances of these add up.
+
+    Slopes are those of the first pass over the pairs.
+    """
+    sides = [side for both in zip(answer.proponents, answer.opponents, strict=True) for side in both]
+    sizes = [len(side) for side in sides]
+    variance = torch.zeros(sum(sizes), dtype=torch.float64)
+    if len(variance):
+        chosen = _winning(pairs, sides, walked.sample)
+        index = torch.stack([chosen.first.long(), chosen.second.long()], dim=1)
+        loss, values = as_loss(walked.task.loss), [loss_values(each.values) for each in columns]
+        weighs = bound_losses(loss, values, pairs, BLOCK)
+        for traced, weigh, table, each in zip(walked.tracer, weighs, values, columns, strict=True):
+            if isinstance(traced.gradients, ProjectedGradients):
+                slopes = slopes_of(loss, weigh, table, chosen, 0, traced.name)
+                left = Combination(index, torch.stack(slopes.wide(slice(None)), dim=1))
+                variance += _variance(traced, traced.gradients, left, each.products, sizes, shares)
+    errors = variance.sqrt().split(sizes)
+    return tuple(zip(errors[::2], errors[1::2], strict=True))
+
+
+def _variance(
+    traced: Traced,
+    gradients: ProjectedGradients,
+    left: Combination,
+    products: Tensor,
+    sizes: Sequence[int],
+    shares: Tensor | None,
+) -> Tensor:
+    """Of the products at one checkpoint of winners `left` [n], each with its own test pair; [n].
+
+    Test pairs are taken some together, of which one pass over the rows of all items serves all winners.
+    """
+    assert traced.test is not None
+    right, (found_first, found_second) = traced.test.combination, (products[left.index[:, side]] for side in range(2))
+    found = left.coefficient[:, :1] * found_first + left.coefficient[:, 1:] * found_second
+    own = torch.arange(products.shape[1]).repeat_interleave(torch.tensor(sizes).view(-1, 2).sum(dim=1))
+    result = torch.zeros(len(left), dtype=torch.float64)
+    for tests in torch.arange(products.shape[1]).split(TOGETHER):
+        rows = ((own >= tests[0]) & (own <= tests[-1])).nonzero()[:, 0]
+        if len(rows):
+            of_tests = right if shares is not None else right.select(tests)
+            every = gradients.product_variance(left.select(rows), of_tests, found[rows[:, None], tests], shares)
+            result[rows] = every[torch.arange(len(rows)), own[rows] - tests[0]]
+    return result
+
+
+def _winning(pairs: PairBlocks, sides: Sequence[Winners], sample: PairBlock) -> PairBlock:
+    """The winners as pairs, in their order; the table is read again where it has weights or margins."""
+    columns = {name: torch.cat([getattr(side, name) for side in sides]) for name in ("first", "second", "target")}
+    own = [name for name in ("weight", "margin") if getattr(sample, name) is not None]
+    if own:
+        rows = torch.cat([side.rows for side in sides])
+        columns |= {name: torch.zeros(len(rows), dtype=torch.float64) for name in own}
+        for start, block in pairs.blocks(BLOCK):
+            here = ((rows >= start) & (rows < start + len(block))).nonzero()[:, 0]
+            for name in own:
+                columns[name][here] = getattr(block, name)[rows[here] - start]
+    return PairBlock(**columns)

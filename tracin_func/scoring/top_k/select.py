@@ -1,0 +1,274 @@
+"""The strongest proponents and opponents of many test pairs, in one pass over a table of any length."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tracin_func.errors import InputError, NumericalError, UsageError
+from tracin_func.losses.ghm import GHMRankingLoss, PairLoss, sees_only_difference
+from tracin_func.losses.slopes import PIECE, Slopes, bound_losses, joined, loss_values, slopes_of
+from tracin_func.scoring.top_k.extremes import Extremes
+from tracin_func.scoring.top_k.screen import COLUMNS, Screen, bytes_suffice, screen
+from tracin_func.task.pair_table import Mask, PairBlock, PairBlocks, numbered, require_items
+from tracin_func.task.threads import in_order
+
+BLOCK = PIECE  # pairs at a time
+_MANY = 2000  # pairs whose scores are worth computing together
+LARGEST = 1e300  # of a product: sums and differences of such ones do not overflow
+_BYTE_CHECKPOINTS = 8  # with more, the slack of bytes is too large
+
+
+@dataclass(frozen=True, eq=False)
+class Columns:
+    """What one checkpoint gives for a query.
+
+    Args:
+        name: of the checkpoint.
+        values: the score of each item in the precision it was computed in, [items].
+        products: ⟨g_i, M ∇ℓ_q⟩ of each item and test pair, float64 [items, tests].
+    """
+
+    name: str
+    values: Tensor
+    products: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Winners:
+    """The strongest pairs of one sign for one test pair, strongest first.
+
+    Args:
+        rows: number of the pair in its table, int64 [n].
+        scores: Σ_t ⟨∇ℓ_p, M ∇ℓ_q⟩, float64 [n].
+        first: position of item a, int64 [n].
+        second: position of item b, int64 [n].
+        target: +1 or −1, int64 [n].
+    """
+
+    rows: Tensor
+    scores: Tensor
+    first: Tensor
+    second: Tensor
+    target: Tensor
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+@dataclass(frozen=True, eq=False)
+class Strongest:
+    """The answer to a query.
+
+    Args:
+        proponents: of each test pair, scores above 0, largest first.
+        opponents: of each test pair, scores below 0, smallest first.
+        pairs: how many pairs were asked.
+        inactive: share of pairs × checkpoints whose slopes are both 0.
+    """
+
+    proponents: tuple[Winners, ...]
+    opponents: tuple[Winners, ...]
+    pairs: int
+    inactive: float
+
+
+def strongest(
+    pairs: PairBlocks,
+    loss: PairLoss,
+    checkpoints: Sequence[Columns],
+    k: int,
+    *,
+    block: int = BLOCK,
+    progress: Callable[[float], None] = lambda share: None,
+) -> Strongest:
+    """The k strongest proponents and opponents of each test pair among all training pairs.
+
+        influence(p, q) = Σ_t u_p ⟨g_a, M ∇ℓ_q⟩ + v_p ⟨g_b, M ∇ℓ_q⟩,   u = ∂ℓ_p/∂s_a, v = ∂ℓ_p/∂s_b at checkpoint t
+
+    Exact in float64, and the same for every size of block; of equal scores the earlier pair comes first. Memory is
+    that of a block and of the columns: training × test is never held. A GHM loss needs a pass of its own first.
+
+    Args:
+        pairs: the training pairs.
+        loss: their loss.
+        checkpoints: scores and products of the items at each checkpoint.
+        k: how many of each sign, at least 1.
+        block: pairs read at a time.
+        progress: called with the share of all work that is done since the last call.
+
+    Raises:
+        UsageError: `k` or `block` below 1, or a loss that cannot be bound block by block.
+        InputError: no checkpoint, shapes that do not fit, or a pair that does not.
+        NumericalError: a score, product or loss is NaN or infinite.
+    """
+    for name, number in (("k", k), ("block", block)):
+        if number < 1:
+            raise UsageError(f"`{name}` should be at least 1. Got {number}.")
+    _require_columns(checkpoints)
+    values = [loss_values(checkpoint.values) for checkpoint in checkpoints]
+    passes = 2 if isinstance(loss, GHMRankingLoss) else 1
+    weighs = bound_losses(loss, values, pairs, block, lambda share: progress(share / passes))
+    groups = _groups(checkpoints, k, sees_only_difference(loss))
+
+    def answer(read: tuple[int, PairBlock]) -> tuple[int, int, list[_Candidates]]:
+        start, part = read
+        require_items(part, len(values[0]), numbered(start))
+        slopes = [
+            slopes_of(loss, weigh, table, part, start, checkpoint.name)
+            for weigh, table, checkpoint in zip(weighs, values, checkpoints, strict=True)
+        ]
+        masks = [slope.active for slope in slopes]
+        inactive = sum(len(part) - int(np.count_nonzero(mask)) for mask in masks)
+        active = np.logical_or.reduce(masks) if len(masks) > 1 else masks[0]
+        return len(part), inactive, [group.candidates(start, part, slopes, active) for group in groups]
+
+    inactive = 0
+    for read, of_block, found in in_order(answer, pairs.blocks(block)):
+        inactive += of_block
+        for group, candidates in zip(groups, found, strict=True):
+            group.add(candidates)
+        progress(read / (len(pairs) * passes))
+    sides = [tuple(winners for group in groups for winners in group.winners(sign)) for sign in range(2)]
+    return Strongest(sides[0], sides[1], len(pairs), inactive / max(1, len(pairs) * len(checkpoints)))
+
+
+@dataclass(frozen=True, eq=False)
+class _Candidates:
+    """Pairs that may be among the strongest: their numbers int64 [n], themselves and their slopes at each checkpoint.
+
+    Where there are many, their exact scores float64 [n, columns] have been computed at once.
+    """
+
+    numbers: Tensor
+    pairs: PairBlock
+    slopes: Sequence[Slopes]
+    scores: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+
+class _Group:
+    """A few test pairs: their columns of products, a screen over them, and the strongest scores so far."""
+
+    def __init__(self, products: Sequence[Tensor], k: int, screened: bool) -> None:
+        self._columns = products[0].shape[1]
+        self._extremes = Extremes(k, self._columns, fields=4)
+        self._products = products
+        lane = torch.int8 if len(products) <= _BYTE_CHECKPOINTS else torch.int16
+        self._screen: Screen | None = screen(products, lane) if screened else None
+        self._limits: tuple[Tensor, float, Screen, Mask] | None = None
+        self._waiting: list[_Candidates] = []
+        self._pairs_waiting = 0
+
+    def candidates(self, start: int, block: PairBlock, slopes: Sequence[Slopes], active: Mask) -> _Candidates:
+        """The pairs of a block that may be among the strongest, in order.
+
+        Blocks may be asked together: thresholds that are not up to date let more pass, and nothing else.
+        """
+        rows = self._screened(block, slopes, active)
+        if len(rows) == len(block):
+            found = _Candidates(rows + start, block, slopes)
+        else:
+            found = _Candidates(rows + start, block.select(rows), [slope.select(rows) for slope in slopes])
+        return replace(found, scores=self._scores(found)) if len(found) >= _MANY else found
+
+    def add(self, found: _Candidates) -> None:
+        """Candidates of the next block; few ones wait until they are many, as each operation has its price."""
+        if len(found):
+            self._waiting.append(found)
+            self._pairs_waiting += len(found)
+        if found.scores is not None or self._pairs_waiting >= _MANY:
+            self._sort_in()
+
+    def winners(self, sign: int) -> Iterator[Winners]:
+        """Of each column, proponents for `sign` 0 and opponents for 1."""
+        self._sort_in()
+        for column in range(self._columns):
+            records, scores = self._extremes.of(column, sign)
+            rows, first, second, target = records.T.contiguous()
+            yield Winners(rows, scores, first, second, target)
+
+    def _sort_in(self) -> None:
+        waiting, self._waiting, self._pairs_waiting = self._waiting, [], 0
+        few = [found for found in waiting if found.scores is None]  # all but the last, if that
+        for found in [*([_joined(few)] if few else []), *waiting[len(few) :]]:
+            scores = self._scores(found) if found.scores is None else found.scores
+            columns = (found.numbers, found.pairs.first, found.pairs.second, found.pairs.target)
+            self._extremes.add(torch.stack([column.long() for column in columns], dim=1), scores)
+
+    def _scores(self, found: _Candidates) -> Tensor:
+        """Σ_t u ⟨g_a, M ∇ℓ_q⟩ + v ⟨g_b, M ∇ℓ_q⟩, float64 [n, columns]."""
+        result = torch.zeros(len(found), self._columns, dtype=torch.float64)
+        for rows in torch.arange(len(found)).split(max(1, PIECE // self._columns)):
+            part = slice(int(rows[0]), int(rows[-1]) + 1)
+            first, second = found.pairs.first[part], found.pairs.second[part]
+            for slope, products in zip(found.slopes, self._products, strict=True):
+                u, v = slope.wide(part)
+                score = products.index_select(0, first).mul_(u[:, None])
+                result[part] += score.add_(products.index_select(0, second).mul_(v[:, None]))
+        if not bool(result.isfinite().all()):
+            row = int((~result.isfinite()).nonzero()[0, 0])
+            raise NumericalError(f"the influence of pair {int(found.numbers[row])} overflows. Use smaller weights.")
+        return result
+
+    def _screened(self, block: PairBlock, slopes: Sequence[Slopes], active: Mask) -> Tensor:
+        """Rows of the block that may be among the strongest, ascending."""
+        largest = max(slope.largest for slope in slopes)
+        limits = self._current_limits(largest)
+        if limits is not None:
+            found, carries = limits
+            active = active & found.passes(block.first, block.second, carries)
+        return torch.from_numpy(np.flatnonzero(active))
+
+    def _current_limits(self, largest: float) -> tuple[Screen, Mask] | None:
+        """A screen and its limits for the thresholds as they are; None where all pairs pass."""
+        thresholds = self._extremes.thresholds
+        known = self._limits  # another thread may put newer ones in their place
+        if known is not None and known[0] is thresholds and known[1] == largest:
+            return known[2:]
+        threshold = thresholds.amin(dim=0)
+        if self._screen is None or not largest or not bool(threshold.any()):
+            return None
+        if self._screen.lane == torch.int8 and not bytes_suffice(self._screen, threshold, largest):
+            self._screen = screen(self._products, torch.int16)
+        found = self._screen
+        self._limits = (thresholds, largest, found, found.carries(found.limits(threshold, largest)))
+        return self._limits[2:]
+
+
+def _groups(checkpoints: Sequence[Columns], k: int, screened: bool) -> list[_Group]:
+    tests = range(0, checkpoints[0].products.shape[1], COLUMNS)
+    return [
+        _Group([checkpoint.products[:, at : at + COLUMNS].contiguous() for checkpoint in checkpoints], k, screened)
+        for at in tests
+    ]
+
+
+def _joined(parts: Sequence[_Candidates]) -> _Candidates:
+    blocks = [part.pairs for part in parts]
+    columns = (torch.cat([getattr(block, name) for block in blocks]) for name in ("first", "second", "target"))
+    slopes = [joined(of_checkpoint) for of_checkpoint in zip(*(part.slopes for part in parts), strict=True)]
+    return _Candidates(torch.cat([part.numbers for part in parts]), PairBlock(*columns), slopes)
+
+
+def _require_columns(checkpoints: Sequence[Columns]) -> None:
+    if not checkpoints:
+        raise InputError("`checkpoints` is empty. Expected scores and products of the items at one checkpoint or more.")
+    shape = checkpoints[0].products.shape
+    for checkpoint in checkpoints:
+        values, products = checkpoint.values, checkpoint.products
+        if products.shape != shape or products.ndim != 2 or values.shape != shape[:1]:
+            raise InputError(
+                f"{checkpoint.name}: `values` should be [items] and `products` [items, tests], as at the first "
+                f"checkpoint: {tuple(shape)}. Got {tuple(values.shape)} and {tuple(products.shape)}."
+            )
+        for name, table, largest in (("score", values, torch.inf), ("product", products, LARGEST)):
+            sound = table.isfinite() & (table.abs() <= largest)
+            if not bool(sound.all()):
+                item = int((~sound).nonzero()[0, 0])
+                what = "NaN or infinite" if name == "score" else f"NaN or infinite, or above {largest:g}"
+                raise NumericalError(f"{checkpoint.name}: a {name} of item {item} is {what}.")

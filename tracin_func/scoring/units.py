@@ -1,0 +1,207 @@
+"""The units of a job: what there is to differentiate, as data and a scalar objective.
+
+Items with their score, pairs with their score difference Δ, and pairs with their weighted loss. Every objective
+scores an item alone, in a batch of one.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tracin_func.gradients.model import Scorer
+from tracin_func.gradients.protocol import Units
+from tracin_func.losses.ghm import PairLoss, sees_only_difference
+from tracin_func.task.items import Batch, RaggedItemsError, have_one_shape, interleave, place
+from tracin_func.task.pairs import Pairs
+from tracin_func.task.task import Task
+
+LITTLE_SHARED = 1.25  # uses an item, up to which half as many rows are worth as many more forwards
+
+
+def loss_type(scores: Tensor) -> torch.dtype:
+    """The type losses are taken in: float32 at least, as trainers do with half-precision scores."""
+    return torch.promote_types(scores.dtype, torch.float32)
+
+
+@dataclass(frozen=True)
+class UnitMaker:
+    """Makes the units of one task on one device. Only items that some pair compares are units, or `every` item.
+
+    With `by_items` never score differences, as the rows are to serve pairs that are not known yet.
+    """
+
+    task: Task
+    scorer: Scorer
+    loss: PairLoss
+    test_functional: str
+    device: torch.device
+    dtype: torch.dtype | None
+    coupled: str | None = None  # the operation through which a batched forward mixes items
+    every: bool = False
+    by_items: bool = False
+
+    @property
+    def tables(self) -> list[Pairs]:
+        """The training pairs, then the test pairs where there are some."""
+        return [pairs for pairs in (self.task.train_pairs, self.task.test_pairs) if pairs is not None]
+
+    @cached_property
+    def by_difference(self) -> bool:
+        """Whether the gradients of score differences Δ = s_a − s_b serve the job at fewer rows than those of items.
+
+        So where an item hardly ever is in two pairs (chosen and rejected texts), and the loss sees Δ only.
+        """
+        if self.by_items:
+            return False
+        pairs = sum(map(len, self.tables))
+        shared = 2 * pairs > LITTLE_SHARED * len(self.compared)
+        return not self.task.joint and sees_only_difference(self.loss) and not shared
+
+    @cached_property
+    def compared(self) -> Tensor:
+        """Positions of the items that pairs compare, ascending [items]."""
+        found: Tensor = torch.cat([torch.cat([pairs.first, pairs.second]) for pairs in self.tables]).unique()
+        return found
+
+    @property
+    def used_items(self) -> Tensor:
+        """Positions of the items that are units, ascending [items]."""
+        return torch.arange(len(self.task.items)) if self.every else self.compared
+
+    def items(self) -> Units:
+        """One unit a used item; its objective is the score."""
+        used = self.used_items
+
+        def objective(parameters: Any, constants: Any, item: Batch) -> Tensor:
+            return self.scorer.score_one(parameters, constants, item)
+
+        return Units(
+            len(used),
+            lambda index: self.take_items(used[index]),
+            objective,
+            lambda unit: f"item {self.task.item_id(int(used[unit]))}",
+            self.scorer.within,
+            None if self.coupled else self.scorer.score,
+            self.coupled,
+        )
+
+    def singles(self) -> Units:
+        """What is differentiated once and serves all pairs: items, or the score differences of all pairs."""
+        return self.differences() if self.by_difference else self.items()
+
+    def differences(self) -> Units:
+        """One unit a pair of either table; its objective is the score difference Δ of two items scored apart."""
+        first, second = self._both()
+
+        def objective(parameters: Any, constants: Any, pair: Batch) -> Tensor:
+            return self.scorer.score_one(parameters, constants, pair[0]) - self.scorer.score_one(
+                parameters, constants, pair[1]
+            )
+
+        def minuend(parameters: Any, constants: Any, pair: Batch) -> Tensor:
+            return self.scorer.score_one(parameters, constants, pair[0])
+
+        def batched(parameters: Any, constants: Any, pair: Batch) -> Tensor:
+            if not have_one_shape(*pair):
+                return self.scorer.score(parameters, constants, pair[0]) - self.scorer.score(
+                    parameters, constants, pair[1]
+                )
+            scores: Tensor = self.scorer.score(parameters, constants, interleave(*pair))
+            first, second = scores.unflatten(0, (-1, 2)).unbind(1)
+            difference: Tensor = first - second
+            return difference
+
+        def width(pair: Batch) -> int:
+            return 2 if have_one_shape(*pair) else 1
+
+        def take(index: Tensor) -> Batch:
+            return self.take_items(first[index]), self.take_items(second[index])
+
+        forward = None if self.coupled else batched
+        return Units(
+            len(first), take, objective, self.pair_label, self.scorer.within, forward, self.coupled, width, minuend
+        )
+
+    def joint(self) -> Units:
+        """One unit a pair of either table; its objective is the score difference Δ of a scorer of whole pairs."""
+        first, second = self._both()
+
+        def objective(parameters: Any, constants: Any, pair: Batch) -> Tensor:
+            return self.scorer.score_one(parameters, constants, *pair)
+
+        def take(index: Tensor) -> Batch:
+            return self.take_items(first[index]), self.take_items(second[index])
+
+        return Units(len(first), take, objective, self.pair_label, self.scorer.within)
+
+    def pairs(self, weight: Tensor, chosen: Tensor) -> Units:
+        """One unit for each of the rows `chosen` of both tables; its objective is `weight` times its loss.
+
+        `weight` [train + test pairs] is a constant; test pairs have the test functional as their loss.
+        """
+        first, second = self._both()
+        train = len(self.task.train_pairs)
+
+        def take(index: Tensor) -> Batch:
+            rows = chosen[index]
+            of_test = rows >= train
+            if bool(of_test.any()) and not bool(of_test.all()):
+                raise RaggedItemsError("training and test pairs have different objectives")
+            table = int(of_test[0])
+            constants = {"weight": weight[rows]} | self._loss_columns(table, rows - train * table)
+            return {
+                "first": self.take_items(first[rows]),
+                "second": self.take_items(second[rows]),
+                # What is there says which objective it is: no value has to be computed and thrown away.
+                "test" if table else "train": place(constants, self.device, self.float_dtype),
+            }
+
+        def label(unit: int) -> str:
+            return self.pair_label(int(chosen[unit]))
+
+        return Units(len(chosen), take, self._pair_objective, label, self.scorer.within)
+
+    def take_items(self, index: Tensor) -> Batch:
+        """Items by position, on the device."""
+        return place(self.task.items.take(index), self.device, self.dtype)
+
+    @property
+    def float_dtype(self) -> torch.dtype:
+        """The type of a pair's constants: float64 with double parameters, else float32."""
+        dtypes = {self.dtype} if self.dtype else {tensor.dtype for tensor in self.scorer.current().values()}
+        return torch.float64 if torch.float64 in dtypes else torch.float32
+
+    def _pair_objective(self, parameters: Any, constants: Any, pair: Batch) -> Tensor:
+        if self.task.joint:
+            first = self.scorer.score_one(parameters, constants, pair["first"], pair["second"])
+            second = torch.zeros_like(first)
+        else:
+            first = self.scorer.score_one(parameters, constants, pair["first"])
+            second = self.scorer.score_one(parameters, constants, pair["second"])
+        row = pair["test" if "test" in pair else "train"]
+        wide = loss_type(first)
+        first, second, target = first.to(wide), second.to(wide), row["target"].to(wide)
+        if "test" in pair and self.test_functional == "score-margin":
+            loss = -target * (first - second)
+        else:
+            loss = self.loss(first, second, target, row["margin"].to(wide) if "margin" in row else None)
+        weighted: Tensor = loss * row["weight"].to(wide)
+        return weighted
+
+    def _loss_columns(self, table: int, rows: Tensor) -> dict[str, Tensor]:
+        pairs = self.tables[table]
+        columns = {"target": pairs.target[rows].double()}
+        return columns if pairs.margin is None else columns | {"margin": pairs.margin[rows]}
+
+    def _both(self) -> tuple[Tensor, Tensor]:
+        return torch.cat([p.first for p in self.tables]), torch.cat([p.second for p in self.tables])
+
+    def pair_label(self, row: int) -> str:
+        """The name that errors call a row of both tables."""
+        train = len(self.task.train_pairs)
+        role, pairs, row = ("test", self.tables[1], row - train) if row >= train else ("train", self.tables[0], row)
+        first, second = int(pairs.first[row]), int(pairs.second[row])
+        return f"{role} pair {self.task.item_id(first)}_{self.task.item_id(second)}"

@@ -1,0 +1,276 @@
+"""Are the scores right? A few of them again, the slow and obvious way.
+
+One autograd call a pair, of its whole weighted loss, in float64 on the CPU: no engine but the loop, no gradients of
+items, no Gram matrix, no projection. What a score should be is
+
+    r(p, q) = Σ_t Σ_θ η_t,θ P_t,θ ∂θ ℓ_p(θ_t) ∂θ ℓ_q(θ_t)
+
+with P = 1, or of Adam's second moments where the run was preconditioned: multiplied with gradients here, so that how
+engines do it is compared, too. A deviation is |x − r| / Σ_t ‖∇ℓ_p‖ ‖∇ℓ_q‖, norms by the same η P: relative to what the
+score could be at most, as a sum of terms that cancel cannot be right to its own last digits.
+"""
+
+import random
+from collections import defaultdict
+from contextlib import closing
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from tracin_func.errors import InputError, UsageError
+from tracin_func.gradients.compute import Compute
+from tracin_func.gradients.coupling import FORWARD_FAULTS
+from tracin_func.gradients.engines.loop import differentiate
+from tracin_func.gradients.factors import dense
+from tracin_func.gradients.model import Scorer, State
+from tracin_func.gradients.protocol import Units, positions
+from tracin_func.losses.ghm import as_loss, unit_weight
+from tracin_func.losses.terms import functional_terms
+from tracin_func.results.run import PairRecord, Run
+from tracin_func.results.verification import Entry, Verification
+from tracin_func.scoring.score import Scores
+from tracin_func.scoring.units import UnitMaker
+from tracin_func.scoring.walk import visited
+from tracin_func.task.items import Batch, place
+from tracin_func.task.learning_rates import root_rates
+from tracin_func.task.optimizer_state import adam_preconditioner
+from tracin_func.task.task import Task
+
+ROUNDING = 1e-5  # of float32 scores, relative to their size
+SMALLEST = 1e-30  # norms of gradients below which float32 keeps too few digits to be measured by
+
+TOGETHER = 16  # entries whose training gradients are held together
+
+_CPU = torch.device("cpu")
+
+
+def verify(task: Task, compute: Compute, scores: Scores, n: int, seed: int = 0) -> Verification:
+    """n random entries of `scores` again, by at most 2n gradients a checkpoint.
+
+    An entry is a training pair p for self-influence, and (p, q) for influence; where there are both, self(p) is
+    compared too, and costs nothing more. A column that is the mean of all test pairs takes the gradients of all. Rates
+    and weights are those the run recorded: a GHM weight is a constant of the score, and is not computed again. Weights,
+    items and constants are rounded as in the run (`compute.dtype`), and only then made float64: what is measured is the
+    arithmetic. That of half precision exceeds the tolerance.
+
+    Not decided here: whether a pair whose score margin lies within rounding of a kink of its loss is active. Float32
+    may decide a hinge otherwise than float64, and neither is wrong, but the whole gradient hangs on it. The record's
+    word is NOT taken for that: where float64 contradicts it, the loss is asked again at scores moved by 1e-5 of their
+    size; if these disagree as well, the entry is left out and counted, else it is compared and fails. A ReLU inside
+    the scorer may flip likewise, at one position of many, which stays below the tolerance.
+
+    The user's model is unchanged.
+
+    Args:
+        task: what was scored, with the checkpoints that were summed over.
+        compute: as in the run; `progress` is told of each checkpoint as of 1.
+        scores: what `score` returned.
+        n: entries; all where there are fewer.
+        seed: of the choice of entries.
+
+    Raises:
+        UsageError: n is less than 1, or there are no scores, or those of another task.
+        InputError: the scorer cannot be run in float64 on the CPU.
+    """
+    if n < 1:
+        raise UsageError(f"`n` should be at least 1. Got {n}.")
+    result = scores.influence or scores.self_influence
+    if result is None:
+        raise UsageError("`scores` holds neither self-influence nor influence, so there is nothing to verify.")
+    tests = 0 if scores.influence is None else len(scores.influence.test.ids)
+    columns = 0 if scores.influence is None else len(scores.influence.test_ids)
+    task = task if tests else replace(task, test_pairs=None)
+    of_scores = len(result.ids), tests, len(result.run.checkpoints)
+    of_task = len(task.train_pairs), len(task.test_pairs or ()), len(task.checkpoints)
+    if of_scores != of_task:
+        raise UsageError(
+            "`scores` should be those of `task`. Got training pairs, test pairs and checkpoints "
+            f"{of_scores} in the scores and {of_task} in the task."
+        )
+    sums = _Sums(task, compute, result.run, _records(scores), _draw(len(result.ids), columns, n, seed))
+    sums.add_checkpoints()
+    return Verification(tuple(sums.entries(scores)), seed)
+
+
+def _records(scores: Scores) -> list[PairRecord]:
+    """Of the training pairs, and of test pairs where there are some."""
+    if scores.influence is not None:
+        return [scores.influence.train, scores.influence.test]
+    assert scores.self_influence is not None
+    return [scores.self_influence.pairs]
+
+
+def _draw(train: int, columns: int, n: int, seed: int) -> list[tuple[int, int | None]]:
+    """Different entries (p, test column), or (p, None) where there are none."""
+    total = train * max(columns, 1)
+    chosen = random.Random(seed).sample(range(total), min(n, total))
+    return [divmod(entry, columns) if columns else (entry, None) for entry in chosen]
+
+
+class _Sums:
+    """What is summed over checkpoints for each entry: products of gradients, their scale, and what is undecided."""
+
+    def __init__(
+        self, task: Task, compute: Compute, run: Run, records: list[PairRecord], drawn: list[tuple[int, int | None]]
+    ) -> None:
+        self._scorer = Scorer(task.scorer, joint=task.joint, params=compute.params)
+        functional = run.choices.test_functional
+        self._make = UnitMaker(task, self._scorer, as_loss(task.loss), functional, _CPU, compute.dtype)
+        self._functionals = ("loss", functional)
+        self._compute, self._run, self._records, self._drawn = compute, run, records, drawn
+        self._own: dict[int, _Sum] = defaultdict(_Sum)  # by training pair, and
+        self._of_test: dict[int, _Sum] = defaultdict(_Sum)  # by test pair
+        self._cross: dict[tuple[int, int], _Sum] = defaultdict(_Sum)  # by both
+
+    def add_checkpoints(self) -> None:
+        """Walk them all."""
+        make, names, one = self._make, self._scorer.canonical(), torch.ones((), dtype=torch.float64)
+        plain, every = self._run.choices.preconditioner == "none", dict(self._scorer.module.named_parameters())
+        with closing(visited(make.task, self._scorer, _CPU)) as checkpoints:
+            for t, (described, (_, loaded)) in enumerate(zip(self._run.checkpoints, checkpoints, strict=True)):
+                found = {} if plain else adam_preconditioner(loaded, every, names)
+                rates = root_rates(described["learning_rate"], names)
+                roots = {name: root * found.get(name, one).sqrt() for name, root in rates.items()}
+                rounded = self._scorer.state(loaded.name, loaded.weights, _CPU, self._compute.dtype)
+                weight = torch.cat([record.weight[t] for record in self._records])
+                units, state = _in_float64(make.pairs(weight, torch.arange(len(weight))), rounded)
+                for start in range(0, len(self._drawn), TOGETHER):
+                    entries = self._drawn[start : start + TOGETHER]
+                    self._add(entries, t, units, state, roots)
+                    self._compute.progress(len(entries) / len(self._drawn))
+
+    def _add(
+        self, entries: list[tuple[int, int | None]], t: int, units: Units, state: State, roots: dict[str, torch.Tensor]
+    ) -> None:
+        """What the pairs of some entries add at one checkpoint; their test pairs one at a time."""
+        rows: dict[int, list[int]] = defaultdict(list)  # of each test pair, the training pairs it meets
+        drawn = dict.fromkeys(p for p, _ in entries)
+        train = {p: self._gradient(0, p, t, units, state, roots) for p in drawn}
+        for p, column in entries:
+            for q in () if column is None else self._tests_of(column):
+                rows[q].append(p)
+        for p, (_, norm, doubt) in train.items():
+            self._own[p].add_once(t, norm**2, (norm + SMALLEST) ** 2, doubt)
+        for q, pairs in rows.items():
+            of_q, length, unsure = self._gradient(1, q, t, units, state, roots)
+            self._of_test[q].add_once(t, length**2, (length + SMALLEST) ** 2, unsure)
+            for p in pairs:
+                gradient, norm, doubt = train[p]
+                scale = (norm + SMALLEST) * (length + SMALLEST)
+                self._cross[p, q].add_once(t, float(gradient @ of_q), scale, doubt or unsure)
+
+    def _gradient(
+        self, table: int, row: int, t: int, units: Units, state: State, roots: dict[str, torch.Tensor]
+    ) -> tuple[torch.Tensor, float, bool]:
+        """√(η P) ∇ℓ of a pair, its length, and whether rounding decides if it is active."""
+        gradient = _gradient(units, state, row + table * len(self._make.task.train_pairs), roots)
+        norm = float(torch.linalg.vector_norm(gradient))
+        inactive = bool(self._records[table].inactive[t, row])
+        return gradient, norm, (norm == 0) != inactive and self._at_kink(table, row, t, state)
+
+    def _tests_of(self, column: int) -> range:
+        """The test pairs that a column is of: one, or all of them."""
+        if self._run.choices.aggregate is None:
+            return range(column, column + 1)
+        return range(len(self._make.tables[1]))
+
+    def _at_kink(self, table: int, row: int, t: int, state: State) -> bool:
+        """Whether scores moved by their rounding make the pair active and inactive."""
+        make, record = self._make, self._records[table]
+        pairs = make.tables[table].select(torch.tensor([row] * 3))
+        with torch.no_grad():
+            items = [_wide(make.take_items(column[:1])) for column in (pairs.first, pairs.second)]
+            batches = [items] if make.task.joint else [[item] for item in items]
+            found = [self._scorer.score(state.parameters, state.constants, *batch) for batch in batches]
+        first, second = found if len(found) > 1 else (found[0], torch.zeros_like(found[0]))
+        size = first.abs() + second.abs() + record.score_margin[t].abs().max()
+        moved = first + size * ROUNDING * torch.tensor([-1.0, 0.0, 1.0], dtype=torch.float64)
+        terms = functional_terms(
+            self._functionals[table], make.loss, unit_weight, moved, second.expand_as(moved), pairs
+        )
+        return bool(terms.active.any()) and not bool(terms.active.all())
+
+    def entries(self, scores: Scores) -> list[Entry]:
+        """Each beside what the run found."""
+        found = []
+        own, influence = scores.self_influence, scores.influence
+        if influence is not None:
+            values, errors = influence.scores, influence.standard_error
+            for p, column in self._drawn:
+                assert column is not None
+                total, error = self._influence(p, column), 0.0 if errors is None else float(errors[p, column])
+                names = influence.ids[p], influence.test_ids[column]
+                found.append(total.entry(*names, float(values[p, column]), error))
+        if own is not None:
+            values, errors = own.scores, own.standard_error
+            for p in dict.fromkeys(self.drawn_pairs):
+                error = 0.0 if errors is None else float(errors[p])
+                found.append(self._own[p].entry(own.ids[p], None, float(values[p]), error))
+        return found
+
+    @property
+    def drawn_pairs(self) -> list[int]:
+        """The training pair of each entry."""
+        return [p for p, _ in self._drawn]
+
+    def _influence(self, p: int, column: int) -> "_Sum":
+        """What a column should be: a product, or the mean of several; divided by both lengths for a cosine."""
+        tests = self._tests_of(column)
+        shares = [1.0] if len(tests) == 1 else self._make.tables[1].shares.tolist()
+        total = _Sum()
+        for q, share in zip(tests, shares, strict=True):
+            cross, lengths = self._cross[p, q], 1.0
+            if self._run.choices.normalize == "cosine":
+                lengths = (self._own[p].expected * self._of_test[q].expected) ** 0.5
+            by = share / lengths if lengths else 0.0
+            total.expected += by * cross.expected
+            total.scale += by * cross.scale if lengths else SMALLEST
+            total.undecided = total.undecided or cross.undecided
+        return total
+
+
+@dataclass
+class _Sum:
+    """Of one score, over checkpoints."""
+
+    expected: float = 0.0
+    scale: float = 0.0
+    undecided: bool = False
+    last: int = -1
+
+    def add_once(self, checkpoint: int, expected: float, scale: float, undecided: bool) -> None:
+        """Add what a checkpoint gives, the first time it does."""
+        if checkpoint > self.last:
+            self.expected += expected
+            self.scale += scale
+            self.undecided = self.undecided or undecided
+            self.last = checkpoint
+
+    def entry(self, pair: str, test_pair: str | None, found: float, error: float) -> Entry:
+        return Entry(pair, test_pair, found, self.expected, self.scale, self.undecided, error)
+
+
+def _gradient(units: Units, state: State, unit: int, roots: dict[str, torch.Tensor]) -> torch.Tensor:
+    """√(η P) ∇ℓ of one pair by one autograd call, all parameters in a row [params]."""
+    try:
+        gradients, _ = differentiate(units, state, units.take(positions(unit, unit + 1)))
+    except (InputError, UsageError):
+        raise
+    except FORWARD_FAULTS as error:
+        cause = str(error).strip().partition("\n")[0]
+        raise InputError(
+            f"the scores cannot be verified, as the scorer does not run in float64 on the CPU: {cause}. Expected "
+            "tensors that it makes itself to take the type of its input. The scores are not affected."
+        ) from error
+    return torch.cat([(roots[name] * dense(gradient)).flatten() for name, gradient in gradients.items()])
+
+
+def _in_float64(units: Units, state: State) -> tuple[Units, State]:
+    """Both with the numbers they hold made wide."""
+    wide = replace(state, parameters=_wide(state.parameters), constants=_wide(state.constants))
+    return replace(units, take=lambda index: _wide(units.take(index))), wide
+
+
+def _wide(tree: Batch) -> Any:
+    return place(tree, _CPU, torch.float64)

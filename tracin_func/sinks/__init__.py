@@ -1,1 +1,0 @@
-"""Where results go: columns of scores in files that others read and write too."""

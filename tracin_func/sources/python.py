@@ -1,0 +1,129 @@
+"""Classes and factories of the user's own, named as FILE.py:Name or package.module:Name. This runs their code."""
+
+import ast
+import importlib
+import importlib.util
+import inspect
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from torch import nn
+
+from tracin_func.errors import InputError, UsageError
+from tracin_func.task.task import Task
+
+# The user's own code may raise anything, and may leave by sys.exit(); it is named, not hidden.
+_ANYTHING = (Exception, SystemExit)
+
+
+def load_model(spec: str, arguments: Mapping[str, Any]) -> nn.Module:
+    """An instance of the module class `spec`, made with `arguments`.
+
+    Raises:
+        UsageError: `spec` is not of the form FILE.py:Class.
+        InputError: the file or class is missing, its import or construction fails, or it is no nn.Module.
+    """
+    factory = load_object(spec, "--model")
+    try:
+        model = factory(**arguments)
+    except _ANYTHING as error:
+        raise InputError(
+            f"--model {spec}: making the model failed: {_said(error)}. It was called as "
+            f"{spec.rpartition(':')[2]}({', '.join(f'{k}={v!r}' for k, v in arguments.items())}); "
+            f"its parameters are {_parameters(factory)}. Give them with --model-arg name=value."
+        ) from error
+    if not isinstance(model, nn.Module):
+        raise InputError(f"--model {spec}: made a {type(model).__name__}. Expected a torch.nn.Module.")
+    return model
+
+
+def load_task(spec: str) -> Task:
+    """The Task that the factory `spec` returns.
+
+    Raises:
+        UsageError: `spec` is not of the form FILE.py:factory.
+        InputError: the file or factory is missing, fails, or returns something else.
+    """
+    factory = load_object(spec, "--task")
+    try:
+        task = factory()
+    except (InputError, UsageError):
+        raise
+    except _ANYTHING as error:
+        raise InputError(
+            f"--task {spec}: the factory failed: {_said(error)}. Expected a function of no argument."
+        ) from error
+    if not isinstance(task, Task):
+        raise InputError(f"--task {spec}: returned a {type(task).__name__}. Expected a tracin_func.Task.")
+    return task
+
+
+def load_object(spec: str, option: str) -> Callable[..., Any]:
+    """The callable that `spec` names."""
+    place, _, name = spec.rpartition(":")
+    if not place or not name.isidentifier():
+        raise UsageError(f"{option} should be FILE.py:Name or package.module:Name. Got {spec!r}.")
+    module = _import_file(Path(place), option) if place.endswith(".py") else _import_module(place, option)
+    found = getattr(module, name, None)
+    if not callable(found):
+        own = [key for key, value in vars(module).items() if inspect.isclass(value) or inspect.isfunction(value)]
+        own = [key for key in own if getattr(vars(module)[key], "__module__", None) == module.__name__]
+        raise InputError(f"{option} {spec}: {place} defines no {name!r}; it defines: {', '.join(own) or 'nothing'}.")
+    return found  # type: ignore[no-any-return]
+
+
+def parse_arguments(pairs: Sequence[str]) -> dict[str, Any]:
+    """`name=value` words as keyword arguments; a value is read as a Python literal where it is one.
+
+    Raises:
+        UsageError: a word is not of that form.
+    """
+    arguments: dict[str, Any] = {}
+    for pair in pairs:
+        name, separator, value = pair.partition("=")
+        if not separator or not name.isidentifier():
+            raise UsageError(f"--model-arg should be name=value. Got {pair!r}.")
+        try:
+            arguments[name] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            arguments[name] = value
+    return arguments
+
+
+def _import_file(path: Path, option: str) -> ModuleType:
+    if not path.is_file():
+        raise InputError(f"{option}: {path} is no file. Expected FILE.py:Name with the path of a Python file.")
+    specification = importlib.util.spec_from_file_location(path.stem, path)
+    assert specification is not None
+    assert specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    sys.modules.setdefault(path.stem, module)  # dataclasses and pickling look their module up by name
+    sys.path.insert(0, str(path.parent.resolve()))  # the file may import its neighbours
+    try:
+        specification.loader.exec_module(module)
+    except _ANYTHING as error:
+        raise InputError(f"{option}: {path} cannot be imported: {_said(error)}.") from error
+    finally:
+        sys.path.pop(0)
+    return module
+
+
+def _import_module(name: str, option: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except _ANYTHING as error:
+        raise InputError(f"{option}: module {name} cannot be imported: {_said(error)}.") from error
+
+
+def _said(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+
+
+def _parameters(factory: Callable[..., Any]) -> str:
+    try:
+        return str(inspect.signature(factory))
+    except ValueError:
+        return "unknown"

@@ -1,0 +1,187 @@
+"""Which pairs a job compares: the lab's split and drawing, every pair, and what exclusions leave of them.
+
+The split and the drawing reproduce the lab's training to the last pair, so that scores belong to the pairs
+its models saw. Positions are those of the whole list of items, whatever the split.
+"""
+
+import random
+from collections.abc import Collection, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tracin_func.errors import InputError, UsageError
+from tracin_func.task.pairs import Pairs
+
+
+class DrawnPair(NamedTuple):
+    """One draw: positions of two items, and +1 when the first should score above the second, else −1."""
+
+    first: int
+    second: int
+    target: int
+
+
+def split_items(items: int, seed: int, train_share: float = 0.70) -> tuple[Tensor, Tensor]:
+    """Positions of the training and of the test items, int64 [n] and [items − n].
+
+    n = int(train_share · items). Positions and order are those of `torch.utils.data.random_split` with lengths
+    [n, items − n] and a generator of this seed. The global random state is untouched.
+
+    Raises:
+        UsageError: `train_share` is not between 0 and 1.
+        InputError: fewer than two items would be left to train on, so there is no pair.
+    """
+    if not 0 < train_share <= 1:
+        raise UsageError(f"`train_share` should be above 0 and at most 1. Got {train_share}.")
+    train = int(train_share * items)
+    if train < 2:
+        raise InputError(
+            f"{items} items leave {train} to train on at a share of {train_share}; expected at least 2, to "
+            "compare. Add recordings, classes or takes."
+        )
+    positions = torch.randperm(items, generator=torch.Generator().manual_seed(seed))
+    return positions[:train], positions[train:]
+
+
+def draw_sequence(positions: Tensor, classes: Tensor, rng: np.random.RandomState) -> list[DrawnPair]:
+    """The lab's drawing from one split, with its repeats, in the order drawn.
+
+    n(n−1)/2 times, two different items out of n are drawn; a draw of equal classes is dropped, the rest gets
+    target +1 when the first item's class is the higher one, −1 otherwise. Draw the training split first and
+    the test split with the same `rng` afterwards: it is one stream.
+
+    Args:
+        positions: the items of the split in their order, int64 [n].
+        classes: class of each of all items, integer [items].
+        rng: moved on by n(n−1)/2 draws.
+    """
+    members, class_of = positions.tolist(), classes.tolist()
+    drawn = []
+    for _ in range(len(members) * (len(members) - 1) // 2):
+        first, second = (members[place] for place in rng.choice(len(members), 2, replace=False))
+        if class_of[first] != class_of[second]:
+            drawn.append(DrawnPair(first, second, 1 if class_of[first] > class_of[second] else -1))
+    return drawn
+
+
+def merge_repeats(drawn: Sequence[DrawnPair]) -> Pairs:
+    """One row for each distinct ordered pair, in the order first drawn, with how often it was: `count`."""
+    count: dict[DrawnPair, int] = {}
+    for draw in drawn:
+        count[draw] = count.get(draw, 0) + 1
+    return table_of(list(count), list(count.values()))
+
+
+def draw_pairs(positions: Tensor, classes: Tensor, rng: np.random.RandomState) -> Pairs:
+    """The lab's drawing from one split, a repeated pair being one row: see `draw_sequence`, `merge_repeats`.
+
+    No rows when the split has no two items of different classes.
+    """
+    return merge_repeats(draw_sequence(positions, classes, rng))
+
+
+def all_pairs(positions: Tensor, classes: Tensor) -> Pairs:
+    """Each pair of items of different classes once, the item that comes earlier in the split first.
+
+    Args:
+        positions: the items of the split in their order, int64 [n].
+        classes: class of each of all items, integer [items].
+    """
+    earlier, later = torch.triu_indices(len(positions), len(positions), offset=1)
+    first, second = positions[earlier], positions[later]
+    unequal = classes[first] != classes[second]
+    first, second = first[unequal], second[unequal]
+    return Pairs(first, second, torch.where(classes[first] > classes[second], 1, -1))
+
+
+def sample_test_pairs(
+    drawn: Sequence[DrawnPair],
+    k: int | None,
+    seed: int,
+    *,
+    table: Pairs | None = None,
+    kept: Sequence[int] | None = None,
+) -> Pairs:
+    """`k` distinct pairs out of the drawn test pairs, as the lab picks them: `random.Random(seed).sample`.
+
+    The sample is of draws. One that was excluded or repeats a pair already picked gives way to the next draw
+    after it, from the last on to the first, that does not. `count` is that of the whole drawing.
+
+    Args:
+        drawn: the test drawing with its repeats, from `draw_sequence`.
+        k: how many; None for every distinct pair in the order first drawn.
+        seed: of the sample.
+        table: the distinct pairs in the order first drawn, where they carry weights; else `merge_repeats(drawn)`.
+        kept: the rows of the distinct pairs that may be picked; all when left out.
+
+    Raises:
+        UsageError: `k` is below 1.
+        InputError: nothing was drawn, or fewer than `k` distinct pairs.
+    """
+    if k is not None and k < 1:
+        raise UsageError(f"`k` should be at least 1, or None for all test pairs. Got {k}.")
+    distinct = merge_repeats(drawn) if table is None else table
+    allowed = list(range(len(distinct))) if kept is None else list(kept)
+    if not allowed:
+        raise InputError(
+            "no test pair was drawn; expected test items of at least two classes. Add recordings, or choose "
+            "another --seed."
+        )
+    if k is None:
+        return distinct.select(torch.tensor(allowed))
+    if k > len(allowed):
+        raise InputError(
+            f"{k} test pairs were asked for and there are {len(allowed)}; expected at most as many. Use "
+            "--num-test all for every one of them."
+        )
+    row_of = {pair: row for row, pair in enumerate(dict.fromkeys(drawn))}
+    left = set(allowed)
+    rows: list[int] = []
+    for place in random.Random(seed).sample(range(len(drawn)), k):
+        while (row := row_of[drawn[place]]) not in left:
+            place = (place + 1) % len(drawn)
+        left.remove(row)
+        rows.append(row)
+    return distinct.select(torch.tensor(rows))
+
+
+def kept_rows(pairs: Pairs, item_ids: Sequence[str], excluded: Collection[str]) -> tuple[list[int], frozenset[str]]:
+    """The rows that no id of `excluded` names, and the ids that name nothing.
+
+    A pair is named by either of its items' ids, by its own id, or by `ID1_ID2` in either order. To find the
+    ids that name nothing in several tables, intersect what the calls return.
+
+    Args:
+        pairs: positions into the items.
+        item_ids: id of each item, [items].
+        excluded: ids of items or pairs, as from `read_exclusions`.
+    """
+    excluded = frozenset(excluded)
+    known = excluded.intersection(item_ids)
+    kept = []
+    for row, (first, second) in enumerate(zip(pairs.first.tolist(), pairs.second.tolist(), strict=True)):
+        a, b = item_ids[first], item_ids[second]
+        names = {a, b, f"{a}_{b}", f"{b}_{a}"} | ({pairs.ids[row]} if pairs.ids is not None else set())
+        hits = names & excluded
+        known |= hits
+        if not hits:
+            kept.append(row)
+    return kept, excluded - known
+
+
+def exclude(pairs: Pairs, item_ids: Sequence[str], excluded: Collection[str]) -> tuple[Pairs, frozenset[str]]:
+    """The pairs left when those are dropped that an id of `excluded` names, and the ids that name nothing.
+
+    See `kept_rows`.
+    """
+    kept, unknown = kept_rows(pairs, item_ids, excluded)
+    return pairs.select(torch.tensor(kept, dtype=torch.int64)), unknown
+
+
+def table_of(draws: Sequence[DrawnPair], count: Sequence[int], weight: Sequence[float] | None = None) -> Pairs:
+    """Distinct draws and how often each was drawn, as `Pairs`."""
+    first, second, target = zip(*draws, strict=True) if draws else ((), (), ())
+    return Pairs(first, second, target, weight=weight, count=count)

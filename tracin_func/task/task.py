@@ -1,0 +1,115 @@
+"""A job: a scorer, its items, the pairs and the checkpoints. The one thing a source of data returns."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+
+from tracin_func.errors import InputError
+from tracin_func.losses.ghm import MarginRankingLoss, PairLoss
+from tracin_func.task.checkpoints import Checkpoint
+from tracin_func.task.items import as_items
+from tracin_func.task.pairs import Pairs
+
+
+@dataclass(frozen=True)
+class Task:
+    """All of a job.
+
+    Args:
+        scorer: batch of items [items, ...] -> scores [items] or [items, 1]; with `joint`, two batches -> score
+            differences Δ [pairs].
+        items: a tensor [items, ...], a dict or tuple of tensors with a common first axis, or a map-style dataset.
+        train_pairs: the pairs to score.
+        checkpoints: the saved states to sum over, in the order of training.
+        test_pairs: the pairs whose loss is explained; needed for `influence` only.
+        loss: one of ours, or any element-wise torch callable ℓ(s_a, s_b, y[, margin]).
+        item_ids: one name an item; "0", "1", ... when left out.
+        joint: the scorer takes both items of a pair at once.
+        item_classes: what each item is of, for tables by class; such as the angle of a recording.
+        held_out: the pairs on which the model is evaluated; `test_pairs` when None.
+        trained_loss: the loss that the checkpoints say they were trained with, where `loss` is another one.
+        describe: what provenance records about where all this came from.
+
+    Raises:
+        InputError: a pair names an item that is not there, ids are missing or double, or there is nothing to do.
+    """
+
+    scorer: nn.Module
+    items: Any
+    train_pairs: Pairs
+    checkpoints: Sequence[Checkpoint]
+    test_pairs: Pairs | None = None
+    loss: PairLoss | Callable[..., Tensor] = MarginRankingLoss(1.0)
+    item_ids: Sequence[str] | None = None
+    joint: bool = False
+    item_classes: Sequence[str] | None = None
+    held_out: Pairs | None = None
+    trained_loss: PairLoss | Callable[..., Tensor] | None = None
+    describe: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        items = as_items(self.items)
+        object.__setattr__(self, "items", items)
+        if not self.checkpoints:
+            raise InputError("`checkpoints` is empty. Expected at least one.")
+        for role, pairs in (("train", self.train_pairs), ("test", self.test_pairs), ("held-out", self.held_out)):
+            if pairs is not None:
+                _check_pairs(role, pairs, len(items))
+        _check_memory(self.checkpoints)
+        if self.item_classes is not None and len(self.item_classes) != len(items):
+            raise InputError(f"`item_classes` has {len(self.item_classes)} entries for {len(items)} items.")
+        if self.item_ids is not None:
+            ids = list(self.item_ids)
+            if len(ids) != len(items):
+                raise InputError(f"`item_ids` has {len(ids)} entries for {len(items)} items. Expected one an item.")
+            if len(set(ids)) != len(ids):
+                double = next(name for name in ids if ids.count(name) > 1)
+                raise InputError(f"two items have the id {double!r}. Expected a different one for each.")
+
+    def item_id(self, position: int) -> str:
+        """The name of an item."""
+        return str(position) if self.item_ids is None else self.item_ids[position]
+
+    def pair_ids(self, pairs: Pairs) -> list[str]:
+        """The names of pairs: their own, or `first_second` by item id."""
+        if pairs.ids is not None:
+            return list(pairs.ids)
+        return [f"{first}_{second}" for first, second in self.item_names(pairs)]
+
+    def swapped_ids(self, pairs: Pairs) -> dict[str, str]:
+        """`first_second` -> `second_first`; nothing for pairs with names of their own."""
+        if pairs.ids is not None:
+            return {}
+        return {f"{first}_{second}": f"{second}_{first}" for first, second in self.item_names(pairs)}
+
+    def item_names(self, pairs: Pairs) -> list[tuple[str, str]]:
+        """The names of the two items of each pair."""
+        columns = pairs.first.tolist(), pairs.second.tolist()
+        return [(self.item_id(first), self.item_id(second)) for first, second in zip(*columns, strict=True)]
+
+
+def _check_memory(checkpoints: Sequence[Checkpoint]) -> None:
+    """State dicts collected in a training loop without a copy are all the last one."""
+    seen: dict[tuple[int, ...], int] = {}
+    for position, checkpoint in enumerate(checkpoints, start=1):
+        if isinstance(checkpoint.source, Mapping):
+            address = tuple(tensor.data_ptr() for tensor in checkpoint.source.values() if tensor.numel())
+            if address and seen.setdefault(address, position) != position:
+                raise InputError(
+                    f"checkpoints {seen[address]} and {position} are the same memory, so both hold the last state. "
+                    "Expected a copy each: copy.deepcopy(model.state_dict()), or a file."
+                )
+
+
+def _check_pairs(role: str, pairs: Pairs, items: int) -> None:
+    if not len(pairs):
+        raise InputError(f"there are no {role} pairs. Expected at least one.")
+    for column in (pairs.first, pairs.second):
+        if int(column.max()) >= items:
+            row = int((column >= items).nonzero()[0])
+            raise InputError(
+                f"{role} pair {row} names item {int(column[row])}, and there are {items} items. "
+                f"Expected positions 0 to {items - 1}."
+            )

@@ -1,0 +1,228 @@
+"""Training the embedded ranker on drawn pairs, and the checkpoints it leaves: the lab's kind of run, small.
+
+The loss is the plain per-batch GHM margin loss with Adam: in a batch of B pairs, R_k of them in the bin of
+pair p, p weighs R_k^(−alpha), and the loss is the mean over the batch of weight × margin loss.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tracin_func.errors import NumericalError, UsageError
+from tracin_func.losses.ghm import GHMRankingLoss
+from tracin_func.sources.demo.ranker import AngleRanker
+from tracin_func.task.pairs import Pairs
+
+CHECKPOINT_PREFIX = "model_epoch_"
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """Settings of one run; every one of them is written into its checkpoints.
+
+    Args:
+        frequency: tone the items hold, such as `500hz`; recorded only.
+        material: material of the panel; recorded only.
+        epochs: passes after which a checkpoint is saved, rising; the last ends the run.
+        margin: of the hinge and of the GHM difficulty.
+        ghm_bins: number of equal bins of difficulty.
+        ghm_alpha: exponent of the GHM density.
+        batch_size: pairs in a batch.
+        learning_rate: of Adam.
+        seed: of the initial weights and of the order of pairs.
+    """
+
+    frequency: str = "500hz"
+    material: str = "plastic"
+    epochs: tuple[int, ...] = (1, 2, 3, 4, 6, 8)
+    margin: float = 10.0
+    ghm_bins: int = 10
+    ghm_alpha: float = 0.75
+    batch_size: int = 32
+    learning_rate: float = 1e-4
+    seed: int = 42
+
+    def __post_init__(self) -> None:
+        rising = all(before < after for before, after in zip(self.epochs, self.epochs[1:], strict=False))
+        if not self.epochs or self.epochs[0] < 1 or not rising:
+            raise UsageError(f"`epochs` should rise from 1 or more. Got {self.epochs}.")
+        if self.batch_size < 2:
+            raise UsageError(f"`batch_size` should be at least 2, for BatchNorm. Got {self.batch_size}.")
+
+    def as_args(self) -> dict[str, Any]:
+        """The settings under the names of the lab's `args`."""
+        return {
+            "frequency": self.frequency,
+            "material": self.material,
+            "loss_type": "ghm",
+            "margin": self.margin,
+            "ghm_bins": self.ghm_bins,
+            "ghm_alpha": self.ghm_alpha,
+            "ghm_variant": "symmetric",
+            "batch_size": self.batch_size,
+            "learning_rate": self.learning_rate,
+            "epochs": self.epochs[-1],
+            "seed": self.seed,
+            "exclusions_file": None,
+            "synthetic": True,
+        }
+
+
+@dataclass(frozen=True)
+class EpochReport:
+    """What one pass over the training pairs ended with; accuracies count repeated pairs as often as drawn."""
+
+    epoch: int
+    epochs: int
+    loss: float
+    train_accuracy: float
+    test_accuracy: float
+
+
+def train(
+    items: Tensor,
+    train_pairs: Pairs,
+    test_pairs: Pairs,
+    settings: TrainingSettings,
+    directory: Path,
+    *,
+    on_epoch: Callable[[EpochReport], None] | None = None,
+) -> list[Path]:
+    """Train an `AngleRanker` from its initial weights and save a checkpoint at each of `settings.epochs`.
+
+    It runs in one thread, whatever torch is set to: the model is small, results do not depend on the number
+    of threads, and on busy cores several threads mostly wait for each other (measured: four times slower). The
+    same settings and items give the same checkpoints bit for bit. torch's global random state and number of
+    threads are as before afterwards.
+
+    Args:
+        items: float [items, 1, frequencies, frames], on the CPU.
+        train_pairs: over `items`; a pair with count k is visited k times a pass.
+        test_pairs: over `items`; only their accuracy is taken.
+        settings: of the run.
+        directory: folder for `model_epoch_N.pt`; made when missing.
+        on_epoch: called after every pass.
+
+    Returns:
+        Paths of the checkpoints, by epoch. Each holds `model_state_dict`, `optimizer_state_dict`, `epoch`,
+        `train_accuracy`, `test_accuracy` and `args`.
+
+    Raises:
+        NumericalError: a score is no longer finite.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        model = AngleRanker()
+    optimizer = torch.optim.Adam(model.parameters(), lr=settings.learning_rate)
+    shuffle = torch.Generator().manual_seed(settings.seed)
+    visits = train_pairs.select(torch.arange(len(train_pairs)).repeat_interleave(train_pairs.counts))
+    last, paths = settings.epochs[-1], []
+    for epoch in range(1, last + 1):
+        with _one_thread():
+            loss = _train_epoch(model, optimizer, items, visits, settings, shuffle)
+            scores = score(model, items)
+        report = EpochReport(epoch, last, loss, accuracy(scores, train_pairs), accuracy(scores, test_pairs))
+        if epoch in settings.epochs:
+            paths.append(directory / f"{CHECKPOINT_PREFIX}{epoch}.pt")
+            _save(_checkpoint(model, optimizer, report, settings), paths[-1])
+        if on_epoch is not None:
+            on_epoch(report)
+    return paths
+
+
+def score(model: nn.Module, items: Tensor) -> Tensor:
+    """Scores [items] in eval mode; the mode of `model` is as before afterwards."""
+    training = model.training
+    model.eval()
+    with torch.no_grad():
+        scores = torch.cat([model(batch) for batch in torch.split(items, 32)])
+    model.train(training)
+    return scores
+
+
+def accuracy(scores: Tensor, pairs: Pairs) -> float:
+    """Share of drawn pairs that `scores` [items] put in the right order; a tie is wrong."""
+    right = pairs.target * (scores[pairs.first] - scores[pairs.second]) > 0
+    return float((right * pairs.counts).sum() / pairs.counts.sum())
+
+
+def ghm_batch_loss(first: Tensor, second: Tensor, target: Tensor, loss: GHMRankingLoss) -> Tensor:
+    """Mean over the pairs of one batch of R_k^(−alpha) × margin loss, R_k of the batch's pairs in bin k.
+
+    Args:
+        first: scores s_a, [pairs].
+        second: scores s_b, [pairs].
+        target: +1 or −1, [pairs].
+        loss: margin, bins and alpha; its `batch_size` is not used.
+    """
+    index = loss.bin(first.detach(), second.detach(), target)
+    density = torch.bincount(index, minlength=loss.bins)[index]
+    return (density.to(first) ** -loss.alpha * loss(first, second, target)).mean()
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _train_epoch(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    items: Tensor,
+    visits: Pairs,
+    settings: TrainingSettings,
+    shuffle: torch.Generator,
+) -> float:
+    """One pass over all pairs in random order; the mean of the batches' losses."""
+    model.train()
+    ghm = GHMRankingLoss(settings.margin, settings.ghm_bins, settings.ghm_alpha, settings.batch_size)
+    order = torch.randperm(len(visits), generator=shuffle)
+    total = 0.0
+    batches = torch.split(order, settings.batch_size)
+    for rows in batches:
+        # An item in several pairs of the batch goes through the model once.
+        both = torch.stack([visits.first[rows], visits.second[rows]])
+        used, slot = torch.unique(both, return_inverse=True)
+        scores = model(items[used])
+        if not scores.isfinite().all():
+            raise NumericalError("A score of the training became NaN or infinite; lower `learning_rate`.")
+        # index_select, not indexing: its backward adds up in one fixed order.
+        first, second = scores.index_select(0, slot[0]), scores.index_select(0, slot[1])
+        loss = ghm_batch_loss(first, second, visits.target[rows].to(scores), ghm)
+        optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        optimizer.step()
+        total += loss.item()
+    return total / len(batches)
+
+
+def _save(checkpoint: dict[str, Any], path: Path) -> None:
+    # Through a buffer: a full disk is then an OSError, and the bytes do not depend on the file's name.
+    buffer = BytesIO()
+    torch.save(checkpoint, buffer)
+    path.write_bytes(buffer.getvalue())
+
+
+def _checkpoint(
+    model: nn.Module, optimizer: torch.optim.Optimizer, report: EpochReport, settings: TrainingSettings
+) -> dict[str, Any]:
+    return {
+        "model_state_dict": model.state_dict(),
+        "optimizer_state_dict": optimizer.state_dict(),
+        "epoch": report.epoch,
+        "train_accuracy": report.train_accuracy,
+        "test_accuracy": report.test_accuracy,
+        "args": settings.as_args(),
+    }
