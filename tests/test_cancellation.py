@@ -9,14 +9,7 @@ from torch import Tensor, nn
 
 import tracin_func as ti
 from tracin_func.gradients.protocol import Combination
-from tracin_func.gradients.representations.products import (
-    COLUMN_RUN,
-    DIRECT,
-    GRAM_ADVANTAGE,
-    direct_norms,
-    inner,
-    pair_norms,
-)
+from tracin_func.gradients.representations.products import COLUMN_RUN, DIRECT, GRAM_ADVANTAGE, direct_norms, inner, pair_norms
 
 ITEMS = 24
 TRAIN = ti.Pairs(list(range(0, ITEMS, 2)) * 2, list(range(1, ITEMS, 2)) * 2, [1] * (ITEMS // 2) + [-1] * (ITEMS // 2))

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 import tracin_func as ti
 from tracin_func.gradients.engines.ghost.order import reorders
-from tracin_func.gradients.factors import FactorGradients, Factors
+from tracin_func.gradients.representations.factored import FactorGradients
+from tracin_func.gradients.factors import Factors
 from tracin_func.gradients.protocol import Combination
 
 ITEMS = 24

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 import tracin_func as ti
-from tracin_func.task.checkpoints import Checkpoint, learning_rates, load, read, unwrapped
+from tracin_func.task.checkpoints import Checkpoint, load, read, unwrapped
+from tracin_func.task.learning_rates import learning_rates
 
 
 @pytest.fixture

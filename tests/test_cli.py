@@ -24,7 +24,7 @@ from tracin_func.cli.app import app
 from tracin_func.cli.options import TABLE
 from tracin_func.gradients.engines.choose import NAMES
 from tracin_func.losses.ghm import GHM_VARIANTS
-from tracin_func.losses.terms import TEST_FUNCTIONALS
+from tracin_func.task.method import TEST_FUNCTIONALS
 from tracin_func.sources.demo.ranker import AngleRanker
 
 COLUMN = "tracin_self_influence"

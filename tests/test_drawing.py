@@ -11,17 +11,11 @@ import torch
 from torch.utils.data import random_split
 
 from tracin_func.errors import InputError, UsageError
-from tracin_func.sources.recordings.drawing import (
-    DrawnPair,
-    all_pairs,
-    draw_pairs,
-    draw_sequence,
-    exclude,
-    merge_repeats,
-    sample_test_pairs,
-    split_items,
-)
-from tracin_func.task.pair_files import read_exclusions, read_pairs
+from tracin_func.task.pairs import DrawnPair
+from tracin_func.sources.recordings.drawing import all_pairs, draw_pairs, draw_sequence, merge_repeats, sample_test_pairs, split_items
+from tracin_func.results.exclusions import exclude
+from tracin_func.results.exclusions import read_exclusions
+from tracin_func.task.pair_files import read_pairs
 from tracin_func.task.pairs import Pairs
 
 LAB = json.loads((Path(__file__).parent / "data" / "lab_drawing_seed42.json").read_text())

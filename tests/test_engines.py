@@ -19,7 +19,7 @@ import tracin_func as ti
 from tracin_func.gradients.engines.choose import ENGINES, NAMES
 from tracin_func.gradients.model import Scorer
 from tracin_func.gradients.protocol import Request
-from tracin_func.losses.ghm import as_loss
+from tracin_func.losses.registry import as_loss
 from tracin_func.scoring.units import UnitMaker
 
 PRECISIONS = [pytest.param(torch.float64, id="float64"), pytest.param(torch.float32, id="float32")]

@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, margin_ranking_loss
 
 import tracin_func as ti
-from tracin_func.losses.ghm import CallableLoss, as_loss, batch_expectation
+from tracin_func.losses.custom import CallableLoss
+from tracin_func.losses.registry import as_loss
+from tracin_func.losses.ghm import batch_expectation
 
 
 def gradient(loss: Any, s_a: Tensor, s_b: Tensor, y: Tensor, margin: Tensor | None = None) -> tuple[Tensor, Tensor]:

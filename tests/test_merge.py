@@ -15,13 +15,7 @@ import pytest
 
 from tracin_func.errors import InputError, OutputError
 from tracin_func.files import dumps
-from tracin_func.results.files.scores_json import (
-    check_mergeable,
-    embedded_conflict,
-    merge_columns,
-    own_conflict,
-    provenance_path,
-)
+from tracin_func.results.files.scores_json import check_mergeable, embedded_conflict, merge_columns, own_conflict, provenance_path
 
 DATA = Path(__file__).parent / "data"
 LAB_FILES = [

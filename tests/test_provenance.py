@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from tracin_func.results.provenance import COSINE_UNIT, SIGN, UNIFORM_UNIT, UNIT, provenance, versions
+from tracin_func.results.run import COSINE_UNIT, SIGN, UNIFORM_UNIT, UNIT, provenance
+from tracin_func.gradients.device import versions
 from tracin_func.results.run import Choices
 
 PARTS: dict[str, Any] = {

@@ -14,13 +14,15 @@ from torch import Tensor
 
 import tracin_func as ti
 from tracin_func.gradients.protocol import Combination
-from tracin_func.losses.ghm import PairLoss, as_loss, unit_weight
+from tracin_func.task.loss import PairLoss, unit_weight
+from tracin_func.losses.registry import as_loss
 from tracin_func.losses.terms import loss_terms
 from tracin_func.results.files.origins import provenance_path
 from tracin_func.results.files.table_stream import write_self, write_strongest
 from tracin_func.scoring.self_influence import self_scores
 from tracin_func.scoring.top_k.screen import screen
-from tracin_func.scoring.top_k.select import Columns, Strongest, strongest
+from tracin_func.scoring.top_k.select import Columns, strongest
+from tracin_func.results.top import Strongest
 from tracin_func.task.pair_table import ArrayPairs, PairBlocks
 from tracin_func.task.parquet import ParquetPairs
 

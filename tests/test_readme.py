@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 import torch
 
-from tracin_func.cli.assess import TRAIN_NAMES, recorded_share
-from tracin_func.task.checkpoints import learning_rates, read
+from tracin_func.scoring.accuracy import TRAIN_NAMES, recorded_share
+from tracin_func.task.learning_rates import learning_rates
+from tracin_func.task.checkpoints import read
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 

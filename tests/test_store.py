@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 
 from tracin_func.errors import InputError, NumericalError, OutputError, UsageError
 from tracin_func.gradients.store.blocks import CheckpointRecord
-from tracin_func.gradients.store.digest import items_digest, weights_digest
+from tracin_func.gradients.store.identity import items_digest, weights_digest
 from tracin_func.gradients.store.encoding import DTYPES, decode, encode
 from tracin_func.gradients.store.identity import Manifest
 from tracin_func.gradients.store.inspect import check, drop, inspect

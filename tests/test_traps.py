@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 import tracin_func as ti
-from tracin_func.gradients.precision import _full_float32
+from tracin_func.gradients.device import _full_float32
 
 PAIRS = ti.Pairs([0, 1, 2, 3, 4], [1, 2, 3, 4, 0], [1, -1, 1, 1, -1])
 

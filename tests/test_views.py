@@ -11,26 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tracin_func.results.names import common_start, meaning_of
-from tracin_func.results.views import (
-    CONSTANT_RUNS,
-    NOT_NUMBERS,
-    REPEATED_VALUES,
-    ZERO_COLUMN,
-    Flag,
-    classes_of_ids,
-    ends,
-    flags,
-    groups,
-    groups_in_order,
-    histogram,
-    in_order,
-    items_named,
-    items_of_ids,
-    members_of,
-    number,
-    numbers,
-    summary,
-)
+from tracin_func.results.views import CONSTANT_RUNS, NOT_NUMBERS, REPEATED_VALUES, ZERO_COLUMN, Flag, ends, flags, groups, groups_in_order, histogram, in_order, items_named, items_of_ids, members_of, number, numbers, summary
+from tracin_func.sources.recordings.names import classes_of_ids
 
 DATA = Path(__file__).parent / "data"
 ITEMS = {"ab": ("a", "b"), "ac": ("a", "c"), "ba": ("b", "a"), "cd": ("c", "d"), "aa": ("a", "a")}

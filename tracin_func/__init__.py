@@ -8,66 +8,52 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tracin_func.errors import InputError, NumericalError, OutputError, UsageError
-    from tracin_func.gradients.compute import Compute
-    from tracin_func.losses.ghm import GHMRankingLoss, LogisticLoss, MarginRankingLoss
-    from tracin_func.results.influence import Influence, SelfInfluence
-    from tracin_func.results.top import Queried, QueriedSelf
-    from tracin_func.scoring.api import influence, self_influence
-    from tracin_func.scoring.score import Scores, score
-    from tracin_func.scoring.top_k.run import query, query_self
-    from tracin_func.task.checkpoints import Checkpoint, find_checkpoints
-    from tracin_func.task.method import Projection
-    from tracin_func.task.pair_table import ArrayPairs
-    from tracin_func.task.pairs import Pairs
-    from tracin_func.task.parquet import ParquetPairs
-    from tracin_func.task.task import Task
-
-__all__ = [
-    "ArrayPairs",
-    "Checkpoint",
-    "Compute",
-    "GHMRankingLoss",
-    "Influence",
-    "InputError",
-    "LogisticLoss",
-    "MarginRankingLoss",
-    "NumericalError",
-    "OutputError",
-    "Pairs",
-    "ParquetPairs",
-    "Projection",
-    "Queried",
-    "QueriedSelf",
-    "Scores",
-    "SelfInfluence",
-    "Task",
-    "UsageError",
-    "find_checkpoints",
-    "influence",
-    "query",
-    "query_self",
-    "score",
-    "self_influence",
-]
+    from tracin_func.errors import InputError as InputError
+    from tracin_func.errors import NumericalError as NumericalError
+    from tracin_func.errors import OutputError as OutputError
+    from tracin_func.errors import UsageError as UsageError
+    from tracin_func.gradients.compute import Compute as Compute
+    from tracin_func.losses.ghm import GHMRankingLoss as GHMRankingLoss
+    from tracin_func.losses.logistic import LogisticLoss as LogisticLoss
+    from tracin_func.losses.margin import MarginRankingLoss as MarginRankingLoss
+    from tracin_func.results.influence import Influence as Influence
+    from tracin_func.results.influence import SelfInfluence as SelfInfluence
+    from tracin_func.results.top import Queried as Queried
+    from tracin_func.results.top import QueriedSelf as QueriedSelf
+    from tracin_func.scoring.api import influence as influence
+    from tracin_func.scoring.api import self_influence as self_influence
+    from tracin_func.scoring.score import Scores as Scores
+    from tracin_func.scoring.score import score as score
+    from tracin_func.scoring.top_k.run import query as query
+    from tracin_func.scoring.top_k.run import query_self as query_self
+    from tracin_func.task.checkpoints import Checkpoint as Checkpoint
+    from tracin_func.task.checkpoints import find_checkpoints as find_checkpoints
+    from tracin_func.task.method import Projection as Projection
+    from tracin_func.task.pair_table import ArrayPairs as ArrayPairs
+    from tracin_func.task.pairs import Pairs as Pairs
+    from tracin_func.task.parquet import ParquetPairs as ParquetPairs
+    from tracin_func.task.task import Task as Task
 
 _MODULES = {
-    "api": ("influence", "self_influence"),
-    "checkpoints": ("Checkpoint", "find_checkpoints"),
     "errors": ("InputError", "NumericalError", "OutputError", "UsageError"),
-    "losses": ("GHMRankingLoss", "LogisticLoss", "MarginRankingLoss"),
-    "pairs": ("Pairs",),
-    "projection.specification": ("Projection",),
-    "queried": ("Queried", "QueriedSelf"),
-    "queries.pair_blocks": ("ArrayPairs",),
-    "queries.parquet_pairs": ("ParquetPairs",),
-    "querying": ("query", "query_self"),
-    "results": ("Influence", "SelfInfluence"),
-    "scoring": ("Scores", "score"),
-    "task": ("Task",),
-    "compute": ("Compute",),
+    "gradients.compute": ("Compute",),
+    "losses.ghm": ("GHMRankingLoss",),
+    "losses.logistic": ("LogisticLoss",),
+    "losses.margin": ("MarginRankingLoss",),
+    "results.influence": ("Influence", "SelfInfluence"),
+    "results.top": ("Queried", "QueriedSelf"),
+    "scoring.api": ("influence", "self_influence"),
+    "scoring.score": ("Scores", "score"),
+    "scoring.top_k.run": ("query", "query_self"),
+    "task.checkpoints": ("Checkpoint", "find_checkpoints"),
+    "task.method": ("Projection",),
+    "task.pair_table": ("ArrayPairs",),
+    "task.pairs": ("Pairs",),
+    "task.parquet": ("ParquetPairs",),
+    "task.task": ("Task",),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
+__all__ = sorted(_HOME)
 
 
 def __getattr__(name: str) -> Any:

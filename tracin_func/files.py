@@ -1,6 +1,6 @@
-"""A JSON file that others write too: read whole, replaced whole, one process at a time. `replace` serves any file.
+"""Files of any kind: read whole, replaced whole under a lock, with one clear error where that fails.
 
-Numbers are kept as they were written (`Number`), so that reading and writing change no digit; keys keep their
+JSON numbers are kept as they were written (`Number`), so that reading and writing change no digit; keys keep their
 order, and a key that occurs twice is refused, because one of its values would be lost.
 """
 
@@ -10,16 +10,16 @@ import os
 import re
 import stat
 from collections.abc import Callable, Iterator, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from filelock import FileLock, Timeout
 
-from tracin_func.errors import InputError, OutputError
+from tracin_func.errors import InputError, OutputError, UsageError
 
 Json = Any
 Content = str | Callable[[BinaryIO], None]  # of a file: its text, or what writes it
-
 _ELSEWHERE = "Fix: correct or move the file, or write to another folder with --metadata-dir."
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"(\s*:)?|[{}]')
 _encode = json.JSONEncoder(ensure_ascii=False).encode
@@ -37,9 +37,6 @@ def real_path(path: str | Path) -> Path:
         return Path(path).resolve()
     except (OSError, RuntimeError) as error:  # RuntimeError: a loop of links, before Python 3.13
         raise OutputError(f"`{path}` leads nowhere: {error}. Fix: remove the link, or name another file.") from error
-
-
-# Reading
 
 
 def read_object(path: Path, number: type[Number] | None = Number, remedy: str = _ELSEWHERE) -> dict[str, Json]:
@@ -87,36 +84,6 @@ def kind(value: Json) -> str:
         if isinstance(value, of):
             return name
     return f"`{_encode(value)}`"
-
-
-class _KeyTwiceError(Exception):
-    """An object of the file has a key twice."""
-
-
-def _unique(members: list[tuple[str, Json]]) -> dict[str, Json]:
-    unique = dict(members)
-    if len(unique) != len(members):
-        raise _KeyTwiceError
-    return unique
-
-
-def _second_key(text: str) -> tuple[str, int]:
-    """The first key that occurs twice in one object of a JSON text, and the line of its second occurrence."""
-    seen: list[set[str]] = []
-    for token in _TOKEN.finditer(text):
-        if token[0] == "{":
-            seen.append(set())
-        elif token[0] == "}":
-            seen.pop()
-        elif token[1]:
-            key: str = json.loads(token[0][: -len(token[1])])
-            if key in seen[-1]:
-                return key, text.count("\n", 0, token.start()) + 1
-            seen[-1].add(key)
-    raise AssertionError("called for a text without a repeated key")
-
-
-# Writing
 
 
 def dumps(value: Json, newline: str = "\n") -> str:
@@ -209,6 +176,56 @@ def replace(path: Path, writes: Sequence[tuple[Path, Content]]) -> None:
         for file in temporary:
             with contextlib.suppress(OSError):
                 file.unlink(missing_ok=True)
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines that are neither blank nor a comment."""
+    lines = [line.strip() for line in read_text(path).split("\n")]
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}. Expected a text file.") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8 text (byte {error.start}). Save it as UTF-8.") from None
+
+
+def pyarrow_module(module: str, need: str = "--format parquet") -> Any:
+    """A module of pyarrow, which only those install who want Parquet; `need` is what a message says needs it."""
+    try:
+        return import_module(module)
+    except ImportError as error:
+        raise UsageError(f'{need} needs pyarrow: pip install "tracin-func[parquet]"') from error
+
+
+class _KeyTwiceError(Exception):
+    """An object of the file has a key twice."""
+
+
+def _unique(members: list[tuple[str, Json]]) -> dict[str, Json]:
+    unique = dict(members)
+    if len(unique) != len(members):
+        raise _KeyTwiceError
+    return unique
+
+
+def _second_key(text: str) -> tuple[str, int]:
+    """The first key that occurs twice in one object of a JSON text, and the line of its second occurrence."""
+    seen: list[set[str]] = []
+    for token in _TOKEN.finditer(text):
+        if token[0] == "{":
+            seen.append(set())
+        elif token[0] == "}":
+            seen.pop()
+        elif token[1]:
+            key: str = json.loads(token[0][: -len(token[1])])
+            if key in seen[-1]:
+                return key, text.count("\n", 0, token.start()) + 1
+            seen[-1].add(key)
+    raise AssertionError("called for a text without a repeated key")
 
 
 def _stage(file: Path, target: Path, content: Content) -> None:

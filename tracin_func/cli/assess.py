@@ -1,18 +1,13 @@
 """Is this the run that was trained? One line a checkpoint, and a warning where it does not look like it."""
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 from tracin_func.cli.errors import TIE
-from tracin_func.scoring.accuracy import Evaluation
+from tracin_func.report.terminal.accuracy import line
+from tracin_func.scoring.accuracy import Evaluation, gaps_of
 
-GAP = 0.10  # between a share of pairs ranked right and the one the checkpoint recorded
 SWAPPED = 0.35  # share of training pairs ranked right below which targets are probably swapped
 WHAT_TO_LOOK_AT = "split and seed, classes and takes, front end, normalisation of the model, margin"
-
-# What trainers call the shares of pairs ranked right.
-TRAIN_NAMES = ("train_accuracy", "train_acc", "training_accuracy")
-TEST_NAMES = ("test_accuracy", "test_acc", "val_accuracy", "val_acc", "validation_accuracy", "accuracy")
 
 
 class Assessment:
@@ -81,51 +76,3 @@ class Assessment:
             f" Training pairs without gradient (inactive, mean of the checkpoints): {shares[0]}; with the loss of the "
             f"training {shares[1]}."
         )
-
-
-def line(evaluation: Evaluation, pairs: int) -> str:
-    """What one checkpoint is and does, beside what it says of itself."""
-    recorded = evaluation.recorded
-    sample = f" of {evaluation.train_pairs:,} of {pairs:,} pairs" if evaluation.train_pairs < pairs else ""
-    right = [f"train {_beside(evaluation.train_right, recorded_share(recorded, TRAIN_NAMES))}{sample}"]
-    loss = [f"train {evaluation.train_loss:.4g}"]
-    if evaluation.test_right is not None:
-        right.append(f"test {_beside(evaluation.test_right, recorded_share(recorded, TEST_NAMES))}")
-        loss.append(f"test {evaluation.test_loss:.4g}")
-    return (
-        f"{evaluation.name}: rate {_rate(evaluation.learning_rate)} ({evaluation.learning_rate_from}); ranked right "
-        f"{', '.join(right)}; mean loss {', '.join(loss)}; inactive {evaluation.inactive:.0%}"
-    )
-
-
-def gaps_of(evaluation: Evaluation) -> list[str]:
-    """Where the share ranked right is far from the recorded one."""
-    sides = (("training", evaluation.train_right, TRAIN_NAMES), ("test", evaluation.test_right, TEST_NAMES))
-    found = []
-    for role, share, names in sides:
-        recorded = recorded_share(evaluation.recorded, names)
-        if share is not None and recorded is not None and abs(share - recorded) > GAP:
-            found.append(
-                f"{evaluation.name} ranks {share:.0%} of the {role} pairs right, and it recorded {recorded:.0%}"
-            )
-    return found
-
-
-def recorded_share(recorded: Mapping[str, Any], names: tuple[str, ...]) -> float | None:
-    """A share that a checkpoint recorded under one of these names, as a fraction or in percent."""
-    for name in names:
-        value = recorded.get(name)
-        if isinstance(value, int | float) and 0 <= value <= 100:
-            return value if value <= 1 else value / 100
-    return None
-
-
-def _beside(share: float, recorded: float | None) -> str:
-    return f"{share:.1%}" if recorded is None else f"{share:.1%} (recorded {recorded:.1%})"
-
-
-def _rate(rate: Any) -> str:
-    if not isinstance(rate, Mapping):
-        return f"{rate:g}"
-    values = sorted(set(rate.values()))
-    return f"{values[0]:g}" if len(values) == 1 else f"{values[0]:g} to {values[-1]:g}"

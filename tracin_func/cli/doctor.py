@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from tracin_func.cli.errors import guarded, importing, printing
+from tracin_func.cli.options import TABLE
 
 
 @guarded
@@ -20,7 +21,7 @@ def command(
     with importing():
         from tracin_func.report.terminal.doctor import examine, require_health
 
-    found = examine()
+    found = examine({option.environment for option in TABLE.values() if option.environment})
     with printing():
         print(found.json() if as_json else found.text())
     require_health(found)

@@ -21,7 +21,8 @@ from tracin_func.errors import NumericalError, UsageError
 from tracin_func.gradients.compute import Compute
 from tracin_func.gradients.device import resolve_device
 from tracin_func.gradients.processes import World
-from tracin_func.losses.ghm import LogisticLoss, MarginRankingLoss, PairLoss
+from tracin_func.losses.logistic import LogisticLoss
+from tracin_func.losses.margin import MarginRankingLoss
 from tracin_func.report.terminal.forecast import print_outlook
 from tracin_func.report.terminal.scores import (
     estimated,
@@ -37,6 +38,7 @@ from tracin_func.scoring.fill import fill_store
 from tracin_func.scoring.forecast import outlook
 from tracin_func.scoring.score import Scores, score
 from tracin_func.scoring.verify import verify
+from tracin_func.task.loss import PairLoss
 from tracin_func.task.pair_files import is_parquet
 from tracin_func.task.task import Task
 

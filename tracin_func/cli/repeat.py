@@ -12,7 +12,7 @@ from tracin_func.cli.options import TABLE, is_given
 from tracin_func.cli.tasks import Tell
 from tracin_func.errors import InputError
 from tracin_func.files import read_object
-from tracin_func.results.provenance import versions
+from tracin_func.gradients.device import versions
 from tracin_func.results.run import Run
 
 _REMEDY = "Fix: name a FILE.provenance.json beside a result file with --from."

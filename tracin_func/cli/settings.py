@@ -9,14 +9,23 @@ from typing import Any
 import torch
 
 from tracin_func.errors import InputError, UsageError
-from tracin_func.gradients.compute import AGGREGATES, CHECKPOINT_WEIGHTS, NORMALIZATIONS, PRECONDITIONERS, STORE_DTYPES
+from tracin_func.gradients.compute import STORE_DTYPES
 from tracin_func.gradients.engines.choose import NAMES
-from tracin_func.losses.ghm import GHM_VARIANTS, GHMRankingLoss, LogisticLoss, MarginRankingLoss, PairLoss
-from tracin_func.losses.terms import TEST_FUNCTIONALS
+from tracin_func.losses.ghm import GHM_VARIANTS, GHMRankingLoss
+from tracin_func.losses.logistic import LogisticLoss
+from tracin_func.losses.margin import MarginRankingLoss
 from tracin_func.results.files.table import FORMATS
 from tracin_func.results.views import VIEWS
 from tracin_func.scoring.accuracy import SELECTIONS
-from tracin_func.task.method import KINDS
+from tracin_func.task.loss import PairLoss
+from tracin_func.task.method import (
+    AGGREGATES,
+    CHECKPOINT_WEIGHTS,
+    KINDS,
+    NORMALIZATIONS,
+    PRECONDITIONERS,
+    TEST_FUNCTIONALS,
+)
 
 DEFAULTS: dict[str, Any] = {
     "frequency": "500hz",

@@ -18,6 +18,7 @@ from tracin_func.errors import InputError, UsageError
 from tracin_func.gradients.compute import Compute
 from tracin_func.gradients.model import Scorer
 from tracin_func.losses.ghm import GHMRankingLoss
+from tracin_func.losses.registry import DEFAULT
 from tracin_func.scoring.accuracy import BY_SCORE, select_test_pairs
 from tracin_func.sources.demo.ranker import AngleRanker
 from tracin_func.sources.demo.source import SYNTHETIC_NOTICE, embedded
@@ -121,7 +122,7 @@ def _own_job(options: Mapping[str, Any], tell: Tell) -> Job:
         task = replace(task, checkpoints=[replace(each, learning_rate=rate) for each in task.checkpoints])
     settings = Settings(options, {})
     if options["loss_type"] is None:
-        task = replace(task, loss=settings.adjusted(task.loss))
+        task = replace(task, loss=settings.adjusted(DEFAULT if task.loss is None else task.loss))
     else:
         task = replace(task, loss=settings.loss())
         tell(f"note: --loss-type {options['loss_type']} replaces the task's own loss.")

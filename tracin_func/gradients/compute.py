@@ -10,15 +10,18 @@ import torch
 
 from tracin_func.errors import UsageError
 from tracin_func.gradients.processes import ALONE, World
-from tracin_func.losses.terms import TEST_FUNCTIONALS
-from tracin_func.task.method import NONE, Projection
+from tracin_func.task.method import (
+    AGGREGATES,
+    CHECKPOINT_WEIGHTS,
+    NONE,
+    NORMALIZATIONS,
+    PRECONDITIONERS,
+    TEST_FUNCTIONALS,
+    Projection,
+)
 
 _log = logging.getLogger("tracin_func")
 
-AGGREGATES = ("mean",)
-NORMALIZATIONS = ("none", "cosine")
-CHECKPOINT_WEIGHTS = ("lr", "uniform")
-PRECONDITIONERS = ("none", "adam")
 STORE_DTYPES = ("float32", "float16", "bfloat16")
 CHOICES: dict[str, tuple[str | None, ...]] = {
     "test_functional": TEST_FUNCTIONALS,

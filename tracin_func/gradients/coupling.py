@@ -18,12 +18,10 @@ from torch.utils import _pytree as pytree
 from tracin_func.task.items import RaggedItemsError
 
 Forward = Callable[[Tensor], Tensor]  # positions of units [n] -> their scores in one batch [n]
-
 # Frames in these are not the user's.
-_NOT_THEIRS = (str(Path(torch.__file__).parent), str(Path(__file__).parent), "<")
+_NOT_THEIRS = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]), "<")  # torch, this package
 # What a forward raises on a batch that does not suit it.
 FORWARD_FAULTS = (RuntimeError, TypeError, LookupError, ValueError, AttributeError, AssertionError)
-
 _MIDDLE = 1  # the item under test stands between two companions: what looks back and what looks ahead shows
 
 
@@ -47,6 +45,17 @@ def mixing_operation(forward: Forward, count: int) -> str | None:
         if operation is not None:
             return operation
     return None
+
+
+def cause(error: BaseException) -> str:
+    """The first line of an error's text and the module it was raised in."""
+    lines = str(error).strip().splitlines()
+    inside = ""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        owner = frame.f_locals.get("self")
+        if isinstance(owner, torch.nn.Module) and not type(owner).__module__.startswith("tracin_func."):
+            inside = f" (in {type(owner).__name__})"
+    return f"{lines[0] if lines else type(error).__name__}{inside}"
 
 
 def _mixing_here(forward: Forward, here: Tensor, there: Tensor) -> str | None:

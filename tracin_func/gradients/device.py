@@ -1,10 +1,24 @@
-"""Which device a run uses."""
+"""The device of a run: which one, its accumulation dtype, exact products, and whether its gradients are right.
+
+MPS is known to return wrong gradients past 32k elements (pytorch#177116), silently: `cpu_deviation` compares two units
+with the CPU in float64.
+"""
+
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from importlib.metadata import PackageNotFoundError, version
 
 import torch
+from torch import Tensor
 
 from tracin_func.errors import UsageError
+from tracin_func.gradients.model import State
+from tracin_func.gradients.protocol import Combination, Engine, Plan, Units
 
 AUTOMATIC = ("cuda", "mps", "cpu")
+_PACKAGES = ("tracin-func", "torch", "numpy")
 
 
 def resolve_device(device: str | torch.device | None) -> torch.device:
@@ -31,7 +45,73 @@ def resolve_device(device: str | torch.device | None) -> torch.device:
     return resolved
 
 
+def wide_type(rows: Tensor) -> torch.dtype:
+    """float64, where the device has it (MPS does not)."""
+    return torch.float32 if rows.device.type == "mps" else torch.float64
+
+
+def row_dtype(state: State) -> torch.dtype:
+    """float64 where any parameter is, else float32: half-precision gradients are summed in float32."""
+    double = any(tensor.dtype == torch.float64 for tensor in state.parameters.values())
+    return torch.float64 if double else torch.float32
+
+
+@contextmanager
+def exact_products(device: torch.device) -> Iterator[None]:
+    """No autocast, no inference mode of the caller's, no TF32 on CUDA; all of it as it was afterwards."""
+    with torch.inference_mode(False), torch.autocast(device.type, enabled=False), _full_float32(device):
+        yield
+
+
+def cpu_deviation(engine: Engine, here: tuple[Units, State], there: tuple[Units, State]) -> float:
+    """Largest relative deviation of the inner products of two units `here` from those `there`, the exact ones."""
+    found, exact = _products(engine, *here), _products(engine, *there)
+    scale = exact.diagonal().sqrt()
+    return float(((found - exact).abs() / torch.outer(scale, scale).clamp(min=1e-300)).max())
+
+
+def versions() -> dict[str, str]:
+    """Versions of this package, of what it computes with, and of the machine's system."""
+    packages = {name: _version(name) for name in _PACKAGES}
+    return packages | {"python": platform.python_version(), "platform": platform.platform()}
+
+
 def _is_available(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count()
     return torch.backends.mps.is_available() if device.type == "mps" else True
+
+
+@contextmanager
+def _full_float32(device: torch.device) -> Iterator[None]:
+    """TF32 off on CUDA, whose convolutions have it on by default."""
+    if device.type != "cuda":
+        yield
+        return
+    matmul, convolution = torch.backends.cuda.matmul, torch.backends.cudnn
+    if hasattr(matmul, "fp32_precision"):  # reading the older flags after the newer were set is an error
+        places, setting, full = (matmul, convolution.conv), "fp32_precision", "ieee"  # type: ignore[attr-defined]
+    else:
+        places, setting, full = (matmul, convolution), "allow_tf32", False  # type: ignore[assignment]
+    before = [getattr(place, setting) for place in places]
+    for place in places:
+        setattr(place, setting, full)
+    try:
+        yield
+    finally:
+        for place, value in zip(places, before, strict=True):
+            setattr(place, setting, value)
+
+
+def _products(engine: Engine, units: Units, state: State) -> Tensor:
+    two = replace(units, count=min(2, units.count))
+    plan = Plan(1, two.count, 0, "spot check")
+    gradients = engine.gradients(two, state, dict.fromkeys(state.parameters, 1.0), plan)
+    return gradients.columns(Combination(torch.arange(two.count)[:, None], torch.ones(two.count, 1)))
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:  # run from a clone that is not installed
+        return "not installed"

@@ -1,109 +1,20 @@
-"""Losses of ranking pairs: margin, GHM-weighted margin, logistic, or any callable of one's own.
+"""The gradient-harmonised margin ranking loss, whose weights depend on all training pairs.
 
-Every loss sees a pair through its two scores s_a, s_b and its target y. A loss may also weigh a pair by
-where it stands among ALL training pairs at a checkpoint (`bind`); such weights are constants: no gradient
-flows through them.
+Weights are constants: no gradient flows through them.
 """
 
-import inspect
 import math
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.nn.functional import softplus
 
 from tracin_func.errors import UsageError
+from tracin_func.losses.margin import MarginRankingLoss, require_finite
 from tracin_func.task.pairs import Pairs
 
-Weigh = Callable[[Tensor, Tensor, Pairs], Tensor]
 GHM_VARIANTS = ("symmetric", "lab")
-
-
-@runtime_checkable
-class PairLoss(Protocol):
-    """What scoring asks of a loss."""
-
-    def __call__(self, first: Tensor, second: Tensor, target: Tensor, margin: Tensor | None = None) -> Tensor:
-        """Element-wise loss of scores `first` and `second`, any equal shapes; `margin` is the pairs' own."""
-        ...
-
-    def bind(self, first: Tensor, second: Tensor, pairs: Pairs) -> Weigh:
-        """Learn from the scores [pairs] of all training pairs; the result weighs any pairs by their scores."""
-        ...
-
-    def describe(self) -> dict[str, Any]:
-        """The settings that provenance records."""
-        ...
-
-
-@dataclass(frozen=True)
-class MarginRankingLoss:
-    """Margin ranking loss ℓ = max(0, margin − y (s_a − s_b)).
-
-    At y (s_a − s_b) ≥ margin the pair is satisfied: its gradient is exactly 0, at the kink as well.
-    """
-
-    margin: float = 1.0
-
-    def __post_init__(self) -> None:
-        _require_finite("margin", self.margin)
-
-    def __call__(self, first: Tensor, second: Tensor, target: Tensor, margin: Tensor | None = None) -> Tensor:
-        # torch.relu, not torch.maximum: the subgradient at the tie is 0, not −1/2.
-        return torch.relu((self.margin if margin is None else margin) - target * (first - second))
-
-    def slope(self, first: Tensor, second: Tensor, target: Tensor, margin: Tensor | None = None) -> Tensor:
-        """∂ℓ/∂s_a = −∂ℓ/∂s_b, to the last bit what autograd gives: −y where the pair is active, else 0."""
-        excess = (self.margin if margin is None else margin) - target * (first - second)
-        slope: Tensor = torch.ops.aten.threshold_backward(-target, excess, 0)  # what relu's backward calls
-        return slope
-
-    def bind(self, first: Tensor, second: Tensor, pairs: Pairs) -> Weigh:
-        return unit_weight
-
-    def describe(self) -> dict[str, Any]:
-        return {"loss_type": "standard", **asdict(self)}
-
-
-@dataclass(frozen=True)
-class LogisticLoss:
-    """Logistic (Bradley-Terry) loss ℓ = (1 − ε) softplus(−z) + ε softplus(z), z = y (s_a − s_b) − margin.
-
-    ε is `label_smoothing`. The margin of a pair, where it has one, shifts z; it is 0 otherwise.
-    """
-
-    label_smoothing: float = 0.0
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.label_smoothing < 1:
-            raise UsageError(f"`label_smoothing` should lie in [0, 1). Got {self.label_smoothing}.")
-
-    def __call__(self, first: Tensor, second: Tensor, target: Tensor, margin: Tensor | None = None) -> Tensor:
-        logit = target * (first - second)
-        if margin is not None:
-            logit = logit - margin
-        return (1 - self.label_smoothing) * softplus(-logit) + self.label_smoothing * softplus(logit)
-
-    def slope(self, first: Tensor, second: Tensor, target: Tensor, margin: Tensor | None = None) -> Tensor:
-        """∂ℓ/∂s_a = −∂ℓ/∂s_b = y (ε σ(z) − (1 − ε) σ(−z)), to the last bit what autograd gives."""
-        logit = target * (first - second)
-        if margin is not None:
-            logit = logit - margin
-        right = torch.full_like(logit, 1 - self.label_smoothing)
-        wrong = torch.full_like(logit, self.label_smoothing)
-        # softplus's own derivative: torch.sigmoid rounds otherwise.
-        derivative = torch.ops.aten.softplus_backward
-        of_logit: Tensor = derivative(wrong, logit, 1, 20) - derivative(right, -logit, 1, 20)
-        return of_logit * target
-
-    def bind(self, first: Tensor, second: Tensor, pairs: Pairs) -> Weigh:
-        return unit_weight
-
-    def describe(self) -> dict[str, Any]:
-        return {"loss_type": "logistic", **asdict(self)}
 
 
 @dataclass(frozen=True)
@@ -137,8 +48,8 @@ class GHMRankingLoss:
     variant: Literal["symmetric", "lab"] = "symmetric"
 
     def __post_init__(self) -> None:
-        _require_finite("margin", self.margin)
-        _require_finite("alpha", self.alpha)
+        require_finite("margin", self.margin)
+        require_finite("alpha", self.alpha)
         if self.bins < 1:
             raise UsageError(f"`bins` should be at least 1. Got {self.bins}.")
         if self.batch_size is not None and self.batch_size < 1:
@@ -223,62 +134,6 @@ class BinWeights:
         """How many pairs (test pairs, as it is) fall in an empty bin."""
         index = self.loss.bins_of(first, second, pairs)
         return int((~torch.isin(index, self.occupied) & (index >= 0)).sum())
-
-
-@dataclass(frozen=True)
-class CallableLoss:
-    """Any element-wise torch callable ℓ(s_a, s_b, y[, margin]) as a loss."""
-
-    function: Callable[..., Tensor]
-    takes_margin: bool
-
-    def __call__(self, first: Tensor, second: Tensor, target: Tensor, margin: Tensor | None = None) -> Tensor:
-        if margin is None:  # a default of the function's own stays in force
-            return self.function(first, second, target)
-        return self.function(first, second, target, margin)
-
-    def bind(self, first: Tensor, second: Tensor, pairs: Pairs) -> Weigh:
-        if pairs.margin is not None and not self.takes_margin:
-            raise UsageError(
-                "`pairs.margin` is given, and the loss takes no margin. Expected ℓ(s_a, s_b, y, margin); "
-                "add a fourth parameter to the loss or leave the margin out."
-            )
-        return unit_weight
-
-    def describe(self) -> dict[str, Any]:
-        return {"loss_type": getattr(self.function, "__qualname__", type(self.function).__qualname__)}
-
-
-def as_loss(loss: PairLoss | Callable[..., Tensor]) -> PairLoss:
-    """`loss` itself when it is one of ours, else the callable ℓ(s_a, s_b, y[, margin]) wrapped."""
-    if isinstance(loss, PairLoss):
-        return loss
-    if not callable(loss):
-        raise UsageError(f"`loss` should be callable as ℓ(s_a, s_b, y[, margin]). Got {type(loss).__name__}.")
-    try:
-        positional = [
-            parameter
-            for parameter in inspect.signature(loss).parameters.values()
-            if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
-        ]
-    except ValueError:  # some builtins have no signature
-        return CallableLoss(loss, takes_margin=False)
-    return CallableLoss(loss, takes_margin=len(positional) >= 4)
-
-
-def sees_only_difference(loss: PairLoss) -> bool:
-    """Whether ℓ is known to be a function of s_a − s_b, so that ∂ℓ/∂s_b = −∂ℓ/∂s_a."""
-    return isinstance(loss, MarginRankingLoss | LogisticLoss | GHMRankingLoss)
-
-
-def _require_finite(name: str, value: float) -> None:
-    if not math.isfinite(value):
-        raise UsageError(f"`{name}` should be finite. Got {value}.")
-
-
-def unit_weight(first: Tensor, second: Tensor, pairs: Pairs) -> Tensor:
-    """Weight 1 for every pair, float64 [pairs] on the CPU."""
-    return torch.ones(len(first), dtype=torch.float64)
 
 
 def batch_expectation(population: int, members: int, batch_size: int | None, alpha: float) -> float:

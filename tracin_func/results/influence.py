@@ -11,8 +11,9 @@ from torch import Tensor
 from tracin_func.errors import InputError
 from tracin_func.results.files.scores_json import merge_columns
 from tracin_func.results.files.table import is_table, write_table
-from tracin_func.results.names import INFLUENCE_COLUMNS, MEAN, SELF_COLUMN, STANDARD_ERROR
-from tracin_func.results.run import PairRecord, Run
+from tracin_func.results.frame import PairRecord, long_table, rows_by_pair
+from tracin_func.results.names import INFLUENCE_COLUMNS, MEAN, SELF_COLUMN
+from tracin_func.results.run import Run
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,9 @@ class SelfInfluence:
     def to_table(self, column: str = SELF_COLUMN, *, per_checkpoint: bool = False) -> dict[str, list[Any]]:
         """One column a property, one row a pair (and checkpoint): ready for a data frame."""
         variance = None if self.variance is None else self.variance[..., None]
-        return _table(self.pairs, self.run, column, (self.per_checkpoint[..., None], variance), None, per_checkpoint)
+        return long_table(
+            self.pairs, self.run, column, (self.per_checkpoint[..., None], variance), None, per_checkpoint
+        )
 
     def save(
         self,
@@ -91,7 +94,7 @@ class SelfInfluence:
                 f"{column}_{name}": (self.per_checkpoint[t], _root_of(self.variance, t))
                 for t, name in enumerate(self.run.names)
             }
-        return merge_columns(path, _rows(self.ids, scores), swapped=self.pairs.swapped, provenance=record).path
+        return merge_columns(path, rows_by_pair(self.ids, scores), swapped=self.pairs.swapped, provenance=record).path
 
 
 @dataclass(frozen=True)
@@ -164,7 +167,7 @@ class Influence:
     def to_table(self, column: str | None = None, *, per_checkpoint: bool = False) -> dict[str, list[Any]]:
         """One row a training and test pair (and checkpoint), training pair by training pair: ready for a data frame."""
         scores = self.per_checkpoint, self.variance
-        return _table(self.train, self.run, column or self.column, scores, self.test_ids, per_checkpoint)
+        return long_table(self.train, self.run, column or self.column, scores, self.test_ids, per_checkpoint)
 
     def save(
         self,
@@ -193,7 +196,7 @@ class Influence:
                 for j, test in enumerate(self.test_ids)
                 for t, name in enumerate(self.run.names)
             }
-        return merge_columns(path, _rows(self.ids, scores), swapped=self.train.swapped, provenance=record).path
+        return merge_columns(path, rows_by_pair(self.ids, scores), swapped=self.train.swapped, provenance=record).path
 
 
 def _standard_error(variance: Tensor | None) -> Tensor | None:
@@ -225,63 +228,6 @@ def _root_of(variance: Tensor | None, checkpoint: int, test: int | None = None) 
     if variance is None:
         return None
     return (variance[checkpoint] if test is None else variance[checkpoint, :, test]).sqrt()
-
-
-def _rows(ids: Sequence[str], scores: Mapping[str, tuple[Tensor, Tensor | None]]) -> dict[str, dict[str, float]]:
-    """Scores, and their standard errors where there are some, by column as scores by pair."""
-    columns = {name: values for name, (values, _) in scores.items()}
-    columns |= {f"{STANDARD_ERROR}_{name}": error for name, (_, error) in scores.items() if error is not None}
-    rows = zip(*(values.tolist() for values in columns.values()), strict=True)
-    return {name: dict(zip(columns, values, strict=True)) for name, values in zip(ids, rows, strict=True)}
-
-
-def _table(
-    pairs: PairRecord,
-    run: Run,
-    column: str,
-    estimated: tuple[Tensor, Tensor | None],
-    tests: Sequence[str] | None,
-    by_checkpoint: bool,
-) -> dict[str, list[Any]]:
-    """A long table of scores and their variances [checkpoints, pairs, tests]: a row a pair, test column and, where
-    asked for, checkpoint; what the loss saw is of that checkpoint, else of the last."""
-    per_checkpoint, variance = estimated
-    of_tests = per_checkpoint.shape[2]
-    parts: list[dict[str, list[Any]]] = []
-    for position in range(len(run.names)) if by_checkpoint else (-1,):
-        scores = per_checkpoint[position] if by_checkpoint else per_checkpoint.sum(dim=0)
-        bins = {} if pairs.bin is None else {"ghm_bin": pairs.bin[position].tolist()}
-        of_pairs = {
-            "pair": list(pairs.ids),
-            "first": [first for first, _ in pairs.items],
-            "second": [second for _, second in pairs.items],
-            "target": pairs.target.tolist(),
-            "loss": pairs.loss[position].tolist(),
-            "score_margin": pairs.score_margin[position].tolist(),
-            "active_share": (~pairs.inactive).double().mean(dim=0).tolist(),
-            "count": pairs.count.tolist(),
-            "weight": pairs.weight[position].tolist(),
-            **bins,
-        }
-        table = {name: [value for value in values for _ in range(of_tests)] for name, values in of_pairs.items()}
-        table[column] = scores.flatten().tolist()
-        if variance is not None:
-            of_scores = variance[position] if by_checkpoint else variance.sum(dim=0)
-            table[STANDARD_ERROR] = of_scores.sqrt().flatten().tolist()
-        if tests is not None:
-            table["test_pair"] = list(tests) * len(pairs.ids)
-        if by_checkpoint:
-            table["checkpoint"] = [run.names[position]] * len(table[column])
-        parts.append(table)
-    order = [
-        name
-        for name in ("pair", "first", "second", "test_pair", "checkpoint", column, STANDARD_ERROR)
-        if name in parts[0]
-    ]
-    return {
-        name: [value for part in parts for value in part[name]]
-        for name in (*order, *(name for name in parts[0] if name not in order))
-    }
 
 
 def _counts(pairs: PairRecord) -> dict[str, int]:

@@ -1,37 +1,49 @@
-"""What is needed to read scores: what the loss saw of pairs, what was asked for, how scores came about."""
+"""How scores came about: the settings that change them, the run, and its provenance in words and numbers."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from torch import Tensor
-
 from tracin_func.gradients.compute import Compute
-from tracin_func.results.provenance import provenance
+from tracin_func.gradients.device import versions
 from tracin_func.task.method import Projection
 
-
-@dataclass(frozen=True)
-class PairRecord:
-    """What the loss saw of one table of pairs: `ids` [pairs], the rest [checkpoints, pairs].
-
-    `loss` is without weights, `score_margin` is y (s_a − s_b) (above 0: ranked right), `weight` the loss's own
-    times the pair's, `inactive` True where the gradient is exactly 0, `bin` the GHM bin (−1 for none), None with
-    another loss. `target` [pairs] is +1 or −1, `count` [pairs] how often a pair was drawn, `items` the names of its
-    two items. `swapped` maps an id ID1_ID2 to ID2_ID1, under which a file may know the pair; empty for ids of one's
-    own.
-    """
-
-    ids: tuple[str, ...]
-    items: tuple[tuple[str, str], ...]
-    swapped: Mapping[str, str]
-    target: Tensor
-    count: Tensor
-    bin: Tensor | None
-    loss: Tensor
-    score_margin: Tensor
-    weight: Tensor
-    inactive: Tensor
+SIGN = {
+    "self": "Σ_t η_t ‖∇ℓ_p‖²: larger = harder pair",
+    "loss": "Σ_t ⟨∇ℓ_p, η_t ∇ℓ_q⟩; positive: training on p lowered the loss of q (proponent)",
+    "score-margin": "−Σ_t ⟨∇ℓ_p, η_t ∇m_q⟩, m_q = y (s_a − s_b); positive: training on p raised the score margin of q",
+}
+_P = "P = 1 / (√v̂ + ε) of Adam"
+ADAM_SIGN = {
+    "self": f"Σ_t η_t ‖√P_t ∇ℓ_p‖², {_P}: larger = harder pair",
+    "loss": f"Σ_t ⟨∇ℓ_p, η_t P_t ∇ℓ_q⟩, {_P}; positive: training on p lowered the loss of q (proponent)",
+    "score-margin": f"−Σ_t ⟨∇ℓ_p, η_t P_t ∇m_q⟩, m_q = y (s_a − s_b), {_P}; positive: training on p raised the score "
+    "margin of q",
+}
+STEP = {  # of which a score is the effect
+    "none": "SGD",
+    "adam": "Adam's step, moments held fixed, momentum and weight decay left out",
+}
+_UNIT = (
+    "first-order change of the {} per visit with {}; the true change is about "
+    "score × visits of p between checkpoints / batch size"
+)
+_OF = {"self": "loss", "loss": "loss", "score-margin": "score margin"}
+UNIT = {name: _UNIT.format(of, STEP["none"]) for name, of in _OF.items()}
+ADAM_UNIT = {name: _UNIT.format(of, STEP["adam"]) for name, of in _OF.items()}
+UNIFORM_UNIT = "squared slope of the loss, without learning rates (η_t = 1): an order, no loss change"
+ADAM_UNIFORM_UNIT = UNIFORM_UNIT.replace("of the loss,", "of the loss along Adam's step,")
+COSINE_UNIT = (
+    "none: the score divided by √(self(p) self(q)), the cosine of the gradients at all checkpoints, in [-1, 1]"
+)
+SCORES = ("self", "influence")
+OF_EVERY_SCORE = (
+    "checkpoint_weights",
+    "preconditioner",
+    "params",
+    "projection",
+)  # the other choices are about test pairs
 
 
 @dataclass(frozen=True)
@@ -90,3 +102,78 @@ class Run:
             notices=self.notices,
             choices=asdict(self.choices),
         )
+
+
+def provenance(
+    *,
+    command: Sequence[str] | None,
+    options: Mapping[str, Any] | None = None,
+    source: Mapping[str, Any],
+    checkpoints: Sequence[Mapping[str, Any]],
+    loss: Mapping[str, Any],
+    pairs: Mapping[str, Any],
+    engine: Mapping[str, Any],
+    score: str,
+    choices: Mapping[str, Any],
+    notices: Sequence[str] = (),
+) -> dict[str, Any]:
+    """The record of one column: what was computed from what, by which versions, and how to read it.
+
+    Args:
+        command: the arguments that were run, program first; None when called from Python.
+        options: the options of the command line that were given, as they can be given again.
+        source: `kind` ("embedded" for the demonstration), and what is known of data, split and front end.
+        checkpoints: one mapping a checkpoint: its name and learning rates.
+        loss: its name and settings.
+        pairs: how they were chosen, and how many.
+        engine: its name, plan and precision.
+        score: "self" or "influence".
+        choices: what was asked for that changes a score (`results.Choices`); of self-influence only those that
+            concern it are recorded. With `score` they choose the sentences about sign and unit.
+        notices: what the user was told while it ran.
+
+    Returns:
+        A mapping that can be written as JSON when its parts can.
+
+    Raises:
+        ValueError: `score` is neither.
+    """
+    if score not in SCORES:
+        raise ValueError(f"`score` should be one of {', '.join(map(repr, SCORES))}. Got {score!r}.")
+    own = {name: value for name, value in choices.items() if score == "influence" or name in OF_EVERY_SCORE}
+    return {
+        "score": score,
+        **meaning(score, choices),
+        **own,
+        "command": None if command is None else list(command),
+        "options": None if options is None else dict(options),
+        "working_folder": _working_folder(),
+        "environment": {name: value for name, value in os.environ.items() if name.startswith("TRACIN_FUNC_")},
+        "source": dict(source),
+        "checkpoints": [dict(checkpoint) for checkpoint in checkpoints],
+        "loss": dict(loss),
+        "pairs": dict(pairs),
+        "engine": dict(engine),
+        "notices": list(notices),
+        "versions": versions(),
+    }
+
+
+def meaning(score: str, choices: Mapping[str, Any]) -> dict[str, str]:
+    """Sign and unit of a score, in words."""
+    of = choices["test_functional"] if score == "influence" else "self"
+    adam = choices["preconditioner"] == "adam"
+    unit = (ADAM_UNIT if adam else UNIT)[of]
+    if choices["checkpoint_weights"] == "uniform":
+        unit = ADAM_UNIFORM_UNIT if adam else UNIFORM_UNIT
+    if score == "influence" and choices["normalize"] == "cosine":
+        unit = f"{COSINE_UNIT}, preconditioned by √P" if adam else COSINE_UNIT
+    return {"sign": (ADAM_SIGN if adam else SIGN)[of], "unit": unit}
+
+
+def _working_folder() -> str | None:
+    """Where relative paths of the command start; None when the folder was removed meanwhile."""
+    try:
+        return os.getcwd()
+    except OSError:
+        return None

@@ -1,4 +1,4 @@
-"""The answers of queries: the strongest pairs of each test pair, or a score of each pair, with what they came from."""
+"""The strongest pairs of each test pair, and a score for each pair of a streamed table, with their run."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,12 +8,52 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tracin_func.losses.terms import PIECE
 from tracin_func.results.files.table import write_table
 from tracin_func.results.files.table_stream import SCORE, SIDES, write_self, write_strongest
+from tracin_func.results.frame import PairRecord
 from tracin_func.results.names import MEAN, STANDARD_ERROR
-from tracin_func.results.run import PairRecord, Run
-from tracin_func.scoring.top_k.select import BLOCK, Strongest, Winners
+from tracin_func.results.run import Run
 from tracin_func.task.pair_table import PairBlocks
+
+
+@dataclass(frozen=True, eq=False)
+class Winners:
+    """The strongest pairs of one sign for one test pair, strongest first.
+
+    Args:
+        rows: number of the pair in its table, int64 [n].
+        scores: Σ_t ⟨∇ℓ_p, M ∇ℓ_q⟩, float64 [n].
+        first: position of item a, int64 [n].
+        second: position of item b, int64 [n].
+        target: +1 or −1, int64 [n].
+    """
+
+    rows: Tensor
+    scores: Tensor
+    first: Tensor
+    second: Tensor
+    target: Tensor
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+@dataclass(frozen=True, eq=False)
+class Strongest:
+    """The answer to a query.
+
+    Args:
+        proponents: of each test pair, scores above 0, largest first.
+        opponents: of each test pair, scores below 0, smallest first.
+        pairs: how many pairs were asked.
+        inactive: share of pairs × checkpoints whose slopes are both 0.
+    """
+
+    proponents: tuple[Winners, ...]
+    opponents: tuple[Winners, ...]
+    pairs: int
+    inactive: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,7 +171,7 @@ class QueriedSelf:
                     names[row] = "_".join(self.item_ids[place] for place in both)
         return [(names[row], float(self.scores[row])) for row in rows]
 
-    def blocks(self, size: int = BLOCK) -> Iterator[tuple[int, Tensor, Tensor, Tensor]]:
+    def blocks(self, size: int = PIECE) -> Iterator[tuple[int, Tensor, Tensor, Tensor]]:
         """Number of the first pair, positions of items a and b, and scores, each [pairs of the block]."""
         for start, block in self.pairs.blocks(size):
             yield start, block.first, block.second, self.scores[start : start + len(block)]

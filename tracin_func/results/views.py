@@ -6,7 +6,6 @@ items, are mappings. A run knows them; of a file `items_of_ids` and `classes_of_
 
 import itertools
 import math
-import re
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,7 +23,6 @@ ZERO_COLUMN, CONSTANT_RUNS, REPEATED_VALUES, NOT_NUMBERS = (
 RUN, REPEATS = 3, 5
 DASH = "–"  # between the classes of a pair, whose order says nothing
 
-_DEGREES = re.compile(r"deg\d+")
 _ROUND = (1.0, 2.0, 2.5, 5.0, 10.0)
 
 Items = Mapping[str, tuple[str, str]]
@@ -104,12 +102,6 @@ def items_of_ids(pairs: Iterable[str]) -> dict[str, tuple[str, str]]:
         if not odd:
             found[pair] = "_".join(parts[:half]), "_".join(parts[half:])
     return found
-
-
-def classes_of_ids(items: Iterable[str]) -> dict[str, str]:
-    """The class of each item whose id has one part such as `deg036`; items of other ids are left out."""
-    found = {item: [part for part in item.split("_") if _DEGREES.fullmatch(part)] for item in items}
-    return {item: parts[0] for item, parts in found.items() if len(parts) == 1}
 
 
 def items_named(items: Items) -> set[str]:

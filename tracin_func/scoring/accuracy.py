@@ -1,4 +1,4 @@
-"""How a model does on its pairs at each checkpoint, in a few numbers: is this the run that was trained?"""
+"""How many pairs a model ranks right at each checkpoint: is this the run that was trained?"""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -18,6 +18,10 @@ from tracin_func.task.task import Task
 EVALUATED_PAIRS = 2000  # of each table at most; a share of so many is known to about a point
 BY_SCORE = ("misranked", "lowest-margin", "active")  # ways to select test pairs by the model's scores
 SELECTIONS = ("random", *BY_SCORE)
+GAP = 0.10  # between a share of pairs ranked right and the one the checkpoint recorded
+# What trainers call the shares of pairs ranked right.
+TRAIN_NAMES = ("train_accuracy", "train_acc", "training_accuracy")
+TEST_NAMES = ("test_accuracy", "test_acc", "val_accuracy", "val_acc", "validation_accuracy", "accuracy")
 
 
 @dataclass(frozen=True)
@@ -98,6 +102,28 @@ def select_test_pairs(task: Task, compute: Compute, how: str, count: int | None,
     if count is not None and how != "lowest-margin":
         rows = rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))[:count]]
     return pairs.select(rows.sort().values)
+
+
+def gaps_of(evaluation: Evaluation) -> list[str]:
+    """Where the share ranked right is far from the recorded one."""
+    sides = (("training", evaluation.train_right, TRAIN_NAMES), ("test", evaluation.test_right, TEST_NAMES))
+    found = []
+    for role, share, names in sides:
+        recorded = recorded_share(evaluation.recorded, names)
+        if share is not None and recorded is not None and abs(share - recorded) > GAP:
+            found.append(
+                f"{evaluation.name} ranks {share:.0%} of the {role} pairs right, and it recorded {recorded:.0%}"
+            )
+    return found
+
+
+def recorded_share(recorded: Mapping[str, Any], names: tuple[str, ...]) -> float | None:
+    """A share that a checkpoint recorded under one of these names, as a fraction or in percent."""
+    for name in names:
+        value = recorded.get(name)
+        if isinstance(value, int | float) and 0 <= value <= 100:
+            return value if value <= 1 else value / 100
+    return None
 
 
 def _terms_of_test(evaluated: Evaluated) -> Terms:

@@ -7,10 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from tracin_func.gradients.compute import Compute
-from tracin_func.losses.ghm import MarginRankingLoss, PairLoss
+from tracin_func.losses.registry import DEFAULT
 from tracin_func.results.influence import Influence, SelfInfluence
 from tracin_func.scoring.score import score
 from tracin_func.task.checkpoints import Checkpoint
+from tracin_func.task.loss import PairLoss
 from tracin_func.task.method import NONE, Projection
 from tracin_func.task.pairs import Pairs
 from tracin_func.task.task import Task
@@ -24,7 +25,7 @@ def self_influence(
     pairs: Pairs,
     checkpoints: Sequence[Checkpoint],
     *,
-    loss: Loss = MarginRankingLoss(margin=1.0),
+    loss: Loss = DEFAULT,
     item_ids: Sequence[str] | None = None,
     joint: bool = False,
     engine: str = "auto",
@@ -72,7 +73,7 @@ def influence(
     test_pairs: Pairs,
     checkpoints: Sequence[Checkpoint],
     *,
-    loss: Loss = MarginRankingLoss(margin=1.0),
+    loss: Loss = DEFAULT,
     test_functional: str = "loss",
     weight_test_pairs: bool = False,
     item_ids: Sequence[str] | None = None,

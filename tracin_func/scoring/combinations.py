@@ -12,13 +12,17 @@ from torch import Tensor
 from tracin_func.errors import NumericalError
 from tracin_func.gradients.compute import Compute
 from tracin_func.gradients.model import State
+from tracin_func.gradients.processes import World
 from tracin_func.gradients.protocol import Combination, Gradients, Need, Units
-from tracin_func.losses.ghm import BinWeights, unit_weight
+from tracin_func.losses.ghm import BinWeights
 from tracin_func.losses.terms import Terms, functional_terms, loss_terms
 from tracin_func.scoring.plan import Prepared
 from tracin_func.scoring.units import loss_type
 from tracin_func.task.items import Batch
+from tracin_func.task.loss import unit_weight
 from tracin_func.task.pairs import Pairs
+
+PAIR_RUN = 1 << 18  # pairs scored at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,3 +145,9 @@ def reporting(units: Units, compute: Compute) -> tuple[Units, Callable[[], None]
         return batch
 
     return replace(units, take=take), lambda: tell(1.0)
+
+
+def own_chunks(rows: Tensor, world: World) -> list[Tensor]:
+    """The blocks of pairs that this process scores; the same blocks however many processes there are."""
+    blocks = rows.split(PAIR_RUN)
+    return [blocks[number] for number in world.mine(range(len(blocks)))]

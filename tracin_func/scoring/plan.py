@@ -11,12 +11,12 @@ from tracin_func.errors import InputError
 from tracin_func.gradients.budget import available_bytes, row_bytes
 from tracin_func.gradients.compute import Compute
 from tracin_func.gradients.coupling import mixing_operation
+from tracin_func.gradients.device import cpu_deviation
 from tracin_func.gradients.engines.choose import Choice, UnitKind, choose
 from tracin_func.gradients.engines.ghost.engine import GhostEngine
 from tracin_func.gradients.model import State
 from tracin_func.gradients.protocol import Need, Plan, Request, Units, UnsuitableError
 from tracin_func.gradients.representations.projected import ProjectingEngine
-from tracin_func.gradients.spot import cpu_deviation
 from tracin_func.scoring.units import UnitMaker
 from tracin_func.task.method import NONE, Projection
 from tracin_func.task.pairs import Pairs

@@ -1,4 +1,4 @@
-"""From gradients and loss terms to scores: algebra on pairs. Knows no engine."""
+"""Self-influence and influence in one pass over the checkpoints. Knows no engine."""
 
 import time
 from collections.abc import Callable
@@ -7,24 +7,22 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.profiler import record_function
 
 from tracin_func.errors import InputError, NumericalError, UsageError
 from tracin_func.gradients.compute import Compute
-from tracin_func.gradients.processes import ALONE, World
-from tracin_func.gradients.protocol import Gradients
-from tracin_func.gradients.representations.estimates import ProjectedGradients
-from tracin_func.losses.ghm import GHMRankingLoss, as_loss
+from tracin_func.gradients.representations.projected import ProjectedGradients
+from tracin_func.losses.ghm import GHMRankingLoss
+from tracin_func.losses.registry import as_loss
 from tracin_func.losses.terms import Terms
+from tracin_func.results.frame import PairRecord
 from tracin_func.results.influence import Influence, SelfInfluence
-from tracin_func.results.run import Choices, PairRecord, Run
+from tracin_func.results.run import Choices, Run
 from tracin_func.scoring.accuracy import EVALUATED_PAIRS, Evaluation, evaluate
-from tracin_func.scoring.combinations import PairTable
+from tracin_func.scoring.influence import inner_products, product_variance
+from tracin_func.scoring.self_influence import norm_variance, squared_norms
 from tracin_func.scoring.walk import Traced, Tracer
 from tracin_func.task.pairs import Pairs
 from tracin_func.task.task import Task
-
-PAIR_RUN = 1 << 18  # pairs scored at a time
 
 
 @dataclass(frozen=True)
@@ -93,6 +91,34 @@ def score(task: Task, compute: Compute, *, self_influence: bool = True, influenc
         SelfInfluence(torch.stack(found.own), record, run, own_variance) if self_influence else None,
         None if test_record is None else Influence(found.influence(), record, test_record, run, variance),
     )
+
+
+def pair_record(task: Task, pairs: Pairs, terms: list[Terms]) -> PairRecord:
+    """What the loss saw of pairs, by their terms at each checkpoint."""
+    loss = task.loss
+    margin = torch.stack([term.score_margin for term in terms])
+    return PairRecord(
+        ids=tuple(task.pair_ids(pairs)),
+        items=tuple(task.item_names(pairs)),
+        swapped=task.swapped_ids(pairs),
+        target=pairs.target.int(),
+        count=pairs.counts,
+        bin=_bins(loss, margin, pairs) if isinstance(loss, GHMRankingLoss) else None,
+        loss=torch.stack([term.loss for term in terms]),
+        score_margin=margin,
+        weight=torch.stack([term.weight for term in terms]),
+        inactive=torch.stack([~term.active for term in terms]),
+    )
+
+
+def tell_zero_columns(test: PairRecord, notice: Callable[[str], None]) -> None:
+    """Say how many test pairs have no gradient at any checkpoint."""
+    zero = int(test.inactive.all(dim=0).sum())
+    if zero:
+        notice(
+            f"{zero} of {len(test.ids)} test pairs have gradient 0 at every checkpoint, so every influence there is 0. "
+            "The test functional score-margin does not saturate; a larger margin, or earlier checkpoints, help too."
+        )
 
 
 def _evaluations(tracer: Tracer, compute: Compute) -> list[Evaluation]:
@@ -167,108 +193,6 @@ class _Found:
     def _shares(self) -> Tensor | None:
         tests = self.task.test_pairs
         return None if self.compute.aggregate is None or tests is None else tests.shares
-
-
-def squared_norms(gradients: Gradients | None, pairs: PairTable, world: World = ALONE) -> Tensor:
-    """‖∇ℓ_p‖²_M, float64 [pairs]; inactive pairs are skipped and exactly 0. Each process takes its blocks of pairs."""
-    result = torch.zeros(len(pairs.combination), dtype=torch.float64)
-    rows = pairs.terms.active.nonzero()[:, 0]
-    if gradients is not None and len(rows):
-        with record_function("norms of pairs"):
-            for chunk in _mine(rows, world):
-                result[chunk] = gradients.squared_norm(pairs.combination.select(chunk))
-    return world.sum(result)
-
-
-def norm_variance(gradients: ProjectedGradients | None, pairs: PairTable, found: Tensor) -> Tensor:
-    """The variance, over projections, of `found` = ‖∇ℓ_p‖²_M [pairs]; 0 where gradients are exact or inactive."""
-    result = torch.zeros_like(found)
-    rows = pairs.terms.active.nonzero()[:, 0]
-    if gradients is not None and len(rows):
-        result[rows] = gradients.norm_variance(pairs.combination.select(rows), found[rows])
-    return result
-
-
-def product_variance(
-    gradients: ProjectedGradients | None,
-    train: PairTable,
-    test: PairTable,
-    found: Tensor,
-    shares: Tensor | None = None,
-) -> Tensor:
-    """The same of `found` = ⟨∇ℓ_p, M ∇ℓ_q⟩, as `inner_products` gives them."""
-    result = torch.zeros_like(found)
-    if gradients is None:
-        return result
-    rows, columns = (table.terms.active.nonzero()[:, 0] for table in (train, test))
-    if len(rows) and len(columns):
-        left, right = train.combination.select(rows), test.combination.select(columns)
-        kept = columns if shares is None else torch.arange(1)
-        own = None if shares is None else shares[columns]
-        result[rows[:, None], kept] = gradients.product_variance(left, right, found[rows[:, None], kept], own)
-    return result
-
-
-def inner_products(
-    gradients: Gradients | None,
-    train: PairTable,
-    test: PairTable,
-    shares: Tensor | None = None,
-    world: World = ALONE,
-) -> Tensor:
-    """⟨∇ℓ_p, M ∇ℓ_q⟩, float64 [train_pairs, test_pairs]: one column of unit products a test pair, then a gather
-    and two multiply-adds a pair.
-
-    With `shares` [test_pairs], ⟨∇ℓ_p, M Σ_q share_q ∇ℓ_q⟩, [train_pairs, 1]: one product a training pair.
-    """
-    left = train.combination
-    result = torch.zeros(len(left), len(test.combination) if shares is None else 1, dtype=torch.float64)
-    columns = test.terms.active.nonzero()[:, 0]
-    if gradients is None or not len(columns):
-        return result
-    products = gradients.columns(test.combination.select(columns))
-    if shares is not None:
-        products, columns = products @ shares[columns, None], torch.arange(1)
-    rows = train.terms.active.nonzero()[:, 0]
-    for chunk in _mine(rows, world):
-        part = left.select(chunk)
-        block = sum(part.coefficient[:, j, None] * products[part.index[:, j]] for j in range(part.index.shape[1]))
-        result[chunk[:, None], columns] = block
-    return world.sum(result)
-
-
-def _mine(rows: Tensor, world: World) -> list[Tensor]:
-    """The blocks of pairs that this process scores; the same blocks however many processes there are."""
-    blocks = rows.split(PAIR_RUN)
-    return [blocks[number] for number in world.mine(range(len(blocks)))]
-
-
-def tell_zero_columns(test: PairRecord, notice: Callable[[str], None]) -> None:
-    """Say how many test pairs have no gradient at any checkpoint."""
-    zero = int(test.inactive.all(dim=0).sum())
-    if zero:
-        notice(
-            f"{zero} of {len(test.ids)} test pairs have gradient 0 at every checkpoint, so every influence there is 0. "
-            "The test functional score-margin does not saturate; a larger margin, or earlier checkpoints, help too."
-        )
-
-
-def pair_record(task: Task, pairs: Pairs, terms: list[Terms]) -> PairRecord:
-    """What the loss saw of pairs, by their terms at each checkpoint."""
-    loss = task.loss
-    margin = torch.stack([term.score_margin for term in terms])
-    return PairRecord(
-        ids=tuple(task.pair_ids(pairs)),
-        items=tuple(task.item_names(pairs)),
-        swapped=task.swapped_ids(pairs),
-        target=pairs.target.int(),
-        count=pairs.counts,
-        bin=_bins(loss, margin, pairs) if isinstance(loss, GHMRankingLoss) else None,
-        loss=torch.stack([term.loss for term in terms]),
-        score_margin=margin,
-        weight=torch.stack([term.weight for term in terms]),
-        inactive=torch.stack([~term.active for term in terms]),
-    )
 
 
 def _bins(loss: GHMRankingLoss, score_margin: Tensor, pairs: Pairs) -> Tensor:

@@ -1,18 +1,42 @@
-"""Self-influence of a table of any length, block by block."""
+"""Self-influence: norms of pair gradients, of the pairs of a task and of a table read in blocks."""
 
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.profiler import record_function
 
 from tracin_func.errors import InputError, NumericalError, UsageError
+from tracin_func.gradients.processes import ALONE, World
 from tracin_func.gradients.protocol import Combination, Gradients
-from tracin_func.losses.ghm import PairLoss
-from tracin_func.losses.slopes import bound_losses, loss_values, slopes_of
+from tracin_func.gradients.representations.projected import ProjectedGradients
+from tracin_func.losses.terms import bound_losses, loss_values, slopes_of
+from tracin_func.scoring.combinations import PairTable, own_chunks
+from tracin_func.task.loss import PairLoss
 from tracin_func.task.pair_table import PairBlocks, numbered, require_items
 
 BLOCK = 1 << 16  # pairs at a time
+
+
+def squared_norms(gradients: Gradients | None, pairs: PairTable, world: World = ALONE) -> Tensor:
+    """‖∇ℓ_p‖²_M, float64 [pairs]; inactive pairs are skipped and exactly 0. Each process takes its blocks of pairs."""
+    result = torch.zeros(len(pairs.combination), dtype=torch.float64)
+    rows = pairs.terms.active.nonzero()[:, 0]
+    if gradients is not None and len(rows):
+        with record_function("norms of pairs"):
+            for chunk in own_chunks(rows, world):
+                result[chunk] = gradients.squared_norm(pairs.combination.select(chunk))
+    return world.sum(result)
+
+
+def norm_variance(gradients: ProjectedGradients | None, pairs: PairTable, found: Tensor) -> Tensor:
+    """The variance, over projections, of `found` = ‖∇ℓ_p‖²_M [pairs]; 0 where gradients are exact or inactive."""
+    result = torch.zeros_like(found)
+    rows = pairs.terms.active.nonzero()[:, 0]
+    if gradients is not None and len(rows):
+        result[rows] = gradients.norm_variance(pairs.combination.select(rows), found[rows])
+    return result
 
 
 def self_scores(

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from tracin_func.gradients.compute import Compute
-from tracin_func.losses.ghm import MarginRankingLoss
+from tracin_func.losses.margin import MarginRankingLoss
 from tracin_func.results.verification import TOLERANCE
 from tracin_func.scoring.score import Scores, score
 from tracin_func.task.checkpoints import Checkpoint

@@ -14,16 +14,16 @@ import torch
 
 from tracin_func.errors import InputError
 from tracin_func.gradients.compute import Compute
+from tracin_func.gradients.device import versions
 from tracin_func.gradients.model import State
 from tracin_func.gradients.processes import World
 from tracin_func.gradients.representations.projected import ProjectingEngine
-from tracin_func.gradients.representations.stored import SharedEngine, StoredEngine
+from tracin_func.gradients.representations.shared import SharedEngine
+from tracin_func.gradients.representations.stored import StoredEngine
 from tracin_func.gradients.store.blocks import CheckpointRecord
-from tracin_func.gradients.store.digest import items_digest, weights_digest
-from tracin_func.gradients.store.identity import NAME, Manifest, read_manifest
+from tracin_func.gradients.store.identity import NAME, Manifest, items_digest, read_manifest, weights_digest
 from tracin_func.gradients.store.locks import Shard
 from tracin_func.gradients.store.store import Store, open_store
-from tracin_func.results.provenance import versions
 from tracin_func.scoring.plan import Prepared
 from tracin_func.task.items import DatasetItems, StackedItems
 from tracin_func.task.method import Projection

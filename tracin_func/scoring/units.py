@@ -13,8 +13,9 @@ from torch import Tensor
 
 from tracin_func.gradients.model import Scorer
 from tracin_func.gradients.protocol import Units
-from tracin_func.losses.ghm import PairLoss, sees_only_difference
+from tracin_func.losses.registry import sees_only_difference
 from tracin_func.task.items import Batch, RaggedItemsError, have_one_shape, interleave, place
+from tracin_func.task.loss import PairLoss
 from tracin_func.task.pairs import Pairs
 from tracin_func.task.task import Task
 

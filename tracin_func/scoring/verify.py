@@ -25,15 +25,17 @@ from tracin_func.gradients.engines.loop import differentiate
 from tracin_func.gradients.factors import dense
 from tracin_func.gradients.model import Scorer, State
 from tracin_func.gradients.protocol import Units, positions
-from tracin_func.losses.ghm import as_loss, unit_weight
+from tracin_func.losses.registry import as_loss
 from tracin_func.losses.terms import functional_terms
-from tracin_func.results.run import PairRecord, Run
+from tracin_func.results.frame import PairRecord
+from tracin_func.results.run import Run
 from tracin_func.results.verification import Entry, Verification
 from tracin_func.scoring.score import Scores
 from tracin_func.scoring.units import UnitMaker
 from tracin_func.scoring.walk import visited
 from tracin_func.task.items import Batch, place
 from tracin_func.task.learning_rates import root_rates
+from tracin_func.task.loss import unit_weight
 from tracin_func.task.optimizer_state import adam_preconditioner
 from tracin_func.task.task import Task
 

@@ -15,14 +15,13 @@ from torch import Tensor
 
 from tracin_func.errors import InputError, NumericalError
 from tracin_func.gradients.compute import Compute
-from tracin_func.gradients.device import resolve_device
+from tracin_func.gradients.device import exact_products, resolve_device
 from tracin_func.gradients.model import Scorer, State, evaluating
-from tracin_func.gradients.precision import exact_products
 from tracin_func.gradients.protocol import Gradients, UnsuitableError
 from tracin_func.gradients.representations.stored import StoredEngine
 from tracin_func.gradients.store.blocks import CheckpointRecord
 from tracin_func.gradients.store.store import Store
-from tracin_func.losses.ghm import as_loss
+from tracin_func.losses.registry import as_loss
 from tracin_func.losses.terms import Terms
 from tracin_func.scoring.combinations import (
     PairTable,
@@ -36,16 +35,8 @@ from tracin_func.scoring.combinations import (
 from tracin_func.scoring.plan import Prepared, needed, prepare
 from tracin_func.scoring.stored_rows import open_for, record_of, require_items_in, require_rows, shared, stored, unit_in
 from tracin_func.scoring.units import UnitMaker
-from tracin_func.task.checkpoints import (
-    Checkpoint,
-    LearningRate,
-    LoadedCheckpoint,
-    description,
-    file_digest,
-    learning_rates,
-    load,
-)
-from tracin_func.task.learning_rates import root_rates
+from tracin_func.task.checkpoints import Checkpoint, LearningRate, LoadedCheckpoint, description, file_digest, load
+from tracin_func.task.learning_rates import learning_rates, root_rates
 from tracin_func.task.optimizer_state import adam_preconditioner, holds_second_moments
 from tracin_func.task.pairs import Pairs
 from tracin_func.task.task import Task

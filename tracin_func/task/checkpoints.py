@@ -9,7 +9,7 @@ import pickle
 import re
 import struct
 import warnings
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -164,44 +164,6 @@ def natural_order(path: Path) -> list[tuple[int, int | str]]:
     return [(0, int(part)) if part.isdecimal() else (1, part) for part in parts if part]
 
 
-def learning_rates(
-    loaded: LoadedCheckpoint, trainable: Mapping[str, Tensor], given: LearningRate | None
-) -> tuple[LearningRate, str]:
-    """η_t of a checkpoint and where it came from: `given`, the optimiser's groups, or `args`.
-
-    Rates that differ between groups are mapped to parameters by the groups' `param_names`, else by the shapes
-    of the optimiser's state where these allow one assignment only.
-
-    Raises:
-        InputError: no rate is to be found, or groups differ and cannot be told apart.
-    """
-    if given is not None:
-        return given, "given"
-    groups = _groups(loaded)
-    if groups:
-        rates = [_checked(group["lr"], loaded.name) for group in groups]
-        held = sum(len(group["params"]) for group in groups)
-        if held < len(trainable):
-            raise InputError(
-                f"{loaded.name}: its optimiser holds {held} parameters, the model has {len(trainable)} trainable ones. "
-                "Freeze what was not trained (requires_grad_(False)), or give learning rates by parameter name."
-            )
-        if len(set(rates)) == 1:
-            return rates[0], "optimizer"
-        if all("param_names" in group for group in groups):
-            named = {n: r for group, r in zip(groups, rates, strict=True) for n in group["param_names"]}
-            named = unwrapped(named, trainable)
-            return {name: named[name] for name in named if name in trainable}, "optimizer"
-        return _rates_by_shape(loaded, groups, rates, trainable), "optimizer"
-    for key in ("learning_rate", "lr"):
-        if isinstance(loaded.args.get(key), int | float):
-            return _checked(loaded.args[key], loaded.name), f"args.{key}"
-    raise InputError(
-        f"{loaded.name}: records no learning rate. Expected `optimizer_state_dict` or `args` with one; "
-        "give it with --learning-rate (`learning_rate=` in Python), or use none: --checkpoint-weights uniform."
-    )
-
-
 def unwrapped(named: Mapping[str, Value], known: Collection[str]) -> dict[str, Value]:
     """`named` without the prefixes that DataParallel and torch.compile put before every name.
 
@@ -214,54 +176,6 @@ def unwrapped(named: Mapping[str, Value], known: Collection[str]) -> dict[str, V
             break
         names = [name[len(prefix) :] for name in names]
     return dict(zip(names, named.values(), strict=True))
-
-
-def _groups(loaded: LoadedCheckpoint) -> list[Mapping[str, Any]]:
-    """The optimiser's parameter groups that record a rate and their parameters; none where any does not."""
-    groups = (loaded.optimizer or {}).get("param_groups")
-    if not isinstance(groups, list | tuple) or not all(isinstance(group, Mapping) for group in groups):
-        return []
-    complete = all("lr" in group and isinstance(group.get("params"), list | tuple) for group in groups)
-    return list(groups) if complete else []
-
-
-def _checked(recorded: Any, name: str) -> float:
-    try:
-        rate = float(recorded)
-    except (TypeError, ValueError):
-        raise InputError(
-            f"{name}: records the learning rate {recorded!r}. Expected a number; give --learning-rate."
-        ) from None
-    if not (np.isfinite(rate) and rate >= 0):
-        raise InputError(f"{name}: records the learning rate {rate}. Expected one of at least 0; give --learning-rate.")
-    return rate
-
-
-def _rates_by_shape(
-    loaded: LoadedCheckpoint,
-    groups: Sequence[Mapping[str, Any]],
-    rates: Sequence[float],
-    trainable: Mapping[str, Tensor],
-) -> dict[str, float]:
-    state = (loaded.optimizer or {}).get("state") or {}
-    rates_of_shape: dict[tuple[int, ...], list[float]] = {}
-    for group, rate in zip(groups, rates, strict=True):
-        for index in group["params"]:
-            moments = [value for value in state.get(index, {}).values() if isinstance(value, Tensor) and value.ndim]
-            if moments:
-                rates_of_shape.setdefault(tuple(moments[0].shape), []).append(rate)
-    shapes = [tuple(parameter.shape) for parameter in trainable.values()]
-    result = {}
-    for (name, _), shape in zip(trainable.items(), shapes, strict=True):
-        candidates = rates_of_shape.get(shape, [])
-        if len(set(candidates)) != 1 or len(candidates) != shapes.count(shape):
-            raise InputError(
-                f"{loaded.name}: its optimiser has groups with learning rates {sorted(set(rates))}, and the group "
-                f"of parameter {name!r} cannot be told. Expected `param_names` in the groups; give one rate with "
-                "--learning-rate, or a mapping by parameter name in Python."
-            )
-        result[name] = candidates[0]
-    return result
 
 
 def _read_torch(path: Path) -> Any:

@@ -1,10 +1,15 @@
-"""Which projection is asked for, and how wide its rows are."""
+"""What changes a score: the words that are allowed for it, and the projection of gradients."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from tracin_func.errors import UsageError
 
+TEST_FUNCTIONALS = ("loss", "score-margin")
+AGGREGATES = ("mean",)
+NORMALIZATIONS = ("none", "cosine")
+CHECKPOINT_WEIGHTS = ("lr", "uniform")
+PRECONDITIONERS = ("none", "adam")
 DENSE = ("rademacher", "gaussian")
 KINDS = ("none", "auto", *DENSE, "sjlt", "kronecker")
 DIMENSIONS = {"rademacher": 512, "gaussian": 512, "sjlt": 4096, "kronecker": 4096}

@@ -1,4 +1,4 @@
-"""Pairs and ids that a user names: tables of pairs, test pairs by their ids, ids to leave out."""
+"""Pairs that a user names: CSV and Parquet tables of pairs, and test pairs by their ids."""
 
 import csv
 import difflib
@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from tracin_func.errors import InputError
-from tracin_func.sources.recordings.drawing import DrawnPair, table_of
+from tracin_func.files import read_lines, read_text
 from tracin_func.task.pair_table import PairBlocks
-from tracin_func.task.pairs import Pairs
+from tracin_func.task.pairs import DrawnPair, Pairs, table_of
 from tracin_func.task.parquet import ParquetPairs
 
 SPLITS = ("train", "test")
@@ -84,15 +84,6 @@ def first_pairs(path: str | Path, item_ids: Sequence[str]) -> Pairs:
     return next(block.pairs() for _, block in ParquetPairs(path, item_ids).blocks(FIRST))
 
 
-def read_exclusions(path: str | Path) -> frozenset[str]:
-    """Ids of items or pairs from a text file, one a line; a line that starts with `#` is a comment.
-
-    Raises:
-        InputError: the file cannot be read or is not UTF-8 text.
-    """
-    return frozenset(_lines(Path(path)))
-
-
 def named_pairs(names: Sequence[str], item_ids: Sequence[str], classes: Tensor) -> Pairs:
     """The pairs that ids `ID1_ID2` name, in this order; +1 where the first item's class is the higher one.
 
@@ -125,7 +116,7 @@ def read_ids(value: str) -> list[str]:
         InputError: the file cannot be read, or there is no id.
     """
     path = Path(value)
-    names = _lines(path) if path.is_file() else [name.strip() for name in value.split(",") if name.strip()]
+    names = read_lines(path) if path.is_file() else [name.strip() for name in value.split(",") if name.strip()]
     if not names:
         raise InputError(f"{value!r} names no pair. Expected ids ID1_ID2, separated by commas or one a line of a file.")
     return names
@@ -190,24 +181,9 @@ def _table_of_rows(table: dict[DrawnPair, _Row]) -> Pairs:
     return replace(pairs, margin=torch.tensor(margin, dtype=torch.float64)) if margin else pairs
 
 
-def _lines(path: Path) -> list[str]:
-    """The lines that are neither blank nor a comment."""
-    lines = [line.strip() for line in _text(path).split("\n")]
-    return [line for line in lines if line and not line.startswith("#")]
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}. Expected a text file.") from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8 text (byte {error.start}). Save it as UTF-8.") from None
-
-
 def _csv_rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
     """Line number and fields by column of each row that is not blank."""
-    reader = csv.reader(io.StringIO(_text(path)), strict=True)
+    reader = csv.reader(io.StringIO(read_text(path)), strict=True)
     columns: list[str] | None = None
     try:
         for row in reader:

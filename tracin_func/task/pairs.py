@@ -6,6 +6,7 @@ A pair p = (a, b, y) names two items by their positions; y = +1 when item a shou
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -106,6 +107,20 @@ class Pairs:
             None if self.count is None else self.count[rows],
             None if self.ids is None else [self.ids[row] for row in rows.tolist()],
         )
+
+
+class DrawnPair(NamedTuple):
+    """One draw: positions of two items, and +1 when the first should score above the second, else −1."""
+
+    first: int
+    second: int
+    target: int
+
+
+def table_of(draws: Sequence[DrawnPair], count: Sequence[int], weight: Sequence[float] | None = None) -> Pairs:
+    """Distinct draws and how often each was drawn, as `Pairs`."""
+    first, second, target = zip(*draws, strict=True) if draws else ((), (), ())
+    return Pairs(first, second, target, weight=weight, count=count)
 
 
 def _column(name: str, values: IntLike | FloatLike, dtype: torch.dtype) -> Tensor:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from tracin_func.errors import InputError
-from tracin_func.results.files.table import pyarrow_module
+from tracin_func.files import pyarrow_module
 from tracin_func.task.pair_table import COLUMNS, Mask, PairBlock, checked, require_items
 
 REQUIRED = COLUMNS[:3]

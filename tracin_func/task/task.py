@@ -7,9 +7,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from tracin_func.errors import InputError
-from tracin_func.losses.ghm import MarginRankingLoss, PairLoss
 from tracin_func.task.checkpoints import Checkpoint
 from tracin_func.task.items import as_items
+from tracin_func.task.loss import PairLoss
 from tracin_func.task.pairs import Pairs
 
 
@@ -24,7 +24,8 @@ class Task:
         train_pairs: the pairs to score.
         checkpoints: the saved states to sum over, in the order of training.
         test_pairs: the pairs whose loss is explained; needed for `influence` only.
-        loss: one of ours, or any element-wise torch callable ℓ(s_a, s_b, y[, margin]).
+        loss: one of ours, or any element-wise torch callable ℓ(s_a, s_b, y[, margin]); the margin ranking loss with
+            margin 1 when None.
         item_ids: one name an item; "0", "1", ... when left out.
         joint: the scorer takes both items of a pair at once.
         item_classes: what each item is of, for tables by class; such as the angle of a recording.
@@ -41,7 +42,7 @@ class Task:
     train_pairs: Pairs
     checkpoints: Sequence[Checkpoint]
     test_pairs: Pairs | None = None
-    loss: PairLoss | Callable[..., Tensor] = MarginRankingLoss(1.0)
+    loss: PairLoss | Callable[..., Tensor] | None = None
     item_ids: Sequence[str] | None = None
     joint: bool = False
     item_classes: Sequence[str] | None = None

@@ -1,4 +1,4 @@
-"""Training the embedded ranker on drawn pairs, and the checkpoints it leaves: the lab's kind of run, small.
+"""Training a ranker on drawn pairs, and the checkpoints it leaves: the lab's kind of run, small.
 
 The loss is the plain per-batch GHM margin loss with Adam: in a batch of B pairs, R_k of them in the bin of
 pair p, p weighs R_k^(−alpha), and the loss is the mean over the batch of weight × margin loss.
@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from tracin_func.errors import NumericalError, UsageError
 from tracin_func.losses.ghm import GHMRankingLoss
-from tracin_func.sources.demo.ranker import AngleRanker
 from tracin_func.task.pairs import Pairs
 
 CHECKPOINT_PREFIX = "model_epoch_"
@@ -86,6 +85,7 @@ class EpochReport:
 
 
 def train(
+    model: nn.Module,
     items: Tensor,
     train_pairs: Pairs,
     test_pairs: Pairs,
@@ -94,14 +94,15 @@ def train(
     *,
     on_epoch: Callable[[EpochReport], None] | None = None,
 ) -> list[Path]:
-    """Train an `AngleRanker` from its initial weights and save a checkpoint at each of `settings.epochs`.
+    """Train `model` from the weights it has and save a checkpoint at each of `settings.epochs`.
 
     It runs in one thread, whatever torch is set to: the model is small, results do not depend on the number
     of threads, and on busy cores several threads mostly wait for each other (measured: four times slower). The
-    same settings and items give the same checkpoints bit for bit. torch's global random state and number of
+    same weights, settings and items give the same checkpoints bit for bit. torch's global random state and number of
     threads are as before afterwards.
 
     Args:
+        model: a batch of items -> scores [items]; it is trained in place.
         items: float [items, 1, frequencies, frames], on the CPU.
         train_pairs: over `items`; a pair with count k is visited k times a pass.
         test_pairs: over `items`; only their accuracy is taken.
@@ -117,9 +118,6 @@ def train(
         NumericalError: a score is no longer finite.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(settings.seed)
-        model = AngleRanker()
     optimizer = torch.optim.Adam(model.parameters(), lr=settings.learning_rate)
     shuffle = torch.Generator().manual_seed(settings.seed)
     visits = train_pairs.select(torch.arange(len(train_pairs)).repeat_interleave(train_pairs.counts))

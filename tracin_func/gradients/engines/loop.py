@@ -4,9 +4,9 @@ import torch
 from torch import Tensor
 
 from tracin_func.errors import InputError, UsageError
-from tracin_func.gradients.batches import cause, gradient_rows, sketched
+from tracin_func.gradients.batches import sketched
 from tracin_func.gradients.budget import plan_singles
-from tracin_func.gradients.coupling import FORWARD_FAULTS
+from tracin_func.gradients.coupling import FORWARD_FAULTS, cause
 from tracin_func.gradients.factors import Contribution, scaled
 from tracin_func.gradients.model import State
 from tracin_func.gradients.protocol import (
@@ -20,6 +20,7 @@ from tracin_func.gradients.protocol import (
     Units,
     positions,
 )
+from tracin_func.gradients.representations.rows import gradient_rows
 from tracin_func.gradients.representations.streamed import streamed
 from tracin_func.task.items import Batch, each
 

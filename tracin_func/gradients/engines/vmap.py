@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.func import grad_and_value, vmap
 
 from tracin_func.errors import InputError, UsageError
-from tracin_func.gradients.batches import batches, cause, gradient_rows, sketched
+from tracin_func.gradients.batches import batches, sketched
 from tracin_func.gradients.budget import plan_chunks
-from tracin_func.gradients.coupling import FORWARD_FAULTS
+from tracin_func.gradients.coupling import FORWARD_FAULTS, cause
 from tracin_func.gradients.factors import Contribution, scaled
 from tracin_func.gradients.model import State
 from tracin_func.gradients.protocol import (
@@ -26,6 +26,7 @@ from tracin_func.gradients.protocol import (
     Units,
     positions,
 )
+from tracin_func.gradients.representations.rows import gradient_rows
 from tracin_func.gradients.representations.streamed import streamed
 from tracin_func.task.items import Batch
 

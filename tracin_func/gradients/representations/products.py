@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from tracin_func.gradients.device import wide_type
 from tracin_func.gradients.protocol import Combination
 
 COLUMN_RUN = 8192  # columns a product takes at a time: a few hundred rows of them stay in cache
@@ -134,11 +135,6 @@ def combine(left: Tensor, right: Tensor, combination: Combination) -> Tensor:
     base = right[index[:, 1]]
     rows = (left[index[:, 0]] - base).mul_(coefficient[:, :1])
     return rows.add_(base.mul_(coefficient.sum(dim=1, keepdim=True)))
-
-
-def wide_type(rows: Tensor) -> torch.dtype:
-    """float64, where the device has it (MPS does not)."""
-    return torch.float32 if rows.device.type == "mps" else torch.float64
 
 
 def _runs(rows: Tensor) -> Iterator[slice]:

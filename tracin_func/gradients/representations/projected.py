@@ -1,4 +1,4 @@
-"""Any engine, its gradients projected as they arise: one short row a unit, and no gradient row is held."""
+"""Projected gradients: one short row per unit, inner products as estimates, and the variance of these."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -6,13 +6,15 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from tracin_func.gradients.batches import batches, row_dtype
+from tracin_func.gradients.batches import batches
 from tracin_func.gradients.budget import block_size, row_bytes
+from tracin_func.gradients.device import row_dtype, wide_type
 from tracin_func.gradients.factors import Contribution, flat
 from tracin_func.gradients.model import State
 from tracin_func.gradients.projection.projector import Projector, projector
 from tracin_func.gradients.protocol import (
     ANYTHING,
+    Combination,
     Differentiation,
     Engine,
     Gradients,
@@ -23,12 +25,12 @@ from tracin_func.gradients.protocol import (
     Sketch,
     Units,
 )
-from tracin_func.gradients.representations.estimates import ProjectedGradients
-from tracin_func.gradients.representations.products import wide_type
+from tracin_func.gradients.representations.products import DIRECT, combine, inner, row_norms
 from tracin_func.gradients.representations.rows import Rows
 from tracin_func.task.method import Projection
 
 GATHERED = 1 << 28  # bytes of gradients that are collected where what is drawn should serve many of them
+TOGETHER = 1 << 24  # products of halves held at a time
 
 
 @dataclass(frozen=True)
@@ -121,3 +123,89 @@ class ProjectingEngine:
     def _parts(self, into: Projector, state: State) -> tuple[Part, ...]:
         forms = {name: into.form(name) for name in state.parameters}
         return tuple(Part(name, "", self.projection.kind, cost, words) for name, (words, cost) in forms.items())
+
+
+class ProjectedGradients:
+    """Rows Π g_i, whose inner products are those of the g_i on average over projections.
+
+    Args:
+        rows: Π g_i of all units.
+        projector: Π.
+    """
+
+    def __init__(self, rows: Rows, projector: Projector) -> None:
+        self._rows = rows
+        self._width = projector.width
+        self._halves = projector.halves
+
+    @property
+    def values(self) -> Tensor:
+        return self._rows.values
+
+    def columns(self, right: Combination) -> Tensor:
+        return self._rows.columns(right)
+
+    def squared_norm(self, combination: Combination) -> Tensor:
+        return self._rows.squared_norm(combination)
+
+    def norm_variance(self, combination: Combination, found: Tensor) -> Tensor:
+        """An estimate of the variance, over projections, of `found` [n], the squared norms of combinations; [n].
+
+        2 ‖Πx‖⁴ / k, or from independent halves of every matrix: Σ (e₁ − e₂)²/4 over matrices, with the estimates e₁ and
+        e₂ of each half.
+        """
+        if self._halves is None:
+            return 2 * found**2 / self._width
+        result = torch.zeros(len(combination), dtype=torch.float64)
+        if not self._halves:
+            return result
+        index, coefficient = combination.index.cpu(), combination.coefficient.to("cpu", torch.float64)
+        order = torch.argsort(index.min(dim=1).values, stable=True)
+        for chosen in order.split(max(1, min(DIRECT, self._rows.block // 2))):
+            rows = self._combined(Combination(index[chosen], coefficient[chosen])).square_()
+            for first, second in self._halves:
+                of_halves = rows[:, first].sum(dim=1) - rows[:, second].sum(dim=1)
+                result[chosen] += of_halves.to("cpu", torch.float64) ** 2
+        return result
+
+    def product_variance(
+        self, left: Combination, right: Combination, found: Tensor, shares: Tensor | None = None
+    ) -> Tensor:
+        """The same of `found` [n, m], the products of combinations `left` [n] and `right` [m]; [n, m].
+
+        (‖Πx‖²‖Πy‖² + ⟨Πx, Πy⟩²) / k, or from the halves. With `shares` [m], of products [n, 1] with Σ_m share_m y_m.
+        """
+        basis = self._combined(right)
+        if shares is not None:
+            basis = shares.to(basis)[None, :] @ basis
+        if self._halves is None:
+            return (torch.outer(self.squared_norm(left), row_norms(basis)) + found**2) / self._width
+        result = torch.zeros(len(left), len(basis), dtype=torch.float64)
+        if not self._halves:
+            return result
+        step = max(1, TOGETHER // (len(self.values) * len(self._halves)))
+        for chosen in torch.arange(len(basis)).split(step):
+            of_units = self._differences(basis[chosen.to(basis.device)])
+            for some in torch.arange(len(left)).split(max(1, TOGETHER // (len(chosen) * len(self._halves)))):
+                part = left.select(some)
+                of_pairs = torch.zeros(len(some), *of_units.shape[1:], dtype=torch.float64)
+                for j in range(part.index.shape[1]):
+                    of_pairs += part.coefficient[:, j, None, None].to(of_pairs) * of_units[part.index[:, j]]
+                result[some[:, None], chosen] = of_pairs.square().sum(dim=1)
+        return result
+
+    def _differences(self, basis: Tensor) -> Tensor:
+        """Of the products of units with `basis` [m, width], what the first half of each matrix gives less the second's,
+        float64 [units, matrices, m]."""
+        halves = self._halves or ()
+        result = torch.zeros(len(self.values), len(halves), len(basis), dtype=torch.float64)
+        for start, rows in self._rows.blocks():
+            for position, both in enumerate(halves):
+                first, second = (inner(rows[:, half], basis[:, half], torch.float64) for half in both)
+                result[start : start + len(rows), position] = first - second
+        return result
+
+    def _combined(self, combination: Combination) -> Tensor:
+        needed, local = torch.unique(combination.index.cpu(), return_inverse=True)
+        rows = self._rows.take(needed)
+        return combine(rows, rows, Combination(local, combination.coefficient))

@@ -5,7 +5,7 @@ import os
 import shutil
 import tempfile
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -13,11 +13,9 @@ from pathlib import Path
 import psutil
 import torch
 
-from tracin_func.cli.options import TABLE
 from tracin_func.errors import NumericalError
-from tracin_func.gradients.device import resolve_device
+from tracin_func.gradients.device import resolve_device, versions
 from tracin_func.gradients.engines.choose import NAMES
-from tracin_func.results.provenance import versions
 from tracin_func.results.verification import TOLERANCE
 from tracin_func.scoring.selftest import Outcome, selftest
 from tracin_func.sources.demo.source import CACHE_VARIABLE, cache_dir
@@ -38,7 +36,8 @@ OPTIONAL = {
 class Health:
     """All that was found: each of `devices` and `packages` in words by name, `auto` the device a plain run takes.
 
-    `cache` is None without a home folder; `environment` are the variables TRACIN_FUNC_* that are set.
+    `cache` is None without a home folder; `environment` are the variables TRACIN_FUNC_* that are set, `variables` the
+    names of those that options read.
     """
 
     versions: dict[str, str]
@@ -48,6 +47,7 @@ class Health:
     cache: Path | None
     cache_writable: bool
     environment: dict[str, str]
+    variables: Collection[str]
     outcomes: tuple[Outcome, ...]
 
     @property
@@ -94,7 +94,7 @@ class Health:
         return f"{state}; for {purpose}"
 
     def _variable(self, name: str) -> str:
-        known = name in {option.environment for option in TABLE.values()} | {CACHE_VARIABLE}
+        known = name in {*self.variables, CACHE_VARIABLE}
         return self.environment[name] + ("" if known else " (no option reads it; is it misspelt?)")
 
     def _cache(self) -> str:
@@ -104,8 +104,8 @@ class Health:
         return f"{what}; a folder for temporary files serves. {CACHE_VARIABLE} names another."
 
 
-def examine() -> Health:
-    """Look at this machine and test the engines; nothing stays on the disk."""
+def examine(variables: Collection[str] = ()) -> Health:
+    """Look at this machine and test the engines; nothing stays on the disk. `variables`: those that options read."""
     cache = cache_dir()
     devices = _usable()
     return Health(
@@ -116,6 +116,7 @@ def examine() -> Health:
         cache=cache,
         cache_writable=cache is not None and _is_writable(cache),
         environment={name: os.environ[name] for name in sorted(os.environ) if name.startswith(PREFIX)},
+        variables=variables,
         outcomes=tuple(selftest(reversed(NAMES[1:]), devices)),
     )
 

@@ -10,11 +10,12 @@ from torch import Tensor
 
 from tracin_func.report.terminal.tables import WIDE, new_table, open_console
 from tracin_func.report.terminal.views import EFFECTS, folded, print_groups, print_words
+from tracin_func.results.frame import PairRecord
 from tracin_func.results.influence import Influence, SelfInfluence
-from tracin_func.results.provenance import STEP
-from tracin_func.results.run import PairRecord, Run
+from tracin_func.results.run import STEP, Run
 from tracin_func.results.top import Queried, QueriedSelf
-from tracin_func.results.views import PAIR, SCORE, classes_of_ids, groups, items_named
+from tracin_func.results.views import PAIR, SCORE, groups, items_named
+from tracin_func.sources.recordings.names import classes_of_ids
 from tracin_func.task.task import Task
 
 _EFFECT_OF_P = {"loss": "lowered the loss", "score-margin": "raised the score margin"}

@@ -13,13 +13,12 @@ import codecs
 import csv
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from importlib import import_module
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, BinaryIO
 
 from tracin_func.errors import UsageError
-from tracin_func.files import dumps, locked, real_path, replace, require_writable
+from tracin_func.files import dumps, locked, pyarrow_module, real_path, replace, require_writable
 from tracin_func.results.files.origins import (
     claims,
     embedded_conflict_in,
@@ -217,14 +216,6 @@ def _array(arrow: Any, column: list[Any]) -> Any:
     if kind is str:
         return arrow.array(column, arrow.string()).dictionary_encode()
     return arrow.array(column, {bool: arrow.bool_(), int: arrow.int64(), float: arrow.float64()}[kind])
-
-
-def pyarrow_module(module: str, need: str = "--format parquet") -> Any:
-    """A module of pyarrow, which only those install who want Parquet; `need` is what a message says needs it."""
-    try:
-        return import_module(module)
-    except ImportError as error:
-        raise UsageError(f'{need} needs pyarrow: pip install "tracin-func[parquet]"') from error
 
 
 _Write = Callable[[BinaryIO, Mapping[str, list[Any]], Mapping[str, str]], None]

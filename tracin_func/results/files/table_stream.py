@@ -14,7 +14,8 @@ from typing import Any, BinaryIO, Protocol
 from torch import Tensor
 
 from tracin_func.errors import UsageError
-from tracin_func.results.files.table import ROW_GROUP, check_table, encodable, pyarrow_module, replace_table
+from tracin_func.files import pyarrow_module
+from tracin_func.results.files.table import ROW_GROUP, check_table, encodable, replace_table
 from tracin_func.results.names import STANDARD_ERROR
 
 SCORE = "score"

@@ -14,16 +14,15 @@ from torch import Tensor
 from tracin_func.errors import InputError, NumericalError, UsageError
 from tracin_func.gradients.compute import Compute
 from tracin_func.gradients.protocol import Combination
-from tracin_func.gradients.representations.estimates import ProjectedGradients
-from tracin_func.losses.ghm import as_loss
-from tracin_func.losses.slopes import bound_losses, loss_values, slopes_of
-from tracin_func.losses.terms import Terms
+from tracin_func.gradients.representations.projected import ProjectedGradients
+from tracin_func.losses.registry import as_loss
+from tracin_func.losses.terms import Terms, bound_losses, loss_values, slopes_of
 from tracin_func.results.run import Choices, Run
-from tracin_func.results.top import Queried, QueriedSelf
+from tracin_func.results.top import Queried, QueriedSelf, Strongest, Winners
 from tracin_func.scoring.accuracy import EVALUATED_PAIRS, Evaluation, evaluate
 from tracin_func.scoring.score import pair_record, tell_zero_columns
 from tracin_func.scoring.self_influence import self_scores
-from tracin_func.scoring.top_k.select import BLOCK, Columns, Strongest, Winners, strongest
+from tracin_func.scoring.top_k.select import BLOCK, Columns, strongest
 from tracin_func.scoring.walk import Traced, Tracer
 from tracin_func.task.pair_table import PairBlock, PairBlocks, numbered, require_items
 from tracin_func.task.task import Task

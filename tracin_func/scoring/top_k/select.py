@@ -8,10 +8,13 @@ import torch
 from torch import Tensor
 
 from tracin_func.errors import InputError, NumericalError, UsageError
-from tracin_func.losses.ghm import GHMRankingLoss, PairLoss, sees_only_difference
-from tracin_func.losses.slopes import PIECE, Slopes, bound_losses, joined, loss_values, slopes_of
+from tracin_func.losses.ghm import GHMRankingLoss
+from tracin_func.losses.registry import sees_only_difference
+from tracin_func.losses.terms import PIECE, Slopes, bound_losses, joined, loss_values, slopes_of
+from tracin_func.results.top import Strongest, Winners
 from tracin_func.scoring.top_k.extremes import Extremes
 from tracin_func.scoring.top_k.screen import COLUMNS, Screen, bytes_suffice, screen
+from tracin_func.task.loss import PairLoss
 from tracin_func.task.pair_table import Mask, PairBlock, PairBlocks, numbered, require_items
 from tracin_func.task.threads import in_order
 
@@ -34,45 +37,6 @@ class Columns:
     name: str
     values: Tensor
     products: Tensor
-
-
-@dataclass(frozen=True, eq=False)
-class Winners:
-    """The strongest pairs of one sign for one test pair, strongest first.
-
-    Args:
-        rows: number of the pair in its table, int64 [n].
-        scores: Σ_t ⟨∇ℓ_p, M ∇ℓ_q⟩, float64 [n].
-        first: position of item a, int64 [n].
-        second: position of item b, int64 [n].
-        target: +1 or −1, int64 [n].
-    """
-
-    rows: Tensor
-    scores: Tensor
-    first: Tensor
-    second: Tensor
-    target: Tensor
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-
-@dataclass(frozen=True, eq=False)
-class Strongest:
-    """The answer to a query.
-
-    Args:
-        proponents: of each test pair, scores above 0, largest first.
-        opponents: of each test pair, scores below 0, smallest first.
-        pairs: how many pairs were asked.
-        inactive: share of pairs × checkpoints whose slopes are both 0.
-    """
-
-    proponents: tuple[Winners, ...]
-    opponents: tuple[Winners, ...]
-    pairs: int
-    inactive: float
 
 
 def strongest(

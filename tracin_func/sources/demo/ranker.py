@@ -1,5 +1,8 @@
 """The embedded default scorer: a small convolutional ranker of spectrograms."""
 
+from typing import Self
+
+import torch
 from torch import Tensor, nn
 from torch.nn.functional import layer_norm
 
@@ -39,6 +42,13 @@ class AngleRanker(nn.Module):
         self.head = nn.Sequential(
             nn.Flatten(), nn.Linear(fourth * grid[0] * grid[1], hidden), nn.ReLU(), nn.Linear(hidden, 1)
         )
+
+    @classmethod
+    def seeded(cls, seed: int) -> Self:
+        """With initial weights drawn by `seed`; torch's global random state is as before afterwards."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return cls()
 
     def forward(self, items: Tensor) -> Tensor:
         """Scores [items] of spectrograms [items, 1, frequencies, frames] in dB, of any size."""

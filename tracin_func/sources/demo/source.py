@@ -26,12 +26,14 @@ import torch
 from filelock import FileLock, Timeout
 
 from tracin_func.errors import OutputError, UsageError
+from tracin_func.losses import ghm, margin
 from tracin_func.sources.demo import ranker, synthesis
 from tracin_func.sources.demo.synthesis import FREQUENCIES, MATERIALS, write_tones
 from tracin_func.sources.recordings import drawing, frontend
 from tracin_func.sources.recordings.drawing import draw_pairs, split_items
 from tracin_func.sources.recordings.frontend import FrontEnd
 from tracin_func.sources.recordings.tree import find_clips, load_items
+from tracin_func.training import fit
 from tracin_func.training.fit import EpochReport, TrainingSettings, train
 
 CACHE_VARIABLE = "TRACIN_FUNC_CACHE_DIR"
@@ -230,7 +232,8 @@ def _make(demo: EmbeddedDemo, frequency: str, material: str, progress: Progress)
             f"{epoch.test_accuracy:.1%} of unseen test pairs in the right order"
         )
 
-    train(items, train_pairs, test_pairs, settings, demo.checkpoint_dir, on_epoch=report)
+    model = ranker.AngleRanker.seeded(settings.seed)
+    train(model, items, train_pairs, test_pairs, settings, demo.checkpoint_dir, on_epoch=report)
 
 
 def _demo_at(folder: Path) -> EmbeddedDemo:
@@ -244,7 +247,7 @@ def _is_made(demo: EmbeddedDemo) -> bool:
 
 def _recipe_key() -> str:
     """Names the recipe: a change to anything the data or checkpoints come from asks for new ones."""
-    recipe = (drawing, frontend, losses, ranker, synthesis, training, sys.modules[__name__])
+    recipe = (drawing, frontend, fit, ghm, margin, ranker, synthesis, sys.modules[__name__])
     sources = [inspect.getsource(module) for module in recipe]
     return hashlib.sha256("".join(sources).encode()).hexdigest()[:12]
 

@@ -5,23 +5,14 @@ its models saw. Positions are those of the whole list of items, whatever the spl
 """
 
 import random
-from collections.abc import Collection, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from tracin_func.errors import InputError, UsageError
-from tracin_func.task.pairs import Pairs
-
-
-class DrawnPair(NamedTuple):
-    """One draw: positions of two items, and +1 when the first should score above the second, else −1."""
-
-    first: int
-    second: int
-    target: int
+from tracin_func.task.pairs import DrawnPair, Pairs, table_of
 
 
 def split_items(items: int, seed: int, train_share: float = 0.70) -> tuple[Tensor, Tensor]:
@@ -146,42 +137,3 @@ def sample_test_pairs(
         left.remove(row)
         rows.append(row)
     return distinct.select(torch.tensor(rows))
-
-
-def kept_rows(pairs: Pairs, item_ids: Sequence[str], excluded: Collection[str]) -> tuple[list[int], frozenset[str]]:
-    """The rows that no id of `excluded` names, and the ids that name nothing.
-
-    A pair is named by either of its items' ids, by its own id, or by `ID1_ID2` in either order. To find the
-    ids that name nothing in several tables, intersect what the calls return.
-
-    Args:
-        pairs: positions into the items.
-        item_ids: id of each item, [items].
-        excluded: ids of items or pairs, as from `read_exclusions`.
-    """
-    excluded = frozenset(excluded)
-    known = excluded.intersection(item_ids)
-    kept = []
-    for row, (first, second) in enumerate(zip(pairs.first.tolist(), pairs.second.tolist(), strict=True)):
-        a, b = item_ids[first], item_ids[second]
-        names = {a, b, f"{a}_{b}", f"{b}_{a}"} | ({pairs.ids[row]} if pairs.ids is not None else set())
-        hits = names & excluded
-        known |= hits
-        if not hits:
-            kept.append(row)
-    return kept, excluded - known
-
-
-def exclude(pairs: Pairs, item_ids: Sequence[str], excluded: Collection[str]) -> tuple[Pairs, frozenset[str]]:
-    """The pairs left when those are dropped that an id of `excluded` names, and the ids that name nothing.
-
-    See `kept_rows`.
-    """
-    kept, unknown = kept_rows(pairs, item_ids, excluded)
-    return pairs.select(torch.tensor(kept, dtype=torch.int64)), unknown
-
-
-def table_of(draws: Sequence[DrawnPair], count: Sequence[int], weight: Sequence[float] | None = None) -> Pairs:
-    """Distinct draws and how often each was drawn, as `Pairs`."""
-    first, second, target = zip(*draws, strict=True) if draws else ((), (), ())
-    return Pairs(first, second, target, weight=weight, count=count)

@@ -11,14 +11,11 @@ import torch
 from torch import nn
 
 from tracin_func.errors import InputError
-from tracin_func.losses.ghm import PairLoss
+from tracin_func.results.exclusions import exclude, kept_rows, read_exclusions
 from tracin_func.sources.recordings.drawing import (
-    DrawnPair,
     all_pairs,
     draw_pairs,
     draw_sequence,
-    exclude,
-    kept_rows,
     merge_repeats,
     sample_test_pairs,
     split_items,
@@ -26,8 +23,9 @@ from tracin_func.sources.recordings.drawing import (
 from tracin_func.sources.recordings.frontend import FrontEnd
 from tracin_func.sources.recordings.tree import Clip, find_clips, load_items
 from tracin_func.task.checkpoints import Checkpoint
-from tracin_func.task.pair_files import first_pairs, named_pairs, read_exclusions, read_pairs, read_test_pairs
-from tracin_func.task.pairs import Pairs
+from tracin_func.task.loss import PairLoss
+from tracin_func.task.pair_files import first_pairs, named_pairs, read_pairs, read_test_pairs
+from tracin_func.task.pairs import DrawnPair, Pairs
 from tracin_func.task.task import Task
 
 NUM_TEST = 5

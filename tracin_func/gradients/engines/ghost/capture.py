@@ -23,7 +23,11 @@ from torch.utils.hooks import RemovableHandle
 
 from tracin_func.gradients.engines.ghost.order import reorders
 from tracin_func.gradients.engines.ghost.rules import RULES, bind
-from tracin_func.gradients.factors import Contribution, Factors, Lookup, dense
+from tracin_func.gradients.engines.vmap import differentiate as differentiate_vmapped
+from tracin_func.gradients.factors import Contribution, Factors, Lookup, dense, scaled
+from tracin_func.gradients.model import State
+from tracin_func.gradients.protocol import Sketch, Units, UnsuitableError
+from tracin_func.task.items import Batch
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,113 @@ class Capture:
     uses: list[Use] = field(default_factory=list)
     opaque: set[str] = field(default_factory=set)
     reordered: str | None = None
+
+
+@dataclass(frozen=True)
+class Captured:
+    """What one batch gave.
+
+    Args:
+        parts: per-unit gradients by parameter; one that no operation used has none, and gradient 0.
+        opaque: the parameters whose gradients it cannot tell.
+        values: the objectives [units].
+        operations: names of the operations that each parameter entered.
+        reordered: the operation that put units in another order, which makes `parts` wrong; None where none did.
+    """
+
+    parts: dict[str, Contribution]
+    opaque: set[str]
+    values: Tensor
+    operations: dict[str, list[str]]
+    reordered: str | None = None
+
+    def treated_as_opaque(self, names: AbstractSet[str]) -> "Captured":
+        """The same, telling nothing of these parameters."""
+        if names <= self.opaque:
+            return self
+        parts = {name: part for name, part in self.parts.items() if name not in names}
+        return replace(self, parts=parts, opaque=self.opaque | names)
+
+
+def capture_units(
+    units: Units, state: State, batch: Batch, size: int, channels_last: bool = False, sketch: Sketch | None = None
+) -> Captured:
+    """What the batched objective tells of the units in `batch`, as `sketch` leaves it."""
+    batched = units.batched
+    assert batched is not None
+    leaves = {name: tensor.detach() for name, tensor in state.parameters.items()}
+    if channels_last:  # what the weights have, the activations take over
+        four = {name: leaf for name, leaf in leaves.items() if leaf.ndim == 4}
+        leaves |= {name: leaf.clone(memory_format=torch.channels_last) for name, leaf in four.items()}
+    leaves = {name: leaf.requires_grad_() for name, leaf in leaves.items()}
+
+    def arrived(name: str, part: Contribution) -> Contribution:
+        own = scaled({name: part}, state.scale)[name]
+        return own if sketch is None else sketch(name, own)
+
+    def work() -> Captured:
+        width = units.width(batch)
+        return capture_gradients(lambda: batched(leaves, state.constants, batch), leaves, size, width, arrived)
+
+    captured: Captured = units.within(leaves, state.constants, work)
+    if captured.reordered is not None:
+        raise UnsuitableError(f"the scorer may put items in another order inside, by {captured.reordered}")
+    return captured
+
+
+def with_opaque(
+    captured: Captured, units: Units, state: State, batch: Batch, sketch: Sketch | None = None
+) -> dict[str, Contribution]:
+    """The captured gradients, and those of the parameters without a rule by vmap(grad) over just these."""
+    if not captured.opaque:
+        return captured.parts
+    others = {name: tensor for name, tensor in state.parameters.items() if name not in captured.opaque}
+
+    def objective(parameters: dict[str, Tensor], constants: dict[str, Tensor], unit: Batch) -> Tensor:
+        return units.objective(others | parameters, constants, unit)
+
+    opaque = {name: tensor for name, tensor in state.parameters.items() if name in captured.opaque}
+    gradients, _ = differentiate_vmapped(replace(units, objective=objective), replace(state, parameters=opaque), batch)
+    if sketch is not None:
+        return captured.parts | {name: sketch(name, part) for name, part in gradients.items()}
+    return captured.parts | gradients
+
+
+def capture_gradients(
+    forward: Callable[[], Tensor],
+    leaves: dict[str, Tensor],
+    units: int,
+    width: int = 1,
+    arrived: Callable[[str, Contribution], Contribution] = lambda _, part: part,
+) -> Captured:
+    """Per-unit gradients of the objectives `forward()` [units].
+
+    `leaves` are the parameters that the forward uses, each requiring a gradient. The uses of one parameter are
+    summed. A use has `width` neighbouring rows a unit, which are summed too. What a use gives stays as `arrived`
+    returns it, a linear map.
+    """
+    capture, rows = Capture(), units * width
+    with torch.enable_grad(), _Recorder({id(leaf): name for name, leaf in leaves.items()}, capture, rows):
+        values = forward()
+    found: dict[str, Contribution] = {}
+    operations: dict[str, list[str]] = {}
+    opaque = set(capture.opaque)
+
+    def add(use: Use, gradient: Tensor) -> None:
+        of_use = use.contributions(gradient) if gradient.ndim and len(gradient) == rows else None
+        if of_use is None:
+            opaque.update(use.parameters.values())
+            return
+        for name, part in of_use.items():
+            own = arrived(name, part if width == 1 else _by_unit(part))
+            found[name] = own if name not in found else _sum(found[name], own)
+            operations.setdefault(name, []).append(getattr(use.operation, "__name__", str(use.operation)))
+
+    uses = [use for use in capture.uses if not opaque.issuperset(use.parameters.values())]
+    if uses and values.requires_grad:
+        _backward(values.sum(), uses, add)
+    parts = {name: part for name, part in found.items() if name not in opaque}
+    return Captured(parts, opaque, values.detach(), operations, capture.reordered)
 
 
 class _Recorder(TorchFunctionMode):
@@ -98,69 +209,6 @@ class _Recorder(TorchFunctionMode):
             return None
         versions = {name: value._version for name, value in tensors.items() if name not in parameters}
         return Use(func, call, parameters, get_gradient_edge(result), versions)
-
-
-@dataclass(frozen=True)
-class Captured:
-    """What one batch gave.
-
-    Args:
-        parts: per-unit gradients by parameter; one that no operation used has none, and gradient 0.
-        opaque: the parameters whose gradients it cannot tell.
-        values: the objectives [units].
-        operations: names of the operations that each parameter entered.
-        reordered: the operation that put units in another order, which makes `parts` wrong; None where none did.
-    """
-
-    parts: dict[str, Contribution]
-    opaque: set[str]
-    values: Tensor
-    operations: dict[str, list[str]]
-    reordered: str | None = None
-
-    def treated_as_opaque(self, names: AbstractSet[str]) -> "Captured":
-        """The same, telling nothing of these parameters."""
-        if names <= self.opaque:
-            return self
-        parts = {name: part for name, part in self.parts.items() if name not in names}
-        return replace(self, parts=parts, opaque=self.opaque | names)
-
-
-def capture_gradients(
-    forward: Callable[[], Tensor],
-    leaves: dict[str, Tensor],
-    units: int,
-    width: int = 1,
-    arrived: Callable[[str, Contribution], Contribution] = lambda _, part: part,
-) -> Captured:
-    """Per-unit gradients of the objectives `forward()` [units].
-
-    `leaves` are the parameters that the forward uses, each requiring a gradient. The uses of one parameter are
-    summed. A use has `width` neighbouring rows a unit, which are summed too. What a use gives stays as `arrived`
-    returns it, a linear map.
-    """
-    capture, rows = Capture(), units * width
-    with torch.enable_grad(), _Recorder({id(leaf): name for name, leaf in leaves.items()}, capture, rows):
-        values = forward()
-    found: dict[str, Contribution] = {}
-    operations: dict[str, list[str]] = {}
-    opaque = set(capture.opaque)
-
-    def add(use: Use, gradient: Tensor) -> None:
-        of_use = use.contributions(gradient) if gradient.ndim and len(gradient) == rows else None
-        if of_use is None:
-            opaque.update(use.parameters.values())
-            return
-        for name, part in of_use.items():
-            own = arrived(name, part if width == 1 else _by_unit(part))
-            found[name] = own if name not in found else _sum(found[name], own)
-            operations.setdefault(name, []).append(getattr(use.operation, "__name__", str(use.operation)))
-
-    uses = [use for use in capture.uses if not opaque.issuperset(use.parameters.values())]
-    if uses and values.requires_grad:
-        _backward(values.sum(), uses, add)
-    parts = {name: part for name, part in found.items() if name not in opaque}
-    return Captured(parts, opaque, values.detach(), operations, capture.reordered)
 
 
 def _backward(total: Tensor, uses: Sequence[Use], receive: Callable[[Use, Tensor], None]) -> None:

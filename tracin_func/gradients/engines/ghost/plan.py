@@ -2,12 +2,13 @@
 
 import torch
 
-from tracin_func.gradients.batches import row_dtype
 from tracin_func.gradients.budget import Kept
+from tracin_func.gradients.device import row_dtype
 from tracin_func.gradients.engines.ghost.capture import Captured
-from tracin_func.gradients.factors import Factors, built_operations, factor_operations, kernel_entries
+from tracin_func.gradients.factors import Factors
 from tracin_func.gradients.model import State
 from tracin_func.gradients.protocol import Need, Part, Request, Units
+from tracin_func.gradients.representations.factored import built_operations, factor_operations, kernel_entries
 
 
 def explain(captured: Captured, units: Units, state: State, request: Request) -> tuple[tuple[Part, ...], Kept]:

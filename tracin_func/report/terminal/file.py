@@ -1,7 +1,6 @@
-"""One run of `show`: a result file, the columns asked for, and a view of their scores as tables or as JSON."""
+"""A result file as tables or as JSON: the columns to show, and a view of their scores."""
 
 import difflib
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -10,8 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
-from tracin_func.cli.errors import printing
-from tracin_func.errors import InputError, UsageError
+from tracin_func.errors import InputError
 from tracin_func.report.terminal.origin import few, print_file, print_flags
 from tracin_func.report.terminal.tables import open_console
 from tracin_func.report.terminal.views import (
@@ -22,19 +20,16 @@ from tracin_func.report.terminal.views import (
     print_pairs,
     print_words,
 )
-from tracin_func.results.files.load import ResultFile, read_result
+from tracin_func.results.files.load import ResultFile
 from tracin_func.results.names import SELF_COLUMN, STARTS, common_start, meaning_of
 from tracin_func.results.views import (
     ABS,
     ITEM,
     PAIR,
     SCORE,
-    SORTS,
-    VIEWS,
     Flag,
     Group,
     Items,
-    classes_of_ids,
     ends,
     flags,
     groups,
@@ -47,9 +42,10 @@ from tracin_func.results.views import (
     numbers,
     summary,
 )
+from tracin_func.sources.recordings.names import classes_of_ids
 
 ALL = "all"
-TOP = 10
+
 
 _READING = {
     "self": "self-influence: large for pairs the model finds hard",
@@ -99,30 +95,7 @@ class Selection:
         return f"sum of {len(self.columns)} columns {common_start(self.columns)}…"
 
 
-def show_file(options: Mapping[str, Any]) -> None:
-    """Print what `options` ask of a result file.
-
-    Raises:
-        UsageError: an option is wrong in itself.
-        InputError: the file, or what is asked of it, is not there.
-    """
-    by, sort, top = options["by"] or PAIR, options["sort"], options["top"] or TOP
-    _check("--by", by, VIEWS)
-    _check("--sort", sort or SCORE, SORTS)
-    if options["top"] is not None and options["top"] < 1:
-        raise UsageError(f"--top should be at least 1. Got {options['top']}.")
-    selection = _select(read_result(Path(options["file"])), options["column"], by)
-    with printing():
-        if options["json"]:
-            print(json.dumps(_document(selection, by, sort, top), ensure_ascii=False, indent=2, allow_nan=False))
-        else:
-            _print(selection, by, sort, top, with_histogram=options["histogram"])
-
-
-# What is asked for
-
-
-def _select(result: ResultFile, wanted: str | None, by: str) -> Selection:
+def select(result: ResultFile, wanted: str | None, by: str) -> Selection:
     columns = _columns(result, wanted)
     looked_at = columns if wanted else list(result.columns)
     items = items_of_ids(result.pairs) | result.items
@@ -201,15 +174,7 @@ def _meaning(result: ResultFile, column: str) -> str | None:
     return found if found in _READING else None
 
 
-def _check(option: str, value: str, known: Sequence[str]) -> None:
-    if value not in known:
-        raise UsageError(f"{option} should be one of {', '.join(known)}. Got {value!r}.")
-
-
-# Tables
-
-
-def _print(selection: Selection, by: str, sort: str | None, top: int, *, with_histogram: bool) -> None:
+def print_selection(selection: Selection, by: str, sort: str | None, top: int, *, with_histogram: bool) -> None:
     console = open_console()
     result, columns = selection.result, selection.columns
     print_file(console, result, columns)
@@ -264,10 +229,7 @@ def _left_out(selection: Selection, by: str) -> int:
     return sum(not members_of(pair, by, selection.items, selection.classes) for pair in selection.values)
 
 
-# JSON
-
-
-def _document(selection: Selection, by: str, sort: str | None, top: int) -> dict[str, Any]:
+def document(selection: Selection, by: str, sort: str | None, top: int) -> dict[str, Any]:
     """What the tables show, for programs; a number that JSON lacks is null."""
     result = selection.result
     document = {

@@ -1,0 +1,103 @@
+"""Are captured gradients complete? Compares those of single units with autograd's."""
+
+import math
+from dataclasses import replace
+from typing import Any
+
+from torch import Tensor
+
+from tracin_func.gradients.coupling import FORWARD_FAULTS
+from tracin_func.gradients.device import wide_type
+from tracin_func.gradients.engines.ghost.capture import capture_units, with_opaque
+from tracin_func.gradients.engines.loop import differentiate as differentiate_alone
+from tracin_func.gradients.factors import Contribution, dense
+from tracin_func.gradients.model import State
+from tracin_func.gradients.protocol import (
+    Sketch,
+    Units,
+    UnsuitableError,
+)
+from tracin_func.task.items import Batch, each
+
+COMPLETE = 1e-3  # relative deviation of one unit's gradient from autograd's that is rounding, not a fault
+
+
+NEGLIGIBLE = 1e-5  # and relative to the gradient of all parameters, for parts that are 0 but for rounding
+
+
+def require_complete(
+    units: Units,
+    state: State,
+    batch: Batch,
+    size: int,
+    found: dict[str, Contribution],
+    checked: range,
+    channels_last: bool = False,
+    sketch: Sketch | None = None,
+) -> None:
+    """Every parameter's gradient of the units `checked` of `size`, as `sketch` left it, against autograd's of that unit
+    alone."""
+    example = next(iter(state.parameters.values()))
+    if example.is_meta:
+        return
+    fault = _incomplete(units, state, batch, checked, found, sketch)
+    if fault is not None and example.dtype != wide_type(example):
+        # Rounding decides a ReLU otherwise in another batch or layout, and few channels may hang on it.
+        wide = replace(state, parameters=_widened(state.parameters), constants=_widened(state.constants))
+        exact = _widened(batch)
+        try:
+            captured = capture_units(units, wide, exact, size, channels_last)
+            fault = _incomplete(units, wide, exact, checked, with_opaque(captured, units, wide, exact))
+        except FORWARD_FAULTS:  # the scorer insists on a type
+            pass
+    if fault is not None:
+        raise UnsuitableError(fault)
+
+
+def _incomplete(
+    units: Units,
+    state: State,
+    batch: Batch,
+    checked: range,
+    found: dict[str, Contribution],
+    sketch: Sketch | None = None,
+) -> str | None:
+    """The first parameter whose gradient is not autograd's, and by how much."""
+
+    def form(name: str, part: Contribution) -> Tensor:
+        return dense(part) if sketch is None else sketch(name, part)
+
+    for unit in checked:
+        exact, errors, scales = _one(batch, unit), {}, {}
+        built = {
+            name: dense(_one(part, unit) if isinstance(part, Tensor) else part.only(unit))
+            for name, part in found.items()
+        }
+        for name, part in differentiate_alone(units, state, exact)[0].items():
+            right = form(name, part)
+            errors[name] = float((built[name] - right if name in built else right).norm())
+            scales[name] = float(right.norm())
+        beyond = _beyond_rounding(errors, scales)
+        if beyond is not None and units.minuend is not None:
+            # A difference may be small beside what was subtracted, which is what its rounding is relative to.
+            of_scale, _ = differentiate_alone(replace(units, objective=units.minuend), state, exact)
+            scales = {name: float(form(name, part).norm()) for name, part in of_scale.items()}
+            beyond = _beyond_rounding(errors, scales)
+        if beyond is not None:
+            return f"the captured gradient of {beyond!r} is not autograd's (off by {errors[beyond]:.1e})"
+    return None
+
+
+def _beyond_rounding(errors: dict[str, float], scales: dict[str, float]) -> str | None:
+    total = math.hypot(*scales.values())
+    # NaN is no fault of the capture; it is told where scores and gradients are used.
+    return next((name for name in errors if errors[name] > COMPLETE * scales[name] + NEGLIGIBLE * total), None)
+
+
+def _widened(tree: Any) -> Any:
+    """Every floating-point tensor in float64."""
+    return each(lambda leaf: leaf.double() if leaf.is_floating_point() else leaf, tree)
+
+
+def _one(batch: Batch, unit: int) -> Batch:
+    return each(lambda leaf: leaf[unit : unit + 1], batch)

@@ -1,0 +1,50 @@
+"""The logistic (Bradley-Terry) loss."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import softplus
+
+from tracin_func.errors import UsageError
+from tracin_func.task.loss import Weigh, unit_weight
+from tracin_func.task.pairs import Pairs
+
+
+@dataclass(frozen=True)
+class LogisticLoss:
+    """Logistic (Bradley-Terry) loss ℓ = (1 − ε) softplus(−z) + ε softplus(z), z = y (s_a − s_b) − margin.
+
+    ε is `label_smoothing`. The margin of a pair, where it has one, shifts z; it is 0 otherwise.
+    """
+
+    label_smoothing: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.label_smoothing < 1:
+            raise UsageError(f"`label_smoothing` should lie in [0, 1). Got {self.label_smoothing}.")
+
+    def __call__(self, first: Tensor, second: Tensor, target: Tensor, margin: Tensor | None = None) -> Tensor:
+        logit = target * (first - second)
+        if margin is not None:
+            logit = logit - margin
+        return (1 - self.label_smoothing) * softplus(-logit) + self.label_smoothing * softplus(logit)
+
+    def slope(self, first: Tensor, second: Tensor, target: Tensor, margin: Tensor | None = None) -> Tensor:
+        """∂ℓ/∂s_a = −∂ℓ/∂s_b = y (ε σ(z) − (1 − ε) σ(−z)), to the last bit what autograd gives."""
+        logit = target * (first - second)
+        if margin is not None:
+            logit = logit - margin
+        right = torch.full_like(logit, 1 - self.label_smoothing)
+        wrong = torch.full_like(logit, self.label_smoothing)
+        # softplus's own derivative: torch.sigmoid rounds otherwise.
+        derivative = torch.ops.aten.softplus_backward
+        of_logit: Tensor = derivative(wrong, logit, 1, 20) - derivative(right, -logit, 1, 20)
+        return of_logit * target
+
+    def bind(self, first: Tensor, second: Tensor, pairs: Pairs) -> Weigh:
+        return unit_weight
+
+    def describe(self) -> dict[str, Any]:
+        return {"loss_type": "logistic", **asdict(self)}
