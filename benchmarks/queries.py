@@ -15,8 +15,8 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from tracin_func import GHMRankingLoss, LogisticLoss, MarginRankingLoss
-from tracin_func.scoring.top_k.select import Columns, strongest
 from tracin_func.results.top import Strongest
+from tracin_func.scoring.top_k.select import Columns, strongest
 from tracin_func.task.pair_table import ArrayPairs, PairBlocks
 from tracin_func.task.parquet import ParquetPairs
 

@@ -1,11 +1,22 @@
-"""What the tests share: one cache for the embedded default, so that it is trained at most once."""
+"""What the tests share: options, a small lab, and one cache for the embedded example, which is trained at most once."""
 
 import os
 from collections.abc import Iterator
 
 import pytest
 
+from tests.support.lab import lab as lab
 from tracin_func.sources.demo.source import CACHE_VARIABLE, EmbeddedDemo, embedded
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--thorough", action="store_true", help="Run the long series of tests too.")
+
+
+@pytest.fixture(scope="session")
+def thorough(request: pytest.FixtureRequest) -> bool:
+    """Whether long series are to be run whole."""
+    return bool(request.config.getoption("--thorough"))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -11,9 +11,9 @@ import pytest
 import typer
 
 from docs.make_options import PAGE, page
+from tests.support.places import ROOT
 from tracin_func.cli.app import app
 
-ROOT = Path(__file__).parent.parent
 READMES = (ROOT / "README.md", ROOT / "README.zh-TW.md")
 PAGES = (*READMES, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")))
 OTHER_PROGRAMS = ("pytest", "pip", "ruff", "python", "torchrun", "srun", "#SBATCH")  # whose options are not ours

@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 import torch
 
+from tests.support.places import ROOT
 from tracin_func.scoring.accuracy import TRAIN_NAMES, recorded_share
-from tracin_func.task.learning_rates import learning_rates
 from tracin_func.task.checkpoints import read
+from tracin_func.task.learning_rates import learning_rates
 
-README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def blocks(language: str) -> list[str]:

@@ -1,8 +1,10 @@
-"""The shape of the code: imports point one way, public names are listed, the command line starts light."""
+"""The shape of the code: imports point one way, rooms are small, public names are listed, help loads no torch."""
 
 import ast
 import subprocess
 import sys
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,80 +13,50 @@ import tracin_func
 
 PACKAGE = Path(tracin_func.__file__).parent
 
-# From the bottom up; a module may import modules of lower layers, and of its own where `PEERS` allows it.
-LAYERS = (
-    ("errors", "columns", "views", "verification", "queries.ordered", "projection.randomness"),
-    ("pairs", "items", "devices", "distributed", "precision", "provenance", "checkpoints"),
-    ("projection.specification", "projection.shapes"),
-    ("losses", "slots", "metric", "optimizer", "coupling", "sinks.json_file"),
-    ("store.files", "store.encoding"),
-    ("store.digest", "store.manifest", "store.occupancy"),
-    ("store.layout",),
-    ("store.gradient_store", "store.inspection"),
-    ("task", "scorer", "terms", "sinks.origins", "queries.pair_blocks", "queries.extremes", "queries.screen"),
-    ("gradients", "compute", "sinks.merge", "sinks.table_file", "sinks.reading", "queries.slopes"),
-    ("gram", "streamed", "records"),
-    ("queries.parquet_pairs", "queries.strongest", "queries.self_scores", "sinks.pair_stream"),
-    ("rows", "factors", "units", "budget"),
-    ("projection.dense", "projection.sparse"),
-    ("projection.kronecker",),
-    ("projection.projector", "engines.rowwise"),
-    ("projection.gradients",),
-    ("engines.streaming", "engines.ghost.rules", "engines.ghost.order"),
-    ("engines.vmapped", "engines.loop", "engines.ghost.capture"),
-    ("engines.ghost.plan",),
-    ("engines.ghost.engine",),
-    ("engines.choose", "engines.projecting", "spot"),
-    ("prepare", "engines.blockwise"),
-    ("storing",),
-    ("pair_tables",),
-    ("trace", "results", "queried"),
-    ("evaluation", "filling"),
-    ("scoring", "outlook"),
-    ("querying",),
-    ("verify",),
-    ("selftest",),
-    ("api", "sources.wav", "sources.frontend", "sources.ranker", "sources.synthesis", "sources.drawing"),
-    ("sources.tree", "sources.training", "sources.loading", "sources.pair_files"),
-    ("sources.tones", "sources.demo"),
-    ("cli.options", "cli.faults", "cli.values", "cli.settings", "cli.tables"),
-    ("cli.progress", "cli.view_tables", "cli.health", "cli.assess", "cli.dry_run"),
-    ("cli.report", "cli.tasks", "cli.about"),
-    ("cli.output", "cli.repeat"),
-    ("cli.shares", "cli.stored", "cli.query"),
-    ("cli.computing",),
-    ("cli.job", "cli.shown"),
-    (
-        "cli.self_influence",
-        "cli.influence",
-        "cli.show",
-        "cli.demo",
-        "cli.doctor",
-        "cli.gradients",
-        "cli.merge",
-        "cli.store",
-    ),
-    ("cli.app",),
-    ("__main__",),
+# From the bottom up: a module imports from its own room and from rooms before it.
+ROOMS = (
+    *("errors", "files", "task", "losses", "gradients", "results"),
+    *("scoring", "training", "evaluation", "sources", "report", "cli", "__main__"),
 )
-LAYER = {module: layer for layer, modules in enumerate(LAYERS) for module in modules}
+# The same for the folders inside a room; modules that lie in the room itself come first.
+FOLDERS = {"gradients": ("projection", "store", "representations", "engines"), "report": ("terminal",)}
 
-# What a room may not know, whatever its layer (DESIGN: trace, then score; engine × unit).
+# What a module or folder may not import, although the order of rooms allows it, and why.
 FORBIDDEN = {
-    "engines": ("pairs", "losses", "task", "terms", "units"),
-    "rows": ("pairs", "losses", "task"),
-    "gram": ("pairs", "losses", "task"),
-    "gradients": ("pairs", "losses", "task"),
-    "store": ("pairs", "losses", "task", "scorer", "engines", "gradients"),
-    "scoring": ("engines",),
-    "terms": ("engines", "gradients"),
+    "gradients": (("task.task", "task.pairs", "task.pair_table", "task.loss", "losses"), "it knows units only"),
+    "gradients.store": (("gradients.model", "gradients.protocol"), "it keeps rows, whatever made them"),
+    "losses": (("task.task", "task.checkpoints"), "it sees scores and targets only"),
+    **{
+        f"scoring.{name}": (("gradients.engines",), "only plan, walk and stored_rows know engines")
+        for name in (
+            "accuracy",
+            "api",
+            "combinations",
+            "forecast",
+            "influence",
+            "score",
+            "self_influence",
+            "top_k",
+            "units",
+        )
+    },
+    "scoring.verify": (
+        ("gradients.engines.ghost", "gradients.engines.vmap", "gradients.engines.choose", "gradients.representations"),
+        "it checks them",
+    ),
 }
+
+ROOT_ENTRIES = 15
+MODULE_LINES = 350
 
 
 def modules() -> dict[str, Path]:
     """Every module of the package with code of its own."""
     paths = [path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py"]
     return {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path for path in paths}
+
+
+MODULES = modules()
 
 
 def imported(path: Path) -> set[str]:
@@ -94,52 +66,106 @@ def imported(path: Path) -> set[str]:
         if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("tracin_func"):
             base = node.module.removeprefix("tracin_func").removeprefix(".")
             names = [f"{base}.{alias.name}".removeprefix(".") for alias in node.names]
-            found |= {name if name in LAYER else base for name in names}
+            found |= {name if name in MODULES else base for name in names}
+        elif isinstance(node, ast.Import):
+            found |= {name.name.removeprefix("tracin_func.") for name in node.names if name.name in MODULES}
     return found
 
 
-def test_every_module_has_a_layer() -> None:
-    assert set(modules()) == set(LAYER)
+IMPORTS = {module: imported(path) for module, path in MODULES.items()}
 
 
-@pytest.mark.parametrize("module", sorted(LAYER))
-def test_imports_point_down(module: str) -> None:
-    for other in imported(modules()[module]):
-        assert LAYER[other] < LAYER[module], f"{module} imports {other}, which is not below it"
+def inside(module: str, place: str) -> bool:
+    return module == place or module.startswith(f"{place}.")
 
 
-@pytest.mark.parametrize("room", sorted(FORBIDDEN))
-def test_rooms_do_not_know_what_they_must_not(room: str) -> None:
-    for module, path in modules().items():
-        if module == room or module.startswith(f"{room}."):
-            known = {other.partition(".")[0] for other in imported(path)}
-            assert not known & set(FORBIDDEN[room]), module
+def upward() -> Iterator[str]:
+    """Every import of a later room, or of a later folder of the same room."""
+    for module, known in IMPORTS.items():
+        for other in sorted(known):
+            room, its_room = module.partition(".")[0], other.partition(".")[0]
+            if ROOMS.index(its_room) > ROOMS.index(room):
+                yield f"{module} imports {other}: {its_room} comes after {room}"
+            elif room == its_room and room in FOLDERS:
+                own, its = folder(module), folder(other)
+                if its > own:
+                    yield f"{module} imports {other}: within {room}, that folder comes later"
 
 
-def test_only_the_command_line_imports_typer() -> None:
-    for module, path in modules().items():
-        if not module.startswith("cli."):
-            assert "typer" not in path.read_text(encoding="utf-8"), module
+def folder(module: str) -> int:
+    """Place of a module's folder within its room; 0 in the room itself."""
+    room, _, rest = module.partition(".")
+    name, _, inner = rest.partition(".")
+    return 1 + FOLDERS[room].index(name) if inner else 0
 
 
-def test_only_trace_knows_engines_and_checkpoints() -> None:
-    """What else walks through checkpoints takes them from `trace.visited`."""
-    both = [
-        module
-        for module, path in modules().items()
-        if "checkpoints" in (known := imported(path)) and ("prepare" in known or any(map(of_engines, known)))
-    ]
-    assert both == ["trace"]
+def circles() -> Iterator[str]:
+    """Every circle of imports, once for the module that closes it."""
+    state: dict[str, int] = {}
+    way: list[str] = []
+
+    def visit(module: str) -> Iterator[str]:
+        if state.get(module) == 1:
+            yield " -> ".join([*way[way.index(module) :], module])
+        if module in state or module not in IMPORTS:
+            return
+        state[module] = 1
+        way.append(module)
+        for other in sorted(IMPORTS[module]):
+            yield from visit(other)
+        way.pop()
+        state[module] = 2
+
+    for module in IMPORTS:
+        yield from visit(module)
 
 
-def test_verification_knows_no_engine_but_the_loop() -> None:
-    known = imported(modules()["verify"])
-    assert {module for module in known if of_engines(module)} == {"engines.loop"}
-    assert not known & {"prepare", "gram", "rows", "streamed", "spot"}
+def forbidden() -> Iterator[str]:
+    """Every import that the rules above exclude, and of typer outside the command line."""
+    for place, (others, reason) in FORBIDDEN.items():
+        for module in IMPORTS:
+            for other in sorted(IMPORTS[module]) if inside(module, place) else ():
+                if any(inside(other, each) for each in others):
+                    yield f"{module} imports {other}: {reason}"
+    for module, path in MODULES.items():
+        if not inside(module, "cli") and "typer" in path.read_text(encoding="utf-8"):
+            yield f"{module} names typer, which is of the command line"
 
 
-def of_engines(module: str) -> bool:
-    return module.startswith("engines.")
+def crowded() -> Iterator[str]:
+    """Rooms with too much in them: long modules, two files of one stem in a folder, a full root."""
+    for module, path in MODULES.items():
+        lines = len(path.read_text(encoding="utf-8").splitlines())
+        if lines > MODULE_LINES:
+            yield f"{module} has {lines} lines; a module has {MODULE_LINES} at most"
+    for place in [PACKAGE, *(path for path in PACKAGE.rglob("*") if path.is_dir() and path.name != "__pycache__")]:
+        stems = Counter(path.stem for path in place.iterdir() if path.name != "__pycache__")
+        for stem, count in stems.items():
+            if count > 1:
+                yield f"{place.relative_to(PACKAGE)}/ has {count} entries called {stem}"
+    entries = [path.name for path in PACKAGE.iterdir() if path.name != "__pycache__"]
+    if len(entries) > ROOT_ENTRIES:
+        yield f"the package has {len(entries)} entries at its root; {ROOT_ENTRIES} at most"
+
+
+def test_rooms_are_in_order() -> None:
+    """All violations at once."""
+    assert not [*upward(), *circles(), *forbidden(), *crowded()]
+
+
+def test_every_room_is_known() -> None:
+    assert {module.partition(".")[0] for module in MODULES} <= set(ROOMS)
+    for room, folders in FOLDERS.items():
+        there = {module.split(".")[1] for module in MODULES if module.startswith(f"{room}.") and module.count(".") > 1}
+        assert there <= set(folders)
+
+
+def test_no_test_module_imports_another() -> None:
+    tests = Path(__file__).parent
+    for path in tests.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("tests"):
+                assert (node.module or "").startswith("tests.support"), path
 
 
 def test_public_names_are_there_and_lead_to_their_modules() -> None:
@@ -148,6 +174,17 @@ def test_public_names_are_there_and_lead_to_their_modules() -> None:
     assert set(tracin_func.__all__) <= set(dir(tracin_func))
     with pytest.raises(AttributeError, match="no attribute 'influences'"):
         _ = tracin_func.influences
+
+
+def test_public_names_are_those_that_type_checkers_see() -> None:
+    tree = ast.parse((PACKAGE / "__init__.py").read_text(encoding="utf-8"))
+    (checked,) = [node for node in tree.body if isinstance(node, ast.If)]
+    seen = {
+        alias.asname: node.module for node in checked.body if isinstance(node, ast.ImportFrom) for alias in node.names
+    }
+    assert sorted(map(str, seen)) == tracin_func.__all__
+    for name, module in seen.items():
+        assert getattr(tracin_func, str(name)).__module__ == module
 
 
 def test_help_does_not_load_torch() -> None:

@@ -257,7 +257,7 @@ def _commands(directory: Path, frequencies: Sequence[str]) -> str:
     lines = [
         "# Demo of tracin-func",
         "",
-        "Everything here is SYNTHETIC: computed tones, no recordings (`tracin_func/sources/synthesis.py`).",
+        "Everything here is SYNTHETIC: computed tones, no recordings (`tracin_func/sources/demo/synthesis.py`).",
         "`data/` holds them in the lab's layout, `checkpoints/` a ranker trained on the plastic tones of each",
         "frequency; the box tones are there to train on. The commands write their results to `metadata/`.",
     ]

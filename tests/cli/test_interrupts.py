@@ -1,0 +1,101 @@
+"""Ctrl-C and SIGKILL at any moment of a real process, and two real processes at once: files are old or new."""
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import typer
+
+from tests.support.lab import Lab, run
+from tracin_func.cli.app import main
+from tracin_func.cli.errors import importing
+
+MOMENTS = 8
+
+# The command from its first line on: before, nothing of ours runs that could answer. A Python that was started in a
+# shell's background ignores SIGINT, hence the handler.
+COMMAND = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from tracin_func.cli.app import main
+from tracin_func.cli.errors import importing
+print("ready", file=sys.stderr, flush=True)
+main()
+"""
+
+
+def start(*words: str) -> subprocess.Popen[str]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", COMMAND, *words], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stderr is not None
+    assert process.stderr.readline() == "ready\n"
+    return process
+
+
+def results(lab: Lab) -> dict[str, bytes]:
+    return {name: content for name, content in lab.files().items() if Path(name).parent == lab.results}
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, typer.Abort])  # typer makes the second of the first
+def test_an_interrupt_outside_a_command_is_one_line(
+    kind: type[BaseException], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """While the parser works, or after a command has ended."""
+
+    def interrupted(*words: object, **named: object) -> None:
+        raise kind
+
+    monkeypatch.setattr("tracin_func.cli.app.app", interrupted)
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(SystemExit) as end:
+        main()
+    signal.signal(signal.SIGINT, before)
+    assert (end.value.code, capsys.readouterr().err) == (130, "interrupted.\n")
+
+
+def test_an_interrupt_waits_for_an_import() -> None:
+    done = []
+
+    def interrupted() -> None:
+        with importing():
+            signal.raise_signal(signal.SIGINT)
+            done.append("the import")
+
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert done == ["the import"]
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_an_interrupt_at_random_moments(lab: Lab) -> None:
+    words = lab.arguments("--margin", "2", "--quiet", "--batch-size", "4")
+    process = start("self", *words)
+    begin = time.monotonic()
+    process.communicate()
+    whole = time.monotonic() - begin
+    ended = []
+    assert run("self", lab, "--quiet")[0] == 0
+    table = lab.results / "box_500hz_metadata.json"
+    for moment in range(MOMENTS):
+        before = table.read_bytes()
+        process = start("self", *words)
+        time.sleep(random.Random(moment).uniform(0, whole))
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate()
+        ended.append(process.returncode)
+        assert "Traceback" not in errors, errors
+        assert process.returncode in (0, 130), errors
+        lines = [line for line in errors.splitlines() if line.startswith("interrupted")]
+        assert len(lines) == (process.returncode == 130), errors
+        if process.returncode == 130 and "are as they were." in lines[0]:
+            assert table.read_bytes() == before
+        assert {Path(name).name for name in results(lab)} == {table.name, f"{table.name}.provenance.json"}
+        assert all(json.loads(content) for content in results(lab).values())
+    assert 130 in ended, "no moment fell into a run"

@@ -1,0 +1,598 @@
+"""Queries over tables read in blocks, against a plain computation of all scores in float64."""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+import pytest
+import torch
+from torch import Tensor
+
+import tracin_func as ti
+from tracin_func.gradients.protocol import Combination
+from tracin_func.losses.registry import as_loss
+from tracin_func.losses.terms import loss_terms
+from tracin_func.results.files.origins import provenance_path
+from tracin_func.results.files.table_stream import write_self, write_strongest
+from tracin_func.results.top import Strongest
+from tracin_func.scoring.self_influence import self_scores
+from tracin_func.scoring.top_k.screen import screen
+from tracin_func.scoring.top_k.select import Columns, strongest
+from tracin_func.task.loss import PairLoss, unit_weight
+from tracin_func.task.pair_table import ArrayPairs, PairBlocks
+from tracin_func.task.parquet import ParquetPairs
+
+ITEMS = 40
+NAMES = [f"item_{position:02d}" for position in range(ITEMS)]
+
+
+def squared(first: Tensor, second: Tensor, target: Tensor) -> Tensor:
+    """A loss that is no function of s_a − s_b."""
+    return (first - target) ** 2 + 0.5 * (second + target).clamp(min=0) ** 2
+
+
+LOSSES: dict[str, Any] = {
+    "margin": ti.MarginRankingLoss(0.7),
+    "logistic": ti.LogisticLoss(0.1),
+    "ghm": ti.GHMRankingLoss(0.7, batch_size=16),
+    "ghm of the lab": ti.GHMRankingLoss(0.7, bins=6, batch_size=None, variant="lab"),
+    "callable": squared,
+}
+
+
+def table(pairs: int, seed: int = 0, **columns: bool) -> ti.Pairs:
+    """Random pairs, with a weight, margin or count of their own where it is asked for."""
+    rng = np.random.default_rng(seed)
+    first = rng.integers(0, ITEMS, pairs)
+    second = (first + rng.integers(1, ITEMS, pairs)) % ITEMS
+    own: dict[str, Any] = {
+        "weight": rng.choice([0.0, 0.5, 2.0, 0.3], pairs),
+        "margin": rng.normal(size=pairs),
+        "count": rng.integers(1, 9, pairs),
+    }
+    chosen = {name: own[name] for name, asked in columns.items() if asked}
+    return ti.Pairs(first, second, rng.choice([-1, 1], pairs), **chosen)
+
+
+def arrays(pairs: ti.Pairs) -> ArrayPairs:
+    """The table in narrow types."""
+    own = {name: getattr(pairs, name) for name in ("weight", "margin", "count")}
+    return ArrayPairs(pairs.first.int(), pairs.second.int().numpy(), pairs.target, **own)
+
+
+def columns(checkpoints: int, tests: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> list[Columns]:
+    generator = torch.Generator().manual_seed(seed)
+    return [
+        Columns(
+            f"model_epoch_{step}.pt",
+            torch.randn(ITEMS, generator=generator).to(dtype),
+            torch.randn(ITEMS, tests, generator=generator, dtype=torch.float64),
+        )
+        for step in range(checkpoints)
+    ]
+
+
+def dense(pairs: ti.Pairs, loss: Any, checkpoints: Sequence[Columns]) -> tuple[Tensor, float]:
+    """All scores, float64 [pairs, tests], and the share of inactive pairs."""
+    scores, inactive = torch.zeros(len(pairs), checkpoints[0].products.shape[1], dtype=torch.float64), 0
+    for checkpoint in checkpoints:
+        s_a, s_b = checkpoint.values[pairs.first], checkpoint.values[pairs.second]
+        terms = loss_terms(loss, loss.bind(s_a, s_b, pairs), s_a, s_b, pairs)
+        u, v = terms.first_slope[:, None], terms.second_slope[:, None]
+        scores += u * checkpoint.products[pairs.first] + v * checkpoint.products[pairs.second]
+        inactive += int((~terms.active).sum())
+    return scores, inactive / (len(pairs) * len(checkpoints))
+
+
+def require_same(found: Strongest, pairs: ti.Pairs, loss: Any, checkpoints: Sequence[Columns], k: int) -> None:
+    """`found` is what sorting all scores gives, to the last bit."""
+    scores, inactive = dense(pairs, loss, checkpoints)
+    assert found.pairs == len(pairs)
+    assert found.inactive == inactive
+    for sign, side in ((1, found.proponents), (-1, found.opponents)):
+        assert len(side) == scores.shape[1]
+        for column, winners in enumerate(side):
+            signed = (sign * scores[:, column]).tolist()
+            right = sorted((row for row, value in enumerate(signed) if value > 0), key=lambda row: -signed[row])[:k]
+            assert winners.rows.tolist() == right
+            if isinstance(loss, ti.LogisticLoss):  # torch's exp depends on the place in a tensor, in the last digit
+                torch.testing.assert_close(winners.scores, scores[right, column], rtol=1e-6, atol=1e-7)
+            else:
+                assert winners.scores.tolist() == scores[right, column].tolist()
+            assert winners.first.tolist() == pairs.first[right].tolist()
+            assert winners.second.tolist() == pairs.second[right].tolist()
+            assert winners.target.tolist() == pairs.target[right].tolist()
+
+
+class TestStrongest:
+    @pytest.mark.parametrize("name", LOSSES)
+    @pytest.mark.parametrize("block", [1, 7, 10_000])
+    def test_all_scores_sorted(self, name: str, block: int) -> None:
+        loss, pairs, checkpoints = as_loss(LOSSES[name]), table(300, count=True), columns(3, 3)
+        require_same(strongest(arrays(pairs), loss, checkpoints, 5, block=block), pairs, loss, checkpoints, 5)
+
+    @pytest.mark.parametrize("name", LOSSES)
+    @pytest.mark.parametrize(("rows", "sizes"), [(1500, (7, 64, 1500)), (40_000, (1024, 32_000, 40_000))])
+    def test_no_bit_depends_on_the_blocks(self, name: str, rows: int, sizes: tuple[int, ...]) -> None:
+        loss, pairs, of = as_loss(LOSSES[name]), table(rows, count=True), columns(1, 1)
+        found = [strongest(arrays(pairs), loss, of, 1000, block=size) for size in sizes]
+        for other in found[1:]:
+            both = zip(found[0].proponents + found[0].opponents, other.proponents + other.opponents, strict=True)
+            for left, right in both:
+                assert torch.equal(left.rows, right.rows)
+                assert torch.equal(left.scores, right.scores)
+
+    @pytest.mark.parametrize("name", LOSSES)
+    @pytest.mark.parametrize("checkpoints", [1, 3, 11])
+    def test_a_long_table_of_many_test_pairs(self, name: str, checkpoints: int) -> None:
+        """Long enough for thresholds to rise, so that most pairs are screened out; two groups of columns."""
+        loss, pairs, of = as_loss(LOSSES[name]), table(12_000, count=True, weight=True), columns(checkpoints, 9)
+        require_same(strongest(arrays(pairs), loss, of, 20, block=500), pairs, loss, of, 20)
+
+    @pytest.mark.parametrize("name", ["margin", "logistic", "ghm"])
+    def test_weights_and_margins_of_the_pairs(self, name: str) -> None:
+        loss, of = as_loss(LOSSES[name]), columns(2, 2, dtype=torch.float64)
+        pairs = table(5000, weight=True, margin=True, count=True)
+        require_same(strongest(arrays(pairs), loss, of, 9, block=100), pairs, loss, of, 9)
+
+    def test_of_equal_scores_the_earlier_pair_wins(self) -> None:
+        loss, pairs = ti.MarginRankingLoss(100.0), table(20_000)
+        of = [Columns("c", torch.zeros(ITEMS), (torch.arange(ITEMS) % 3).double()[:, None])]
+        for block in (200, 5000, 20_000):
+            require_same(strongest(arrays(pairs), loss, of, 50, block=block), pairs, loss, of, 50)
+
+    def test_more_are_asked_for_than_there_are(self) -> None:
+        loss, pairs, of = ti.MarginRankingLoss(), table(50), columns(1, 2)
+        found = strongest(arrays(pairs), loss, of, 1000)
+        require_same(found, pairs, loss, of, 1000)
+        assert len(found.proponents[0]) + len(found.opponents[0]) < 50
+
+    @pytest.mark.parametrize("scale", [1e-200, 1e-3, 1e9, 1e150])
+    def test_products_of_any_size_and_far_from_zero(self, scale: float) -> None:
+        """What the columns have in common cancels, and the rounding of the scores with it."""
+        loss, pairs, of = ti.MarginRankingLoss(), table(20_000, weight=True), columns(3, 4)
+        for offset in (0.0, 1e12, 1e16):
+            moved = [Columns(c.name, c.values, (c.products + offset) * scale) for c in of]
+            require_same(strongest(arrays(pairs), loss, moved, 10, block=500), pairs, loss, moved, 10)
+
+    def test_one_item_may_exceed_all_others(self) -> None:
+        """As the items of a test pair do; whole steps of its size would tell the others apart no longer."""
+        loss, pairs, of = ti.MarginRankingLoss(5.0), table(20_000), columns(2, 2)
+        kept = pairs.select((pairs.first != 3) & (pairs.second != 3))
+        for size in (1e2, 1e4, 1e9):
+            of[0].products[3] = size
+            require_same(strongest(arrays(kept), loss, of, 10, block=500), kept, loss, of, 10)
+
+    def test_test_pairs_without_gradient_have_no_winners(self) -> None:
+        loss, pairs, of = ti.MarginRankingLoss(), table(2000), columns(2, 3)
+        for checkpoint in of:
+            checkpoint.products[:, 1] = 0
+        found = strongest(arrays(pairs), loss, of, 10, block=100)
+        require_same(found, pairs, loss, of, 10)
+        assert len(found.proponents[1]) == len(found.opponents[1]) == 0
+
+    def test_half_precision_scores_are_compared_in_float32(self) -> None:
+        loss, pairs, of = ti.LogisticLoss(), table(500), columns(1, 1, dtype=torch.bfloat16)
+        wide = [Columns(c.name, c.values.float(), c.products) for c in of]
+        require_same(strongest(arrays(pairs), loss, of, 10), pairs, loss, wide, 10)
+
+    def test_progress_adds_up_to_all_of_it(self) -> None:
+        for name in ("margin", "ghm"):
+            shares: list[float] = []
+            strongest(arrays(table(300)), LOSSES[name], columns(1, 1), 5, block=100, progress=shares.append)
+            assert sum(shares) == pytest.approx(1)
+            assert len(shares) == (3 if name == "margin" else 6)
+
+    def test_the_same_with_one_thread(self) -> None:
+        pairs, of, threads = table(30_000), columns(2, 5), torch.get_num_threads()
+        try:
+            for count in (1, 3):
+                torch.set_num_threads(count)
+                require_same(
+                    strongest(arrays(pairs), LOSSES["margin"], of, 20, block=999), pairs, LOSSES["margin"], of, 20
+                )
+        finally:
+            torch.set_num_threads(threads)
+
+
+class TestScreen:
+    @pytest.mark.parametrize("offset", [0.0, 1e12, 1e16])
+    @pytest.mark.parametrize("checkpoints", [1, 3])
+    @pytest.mark.parametrize("lane", [torch.int8, torch.int16])
+    def test_no_pair_is_missed_by_its_own_score(self, lane: torch.dtype, checkpoints: int, offset: float) -> None:
+        """Each pair is asked for with its score as computed, rounding and all, as the threshold."""
+        products = [c.products + offset for c in columns(checkpoints, 1)]
+        first, second = torch.combinations(torch.arange(ITEMS)).T.contiguous()
+        found, missed = screen(products, lane), 0
+        for slope in (0.3, 1.0, 7.7):
+            scores = sum(slope * table[first] + -slope * table[second] for table in products).abs()
+            for a, b, score in zip(first, second, scores, strict=True):
+                carries = found.carries(found.limits(score, slope))
+                missed += not found.passes(a[None], b[None], carries)[0] and bool(score > 0)
+        assert missed == 0
+
+
+class TestSlopes:
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+    @pytest.mark.parametrize("smoothing", [0.0, 0.2])
+    @pytest.mark.parametrize("own", [False, True])
+    def test_in_closed_form_as_autograd_gives_them(self, dtype: torch.dtype, smoothing: float, own: bool) -> None:
+        generator = torch.Generator().manual_seed(0)
+        s_a, s_b = (torch.randn(10_007, generator=generator, dtype=dtype) * 20 for _ in range(2))
+        s_b[:100] = s_a[:100] - 1  # some of them at the kink
+        target = torch.where(torch.rand(10_007, generator=generator) < 0.5, 1.0, -1.0).to(dtype)
+        margin = torch.randn(10_007, generator=generator).to(dtype) if own else None
+        for loss in (ti.MarginRankingLoss(1.0), ti.GHMRankingLoss(0.3), ti.LogisticLoss(smoothing)):
+            a, b = s_a.clone().requires_grad_(), s_b.clone().requires_grad_()
+            u, v = torch.autograd.grad(loss(a, b, target, margin).sum(), (a, b))
+            found = loss.slope(s_a, s_b, target, margin)
+            assert torch.equal(found, u)
+            assert torch.equal(-found, v)
+
+
+class Kernel:
+    """Gradients of known inner products."""
+
+    def __init__(self, rows: Tensor) -> None:
+        self._rows = rows
+        self.values = rows.sum(dim=1)
+
+    def columns(self, right: Combination) -> Tensor:
+        raise AssertionError("self-influence needs norms alone")
+
+    def squared_norm(self, combination: Combination) -> Tensor:
+        index, coefficient = combination.index, combination.coefficient
+        return sum(coefficient[:, j, None] * self._rows[index[:, j]] for j in range(2)).square().sum(dim=1)
+
+
+class TestSelf:
+    @pytest.mark.parametrize("name", LOSSES)
+    @pytest.mark.parametrize("block", [1, 7, 10_000])
+    def test_norms_of_all_pairs(self, name: str, block: int) -> None:
+        loss, pairs, of = as_loss(LOSSES[name]), table(300, count=True, weight=True), columns(2, 6)
+        right = torch.zeros(300, dtype=torch.float64)
+        for checkpoint in of:
+            s_a, s_b = checkpoint.values[pairs.first], checkpoint.values[pairs.second]
+            terms = loss_terms(loss, loss.bind(s_a, s_b, pairs), s_a, s_b, pairs)
+            u, v = terms.first_slope[:, None], terms.second_slope[:, None]
+            right += (u * checkpoint.products[pairs.first] + v * checkpoint.products[pairs.second]).square().sum(dim=1)
+        parts = list(self_scores(arrays(pairs), loss, [(c.values, Kernel(c.products)) for c in of], block))
+        assert [start for start, _ in parts] == list(range(0, 300, block))
+        torch.testing.assert_close(torch.cat([scores for _, scores in parts]), right, rtol=1e-6, atol=1e-7)
+        assert bool((right == 0).any())
+
+    def test_what_it_cannot_do(self) -> None:
+        with pytest.raises(ti.InputError, match="`gradients_of` is empty"):
+            next(self_scores(arrays(table(5)), LOSSES["margin"], []))
+        with pytest.raises(ti.UsageError, match="`block` should be at least 1. Got 0."):
+            next(
+                self_scores(
+                    arrays(table(5)), LOSSES["margin"], [(torch.zeros(ITEMS), Kernel(torch.zeros(ITEMS, 1)))], 0
+                )
+            )
+
+
+def write(path: Path, pairs: ti.Pairs, *, ids: bool = True, rows: int = 100, **more: Any) -> Path:
+    """A Parquet file of pairs."""
+    names = pyarrow.array(NAMES)
+    content: dict[str, Any] = {
+        "first": names.take(pyarrow.array(pairs.first.numpy())) if ids else pairs.first.int().numpy(),
+        "second": names.take(pyarrow.array(pairs.second.numpy())) if ids else pairs.second.numpy().astype(np.uint16),
+        "target": pairs.target.numpy(),
+    }
+    for name in ("weight", "margin", "count"):
+        if (own := getattr(pairs, name)) is not None:
+            content[name] = own.numpy()
+    content |= more
+    pyarrow.parquet.write_table(pyarrow.table(content), path, row_group_size=rows)
+    return path
+
+
+def read(pairs: PairBlocks, size: int) -> ti.Pairs:
+    """All blocks together, whose places are checked."""
+    parts, at = [], 0
+    for start, block in pairs.blocks(size):
+        assert start == at
+        assert 0 < len(block) <= size
+        parts.append(block.pairs())
+        at += len(block)
+    assert at == len(pairs)
+    columns = {
+        name: None if getattr(parts[0], name) is None else torch.cat([getattr(part, name) for part in parts])
+        for name in ("first", "second", "target", "weight", "margin", "count")
+    }
+    return ti.Pairs(**columns)
+
+
+def require_equal(left: ti.Pairs, right: ti.Pairs) -> None:
+    for name in ("first", "second", "target", "weight", "margin", "count"):
+        mine, theirs = getattr(left, name), getattr(right, name)
+        assert (mine is None) == (theirs is None), name
+        assert mine is None or torch.equal(mine, theirs), name
+
+
+class TestParquet:
+    @pytest.mark.parametrize("ids", [True, False])
+    @pytest.mark.parametrize("size", [1, 33, 10_000])
+    def test_pairs_as_in_memory(self, ids: bool, size: int, tmp_path: Path) -> None:
+        pairs = table(1000, weight=True, margin=True, count=True)
+        found = ParquetPairs(write(tmp_path / "p.parquet", pairs, ids=ids, rows=77), NAMES)
+        require_equal(read(found, size), pairs)
+        require_equal(read(found, size), pairs)
+
+    def test_plain_and_dictionary_columns_of_texts(self, tmp_path: Path) -> None:
+        pairs = table(500)
+        texts = [NAMES[place] for place in pairs.first.tolist()]
+        for kind in (pyarrow.string(), pyarrow.large_string(), pyarrow.dictionary(pyarrow.int8(), pyarrow.string())):
+            path = write(tmp_path / "p.parquet", pairs, first=pyarrow.array(texts, pyarrow.string()).cast(kind))
+            require_equal(read(ParquetPairs(path, NAMES), 64), pairs)
+        pyarrow.parquet.write_table(pyarrow.parquet.read_table(path), path, use_dictionary=False, row_group_size=50)
+        require_equal(read(ParquetPairs(path, NAMES), 64), pairs)
+
+    def test_winners_as_from_memory(self, tmp_path: Path) -> None:
+        pairs, of = table(5000, count=True), columns(2, 3)
+        found = ParquetPairs(write(tmp_path / "p.parquet", pairs), NAMES)
+        for name in ("margin", "ghm"):
+            require_same(strongest(found, LOSSES[name], of, 10, block=64), pairs, LOSSES[name], of, 10)
+
+    def test_only_training_rows_are_pairs(self, tmp_path: Path) -> None:
+        pairs = table(600, weight=True)
+        split = np.random.default_rng(1).choice(["train", "test", ""], 600).tolist()
+        split[5] = None
+        first = [NAMES[place] if name != "test" else "unknown" for place, name in zip(pairs.first, split, strict=True)]
+        path = write(tmp_path / "p.parquet", pairs, split=split, first=first)
+        mask = torch.tensor([name != "test" for name in split])
+        require_equal(read(ParquetPairs(path, NAMES), 50), pairs.select(mask))
+
+    def test_empty_weights_and_counts_are_1(self, tmp_path: Path) -> None:
+        path = write(tmp_path / "p.parquet", table(3), weight=[None, 2.0, None], count=[3, None, 1])
+        found = read(ParquetPairs(path, NAMES), 2)
+        assert found.weight is not None
+        assert (found.weight.tolist(), found.counts.tolist()) == ([1.0, 2.0, 1.0], [3, 1, 1])
+
+    @pytest.mark.parametrize(
+        ("column", "values", "message"),
+        [
+            ("first", ["item_01", "item_02", "itm_07"], "row 2: `first` is 'itm_07', which is no item; .*'item_07'"),
+            ("first", ["item_01", None, "item_07"], "row 1: `first` is empty"),
+            ("first", ["item_01", "item_02", "item_39"], "row 2: `second` is 39; expected another item than `first`"),
+            ("first", [1, 2, 40], "row 2: `first` is 40; expected the position of an item, below 40"),
+            ("first", [1, -2, 4], "row 1: `first` is -2; expected the position of an item, 0 or more"),
+            ("first", [1.5, 2.0, 3.0], "column `first` is of type double; expected item ids as texts, or positions"),
+            ("target", [1, 0, -1], "row 1: `target` is 0; expected 1 .first above second. or -1"),
+            ("target", [1, None, -1], "row 1: `target` is empty"),
+            ("target", ["1", "1", "-1"], "column `target` is of type string; expected numbers"),
+            ("weight", [1.0, -0.5, 1.0], "row 1: `weight` is -0.5; expected a number, 0 or more"),
+            ("weight", [1.0, 1.0, float("inf")], "row 2: `weight` is inf; expected a number, 0 or more"),
+            ("margin", [1.0, float("nan"), 1.0], "row 1: `margin` is nan; expected a finite number"),
+            ("margin", [1.0, None, 1.0], "row 1: `margin` is empty"),
+            ("count", [1, 2, 0], "row 2: `count` is 0; expected 1 or more"),
+            ("count", [1.0, 2.0, 3.0], "column `count` is of type double; expected whole numbers"),
+            ("split", ["train", "train", "valid"], "row 2: `split` is 'valid'; expected one of train, test"),
+            ("split", ["test", "test", "test"], "has no training pair"),
+            ("split", [1, 2, 3], "column `split` is of type int64; expected texts"),
+            ("angle", [1, 2, 3], "expected first, second, target and, .* unknown: angle"),
+        ],
+    )
+    def test_what_does_not_fit_is_told_in_one_line(
+        self, column: str, values: list[Any], message: str, tmp_path: Path
+    ) -> None:
+        pairs = ti.Pairs([1, 2, 3], [37, 38, 39], [1, 1, -1])
+        path = write(tmp_path / "p.parquet", pairs, **{column: values})
+        with pytest.raises(ti.InputError, match=message) as caught:
+            read(ParquetPairs(path, NAMES), 2)
+        assert str(path) in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+    def test_rows_are_counted_over_the_whole_file(self, tmp_path: Path) -> None:
+        pairs = table(300_000)
+        path = write(tmp_path / "p.parquet", pairs, ids=False, rows=150_000)
+        require_equal(read(ParquetPairs(path, NAMES), 100_000), pairs)
+        target = pairs.target.numpy().copy()
+        target[290_123] = 3
+        write(path, pairs, ids=False, rows=150_000, target=target)
+        with pytest.raises(ti.InputError, match="row 290123: `target` is 3"):
+            read(ParquetPairs(path, NAMES), 100_000)
+
+    def test_files_that_are_none(self, tmp_path: Path) -> None:
+        path = tmp_path / "p.parquet"
+        with pytest.raises(ti.InputError, match="p.parquet cannot be read: "):
+            ParquetPairs(path, NAMES)
+        with pytest.raises(ti.InputError, match="cannot be read: .*Expected a Parquet file"):
+            ParquetPairs(tmp_path, NAMES)
+        whole = write(path, table(1000)).read_bytes()
+        for content in (b"", b"no Parquet", whole[: len(whole) // 2]):
+            path.write_bytes(content)
+            with pytest.raises(ti.InputError, match="p.parquet is no whole Parquet file: .*Write it again") as caught:
+                ParquetPairs(path, NAMES)
+            assert "\n" not in str(caught.value)
+        path.write_bytes(whole[:100] + bytes(600) + whole[700:])
+        with pytest.raises(ti.InputError, match="p.parquet "):
+            read(ParquetPairs(path, NAMES), 100)
+        write(path, table(3).select(torch.zeros(0, dtype=torch.int64)))
+        with pytest.raises(ti.InputError, match="has no training pair"):
+            ParquetPairs(path, NAMES)
+        pyarrow.parquet.write_table(pyarrow.table({"first": NAMES, "target": [1] * ITEMS}), path)
+        with pytest.raises(ti.InputError, match="Missing: second; unknown: none"):
+            ParquetPairs(path, NAMES)
+        with pytest.raises(ti.InputError, match="item ids repeat"):
+            ParquetPairs(path, ["a", "a"])
+
+
+class TestArrays:
+    def test_any_types_and_memory_mapped(self, tmp_path: Path) -> None:
+        pairs = table(300)
+        np.save(tmp_path / "first.npy", pairs.first.numpy().astype(">u2"))
+        mapped = np.load(tmp_path / "first.npy", mmap_mode="r")
+        found = ArrayPairs(mapped, pairs.second.to(torch.uint8), pairs.target.double().tolist())
+        require_equal(read(found, 70), pairs)
+
+    def test_nothing_is_copied_whole(self) -> None:
+        pairs = table(300)
+        _, block = next(iter(ArrayPairs(pairs.first, pairs.second.int(), pairs.target).blocks(100)))
+        assert block.first.data_ptr() == pairs.first.data_ptr()
+        assert block.target.data_ptr() == pairs.target.data_ptr()
+        assert block.second.dtype == torch.int32
+
+    @pytest.mark.parametrize(
+        ("changed", "message"),
+        [
+            ({"first": [0, 1, 2]}, "columns of pairs should have one length"),
+            ({"first": [[0, 1]]}, "`first` should have one axis"),
+            ({"first": [0.0, 1.0]}, "`first` should hold whole numbers. Got float64"),
+            ({"first": ["a", "b"]}, "`first` should hold whole numbers. Got <U1"),
+            ({"target": [True, True]}, "`target` should hold numbers. Got bool"),
+            ({"target": torch.tensor([True, True])}, "`target` should hold numbers. Got torch.bool"),
+            ({"target": [1, 257]}, "pairs, row 1: `target` is 257; expected 1 .first above second. or -1"),
+            ({"target": np.array([1, 255], np.uint8)}, "row 1: `target` is 255"),
+            ({"target": [1.0, 0.5]}, "row 1: `target` is 0.5"),
+            ({"first": [0, -1]}, "pairs, row 1: `first` is -1; expected the position of an item, 0 or more"),
+            ({"second": [5, 40]}, "pairs, row 1: `second` is 40; expected the position of an item, below 40"),
+            ({"second": [5, 1]}, "pairs, row 1: `second` is 1; expected another item than `first`"),
+        ],
+    )
+    @pytest.mark.parametrize("name", ["margin", "ghm"])
+    def test_what_is_no_pair_is_named(self, changed: dict[str, Any], message: str, name: str) -> None:
+        given = {"first": [0, 1], "second": [2, 3], "target": [1, 1]} | changed
+        with pytest.raises(ti.InputError, match=message):
+            strongest(ArrayPairs(**given), LOSSES[name], columns(1, 1), 1, block=1)
+
+
+class TestRefusals:
+    def test_numbers_that_are_not_finite(self) -> None:
+        of = columns(2, 1)
+        of[1].products[7] = torch.nan
+        with pytest.raises(ti.NumericalError, match="model_epoch_1.pt: a product of item 7 is NaN or infinite"):
+            strongest(arrays(table(5)), LOSSES["margin"], of, 1)
+        of[1].products[7] = 1e301
+        with pytest.raises(ti.NumericalError, match="a product of item 7 is NaN or infinite, or above 1e.300"):
+            strongest(arrays(table(5)), LOSSES["margin"], of, 1)
+        of = columns(2, 1)
+        of[0].values[3] = torch.inf
+        with pytest.raises(ti.NumericalError, match="model_epoch_0.pt: a score of item 3 is NaN or infinite"):
+            strongest(arrays(table(5)), LOSSES["margin"], of, 1)
+
+        def loss(first: Tensor, second: Tensor, target: Tensor) -> Tensor:
+            return (target * (first - second) - 100) ** 0.5
+
+        with pytest.raises(ti.NumericalError, match="model_epoch_0.pt: the loss of pair 0, or its slope, is NaN"):
+            strongest(arrays(table(5)), as_loss(loss), columns(2, 1), 1)
+        of = columns(1, 1)
+        of[0].products[:] = torch.linspace(-1e299, 1e299, ITEMS, dtype=torch.float64)[:, None]
+        heavy = ti.Pairs([0, 1], [2, ITEMS - 1], [1, 1], weight=[1.0, 1e10])
+        with pytest.raises(ti.NumericalError, match="the influence of pair 1 overflows"):
+            strongest(arrays(heavy), ti.MarginRankingLoss(100.0), of, 1)
+
+    def test_arguments(self) -> None:
+        for k, block, message in ((0, 1, "`k` should be at least 1. Got 0."), (1, 0, "`block` should be at least 1.")):
+            with pytest.raises(ti.UsageError, match=message):
+                strongest(arrays(table(5)), LOSSES["margin"], columns(1, 1), k, block=block)
+        with pytest.raises(ti.InputError, match="`checkpoints` is empty"):
+            strongest(arrays(table(5)), LOSSES["margin"], [], 1)
+        uneven = [columns(1, 1)[0], columns(1, 2)[0]]
+        with pytest.raises(ti.InputError, match="`products` .items, tests., as at the first checkpoint: .40, 1."):
+            strongest(arrays(table(5)), LOSSES["margin"], uneven, 1)
+
+    def test_losses_that_would_have_to_see_all_pairs(self) -> None:
+        class Own:
+            def __call__(self, first: Tensor, second: Tensor, target: Tensor, margin: Any = None) -> Tensor:
+                return first
+
+            def bind(self, first: Tensor, second: Tensor, pairs: ti.Pairs) -> Callable[..., Tensor]:
+                return unit_weight
+
+            def describe(self) -> dict[str, Any]:
+                return {}
+
+        own: PairLoss = Own()
+        with pytest.raises(ti.UsageError, match="`loss` Own weighs pairs by all others in its own way"):
+            strongest(arrays(table(5)), own, columns(1, 1), 1)
+        with pytest.raises(ti.UsageError, match="`pairs.margin` is given, and the loss takes no margin"):
+            strongest(arrays(table(5, margin=True)), as_loss(squared), columns(1, 1), 1)
+
+
+RECORD = {"sign": "positive: proponent", "unit": "loss change a visit", "source": {"kind": "tones"}}
+
+
+class TestFiles:
+    def test_winners_by_their_ids(self, tmp_path: Path) -> None:
+        pairs, of = table(2000), columns(1, 2)
+        found = strongest(arrays(pairs), LOSSES["margin"], of, 4)
+        path = write_strongest(
+            tmp_path / "w.parquet",
+            found.proponents,
+            found.opponents,
+            item_ids=NAMES,
+            test_ids=["p_q", "r_s"],
+            provenance=RECORD,
+        )
+        content = pyarrow.parquet.read_table(path)
+        assert content.column_names == ["pair", "first", "second", "test_pair", "side", "rank", "score"]
+        rows = content.to_pylist()
+        assert len(rows) == 16
+        at = 0
+        for test, sides in zip(["p_q", "r_s"], zip(found.proponents, found.opponents, strict=True), strict=True):
+            for side, winners in zip(["proponent", "opponent"], sides, strict=True):
+                for rank, (row, score) in enumerate(zip(winners.rows.tolist(), winners.scores.tolist(), strict=True)):
+                    names = {"first": NAMES[pairs.first[row]], "second": NAMES[pairs.second[row]]}
+                    place = {"test_pair": test, "side": side, "rank": rank + 1}
+                    assert rows[at] == {"pair": row, **names, **place, "score": score}
+                    at += 1
+        metadata = content.schema.metadata
+        assert (metadata[b"sign"], metadata[b"unit"]) == (b"positive: proponent", b"loss change a visit")
+        beside = json.loads(provenance_path(path).read_text())
+        assert json.loads(metadata[b"provenance"]) == beside == {"format": 1, "columns": {"score": RECORD}}
+
+    def test_no_winner_at_all(self, tmp_path: Path) -> None:
+        nothing = strongest(
+            arrays(table(5)), LOSSES["margin"], [Columns("c", torch.zeros(ITEMS), torch.zeros(ITEMS, 1).double())], 3
+        )
+        path = write_strongest(
+            tmp_path / "w.parquet",
+            nothing.proponents,
+            nothing.opponents,
+            item_ids=NAMES,
+            test_ids=["x"],
+            provenance=RECORD,
+        )
+        assert pyarrow.parquet.read_table(path).num_rows == 0
+
+    def test_self_influence_in_row_groups(self, tmp_path: Path) -> None:
+        pairs, rows = table(1000), torch.randn(ITEMS, 5, dtype=torch.float64)
+        source = arrays(pairs)
+        scores = self_scores(source, LOSSES["margin"], [(rows.sum(dim=1), Kernel(rows))], 300)
+        blocks = (
+            (start, block.first, block.second, part)
+            for (start, block), (_, part) in zip(source.blocks(300), scores, strict=True)
+        )
+        path = write_self(tmp_path / "s.parquet", blocks, item_ids=NAMES, provenance=RECORD)
+        file = pyarrow.parquet.ParquetFile(path)
+        assert [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)] == [300, 300, 300, 100]
+        content = file.read().to_pydict()
+        assert content["pair"] == list(range(1000))
+        assert content["first"] == [NAMES[place] for place in pairs.first.tolist()]
+        assert content["second"] == [NAMES[place] for place in pairs.second.tolist()]
+        whole = [part for _, part in self_scores(source, LOSSES["margin"], [(rows.sum(dim=1), Kernel(rows))])]
+        assert content["score"] == torch.cat(whole).tolist()
+
+    def test_what_goes_wrong_half_way_leaves_the_old_file(self, tmp_path: Path) -> None:
+        path = tmp_path / "s.parquet"
+        path.write_bytes(b"old")
+
+        def blocks() -> Iterator[tuple[int, Tensor, Tensor, Tensor]]:
+            yield 0, torch.tensor([1]), torch.tensor([2]), torch.tensor([0.5], dtype=torch.float64)
+            raise ti.InputError("row 1 is no pair")
+
+        with pytest.raises(ti.InputError, match="row 1 is no pair"):
+            write_self(path, blocks(), item_ids=NAMES, provenance=RECORD)
+        assert path.read_bytes() == b"old"
+        assert [file.name for file in tmp_path.iterdir() if file.suffix == ".tmp"] == []
+        with pytest.raises(ti.UsageError, match="`path` should end in .parquet"):
+            write_self(tmp_path / "s.csv", blocks(), item_ids=NAMES, provenance=RECORD)
+        (tmp_path / "folder.parquet").mkdir()
+        with pytest.raises(ti.OutputError, match="is a folder or a device"):
+            write_self(tmp_path / "folder.parquet", blocks(), item_ids=NAMES, provenance=RECORD)
