@@ -1,0 +1,1 @@
+"""Per-example gradients and their inner products. Knows no pairs and no losses."""

@@ -1,0 +1,1 @@
+"""What is scored: items, pairs, checkpoints and settings."""

@@ -1,0 +1,1 @@
+"""Training of rankers on pairs."""

@@ -1,0 +1,1 @@
+"""How a batch of units is differentiated, one engine per file."""

@@ -1,0 +1,1 @@
+"""What is kept of a gradient, one form per file."""

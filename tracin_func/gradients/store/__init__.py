@@ -1,0 +1,1 @@
+"""Gradient rows on disk."""

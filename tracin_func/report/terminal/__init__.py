@@ -1,0 +1,1 @@
+"""Scores, stores and forecasts as text."""

@@ -1,0 +1,1 @@
+"""The embedded example: synthetic tones and a ranker trained on them."""

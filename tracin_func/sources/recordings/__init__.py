@@ -1,0 +1,1 @@
+"""Recordings of tones in folders by class and material."""

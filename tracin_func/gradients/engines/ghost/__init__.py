@@ -1,0 +1,1 @@
+"""The engine that captures gradients in one batched forward and backward."""
