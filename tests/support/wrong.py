@@ -1,7 +1,7 @@
 """Procedures that are wrong on purpose, each in one of the ways that influence scores have gone wrong elsewhere.
 
-Every one takes a `Job` and returns a `Trace` laid out as the reference's; `tests/gradients/engines/test_wrong.py` shows that the
-comparison which our engines pass refuses it.
+Every one takes a `Job` and returns a `Trace` laid out as the reference's. `tests/gradients/engines/test_wrong.py` shows
+that the comparison which our engines pass refuses it.
 """
 
 import copy

@@ -1,0 +1,756 @@
+"""Kinds of input that users really have: read as meant, or refused in one line that names the cause.
+
+A row marked xfail shows a kind that the package gets wrong; the reason names it.
+"""
+
+import shutil
+import sys
+import unicodedata
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.torch
+import soundfile
+import torch
+from torch import Tensor, nn
+from torch.utils.data import TensorDataset
+
+import tracin_func as ti
+from tests.support.cases import audio, checkpoints, ids, job_files, tables
+from tests.support.cases.audio import Recordings
+from tests.support.cases.checkpoints import Adapted, Extra
+from tests.support.cases.command_line import refused, run, scores_in, works
+from tests.support.cases.items import Encoding, Frame, Output, Returning, Text, branching, encoded
+from tests.support.cases.marks import wrong
+from tests.support.cases.modules import perceptron
+from tests.support.cases.reference import Make, Right, State, copied, hinge, noise, reference, seeded, two_states
+from tests.support.cases.runs import (
+    REFUSALS,
+    Words,
+    assert_right,
+    assert_says,
+    refusal,
+    score,
+    scores_or_refusal,
+)
+
+ITEMS = noise(6, 5)
+MISFIT = "Give the class it was trained with"  # misleads where only names differ
+
+
+def right_at(state: State, make: Make = perceptron, items: Any = ITEMS) -> Right:
+    return reference(make, items, [state], rates=[0.1])
+
+
+def at(source: Any, module: nn.Module | None = None, items: Any = ITEMS, **options: Any) -> Any:
+    """Scores at one checkpoint."""
+    return score(perceptron() if module is None else module, items, [source], rates=[0.1], **options)
+
+
+def state_of(make: Make = perceptron) -> State:
+    return copied(seeded(make).state_dict())
+
+
+# Ids with markup
+
+
+MARKUP = "markup in ids: MarkupError after the work"
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        pytest.param("chat", "[INST] text 3 [/INST]_[INST] text 4 [/INST]", id="chat", marks=wrong(MARKUP)),
+        pytest.param("closing", "x3 [/]_x4 [/]", id="closing", marks=wrong(MARKUP)),
+        pytest.param("bold", "[bold]3_[bold]4", id="bold", marks=wrong("markup in ids: shown without it")),
+        pytest.param("smile", "a:smile:3_a:smile:4", id="smile", marks=wrong("markup in ids: shown as a sign")),
+        pytest.param("formula", "=SUM(A3)_=SUM(A4)", id="formula"),
+    ],
+)
+@pytest.mark.parametrize("command", ["self", "influence"])
+def test_ids_are_shown_as_they_are(command: str, name: str, shown: str, tmp_path: Path) -> None:
+    words = [command, "--task", f"tests.support.cases.ids:{name}", "--metadata-dir", str(tmp_path)]
+    assert shown in works(*words).stdout
+    assert shown in scores_in(tmp_path)
+    if command == "self":
+        (file,) = (path for path in tmp_path.glob("*.json") if "provenance" not in path.name)
+        assert shown in works("show", str(file)).stdout
+
+
+@pytest.mark.parametrize("view", ["item", "class-pair"])
+def test_classes_are_shown_as_they_are(view: str, tmp_path: Path) -> None:
+    name = {"item": "chat", "class-pair": "classes"}[view]
+    task = f"tests.support.cases.ids:{name}"
+    stdout = works("self", "--task", task, "--metadata-dir", str(tmp_path), "--by", view).stdout
+    for shown in {"item": ["[INST] text 3 [/INST]"], "class-pair": ["[/a]", "[b]"]}[view]:
+        assert shown in stdout
+
+
+def test_lines_and_quotes_in_ids(tmp_path: Path) -> None:
+    works("influence", "--task", "tests.support.cases.ids:quoted", "--metadata-dir", str(tmp_path), "--format", "csv")
+    (file,) = tmp_path.glob("*.csv")
+    assert '"te""xt, 0\nsecond line' in file.read_text(encoding="utf-8")
+
+
+def test_folders_with_markup(recordings: Recordings) -> None:
+    data, results = recordings.folder / "[/b] x" / "data", recordings.folder / "[red]out"
+    shutil.copytree(recordings.data, data)
+    answer = works("self", *recordings.arguments("--data-root", str(data), "--metadata-dir", str(results)))
+    assert "[red]out" in (answer.stdout + answer.stderr).replace("\n", "")
+    assert scores_in(results)
+    assert "[/b] none" in refused("self", *recordings.arguments("--data-root", "[/b] none"))
+
+
+# Ids that are no text
+
+
+KINDS_OF_IDS = ["integers", "arrays", "tensors"]
+
+
+def ids_rows(**marks: pytest.MarkDecorator) -> list[Any]:
+    return [pytest.param(kind, marks=[marks[kind]] if kind in marks else []) for kind in KINDS_OF_IDS]
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ids_rows(
+        integers=wrong("ids that are no text: kept as they are"),
+        arrays=wrong("ids that are no text: kept as they are"),
+        tensors=wrong("ids that are no text: kept as they are"),
+    ),
+)
+def test_ids_become_text(kind: str) -> None:
+    task: ti.Task = getattr(ids, kind)()
+    found = ti.score(task, ti.Compute(device="cpu")).self_influence
+    assert found is not None
+    wanted = ["d0", "d1"] if kind == "arrays" else ["101", "102"]
+    table = found.to_table()
+    assert [table["first"][0], table["second"][0]] == wanted
+    assert {type(name) for column in ("first", "second", "pair_id") for name in table.get(column, [])} == {str}
+
+
+@pytest.mark.parametrize(
+    ("kind", "more"),
+    [
+        pytest.param("integers", ["--format", "csv"], id="integers csv"),
+        pytest.param(
+            "integers", ["--by", "item"], id="integers item", marks=wrong("ids that are no text: a fault inside")
+        ),
+        pytest.param(
+            "integers",
+            ["--by", "class-pair"],
+            id="integers class-pair",
+            marks=wrong("ids that are no text: a fault inside"),
+        ),
+        pytest.param(
+            "arrays", ["--format", "csv"], id="arrays csv", marks=wrong("ids that are no text: a fault inside")
+        ),
+        pytest.param(
+            "arrays", ["--format", "parquet"], id="arrays parquet", marks=wrong("ids that are no text: a fault inside")
+        ),
+        pytest.param("arrays", ["--by", "item"], id="arrays item"),
+        pytest.param(
+            "arrays",
+            ["--by", "class-pair"],
+            id="arrays class-pair",
+            marks=wrong("ids that are no text: a fault inside"),
+        ),
+    ],
+)
+def test_commands_with_ids_that_are_no_text(kind: str, more: list[str], tmp_path: Path) -> None:
+    stdout = works("self", "--task", f"tests.support.cases.ids:{kind}", "--metadata-dir", str(tmp_path), *more).stdout
+    assert ("d3" if kind == "arrays" else "104") in stdout
+
+
+@wrong("ids that are no text: compared before they are text")
+def test_ids_that_are_equal_as_text_are_refused() -> None:
+    assert_says(refusal(lambda: ids.plain([1, "1", *"abcdef"])), "'1'")
+
+
+# Checkpoints in memory
+
+
+def in_memory(name: str) -> tuple[Any, State]:
+    """A checkpoint of that kind and the state it means."""
+    state = state_of()
+    module = perceptron()
+    module.load_state_dict(state)
+    optimizer = torch.optim.Adam(module.parameters(), lr=0.1).state_dict()
+    kinds: dict[str, Any] = {
+        "state dict": state,
+        "loaded checkpoint": {"model_state_dict": state, "optimizer_state_dict": optimizer, "epoch": 3, "args": {}},
+        "loaded checkpoint, other key": {"state_dict": state, "epoch": 3},
+        "module": module,
+        "numpy": {key: value.numpy() for key, value in state.items()},
+        "sparse": {**state, "0.weight": state["0.weight"].to_sparse()},
+    }
+    return kinds[name], state
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "state dict",
+        pytest.param("loaded checkpoint", marks=wrong("natural calls: torch.load(...)", AttributeError)),
+        pytest.param("loaded checkpoint, other key", marks=wrong("natural calls: torch.load(...)", AttributeError)),
+        pytest.param("module", marks=wrong("natural calls: the module itself", TypeError)),
+        pytest.param("numpy", marks=wrong("natural calls: numpy weights", AttributeError)),
+        pytest.param("sparse", marks=wrong("natural calls: sparse weights", RuntimeError)),
+    ],
+)
+def test_checkpoints_in_memory(name: str) -> None:
+    """The scores of the state that is meant, or one clear line."""
+    source, state = in_memory(name)
+    scores_or_refusal(lambda: at(source), right_at(state), "checkpoint")
+
+
+@wrong("natural calls: torch.load(...)", AttributeError)
+def test_a_loaded_checkpoint_brings_its_learning_rate() -> None:
+    source, state = in_memory("loaded checkpoint")
+    assert_right(score(perceptron(), ITEMS, [source], rates=[None]), right_at(state))
+
+
+@wrong("natural calls: weights without memory", RuntimeError)
+def test_weights_without_memory_are_refused() -> None:
+    state = {name: value.to("meta") for name, value in state_of().items()}
+    assert_says(refusal(lambda: at(state)), "meta")
+
+
+@pytest.mark.parametrize("place", ["memory", "file"])
+@pytest.mark.parametrize("extra", [{"vocabulary": ["a"]}, None, torch.tensor([1, 2])], ids=["dict", "None", "tensor"])
+def test_extra_state_is_no_weight(extra: Any, place: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    if not isinstance(extra, Tensor):
+        raises: Any = AttributeError if place == "memory" else ti.InputError
+        request.applymarker(wrong("extra state: taken for a weight", raises))
+    module = seeded(lambda: Extra(extra))
+    state = copied(module.state_dict())
+    source: Any = state
+    if place == "file":
+        source = tmp_path / "extra.pt"
+        torch.save({"model_state_dict": state}, source)
+    assert_right(at(source, module), right_at(state, lambda: Extra(extra)))
+
+
+# Checkpoint files of other trainers
+
+
+def misfit(text: str = "names of weights: blamed on the class") -> pytest.MarkDecorator:
+    return wrong(text)
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        pytest.param("lightning", "prefix", id="Lightning", marks=misfit()),
+        pytest.param("averaged", ("averaged model", "prefix"), id="averaged model", marks=misfit()),
+        pytest.param("wrapper", "prefix", id="wrapper", marks=misfit()),
+    ],
+)
+def test_names_with_a_prefix(kind: str, words: Words, tmp_path: Path) -> None:
+    """The scores, or a refusal that names the prefix and does not blame the class."""
+    state = state_of()
+    module = perceptron()
+    module.load_state_dict(state)
+    content = {
+        "lightning": checkpoints.lightning(state),
+        "averaged": checkpoints.averaged(module),
+        "wrapper": {f"m.{name}": value for name, value in state.items()},
+    }[kind]
+    path = tmp_path / "epoch=3.ckpt"
+    torch.save(content, path)
+    scores_or_refusal(lambda: at(path), right_at(state), words, never=[MISFIT])
+
+
+@misfit()
+def test_names_without_the_prefix_of_the_scorer() -> None:
+    """The scorer wraps the model in an attribute `m`: its names are read, or the prefix is named."""
+    state = state_of()
+    make: Make = lambda: checkpoints.Wrapped(perceptron())  # noqa: E731
+    right = right_at({f"m.{name}": value for name, value in state.items()}, make)
+    scores_or_refusal(lambda: at(state, make()), right, ("prefix", "'m.'"), never=[MISFIT])
+
+
+def test_averaged_model_as_the_scorer() -> None:
+    make: Make = lambda: torch.optim.swa_utils.AveragedModel(perceptron())  # noqa: E731
+    state = state_of(make)
+    assert_right(at(state, make()), right_at(state, make))
+
+
+@misfit()
+def test_names_of_an_adapter_file(tmp_path: Path) -> None:
+    """The scores with frozen weights of the scorer's own, or a refusal that speaks of the adapter."""
+    module = seeded(Adapted)
+    own, other = two_states(module)
+    trained = {name for name, parameter in module.named_parameters() if parameter.requires_grad}
+    path = tmp_path / "adapter_model.safetensors"
+    safetensors.torch.save_file(checkpoints.adapter_of(other), path)
+    right = right_at({name: (other if name in trained else own)[name] for name in own}, Adapted)
+    scores_or_refusal(lambda: at(path, module), right, "adapter", never=[MISFIT])
+
+
+def objects_rows() -> list[Any]:
+    refused_ones = [
+        pytest.param({"args": value}, ["torch.load("], id=name, marks=wrong("objects in a file: advice comes too late"))
+        for name, value in checkpoints.ARGUMENTS.items()
+    ]
+    damaged = [
+        pytest.param({"best": value}, ["numpy"], id=name, marks=wrong("objects in a file: called truncated"))
+        for name, value in checkpoints.NUMPY.items()
+    ]
+    return [*refused_ones, *damaged]
+
+
+@pytest.mark.parametrize(("beside", "words"), objects_rows())
+def test_objects_beside_the_weights(beside: dict[str, Any], words: list[str], tmp_path: Path) -> None:
+    """The scores, or a refusal that names the type and offers a line for a training that is over."""
+    state, path = state_of(), tmp_path / "model_epoch_1.pt"
+    torch.save({"model_state_dict": state, **beside}, path)
+    scores_or_refusal(lambda: at(path), right_at(state), *words, never=["truncated"])
+
+
+def test_random_states_beside_the_weights(tmp_path: Path) -> None:
+    state, path = state_of(), tmp_path / "model_epoch_1.pt"
+    states = [np.random.RandomState(0).get_state(), torch.get_rng_state()]
+    torch.save({"model_state_dict": state, "rng": states, "best": np.float64(0.5)}, path)
+    assert_right(at(path), right_at(state))
+
+
+@wrong("folder as a checkpoint: no such file")
+def test_a_folder_given_as_a_checkpoint(tmp_path: Path) -> None:
+    """The weights in it are read, or the refusal names the file in it."""
+    state = state_of()
+    folder = checkpoints.saved(tmp_path / "checkpoint-500", state)
+    scores_or_refusal(lambda: at(folder), right_at(state), "folder", "model.safetensors")
+
+
+# Folders of checkpoints
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        pytest.param("model_epoch_2.ckpt", marks=wrong("endings of other trainers: no checkpoint file at all")),
+        pytest.param("model_epoch_2.bin", marks=wrong("endings of other trainers: no checkpoint file at all")),
+        pytest.param("model_epoch_2.pth.tar", marks=wrong("endings of other trainers: no checkpoint file at all")),
+        "model_epoch_2.pth",
+        "other_2.pt",
+    ],
+)
+def test_checkpoints_with_other_endings(file: str, tmp_path: Path) -> None:
+    """Found, or named in the refusal."""
+    torch.save(state_of(), tmp_path / file)
+    try:
+        assert [path.name for path in ti.find_checkpoints(tmp_path)] == [file]
+    except REFUSALS as error:
+        assert_says(str(error), file)
+
+
+@wrong("folders of checkpoints: not seen")
+def test_folders_of_checkpoints_are_found(tmp_path: Path) -> None:
+    """Found in the order of the steps, or named in the refusal."""
+    for step in (500, 1000):
+        checkpoints.saved(tmp_path / f"checkpoint-{step}", state_of())
+    try:
+        found = ti.find_checkpoints(tmp_path, "checkpoint-")
+        assert [path.relative_to(tmp_path).parts[0] for path in found] == ["checkpoint-500", "checkpoint-1000"]
+    except REFUSALS as error:
+        assert_says(str(error), "checkpoint-500")
+
+
+@wrong("copy of a checkpoint: counted twice without a word")
+def test_a_copy_of_an_epoch_in_the_folder(recordings: Recordings) -> None:
+    """A warning names both files and how to leave one out."""
+    folder = recordings.checkpoints
+    shutil.copy(folder / "model_epoch_8.pt", folder / "model_epoch_best.pt")
+    stderr = works("self", *recordings.arguments()).stderr
+    warnings = [line for line in stderr.splitlines() if line.startswith("warning: ") and "epoch_best" in line]
+    assert len(warnings) == 1
+    assert_says(warnings[0], ("same weights", "equal weights", "identical"), "model_epoch_8.pt", "--checkpoint")
+
+
+# Items
+
+
+class Unordered(dict[str, Tensor]):
+    """A subclass of dict."""
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param(dict, id="dict"),
+        pytest.param(Unordered, id="subclass of dict", marks=wrong("mappings: refused", ti.InputError)),
+        pytest.param(Encoding, id="tokenizer", marks=wrong("mappings: refused", ti.InputError)),
+        pytest.param(Output, id="model output", marks=wrong("mappings: refused", ti.InputError)),
+    ],
+)
+def test_mappings_are_read_as_dict(kind: Callable[[dict[str, Tensor]], Any]) -> None:
+    state = state_of(Text)
+    assert_right(at(state, Text(), kind(encoded())), right_at(state, Text, encoded()))
+
+
+def test_a_list_of_tokenized_texts() -> None:
+    """The scores, or one clear line."""
+    state, columns = state_of(Text), encoded()
+    items = [Encoding({name: column[row] for name, column in columns.items()}) for row in range(6)]
+    scores_or_refusal(lambda: at(state, Text(), items), right_at(state, Text, columns), "Encoding")
+
+
+def tables_of(name: str) -> Any:
+    kinds: dict[str, Callable[[], Any]] = {
+        "data frame": Frame,
+        "list of texts": lambda: list("abcdef"),
+        "TensorDataset with labels": lambda: TensorDataset(ITEMS, torch.zeros(6)),
+        "numpy float32": ITEMS.numpy,
+        "numpy float64": ITEMS.double().numpy,
+        "list of lists": ITEMS.tolist,
+        "nested tensor": lambda: torch.nested.nested_tensor([noise(2, 5), noise(3, 5)] * 3),
+    }
+    return kinds[name]()
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+@pytest.mark.parametrize(
+    ("name", "words", "never"),
+    [
+        pytest.param(
+            "data frame", "Frame", "single item", id="data frame", marks=wrong("data frame: reported as 'eval mode: 0'")
+        ),
+        pytest.param(
+            "list of texts",
+            ("text", "str"),
+            "is_inference",
+            id="list of texts",
+            marks=wrong("texts: an attribute is missing"),
+        ),
+        pytest.param("nested tensor", "nested", "\n", id="nested tensor", marks=wrong("nested tensor", RuntimeError)),
+        pytest.param("TensorDataset with labels", ("tuple", "list"), "\n", id="TensorDataset with labels"),
+        pytest.param("numpy float32", "numpy", "\n", id="numpy float32"),
+        pytest.param("numpy float64", ("double", "float64"), "\n", id="numpy float64"),
+        pytest.param("list of lists", "list", "\n", id="list of lists"),
+    ],
+)
+def test_items_of_other_kinds(name: str, words: Words, never: str) -> None:
+    """The scores of the numbers in them, or a refusal that names the kind."""
+    state = state_of()
+    scores_or_refusal(lambda: at(state, items=tables_of(name)), right_at(state), words, never=[never])
+
+
+def test_a_dict_of_arrays() -> None:
+    state, columns = state_of(Text), encoded()
+    items = {name: column.numpy() for name, column in columns.items()}
+    scores_or_refusal(lambda: at(state, Text(), items), right_at(state, Text, columns), "ndarray")
+
+
+@wrong("sparse items: a notice of 94 lines")
+def test_sparse_items_are_spoken_of_in_single_lines() -> None:
+    """The scores, or a refusal; whatever is said is one line."""
+    state = state_of()
+    notices: list[str] = []
+    task = ti.Task(perceptron(), ITEMS.to_sparse(), ti.Pairs([0], [1], [1]), [ti.Checkpoint(state, 0.1)])
+    try:
+        ti.score(task, ti.Compute(device="cpu", notice=notices.append))
+    except REFUSALS as error:
+        notices.append(str(error))
+    assert [sentence for sentence in notices if "\n" in sentence] == []
+
+
+# Targets, losses and outputs
+
+
+@pytest.mark.parametrize(
+    ("targets", "meant"),
+    [
+        pytest.param(["1", "-1"], [1, -1], id="text", marks=wrong("natural calls: targets as text", TypeError)),
+        pytest.param([True, True], [1, 1], id="bool"),
+        pytest.param([1.0, -1.0], [1, -1], id="float"),
+        pytest.param([1, 0], None, id="0 and 1"),
+    ],
+)
+def test_targets(targets: list[Any], meant: list[int] | None) -> None:
+    """Read as meant, or a refusal that names `target`."""
+    try:
+        assert ti.Pairs([0, 1], [1, 2], targets).target.tolist() == meant
+    except REFUSALS as error:
+        assert_says(str(error), "target")
+
+
+LOSSES: dict[str, tuple[Any, Any]] = {
+    "instance": (ti.LogisticLoss(), None),
+    "class": (ti.LogisticLoss, None),
+    "module of torch": (nn.MarginRankingLoss(1.0), hinge(1.0)),
+    "branch": (branching, branching),
+}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "instance",
+        "module of torch",
+        pytest.param("class", marks=wrong("natural calls: the class of a loss", TypeError)),
+        pytest.param("branch", marks=wrong("natural calls: a loss of one pair", RuntimeError)),
+    ],
+)
+def test_losses(name: str) -> None:
+    """The scores, or a refusal that names `loss`."""
+    given, plain = LOSSES[name]
+    state = state_of()
+    right = right_at(state) if plain is None else reference(perceptron, ITEMS, [state], rates=[0.1], loss=plain)
+    scores_or_refusal(lambda: at(state, loss=given), right, "loss")
+
+
+@pytest.mark.parametrize(
+    ("pack", "word"),
+    [
+        pytest.param(lambda scores: Output(logits=scores), "Output", id="model output"),
+        pytest.param(lambda scores: torch.cat([scores, -scores], dim=1), "(1, 2)", id="two logits"),
+        pytest.param(lambda scores: scores.sum().item(), "float", id="number"),
+    ],
+)
+def test_outputs_that_are_no_scores(pack: Callable[[Tensor], Any], word: str) -> None:
+    module = seeded(lambda: Returning(pack))
+    assert_says(refusal(lambda: at(copied(module.state_dict()), module)), "Returning", word)
+
+
+# Task and model files
+
+
+def job_file(folder: Path, source: str, neighbour: str, *, lib: bool = False) -> str:
+    """A task file and its neighbour; the spec of the task."""
+    home = folder / "lib" if lib else folder
+    home.mkdir(exist_ok=True)
+    (home / f"{neighbour}.py").write_text(job_files.NEIGHBOUR)
+    path = folder / f"task_of_{neighbour}.py"
+    path.write_text(source.format(neighbour=neighbour))
+    return f"{path}:job"
+
+
+@pytest.fixture
+def own_imports(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`sys.path` is put back after the test."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
+
+
+@pytest.mark.usefixtures("own_imports")
+@pytest.mark.parametrize(
+    ("source", "lib"),
+    [
+        pytest.param(job_files.EARLY, False, id="early"),
+        pytest.param(job_files.LATE, False, id="late", marks=wrong("imports: a late neighbour is not found")),
+        pytest.param(job_files.OWN_PATH, True, id="own path", marks=wrong("imports: the file's own path is removed")),
+    ],
+)
+def test_task_files_import_as_in_python(source: str, lib: bool, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    neighbour = f"neighbour_{request.node.callspec.id.replace(' ', '_')}"
+    spec = job_file(tmp_path, source, neighbour, lib=lib)
+    works("self", "--task", spec, "--metadata-dir", str(tmp_path / "results"))
+    assert len(scores_in(tmp_path / "results")) == 3
+
+
+@pytest.mark.usefixtures("own_imports")
+@wrong("imports: the file's own path is removed")
+def test_the_path_of_a_task_file_is_kept(tmp_path: Path) -> None:
+    spec = job_file(tmp_path, job_files.OWN_PATH, "neighbour_kept", lib=True)
+    run("self", "--task", spec, "--metadata-dir", str(tmp_path / "results"))
+    assert str(tmp_path / "lib") in sys.path
+
+
+@pytest.mark.usefixtures("own_imports")
+@pytest.mark.parametrize("source", ["OPTIONAL_OPTION", "REQUIRED_OPTION"])
+@wrong("model files that parse options: SystemExit: 2")
+def test_model_files_that_parse_options(source: str, recordings: Recordings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They work where no option is required; else the error says that they parse the command line."""
+    path = recordings.folder / "trainer.py"
+    path.write_text(getattr(job_files, source))
+    words = ["self", *recordings.arguments("--model", f"{path}:Net")]
+    monkeypatch.setattr(sys, "argv", ["tracin-func", *words])
+    answer = run(*words)
+    if answer.code == 0:
+        assert source == "OPTIONAL_OPTION"
+        assert scores_in(recordings.results)
+    else:
+        assert answer.code == 3
+        assert_says(answer.error, ("parses", "argparse", "command line", "sys.argv"))
+
+
+# Recordings
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Recordings:
+    """Recordings and their self-influence; not to be changed."""
+    recordings = audio.write_recordings(tmp_path_factory.mktemp("recordings"))
+    works("self", *recordings.arguments())
+    return recordings
+
+
+@pytest.fixture
+def recordings(original: Recordings, tmp_path: Path) -> Recordings:
+    """A copy without results."""
+    for folder in (original.data, original.checkpoints):
+        shutil.copytree(folder, tmp_path / folder.name)
+    return Recordings(tmp_path)
+
+
+def same_scores(recordings: Recordings, original: Recordings) -> bool:
+    works("self", *recordings.arguments())
+    return scores_in(recordings.results) == scores_in(original.results)
+
+
+STREAMED = wrong("streamed recordings: called truncated")
+TAGGED = wrong("tag before RIFF: samples are lost")
+
+
+@pytest.mark.parametrize(
+    "rewritten",
+    [
+        pytest.param(audio.riff, id="plain"),
+        pytest.param(lambda samples: audio.riff(samples, 0xFFFFFFFF), id="0xFFFFFFFF"),
+        pytest.param(lambda samples: audio.riff(samples, 0x7FFFF000), id="0x7FFFF000", marks=STREAMED),
+        pytest.param(lambda samples: audio.riff(samples, 0x7FFFFFFF), id="0x7FFFFFFF", marks=STREAMED),
+        pytest.param(lambda samples: audio.riff(samples, 0x80000000), id="0x80000000", marks=STREAMED),
+        pytest.param(
+            lambda samples: audio.riff(samples, before=b"LIST\x05\0\0\0INFOx\0"), id="another chunk of odd length"
+        ),
+        pytest.param(
+            lambda samples: audio.tagged(audio.riff(samples)),
+            id="tag",
+            marks=wrong("tag before RIFF: samples are lost"),
+        ),
+    ],
+)
+@pytest.mark.parametrize("how_many", [1, 12], ids=["one", "all"])
+def test_headers_of_recorders(
+    rewritten: Callable[[audio.Samples], bytes], how_many: int, recordings: Recordings, original: Recordings
+) -> None:
+    for clip in recordings.clips[:how_many]:
+        clip.write_bytes(rewritten(audio.samples_of(clip)))
+    assert same_scores(recordings, original)
+
+
+def test_a_recording_that_is_really_truncated(recordings: Recordings) -> None:
+    clip = recordings.clips[0]
+    clip.write_bytes(clip.read_bytes()[:-100])
+    assert_says(refused("self", *recordings.arguments()), clip.name, "truncated")
+
+
+@wrong("stereo that cancels: called silent")
+def test_stereo_channels_that_cancel(recordings: Recordings) -> None:
+    """An error that speaks of the two channels, or the scores of one of them."""
+    clip = recordings.clips[0]
+    samples = audio.samples_of(clip)
+    soundfile.write(clip, np.stack([samples, -samples], axis=1), audio.SAMPLE_RATE)
+    answer = run("self", *recordings.arguments())
+    if answer.code:
+        assert_says(answer.error, clip.name, ("channels", "stereo", "cancel"))
+
+
+@pytest.mark.parametrize(
+    ("folder", "option"),
+    [
+        pytest.param("NFD", "NFC", marks=wrong("names in two normal forms: not found")),
+        pytest.param("NFC", "NFD", marks=wrong("names in two normal forms: not found")),
+        ("NFC", "NFC"),
+        ("NFD", "NFD"),
+    ],
+)
+def test_material_in_another_normal_form(folder: Any, option: Any, recordings: Recordings) -> None:
+    material = unicodedata.normalize(folder, "höl")
+    for clip in recordings.clips:
+        home = clip.parent.with_name(material)
+        home.mkdir(exist_ok=True)
+        clip.rename(home / clip.name.replace("box", material))
+    works("self", *recordings.arguments("--material", unicodedata.normalize(option, "höl")))
+    assert scores_in(recordings.results)
+
+
+# Tables of pairs
+
+
+FIRST, SECOND = "box_deg000_500hz_00", "box_deg036_500hz_00"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        pytest.param(
+            f",first,second,target\n0,{FIRST},{SECOND},-1\n",
+            [("index", "unnamed", "no name", "without a name")],
+            id="index of a data frame",
+            marks=wrong("index column: 'Missing: none; unknown: none'"),
+        ),
+        pytest.param(f"first;second;target\n{FIRST};{SECOND};-1\n", ["separated by commas"], id="semicolons"),
+        pytest.param(f"first,second,target\n{FIRST}.wav,{SECOND}.wav,-1\n", [f"{FIRST}.wav"], id="endings"),
+        pytest.param(f"first,second,target\n{FIRST},{SECOND},0\n", ["target", "'0'"], id="targets 0 and 1"),
+        pytest.param(f"First,Second,Target\n{FIRST},{SECOND},-1\n", ["First"], id="capitals"),
+    ],
+)
+def test_tables_of_pairs(text: str, words: list[Words], recordings: Recordings) -> None:
+    """The scores, or a refusal that says what is in the way."""
+    path = recordings.folder / "pairs.csv"
+    path.write_text(text)
+    answer = run("self", *recordings.arguments("--pairs", str(path)))
+    assert answer.code in (0, 3)
+    if answer.code:
+        assert_says(answer.error, *words)
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {},
+        {"first": [0, 1], "second": [1, 2]},
+        {"target": np.array([1, -1], dtype=np.int8)},
+        {"first": np.array([0, 1], dtype=np.uint8), "second": np.array([1, 2], dtype=np.uint8)},
+        {"split": ["train", "train"]},
+    ],
+    ids=["ids", "positions", "small targets", "small positions", "split"],
+)
+def test_columns_in_parquet(columns: dict[str, Any], tmp_path: Path) -> None:
+    found = tables.read(tables.write_parquet(tmp_path / "pairs.parquet", **columns), tables.LETTER_IDS)
+    assert found.rows() == [(0, 1, 1), (1, 2, -1)]
+
+
+# Surroundings
+
+
+@wrong("safe globals: removed by a run")
+def test_safe_globals_of_the_caller_stay(tmp_path: Path) -> None:
+    scalar = np.float64(0).__reduce__()[0]
+    allowed = [scalar, np.dtype, type(np.dtype("f8"))]
+    path = tmp_path / "mine.pt"
+    torch.save({"model_state_dict": state_of(), "best": np.float64(0.5)}, path)
+    with torch.serialization.safe_globals(allowed):
+        before = set(torch.serialization.get_safe_globals())
+        at(path)
+        assert set(torch.serialization.get_safe_globals()) == before
+        assert float(torch.load(path, weights_only=True)["best"]) == 0.5
+
+
+def test_no_safe_globals_are_added(tmp_path: Path) -> None:
+    before = set(torch.serialization.get_safe_globals())
+    path = tmp_path / "mine.pt"
+    torch.save({"model_state_dict": state_of(), "best": np.float64(0.5)}, path)
+    at(path)
+    assert set(torch.serialization.get_safe_globals()) == before
+
+
+@pytest.mark.parametrize(
+    "names",
+    [("run1/epoch 1", "run1/epoch 2"), ("../a", "../b"), ("é", "e\u0301"), ("a" * 300, "b" * 300), ("con", "a:b")],
+    ids=["slash", "parent", "normal forms", "long", "reserved"],
+)
+def test_names_of_checkpoints_in_a_store(names: tuple[str, str], tmp_path: Path) -> None:
+    states = two_states(seeded(perceptron))
+    right = reference(perceptron, ITEMS, states)
+    checkpoints_ = [ti.Checkpoint(s, r, n) for s, r, n in zip(states, (0.1, 0.2), names, strict=True)]
+    pairs = ti.Pairs([0, 1, 2, 3, 4, 5, 0, 2], [1, 2, 3, 4, 5, 0, 3, 5], [1, -1, 1, 1, -1, 1, -1, 1])
+    task = ti.Task(perceptron(), ITEMS, pairs, checkpoints_, loss=ti.LogisticLoss())
+    for _ in range(2):
+        found = ti.score(task, ti.Compute(device="cpu", store=tmp_path / "store")).self_influence
+        assert found is not None
+        assert torch.allclose(found.scores, right.own, rtol=1e-5)
