@@ -1,6 +1,11 @@
 """What the tests share: options, a small lab, and one cache for the embedded example, which is trained at most once."""
 
 import os
+
+# Before torch is imported, here and in processes that tests start: tensors are small, and threads on busy cores mostly
+# wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 from collections.abc import Iterator
 
 import pytest
