@@ -387,6 +387,7 @@ def test_a_store_in_use_is_refused_with_who_uses_it(runs: Runs) -> None:
     words = job("--store", "store", "--metadata-dir", "results")
     first = runs.start(*words, PAUSE="0.1")
     runs.await_blocks("store", 1)
+    os.kill(first.pid, signal.SIGSTOP)  # it would be done by the time that others have started on a busy machine
     begin = time.monotonic()
     second = runs.run(*words)
     assert first.is_alive(), f"the second run waited {time.monotonic() - begin:.0f} s for the first"
@@ -401,6 +402,7 @@ def test_a_shard_runs_once_at_a_time(runs: Runs) -> None:
     words = job("--store", "store", command="self")
     first = runs.start(*words, "--shard", "1/2", PAUSE="0.1")
     runs.await_blocks("store", 1)
+    os.kill(first.pid, signal.SIGSTOP)  # it would be done by the time that others have started on a busy machine
     for shard in ("1/2", "1/3"):
         again = runs.run(*words, "--shard", shard)
         assert again.code == 3
