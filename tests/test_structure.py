@@ -40,10 +40,13 @@ FORBIDDEN = {
             "units",
         )
     },
-    "scoring.verify": (
-        ("gradients.engines.ghost", "gradients.engines.vmap", "gradients.engines.choose", "gradients.representations"),
-        "it checks them",
-    ),
+    **{
+        f"scoring.{name}": (
+            ("gradients.engines", "gradients.representations", "gradients.batches", "scoring.units", "scoring.plan"),
+            "it checks them",
+        )
+        for name in ("verify", "plain")
+    },
 }
 
 ROOT_ENTRIES = 15

@@ -424,7 +424,6 @@ def tables_of(name: str) -> Any:
             ("text", "str"),
             "is_inference",
             id="list of texts",
-            marks=wrong("texts: an attribute is missing"),
         ),
         pytest.param("nested tensor", "nested", "\n", id="nested tensor", marks=wrong("nested tensor", RuntimeError)),
         pytest.param("TensorDataset with labels", ("tuple", "list"), "\n", id="TensorDataset with labels"),
@@ -445,7 +444,6 @@ def test_a_dict_of_arrays() -> None:
     scores_or_refusal(lambda: at(state, Text(), items), right_at(state, Text, columns), "ndarray")
 
 
-@wrong("sparse items: a notice of 94 lines")
 def test_sparse_items_are_spoken_of_in_single_lines() -> None:
     """The scores, or a refusal; whatever is said is one line."""
     state = state_of()
@@ -718,7 +716,6 @@ def test_columns_in_parquet(columns: dict[str, Any], tmp_path: Path) -> None:
 # Surroundings
 
 
-@wrong("safe globals: removed by a run")
 def test_safe_globals_of_the_caller_stay(tmp_path: Path) -> None:
     scalar = np.float64(0).__reduce__()[0]
     allowed = [scalar, np.dtype, type(np.dtype("f8"))]

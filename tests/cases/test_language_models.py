@@ -54,7 +54,6 @@ def test_the_usual_architectures_are_captured(name: str) -> None:
 # Padding
 
 
-@wrong("no padding token: scored alone, at the last padding")
 def test_a_model_that_fails_on_batches_is_not_scored_alone() -> None:
     """An error quotes what the model says."""
     module = seeded(lambda: LlamaLike(padding=None))
@@ -68,7 +67,6 @@ def test_a_model_with_a_padding_token() -> None:
     assert_right(score(module, texts(), states, engine="loop"), right)
 
 
-@wrong("padding: changes the scores without a word")
 def test_padding_that_changes_the_scores() -> None:
     """The scores of texts without padding, or a notice or refusal that speaks of it."""
     module, items = seeded(Positioned), texts("left")
@@ -94,7 +92,6 @@ LIST_TRAIN = Table([0, 1, 2, 6, 7, 8, 12], [1, 2, 5, 7, 11, 9, 13], [1, -1, 1, 1
 LIST_TEST = Table([3, 9, 15], [4, 10, 16], [1, -1, 1])
 
 
-@wrong("listwise scorer: alone and in company differ, hardly a word")
 def test_a_listwise_scorer_of_documents() -> None:
     """A notice or refusal says how far scores alone and in company agree in rank."""
     module = seeded(Listwise)
@@ -139,7 +136,6 @@ def test_integers_are_positions_where_no_id_is_a_number(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("precision", [torch.bfloat16, torch.float16], ids=str)
-@wrong("dtype: also rounds what is stored with the items")
 def test_stored_values_keep_their_precision(precision: torch.dtype) -> None:
     """Scores right to 3% of the largest, or a notice or refusal that names the column of stored values."""
     module, items = seeded(Preference), models.preferences(-3000.0)
@@ -172,7 +168,6 @@ def with_optimizer(folder: Path, state: State, rate: float) -> Path:
 
 
 @pytest.mark.parametrize("place", ["given", "optimiser"])
-@wrong("learning rate 0: all scores are 0")
 def test_a_learning_rate_of_0_alone_is_refused(place: str, tmp_path: Path) -> None:
     """A schedule ends at 0: the last checkpoint alone has no weight."""
     state = copied(seeded(perceptron).state_dict())

@@ -241,8 +241,11 @@ def test_a_forward_that_asserts_a_batch_of_one_can_be_scored(items: Tensor) -> N
             return super().forward(items)
 
     module = Alone(3, 1)
-    found = ti.self_influence(module, items, PAIRS, two_states(module), loss=ti.LogisticLoss())
-    assert "first through a forward that fails on a batch" in found.run.notices[0]
+    job = module, items, PAIRS, two_states(module)
+    with pytest.raises(ti.InputError, match="scores one item but fails on a batch: assert 3 == 1 .in Alone.. Fix the"):
+        ti.self_influence(*job, loss=ti.LogisticLoss())
+    found = ti.self_influence(*job, loss=ti.LogisticLoss(), batch_size=1)
+    assert torch.equal(found.per_checkpoint, scores(nn.Linear(3, 1), items, checkpoints=job[3], batch_size=1))
 
 
 def test_rates_by_name_are_all_known_and_cover_all(items: Tensor) -> None:

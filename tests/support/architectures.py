@@ -23,6 +23,7 @@ class Architecture:
     make: Callable[[], tuple[nn.Module, Any]]
     refused: Literal["never", "sometimes", "always"] = "never"
     coupled: bool = False
+    constant: bool = False  # refused by every engine: its score depends on no parameter
     on_meta: bool = True
 
     def __call__(self, seed: int = 0) -> tuple[nn.Module, Any]:
@@ -454,12 +455,12 @@ def _() -> tuple[nn.Module, Any]:
     return module.train(), noise(5)
 
 
-@row("a score that no parameter enters")
+@row("a score that no parameter enters", constant=True)
 def _() -> tuple[nn.Module, Any]:
     return Body(lambda self, x: x.sum(1), layer=nn.Linear(4, 1)), noise(4)
 
 
-@row("a constant score")
+@row("a constant score", constant=True)
 def _() -> tuple[nn.Module, Any]:
     return Body(lambda self, x: (0 * self.layer(x)).detach() + 2, layer=nn.Linear(4, 1)), noise(4)
 

@@ -127,9 +127,9 @@ def _unit_bytes(units: Units, state: State) -> tuple[int, int]:
         return tensor
 
     unit = each(lambda leaf: leaf.squeeze(0), units.take(positions(0, 1)))
-    parameters = {name: tensor.detach().requires_grad_() for name, tensor in state.parameters.items()}
-    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
-        units.objective(parameters, state.constants, unit)
+    hooks = torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor)
+    with units.holding(state), torch.enable_grad(), hooks:
+        units.alone(unit)
     return 2 * sum(saved.values()), max(saved.values(), default=0)
 
 

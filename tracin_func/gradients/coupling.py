@@ -29,7 +29,7 @@ def mixing_operation(forward: Forward, count: int) -> str | None:
     """The first operation through which `forward` mixes units, as "name (file:line)"; None when it mixes none.
 
     Three units are tried (a normalisation by the largest would not show on the largest). A forward that cannot
-    take a batch of three at all counts as mixing; units that cannot be stacked never meet, and mix nothing.
+    take a batch of three raises what it raises; units that cannot be stacked never meet, and mix nothing.
     """
     for unit in sorted({0, count // 2, count - 1}) if count > 1 else ():
         others = [position % count for position in (unit + 1, unit + 2, unit + 3, unit + 4)]
@@ -40,8 +40,6 @@ def mixing_operation(forward: Forward, count: int) -> str | None:
             operation = _mixing_here(forward, here, there)
         except RaggedItemsError:
             return None
-        except FORWARD_FAULTS as error:
-            return f"a forward that fails on a batch: {error}"
         if operation is not None:
             return operation
     return None
@@ -104,11 +102,11 @@ class _Recorder(TorchFunctionMode):
         result = func(*args, **(kwargs or {}))
         for leaf in pytree.tree_leaves(result):
             if isinstance(leaf, Tensor) and leaf.is_floating_point():
-                self.outputs.append((f"{func.__name__} ({_place()})", leaf.detach().clone()))
+                self.outputs.append((f"{func.__name__} ({place_of_call()})", leaf.detach().clone()))
         return result
 
 
-def _place() -> str:
+def place_of_call() -> str:
     """The innermost line that is neither torch's nor ours."""
     for frame in reversed(traceback.extract_stack()):
         if not frame.filename.startswith(_NOT_THEIRS):

@@ -1,8 +1,13 @@
-"""The user's module as a pure function of parameters, buffers and items; the module itself is never written."""
+"""The user's module as a function of parameters, buffers and items.
 
+It runs in two ways: with the tensors of a checkpoint put in place (`holding`, `run`), which every route to a weight
+sees, and with tensors substituted for one call (`score`), which transforms such as vmap need.
+"""
+
+import copy
 import re
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -11,11 +16,14 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from tracin_func.errors import InputError, UsageError
+from tracin_func.gradients.coupling import FORWARD_FAULTS
 from tracin_func.gradients.slots import Slots, fit, read_slots
+from tracin_func.gradients.working import OnePath, Working, address_of, private_copy, storages_of, touching
 from tracin_func.task.items import Batch, each
 
 Parameters = dict[str, Tensor]
 
+WAYS = ("call", "copy")  # to substitute weights: in the module's own slots; in a copy, wherever it refers to them
 _WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 
 
@@ -58,7 +66,6 @@ class Scorer:
                 "`scorer` is a ScriptModule, whose weights cannot be replaced in a call. Pass the eager module."
             )
         self.module = module
-        self._guarded = False
         self.joint = joint
         self._slots = read_slots(module)
         self._trained = list(dict.fromkeys(self._slots.trainable.values()))
@@ -70,6 +77,10 @@ class Scorer:
         if params is not None:
             self._slots = _only_named(self._slots, params)
         self.trainable = list(dict.fromkeys(self._slots.trainable.values()))
+        self.substitution: str | None = "call"
+        self._unreached: list[str] = []  # what the last way of substitution left as it was
+        own = private_copy(module)
+        self._working = Working(module, private=False) if own is None else Working(own, private=True)
 
     @property
     def class_name(self) -> str:
@@ -78,6 +89,15 @@ class Scorer:
     def current(self) -> Parameters:
         """The module's own trainable tensors, by canonical name; for shapes and names, never written."""
         return {name: self.module.get_parameter(name).detach() for name in self.trainable}
+
+    def current_dtype(self) -> str:
+        """The type of the trainable parameters, in words."""
+        return " and ".join(sorted({str(tensor.dtype).removeprefix("torch.") for tensor in self.current().values()}))
+
+    def wider_dtype(self) -> torch.dtype | None:
+        """float32 where any trainable parameter is of half precision, whose range small gradients leave; else None."""
+        half = any(tensor.dtype.itemsize < 4 for tensor in self.current().values())
+        return torch.float32 if half else None
 
     def trained(self) -> Parameters:
         """As `current`, with the trainable tensors that are not differentiated: what an optimiser held."""
@@ -119,20 +139,88 @@ class Scorer:
         scales = {name: tensor.to(device, wide) for name, tensor in (scale or {}).items()}
         return State(name, trainable, constants, tuple(left), scales)
 
-    def within(self, parameters: Mapping[str, Tensor], constants: Mapping[str, Tensor], work: Callable[[], Any]) -> Any:
-        """work(), while the module holds these tensors: a backward that runs parts of the forward again needs it."""
-        held = {f"module.{slot}": tensor for slot, tensor in self._tensors(parameters, constants).items()}
-        with unchanged(self.module):
-            self._guarded = True  # a forward in here need not put the module back once more
-            try:
-                return functional_call(_Holder(self.module), held, (work,), tie_weights=False)
-            finally:
-                self._guarded = False
+    @contextmanager
+    def session(self) -> Iterator[None]:
+        """Where the user's own module has to run, it is put back at the end, whatever happens."""
+        with self._working.session():
+            yield
+
+    @contextmanager
+    def holding(self, state: State) -> Iterator[Parameters]:
+        """The module holds the tensors of `state` in place; gives the leaves: its own parameters by canonical name."""
+        with self._working.session():
+            if self._working.holds is not state:
+                self._working.hold(state, self._tensors(state.parameters, state.constants), self._chosen)
+            yield self._leaves
+
+    def run(self, *batch: Batch) -> Tensor:
+        """f of one batch (two for a joint scorer) with the tensors that are held, [items]; [items, 1] is flattened."""
+        return self._scores(self._working.forward(*batch))
+
+    def run_one(self, *items: Batch) -> Tensor:
+        """f of one item (of one pair for a joint scorer), scored alone in a batch of one; a scalar."""
+        return self.run(*(each(lambda leaf: leaf.unsqueeze(0), item) for item in items))[0]
 
     def score(self, parameters: Mapping[str, Tensor], constants: Mapping[str, Tensor], *batch: Batch) -> Tensor:
-        """f of one batch (two for a joint scorer), [items]; [items, 1] is flattened."""
-        with nullcontext() if self._guarded else unchanged(self.module):
-            output = functional_call(self.module, self._tensors(parameters, constants), batch, tie_weights=False)
+        """f of one batch with these tensors in the place of the module's, for transforms; [items]."""
+        tensors = self._tensors(parameters, constants)
+        with self._working.undisturbed(), OnePath():
+            if self.substitution == "call":
+                return self._scores(functional_call(self._working.module, tensors, batch, tie_weights=False))
+            if self.substitution == "copy":
+                memo = {id(own): tensors[slot] for slot, own in self._working.slots.own.items()}
+                return self._scores(copy.deepcopy(self._working.module, memo)(*batch))
+        raise RuntimeError(f"no transform follows how {self.class_name} reads {', '.join(self._unreached[:4])}")
+
+    def score_one(self, parameters: Mapping[str, Tensor], constants: Mapping[str, Tensor], *items: Batch) -> Tensor:
+        """The same of one item (of one pair for a joint scorer), scored alone in a batch of one; a scalar."""
+        return self.score(parameters, constants, *(each(lambda leaf: leaf.unsqueeze(0), item) for item in items))[0]
+
+    def adopt(self, state: State, *batch: Batch) -> None:
+        """Find out, on one batch, what may run: a private copy or the user's module, and what reaches its weights.
+
+        Raises:
+            InputError: the scorer does not give scores. What the forward raises, it raises here.
+        """
+        if any(tensor.is_meta for tensor in state.parameters.values()):
+            return
+        if self._working.private and not self._is_faithful(state, batch):
+            self._working = Working(self.module, private=False)
+        with self.holding(state):
+            own = storages_of(self._working.slots.own.values())
+        self.substitution = next((way for way in WAYS if self._reaches(way, own, state, batch)), None)
+
+    def _is_faithful(self, state: State, batch: tuple[Batch, ...]) -> bool:
+        """Whether the private copy touches nothing of the user's module, and scores as it does."""
+        copied, users = self._working, Working(self.module, private=False)
+        former = [own.detach() for own in copied.slots.own.values()]  # kept, so that no other tensor gets their place
+        foreign = storages_of([*users.slots.own.values(), *former])
+        try:
+            with torch.no_grad(), seeded(), self.holding(state), touching(foreign) as touched:
+                found = self.run(*batch)
+            copied.note_written()
+        except FORWARD_FAULTS:
+            return False  # the user's module raises it again, or does not
+        with torch.no_grad(), seeded(), users.session():
+            users.hold(state, self._tensors(state.parameters, state.constants), self._chosen)
+            right = self._scores(users.forward(*batch))
+        return not touched and bool(torch.allclose(found, right, rtol=1e-4, atol=1e-6, equal_nan=True))
+
+    def _reaches(self, way: str, own: frozenset[int], state: State, batch: tuple[Batch, ...]) -> bool:
+        """Whether a forward with substituted weights reads none of the module's own."""
+        fresh = {name: tensor.clone() for name, tensor in state.parameters.items()}
+        constants = {slot: tensor.clone() for slot, tensor in state.constants.items()}
+        self.substitution = way
+        try:
+            with self._working.session(), torch.no_grad(), seeded(), touching(own) as touched:
+                self.score(fresh, constants, *batch)
+        except FORWARD_FAULTS:
+            return False
+        where = {address_of(own): slot for slot, own in self._working.slots.own.items()}
+        self._unreached = sorted(where[address] for address in touched)
+        return not touched
+
+    def _scores(self, output: Any) -> Tensor:
         expected = "[pairs] or [pairs, 1]" if self.joint else "[items] or [items, 1]"
         if not isinstance(output, Tensor):
             raise InputError(f"{self.class_name} returned a {type(output).__name__}. Expected one tensor {expected}.")
@@ -145,11 +233,17 @@ class Scorer:
                 f"{self.class_name} returned {output.dtype} of shape {tuple(output.shape)}. "
                 f"Expected floating-point scores {expected}."
             )
-        return output
+        scores: Tensor = output
+        return scores
 
-    def score_one(self, parameters: Mapping[str, Tensor], constants: Mapping[str, Tensor], *items: Batch) -> Tensor:
-        """f of one item (of one pair for a joint scorer), scored alone in a batch of one; a scalar."""
-        return self.score(parameters, constants, *(each(lambda leaf: leaf.unsqueeze(0), item) for item in items))[0]
+    @property
+    def _chosen(self) -> frozenset[str]:
+        return frozenset(self._slots.trainable)
+
+    @property
+    def _leaves(self) -> Parameters:
+        """The parameters of the module that runs, by canonical name."""
+        return {name: self._working.slots.own[slot] for slot, name in self._slots.trainable.items()}
 
     def _tensors(self, parameters: Mapping[str, Tensor], constants: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {slot: parameters[name] for slot, name in self._slots.trainable.items()} | dict(constants)
@@ -168,40 +262,9 @@ def _only_named(slots: Slots, pattern: str) -> Slots:
     return replace(slots, trainable=chosen)
 
 
-class _Holder(nn.Module):
-    """Runs any work where functional_call has replaced the tensors of `module`."""
-
-    def __init__(self, module: nn.Module) -> None:
-        super().__init__()
-        self.module = module
-
-    def forward(self, work: Callable[[], Any]) -> Any:
-        return work()
-
-
 @contextmanager
-def unchanged(module: nn.Module) -> Iterator[None]:
-    """Every submodule is put back as it was, attribute by attribute, afterwards.
-
-    A forward may keep things on the module: RNNs a list of weights, the old weight_norm their product, others a
-    cache. Left there, these would be tensors of ours, and one checkpoint's cache would serve the next.
-    """
-    before = {submodule: dict(vars(submodule)) for submodule in module.modules()}
-    kept = [(v, v.copy()) for own in before.values() for v in own.values() if isinstance(v, dict | list | set)]
-    try:
-        yield
-    finally:
-        for submodule, own in before.items():
-            vars(submodule).clear()
-            vars(submodule).update(own)
-        for container, content in kept:
-            container.clear()
-            container.extend(content) if isinstance(container, list) else container.update(content)
-
-
-@contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """The module in eval mode; every submodule's own mode is put back afterwards."""
-    with unchanged(module):
-        module.eval()
+def seeded() -> Iterator[None]:
+    """Random numbers of the CPU as after seed 0; the global state is as before afterwards."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
         yield

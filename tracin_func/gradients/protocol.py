@@ -5,6 +5,7 @@ metric M_t = diag η_t applied, g_i = √M_t ∇θ objective_i(θ_t).
 """
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -54,26 +55,29 @@ class Units:
     Args:
         count: number of units.
         take: positions [n] -> the data of these units, a pytree with the units on the first axis, on the device.
-        objective: (parameters, constants, one unit) -> scalar; one unit has no first axis.
+        holding: state -> context in which the scorer holds these tensors; gives its own parameters by name, the leaves
+            of what is computed in it.
+        alone: one unit -> scalar, by the scorer with the tensors that it holds; one unit has no first axis.
+        objective: (parameters, constants, one unit) -> the same with these tensors, for transforms.
         label: position -> the name that an error calls the unit.
-        batched: (parameters, constants, units on a first axis) -> objectives [n] of one joint forward; None where
+        batched: units on a first axis -> objectives [n] of one joint forward with the tensors that are held; None where
             one unit's objective would depend on its companions, and `coupled` then says through what.
         width: (units on a first axis) -> rows of a batched forward that make one unit: 2 where it is the difference of
             two items that go through the scorer together.
-        minuend: where the objective is a difference, what the other is subtracted from; rounding is relative to it.
-        within: (parameters, constants, work) -> work(), while the module itself holds these tensors: what the
-            backward recomputes (torch.utils.checkpoint) would otherwise read the user's own weights.
+        minuend: where the objective is a difference, what the other is subtracted from, as `alone`; rounding is
+            relative to it.
     """
 
     count: int
     take: Callable[[Tensor], Batch]
+    holding: Callable[[State], AbstractContextManager[dict[str, Tensor]]]
+    alone: Callable[[Batch], Tensor]
     objective: Callable[[dict[str, Tensor], dict[str, Tensor], Batch], Tensor]
     label: Callable[[int], str]
-    within: Callable[[dict[str, Tensor], dict[str, Tensor], Callable[[], Any]], Any] = lambda _, __, work: work()
-    batched: Callable[[dict[str, Tensor], dict[str, Tensor], Batch], Tensor] | None = None
+    batched: Callable[[Batch], Tensor] | None = None
     coupled: str | None = None
     width: Callable[[Batch], int] = lambda _: 1
-    minuend: Callable[[dict[str, Tensor], dict[str, Tensor], Batch], Tensor] | None = None
+    minuend: Callable[[Batch], Tensor] | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,6 +1,6 @@
 """What is decided before the first checkpoint is scored and kept for all: device, units, engine and sizes."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -10,7 +10,6 @@ from torch import Tensor
 from tracin_func.errors import InputError
 from tracin_func.gradients.budget import available_bytes, row_bytes
 from tracin_func.gradients.compute import Compute
-from tracin_func.gradients.coupling import mixing_operation
 from tracin_func.gradients.device import cpu_deviation
 from tracin_func.gradients.engines.choose import Choice, UnitKind, choose
 from tracin_func.gradients.engines.ghost.engine import GhostEngine
@@ -90,7 +89,7 @@ def prepare(
     norms: bool,
     without: Collection[str] = (),
 ) -> Prepared:
-    """Probe the scorer at `state`, which is of the state dict `weights`, choose the engine and fix the sizes.
+    """Choose the engine and fix the sizes for units that were probed, at `state`, which is of the state dict `weights`.
 
     `visits` is the number of checkpoints, `norms` whether self-influence is asked for, `without` are engines that
     failed while they worked. A device that computes wrong gradients is left for the CPU.
@@ -100,14 +99,6 @@ def prepare(
     """
     if state.left:
         compute.notice(f"{state.name}: {len(state.left)} frozen parameters are not in it; the model's own are used.")
-    operation = _coupling(make, state)
-    if operation is not None:
-        unit = "pair" if make.task.joint else "item"
-        compute.notice(
-            f"the score of one {unit} depends on the others in its batch, first through {operation}; "
-            f"every {unit} is therefore scored alone, in a batch of one."
-        )
-    make = replace(make, coupled=operation)
     kinds = _units(make)
     choice = choose(compute.engine, kinds, state, without)
     if make.device.type == "mps":
@@ -195,20 +186,7 @@ def needed(make: UnitMaker, unit: UnitKind, norms: bool) -> Need:
 def _units(make: UnitMaker) -> dict[UnitKind, Units]:
     every = torch.arange(sum(map(len, make.tables)))
     pairs = make.pairs(torch.ones(len(every)), every)
-    return {"pairs": pairs} if make.task.joint else {"items": make.singles(), "pairs": pairs}
-
-
-def _coupling(make: UnitMaker, state: State) -> str | None:
-    """The operation through which a batched forward mixes units."""
-    train, used = make.task.train_pairs, make.used_items
-    columns: Callable[[Tensor], tuple[Tensor, ...]]
-    columns = (lambda i: (train.first[i], train.second[i])) if make.task.joint else (lambda i: (used[i],))
-
-    def forward(index: Tensor) -> Tensor:
-        batches = [make.take_items(column) for column in columns(index)]
-        return make.scorer.score(state.parameters, state.constants, *batches)
-
-    return mixing_operation(forward, len(train) if make.task.joint else len(used))
+    return {"pairs": pairs} if make.task.joint or make.whole_pairs else {"items": make.singles(), "pairs": pairs}
 
 
 def _mps_deviation(make: UnitMaker, choice: Choice, state: State, weights: Mapping[str, Tensor]) -> float:

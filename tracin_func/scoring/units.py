@@ -4,6 +4,7 @@ Items with their score, pairs with their score difference Δ, and pairs with the
 scores an item alone, in a batch of one.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -11,14 +12,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tracin_func.gradients.companions import outstanding
 from tracin_func.gradients.model import Scorer
 from tracin_func.gradients.protocol import Units
 from tracin_func.losses.registry import sees_only_difference
-from tracin_func.task.items import Batch, RaggedItemsError, have_one_shape, interleave, place
+from tracin_func.task.items import Batch, RaggedItemsError, StackedItems, have_one_shape, interleave, place
 from tracin_func.task.loss import PairLoss
 from tracin_func.task.pairs import Pairs
 from tracin_func.task.task import Task
 
+MOST_OUTSTANDING = 8  # units that are scored again because they stand out
 LITTLE_SHARED = 1.25  # uses an item, up to which half as many rows are worth as many more forwards
 
 
@@ -43,6 +46,10 @@ class UnitMaker:
     coupled: str | None = None  # the operation through which a batched forward mixes items
     every: bool = False
     by_items: bool = False
+    whole_pairs: bool = False  # the backward is not linear: u g_a + v g_b is no gradient of a pair
+    probed: bool = False
+    random: bool = False  # scores are one draw: comparing two says nothing
+    casts: tuple[bool, ...] | None = None  # tensors of an item that become `dtype`; all floating-point ones when None
 
     @property
     def tables(self) -> list[Pairs]:
@@ -74,18 +81,15 @@ class UnitMaker:
 
     def items(self) -> Units:
         """One unit a used item; its objective is the score."""
-        used = self.used_items
-
-        def objective(parameters: Any, constants: Any, item: Batch) -> Tensor:
-            return self.scorer.score_one(parameters, constants, item)
-
+        used, scorer = self.used_items, self.scorer
         return Units(
             len(used),
             lambda index: self.take_items(used[index]),
-            objective,
+            scorer.holding,
+            scorer.run_one,
+            scorer.score_one,
             lambda unit: f"item {self.task.item_id(int(used[unit]))}",
-            self.scorer.within,
-            None if self.coupled else self.scorer.score,
+            None if self.coupled else scorer.run,
             self.coupled,
         )
 
@@ -95,23 +99,18 @@ class UnitMaker:
 
     def differences(self) -> Units:
         """One unit a pair of either table; its objective is the score difference Δ of two items scored apart."""
-        first, second = self._both()
+        (first, second), scorer = self._both(), self.scorer
+
+        def alone(pair: Batch) -> Tensor:
+            return scorer.run_one(pair[0]) - scorer.run_one(pair[1])
 
         def objective(parameters: Any, constants: Any, pair: Batch) -> Tensor:
-            return self.scorer.score_one(parameters, constants, pair[0]) - self.scorer.score_one(
-                parameters, constants, pair[1]
-            )
+            return scorer.score_one(parameters, constants, pair[0]) - scorer.score_one(parameters, constants, pair[1])
 
-        def minuend(parameters: Any, constants: Any, pair: Batch) -> Tensor:
-            return self.scorer.score_one(parameters, constants, pair[0])
-
-        def batched(parameters: Any, constants: Any, pair: Batch) -> Tensor:
+        def batched(pair: Batch) -> Tensor:
             if not have_one_shape(*pair):
-                return self.scorer.score(parameters, constants, pair[0]) - self.scorer.score(
-                    parameters, constants, pair[1]
-                )
-            scores: Tensor = self.scorer.score(parameters, constants, interleave(*pair))
-            first, second = scores.unflatten(0, (-1, 2)).unbind(1)
+                return scorer.run(pair[0]) - scorer.run(pair[1])
+            first, second = scorer.run(interleave(*pair)).unflatten(0, (-1, 2)).unbind(1)
             difference: Tensor = first - second
             return difference
 
@@ -121,22 +120,30 @@ class UnitMaker:
         def take(index: Tensor) -> Batch:
             return self.take_items(first[index]), self.take_items(second[index])
 
-        forward = None if self.coupled else batched
         return Units(
-            len(first), take, objective, self.pair_label, self.scorer.within, forward, self.coupled, width, minuend
+            len(first),
+            take,
+            scorer.holding,
+            alone,
+            objective,
+            self.pair_label,
+            None if self.coupled else batched,
+            self.coupled,
+            width,
+            lambda pair: scorer.run_one(pair[0]),
         )
 
     def joint(self) -> Units:
         """One unit a pair of either table; its objective is the score difference Δ of a scorer of whole pairs."""
-        first, second = self._both()
+        (first, second), scorer = self._both(), self.scorer
 
         def objective(parameters: Any, constants: Any, pair: Batch) -> Tensor:
-            return self.scorer.score_one(parameters, constants, *pair)
+            return scorer.score_one(parameters, constants, *pair)
 
         def take(index: Tensor) -> Batch:
             return self.take_items(first[index]), self.take_items(second[index])
 
-        return Units(len(first), take, objective, self.pair_label, self.scorer.within)
+        return Units(len(first), take, scorer.holding, lambda pair: scorer.run_one(*pair), objective, self.pair_label)
 
     def pairs(self, weight: Tensor, chosen: Tensor) -> Units:
         """One unit for each of the rows `chosen` of both tables; its objective is `weight` times its loss.
@@ -163,11 +170,28 @@ class UnitMaker:
         def label(unit: int) -> str:
             return self.pair_label(int(chosen[unit]))
 
-        return Units(len(chosen), take, self._pair_objective, label, self.scorer.within)
+        def alone(pair: Batch) -> Tensor:
+            return self._weighted_loss(pair, self.scorer.run_one)
+
+        def objective(parameters: Any, constants: Any, pair: Batch) -> Tensor:
+            return self._weighted_loss(pair, lambda *items: self.scorer.score_one(parameters, constants, *items))
+
+        return Units(len(chosen), take, self.scorer.holding, alone, objective, label)
 
     def take_items(self, index: Tensor) -> Batch:
         """Items by position, on the device."""
-        return place(self.task.items.take(index), self.device, self.dtype)
+        return place(self.task.items.take(index), self.device, self.dtype, self.casts)
+
+    @cached_property
+    def outstanding(self) -> Tensor:
+        """Units whose items stand out by norm or length, where all items are at hand; see `companions.outstanding`."""
+        items = self.task.items
+        if not isinstance(items, StackedItems):
+            return torch.arange(0)
+        positions = outstanding(items.content)
+        first = self._both()[0] if self.by_difference else self.used_items
+        found: Tensor = (first[:, None] == positions).nonzero()[:, 0].unique()[:MOST_OUTSTANDING]
+        return found
 
     @property
     def float_dtype(self) -> torch.dtype:
@@ -175,13 +199,12 @@ class UnitMaker:
         dtypes = {self.dtype} if self.dtype else {tensor.dtype for tensor in self.scorer.current().values()}
         return torch.float64 if torch.float64 in dtypes else torch.float32
 
-    def _pair_objective(self, parameters: Any, constants: Any, pair: Batch) -> Tensor:
+    def _weighted_loss(self, pair: Batch, score: Callable[..., Tensor]) -> Tensor:
         if self.task.joint:
-            first = self.scorer.score_one(parameters, constants, pair["first"], pair["second"])
+            first = score(pair["first"], pair["second"])
             second = torch.zeros_like(first)
         else:
-            first = self.scorer.score_one(parameters, constants, pair["first"])
-            second = self.scorer.score_one(parameters, constants, pair["second"])
+            first, second = score(pair["first"]), score(pair["second"])
         row = pair["test" if "test" in pair else "train"]
         wide = loss_type(first)
         first, second, target = first.to(wide), second.to(wide), row["target"].to(wide)

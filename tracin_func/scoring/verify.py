@@ -1,7 +1,7 @@
 """Are the scores right? A few of them again, the slow and obvious way.
 
-One autograd call a pair, of its whole weighted loss, in float64 on the CPU: no engine but the loop, no gradients of
-items, no Gram matrix, no projection. What a score should be is
+One autograd call a pair, of its whole weighted loss, on the user's module with the checkpoint loaded, in float64 on the
+CPU: no engine, no substitution, no gradients of items, no Gram matrix, no projection. What a score should be is
 
     r(p, q) = Σ_t Σ_θ η_t,θ P_t,θ ∂θ ℓ_p(θ_t) ∂θ ℓ_q(θ_t)
 
@@ -12,28 +12,22 @@ score could be at most, as a sum of terms that cancel cannot be right to its own
 
 import random
 from collections import defaultdict
-from contextlib import closing
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
+from torch import Tensor
 
-from tracin_func.errors import InputError, UsageError
+from tracin_func.errors import UsageError
 from tracin_func.gradients.compute import Compute
-from tracin_func.gradients.coupling import FORWARD_FAULTS
-from tracin_func.gradients.engines.loop import differentiate
-from tracin_func.gradients.factors import dense
-from tracin_func.gradients.model import Scorer, State
-from tracin_func.gradients.protocol import Units, positions
+from tracin_func.gradients.model import Scorer
 from tracin_func.losses.registry import as_loss
 from tracin_func.losses.terms import functional_terms
 from tracin_func.results.frame import PairRecord
 from tracin_func.results.run import Run
 from tracin_func.results.verification import Entry, Verification
+from tracin_func.scoring.plain import PlainModel
 from tracin_func.scoring.score import Scores
-from tracin_func.scoring.units import UnitMaker
-from tracin_func.scoring.walk import visited
-from tracin_func.task.items import Batch, place
+from tracin_func.task.checkpoints import load
 from tracin_func.task.learning_rates import root_rates
 from tracin_func.task.loss import unit_weight
 from tracin_func.task.optimizer_state import adam_preconditioner
@@ -52,9 +46,10 @@ def verify(task: Task, compute: Compute, scores: Scores, n: int, seed: int = 0) 
 
     An entry is a training pair p for self-influence, and (p, q) for influence; where there are both, self(p) is
     compared too, and costs nothing more. A column that is the mean of all test pairs takes the gradients of all. Rates
-    and weights are those the run recorded: a GHM weight is a constant of the score, and is not computed again. Weights,
-    items and constants are rounded as in the run (`compute.dtype`), and only then made float64: what is measured is the
-    arithmetic. That of half precision exceeds the tolerance.
+    and weights are those the run recorded: a GHM weight is a constant of the score, and is not computed again. Weights
+    are rounded as in the run (`compute.dtype`), and only then made float64: what is measured is the arithmetic. That of
+    half precision exceeds the tolerance. A module that does not run in float64, or scores otherwise there, is verified
+    in its own type.
 
     Not decided here: whether a pair whose score margin lies within rounding of a kink of its loss is active. Float32
     may decide a hinge otherwise than float64, and neither is wrong, but the whole gradient hangs on it. The record's
@@ -73,7 +68,7 @@ def verify(task: Task, compute: Compute, scores: Scores, n: int, seed: int = 0) 
 
     Raises:
         UsageError: n is less than 1, or there are no scores, or those of another task.
-        InputError: the scorer cannot be run in float64 on the CPU.
+        InputError: the scorer cannot be run on the CPU.
     """
     if n < 1:
         raise UsageError(f"`n` should be at least 1. Got {n}.")
@@ -116,10 +111,15 @@ class _Sums:
     def __init__(
         self, task: Task, compute: Compute, run: Run, records: list[PairRecord], drawn: list[tuple[int, int | None]]
     ) -> None:
-        self._scorer = Scorer(task.scorer, joint=task.joint, params=compute.params)
-        functional = run.choices.test_functional
-        self._make = UnitMaker(task, self._scorer, as_loss(task.loss), functional, _CPU, compute.dtype)
-        self._functionals = ("loss", functional)
+        scorer = Scorer(task.scorer, joint=task.joint, params=compute.params)
+        first = int(task.train_pairs.first[0]), int(task.train_pairs.second[0])
+        self._task, self._names = task, scorer.canonical()
+        self._every = dict(scorer.module.named_parameters())
+        tried = first if task.joint else first[:1]
+        self._plain = PlainModel(scorer.module, task.items, scorer.trainable, tried, compute.dtype)
+        self._loss = as_loss(task.loss)
+        self._tables = [pairs for pairs in (task.train_pairs, task.test_pairs) if pairs is not None]
+        self._functionals = ("loss", run.choices.test_functional)
         self._compute, self._run, self._records, self._drawn = compute, run, records, drawn
         self._own: dict[int, _Sum] = defaultdict(_Sum)  # by training pair, and
         self._of_test: dict[int, _Sum] = defaultdict(_Sum)  # by test pair
@@ -127,70 +127,80 @@ class _Sums:
 
     def add_checkpoints(self) -> None:
         """Walk them all."""
-        make, names, one = self._make, self._scorer.canonical(), torch.ones((), dtype=torch.float64)
-        plain, every = self._run.choices.preconditioner == "none", dict(self._scorer.module.named_parameters())
-        with closing(visited(make.task, self._scorer, _CPU)) as checkpoints:
-            for t, (described, (_, loaded)) in enumerate(zip(self._run.checkpoints, checkpoints, strict=True)):
-                found = {} if plain else adam_preconditioner(loaded, every, names)
-                rates = root_rates(described["learning_rate"], names)
+        one, unscaled = torch.ones((), dtype=torch.float64), self._run.choices.preconditioner == "none"
+        with self._plain.borrowed():
+            for t, (described, checkpoint) in enumerate(
+                zip(self._run.checkpoints, self._task.checkpoints, strict=True)
+            ):
+                loaded = load(checkpoint, t + 1)
+                found = {} if unscaled else adam_preconditioner(loaded, self._every, self._names)
+                rates = root_rates(described["learning_rate"], self._names)
                 roots = {name: root * found.get(name, one).sqrt() for name, root in rates.items()}
-                rounded = self._scorer.state(loaded.name, loaded.weights, _CPU, self._compute.dtype)
-                weight = torch.cat([record.weight[t] for record in self._records])
-                units, state = _in_float64(make.pairs(weight, torch.arange(len(weight))), rounded)
+                self._plain.load(loaded.weights)
                 for start in range(0, len(self._drawn), TOGETHER):
                     entries = self._drawn[start : start + TOGETHER]
-                    self._add(entries, t, units, state, roots)
+                    self._add(entries, t, roots)
                     self._compute.progress(len(entries) / len(self._drawn))
 
-    def _add(
-        self, entries: list[tuple[int, int | None]], t: int, units: Units, state: State, roots: dict[str, torch.Tensor]
-    ) -> None:
+    def _add(self, entries: list[tuple[int, int | None]], t: int, roots: dict[str, Tensor]) -> None:
         """What the pairs of some entries add at one checkpoint; their test pairs one at a time."""
         rows: dict[int, list[int]] = defaultdict(list)  # of each test pair, the training pairs it meets
         drawn = dict.fromkeys(p for p, _ in entries)
-        train = {p: self._gradient(0, p, t, units, state, roots) for p in drawn}
+        train = {p: self._gradient(0, p, t, roots) for p in drawn}
         for p, column in entries:
             for q in () if column is None else self._tests_of(column):
                 rows[q].append(p)
         for p, (_, norm, doubt) in train.items():
             self._own[p].add_once(t, norm**2, (norm + SMALLEST) ** 2, doubt)
         for q, pairs in rows.items():
-            of_q, length, unsure = self._gradient(1, q, t, units, state, roots)
+            of_q, length, unsure = self._gradient(1, q, t, roots)
             self._of_test[q].add_once(t, length**2, (length + SMALLEST) ** 2, unsure)
             for p in pairs:
                 gradient, norm, doubt = train[p]
                 scale = (norm + SMALLEST) * (length + SMALLEST)
                 self._cross[p, q].add_once(t, float(gradient @ of_q), scale, doubt or unsure)
 
-    def _gradient(
-        self, table: int, row: int, t: int, units: Units, state: State, roots: dict[str, torch.Tensor]
-    ) -> tuple[torch.Tensor, float, bool]:
+    def _gradient(self, table: int, row: int, t: int, roots: dict[str, Tensor]) -> tuple[Tensor, float, bool]:
         """√(η P) ∇ℓ of a pair, its length, and whether rounding decides if it is active."""
-        gradient = _gradient(units, state, row + table * len(self._make.task.train_pairs), roots)
+        weight = self._records[table].weight[t, row]
+
+        def value() -> Tensor:
+            pairs, (first, second) = self._tables[table], self._scores_of(table, row)
+            target = pairs.target[row].to(first)
+            if self._functionals[table] == "score-margin":
+                return -target * (first - second)
+            margin = None if pairs.margin is None else pairs.margin[row].to(first)
+            return weight.to(first) * self._loss(first, second, target, margin)
+
+        parts = self._plain.gradient(value)
+        gradient = torch.cat([(roots[name] * part).flatten() for name, part in parts.items()])
         norm = float(torch.linalg.vector_norm(gradient))
         inactive = bool(self._records[table].inactive[t, row])
-        return gradient, norm, (norm == 0) != inactive and self._at_kink(table, row, t, state)
+        return gradient, norm, (norm == 0) != inactive and self._at_kink(table, row, t)
+
+    def _scores_of(self, table: int, row: int) -> tuple[Tensor, Tensor]:
+        """s_a and s_b of a pair, each item scored alone; Δ and 0 of a pairwise scorer."""
+        pairs = self._tables[table]
+        first, second = int(pairs.first[row]), int(pairs.second[row])
+        if self._task.joint:
+            difference = self._plain.score(first, second)
+            return difference, torch.zeros_like(difference)
+        return self._plain.score(first), self._plain.score(second)
 
     def _tests_of(self, column: int) -> range:
         """The test pairs that a column is of: one, or all of them."""
         if self._run.choices.aggregate is None:
             return range(column, column + 1)
-        return range(len(self._make.tables[1]))
+        return range(len(self._tables[1]))
 
-    def _at_kink(self, table: int, row: int, t: int, state: State) -> bool:
+    def _at_kink(self, table: int, row: int, t: int) -> bool:
         """Whether scores moved by their rounding make the pair active and inactive."""
-        make, record = self._make, self._records[table]
-        pairs = make.tables[table].select(torch.tensor([row] * 3))
+        record, pairs = self._records[table], self._tables[table].select(torch.tensor([row] * 3))
         with torch.no_grad():
-            items = [_wide(make.take_items(column[:1])) for column in (pairs.first, pairs.second)]
-            batches = [items] if make.task.joint else [[item] for item in items]
-            found = [self._scorer.score(state.parameters, state.constants, *batch) for batch in batches]
-        first, second = found if len(found) > 1 else (found[0], torch.zeros_like(found[0]))
+            first, second = (score.double() for score in self._scores_of(table, row))
         size = first.abs() + second.abs() + record.score_margin[t].abs().max()
         moved = first + size * ROUNDING * torch.tensor([-1.0, 0.0, 1.0], dtype=torch.float64)
-        terms = functional_terms(
-            self._functionals[table], make.loss, unit_weight, moved, second.expand_as(moved), pairs
-        )
+        terms = functional_terms(self._functionals[table], self._loss, unit_weight, moved, second.expand(3), pairs)
         return bool(terms.active.any()) and not bool(terms.active.all())
 
     def entries(self, scores: Scores) -> list[Entry]:
@@ -219,7 +229,7 @@ class _Sums:
     def _influence(self, p: int, column: int) -> "_Sum":
         """What a column should be: a product, or the mean of several; divided by both lengths for a cosine."""
         tests = self._tests_of(column)
-        shares = [1.0] if len(tests) == 1 else self._make.tables[1].shares.tolist()
+        shares = [1.0] if len(tests) == 1 else self._tables[1].shares.tolist()
         total = _Sum()
         for q, share in zip(tests, shares, strict=True):
             cross, lengths = self._cross[p, q], 1.0
@@ -251,28 +261,3 @@ class _Sum:
 
     def entry(self, pair: str, test_pair: str | None, found: float, error: float) -> Entry:
         return Entry(pair, test_pair, found, self.expected, self.scale, self.undecided, error)
-
-
-def _gradient(units: Units, state: State, unit: int, roots: dict[str, torch.Tensor]) -> torch.Tensor:
-    """√(η P) ∇ℓ of one pair by one autograd call, all parameters in a row [params]."""
-    try:
-        gradients, _ = differentiate(units, state, units.take(positions(unit, unit + 1)))
-    except (InputError, UsageError):
-        raise
-    except FORWARD_FAULTS as error:
-        cause = str(error).strip().partition("\n")[0]
-        raise InputError(
-            f"the scores cannot be verified, as the scorer does not run in float64 on the CPU: {cause}. Expected "
-            "tensors that it makes itself to take the type of its input. The scores are not affected."
-        ) from error
-    return torch.cat([(roots[name] * dense(gradient)).flatten() for name, gradient in gradients.items()])
-
-
-def _in_float64(units: Units, state: State) -> tuple[Units, State]:
-    """Both with the numbers they hold made wide."""
-    wide = replace(state, parameters=_wide(state.parameters), constants=_wide(state.constants))
-    return replace(units, take=lambda index: _wide(units.take(index))), wide
-
-
-def _wide(tree: Batch) -> Any:
-    return place(tree, _CPU, torch.float64)

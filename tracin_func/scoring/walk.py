@@ -16,13 +16,14 @@ from torch import Tensor
 from tracin_func.errors import InputError, NumericalError
 from tracin_func.gradients.compute import Compute
 from tracin_func.gradients.device import exact_products, resolve_device
-from tracin_func.gradients.model import Scorer, State, evaluating
+from tracin_func.gradients.model import Scorer, State
 from tracin_func.gradients.protocol import Gradients, UnsuitableError
 from tracin_func.gradients.representations.stored import StoredEngine
 from tracin_func.gradients.store.blocks import CheckpointRecord
 from tracin_func.gradients.store.store import Store
 from tracin_func.losses.registry import as_loss
 from tracin_func.losses.terms import Terms
+from tracin_func.scoring.checks import Change, change_of, probed, runs
 from tracin_func.scoring.combinations import (
     PairTable,
     over_differences,
@@ -122,10 +123,13 @@ class Tracer:
         self._every = every
         self._scorer = Scorer(task.scorer, joint=task.joint, params=compute.params)
         self._device = resolve_device(compute.device)
+        self._dtype = compute.dtype or self._scorer.wider_dtype()
         self.prepared: Prepared | None = None
         self._opened = ExitStack()  # the store
         self._store: Store | None = None
         self._told = False  # of second moments that are not used
+        self._rated = False  # whether any checkpoint has a learning rate above 0
+        self._scores: dict[str, Tensor] = {}  # of all units by checkpoint, where a pass before this one made them
 
     def __enter__(self) -> "Tracer":
         return self
@@ -156,6 +160,15 @@ class Tracer:
                     yield step(self._open(checkpoint, loaded))
                 except NumericalError as error:
                     raise NumericalError(f"{loaded.name}: {error}") from None
+        self._require_a_rate()
+
+    def _require_a_rate(self) -> None:
+        if not self._rated:
+            names = ", ".join(each.known_as(place) for place, each in enumerate(self._task.checkpoints, start=1))
+            raise InputError(
+                f"the learning rate is 0 at every checkpoint ({names}), so every score would be 0; a schedule may end "
+                "there. Give one with --learning-rate, or use none: --checkpoint-weights uniform."
+            )
 
     def _open(self, checkpoint: Checkpoint, loaded: LoadedCheckpoint) -> _Opened:
         state = self._state(loaded)
@@ -164,6 +177,7 @@ class Tracer:
             self._compute.notice(ADAM_NOTICE)
         rate, source = self._rate(checkpoint, loaded)
         scales = root_rates(rate, self._scorer.canonical())
+        self._rated = self._rated or any(scales.values())
         if self.prepared is None:
             self.prepared = self._prepare(state, loaded)
             self._compute.planned(self.prepared.describe())
@@ -185,6 +199,12 @@ class Tracer:
             self._compute.planned(self.prepared.describe())
             state = self._state(loaded)  # its device may be another one
             gradients, values, tables = self._gradients(self.prepared, state, opened.scales)
+        if self.prepared is not None and any(opened.scales.values()):
+            earlier = self._scores.pop(loaded.name, None)
+            change = change_of(self.prepared, state, values, tables[0], earlier)
+            if change is not None:
+                state = self._changed(change, state, loaded)
+                gradients, values, tables = self._gradients(self._ready, state, opened.scales)
         seconds = time.perf_counter() - start
         test = tables[1] if len(tables) > 1 else None
         describe = {**opened.describe, "sha256": file_digest(opened.describe["path"])}
@@ -203,7 +223,14 @@ class Tracer:
 
     def _evaluated(self, opened: _Opened, pairs: int) -> Evaluated:
         prepared = self._ready.sampled(pairs)
-        values = prepared.choice.engine.values(prepared.scored, opened.state, prepared.plan.chunk)
+        units = prepared.scored
+        # In another order than for gradients, so that scores that depend on companions differ.
+        order = torch.randperm(units.count, generator=torch.Generator().manual_seed(0))
+        shuffled = replace(units, take=lambda index: units.take(order[index]))
+        found = prepared.choice.engine.values(shuffled, opened.state, prepared.plan.chunk)
+        values = found[torch.argsort(order).to(found.device)]
+        if units.count == self._ready.scored.count:
+            self._scores[opened.loaded.name] = values
         plain = replace(self._compute, test_functional="loss", weight_test_pairs=False)
         tables = terms_of(prepared, plain, values)
         as_trained = None
@@ -266,6 +293,25 @@ class Tracer:
         again = prepare(prepared.make, state, loaded.weights, self._compute, visits, self._norms, without=[name])
         return self._with_rows(again, state)
 
+    def _changed(self, change: Change, state: State, loaded: LoadedCheckpoint) -> State:
+        """Go on with units made otherwise, said; where that cannot be, raise."""
+        compute, prepared = self._compute, self._ready
+        if compute.engine != "auto":
+            raise InputError(
+                f"{loaded.name}: engine {compute.engine!r} cannot differentiate this scorer: {change.reason}. "
+                "Use 'auto'."
+            )
+        if compute.world.started or compute.store is not None or self._every:
+            raise InputError(
+                f"{loaded.name}: {change.reason}, so rows of items cannot serve the pairs. Score without --store, "
+                "--keep and torchrun."
+            )
+        compute.notice(f"{loaded.name}: {change.reason}; {change.remedy}.")
+        visits = len(self._task.checkpoints)
+        self.prepared = prepare(change.make, state, loaded.weights, compute, visits, self._norms)
+        compute.planned(self.prepared.describe())
+        return state if self.prepared.make.device == prepared.make.device else self._state(loaded)
+
     def _state(self, loaded: LoadedCheckpoint) -> State:
         device = self._device if self.prepared is None else self.prepared.make.device
         scale = {}
@@ -273,7 +319,7 @@ class Tracer:
             every = dict(self._scorer.module.named_parameters())
             found = adam_preconditioner(loaded, every, self._scorer.canonical())
             scale = {name: preconditioner.sqrt() for name, preconditioner in found.items()}
-        return self._scorer.state(loaded.name, loaded.weights, device, self._compute.dtype, scale)
+        return self._scorer.state(loaded.name, loaded.weights, device, self._dtype, scale)
 
     def _prepare(self, state: State, loaded: LoadedCheckpoint) -> Prepared:
         task, compute = self._task, self._compute
@@ -283,10 +329,23 @@ class Tracer:
         every = self._every or compute.store is not None
         by_items = self._every or unit_in(compute.store) == "items"
         make = UnitMaker(
-            *(task, self._scorer, loss, compute.test_functional, self._device, compute.dtype),
+            *(task, self._scorer, loss, compute.test_functional, self._device, self._dtype),
             every=every,
             by_items=by_items,
         )
+        make = probed(make, state, compute.notice, alone=compute.batch_size == 1)
+        if self._dtype is not None and compute.dtype is None:
+            half = self._scorer.current_dtype()
+            if not runs(make, state):
+                self._dtype, make = None, replace(make, dtype=None, probed=False)
+                state = self._state(loaded)
+                make = probed(make, state, compute.notice, alone=compute.batch_size == 1)
+                compute.notice(
+                    f"the model is {half} and does not run in float32: its gradients are {half}, and small ones "
+                    "underflow to 0."
+                )
+            else:
+                compute.notice(f"the model is {half}: its gradients are computed in float32, from weights as saved.")
         prepared = prepare(make, state, loaded.weights, compute, len(task.checkpoints), self._norms)
         return self._with_rows(prepared, state)
 
@@ -328,9 +387,9 @@ def visited(
 ) -> Generator[tuple[Checkpoint, LoadedCheckpoint], None, None]:
     """The checkpoints in turn, each loaded once and dropped. Close it, and all is as before.
 
-    Meanwhile the module is in eval mode, products are exact on `device`, and random numbers are our own.
+    Meanwhile products are exact on `device`, and random numbers are our own.
     """
     cuda = [device] if device.type == "cuda" else []
-    with evaluating(scorer.module), torch.random.fork_rng(devices=cuda), exact_products(device):
+    with scorer.session(), torch.random.fork_rng(devices=cuda), exact_products(device):
         for position, checkpoint in enumerate(task.checkpoints, start=1):
             yield checkpoint, load(checkpoint, position)

@@ -9,7 +9,8 @@ import pickle
 import re
 import struct
 import warnings
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -180,7 +181,7 @@ def unwrapped(named: Mapping[str, Value], known: Collection[str]) -> dict[str, V
 
 def _read_torch(path: Path) -> Any:
     try:
-        with torch.serialization.safe_globals(_NUMPY_SCALARS), warnings.catch_warnings():
+        with _allowed(_NUMPY_SCALARS), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of what it refuses a moment later, in words for torch's developers
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -196,6 +197,18 @@ def _read_torch(path: Path) -> Any:
         words = str(error).strip().split("\n")[0].split(". ")[0].rstrip(".")
         reason = f": {words}" if isinstance(error, RuntimeError | OSError) else ""
         raise InputError(f"{path}: not a readable checkpoint (truncated, or not a torch file){reason}.") from None
+
+
+@contextmanager
+def _allowed(objects: list[Any]) -> Iterator[None]:
+    """What torch may unpickle in the block, besides what the caller has allowed, which stays allowed afterwards."""
+    before = torch.serialization.get_safe_globals()
+    torch.serialization.add_safe_globals(objects)
+    try:
+        yield
+    finally:
+        torch.serialization.clear_safe_globals()
+        torch.serialization.add_safe_globals(before)
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:

@@ -102,14 +102,16 @@ def as_items(items: Any) -> Items:
     )
 
 
-def place(batch: Batch, device: torch.device, dtype: torch.dtype | None) -> Batch:
-    """`batch` on `device`; its floating-point tensors as `dtype`, token ids and masks as they are."""
+def place(batch: Batch, device: torch.device, dtype: torch.dtype | None, casts: Sequence[bool] | None = None) -> Batch:
+    """`batch` on `device`; its floating-point tensors as `dtype`, or of all tensors those that `casts` marks."""
+    leaves, structure = pytree.tree_flatten(batch)
+    chosen = [leaf.is_floating_point() for leaf in leaves] if casts is None else casts
 
-    def move(leaf: Tensor) -> Tensor:
+    def move(leaf: Tensor, cast: bool) -> Tensor:
         leaf = leaf.clone() if leaf.is_inference() else leaf  # made in inference mode: no graph may hold it
-        return leaf.to(device, dtype if leaf.is_floating_point() else None)
+        return leaf.to(device, dtype if cast else None)
 
-    return pytree.tree_map(move, batch)
+    return pytree.tree_unflatten([move(*each) for each in zip(leaves, chosen, strict=True)], structure)
 
 
 def have_one_shape(first: Batch, second: Batch) -> bool:

@@ -43,11 +43,8 @@ class LoopEngine:
         return plan_singles(units, state, request)
 
     def values(self, units: Units, state: State, chunk: int) -> Tensor:
-        with torch.no_grad():
-            parts = [
-                units.objective(state.parameters, state.constants, _only(units.take(positions(unit, unit + 1))))
-                for unit in range(units.count)
-            ]
+        with torch.no_grad(), units.holding(state):
+            parts = [units.alone(_only(units.take(positions(unit, unit + 1)))) for unit in range(units.count)]
         return torch.stack(parts)
 
     def gradients(
@@ -70,18 +67,16 @@ class LoopEngine:
 
 def differentiate(units: Units, state: State, batch: Batch) -> tuple[dict[str, Contribution], Tensor]:
     """Gradients by parameter name [1, *shape], times state.scale, and objective [1] of the one unit in `batch`."""
-    parameters = {name: tensor.detach().requires_grad_() for name, tensor in state.parameters.items()}
-
-    def work() -> tuple[Tensor, tuple[Tensor, ...]]:
+    # The backward runs in here, too: it may run parts of the forward again (torch.utils.checkpoint).
+    with units.holding(state) as leaves:
         with torch.enable_grad():
-            value = units.objective(parameters, state.constants, _only(batch))
-        if not value.requires_grad:  # the objective is a constant
-            return value, tuple(torch.zeros_like(tensor) for tensor in parameters.values())
-        return value, torch.autograd.grad(value, list(parameters.values()), materialize_grads=True)
-
-    value, gradients = units.within(parameters, state.constants, work)
+            value = units.alone(_only(batch))
+        if value.requires_grad:
+            found = torch.autograd.grad(value, list(leaves.values()), materialize_grads=True)
+        else:  # the objective is a constant
+            found = tuple(torch.zeros_like(leaf) for leaf in leaves.values())
     # Detached: torch 2.6 gives an unused parameter zeros that require a gradient themselves.
-    named = {name: gradient.detach().unsqueeze(0) for name, gradient in zip(parameters, gradients, strict=True)}
+    named = {name: gradient.detach().unsqueeze(0) for name, gradient in zip(leaves, found, strict=True)}
     return scaled(named, state.scale), value.detach().unsqueeze(0)
 
 

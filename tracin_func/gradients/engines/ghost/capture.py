@@ -91,30 +91,27 @@ class Captured:
         return replace(self, parts=parts, opaque=self.opaque | names)
 
 
-def capture_units(
-    units: Units, state: State, batch: Batch, size: int, channels_last: bool = False, sketch: Sketch | None = None
-) -> Captured:
+def capture_units(units: Units, state: State, batch: Batch, size: int, sketch: Sketch | None = None) -> Captured:
     """What the batched objective tells of the units in `batch`, as `sketch` leaves it."""
     batched = units.batched
     assert batched is not None
-    leaves = {name: tensor.detach() for name, tensor in state.parameters.items()}
-    if channels_last:  # what the weights have, the activations take over
-        four = {name: leaf for name, leaf in leaves.items() if leaf.ndim == 4}
-        leaves |= {name: leaf.clone(memory_format=torch.channels_last) for name, leaf in four.items()}
-    leaves = {name: leaf.requires_grad_() for name, leaf in leaves.items()}
 
     def arrived(name: str, part: Contribution) -> Contribution:
         own = scaled({name: part}, state.scale)[name]
         return own if sketch is None else sketch(name, own)
 
-    def work() -> Captured:
-        width = units.width(batch)
-        return capture_gradients(lambda: batched(leaves, state.constants, batch), leaves, size, width, arrived)
-
-    captured: Captured = units.within(leaves, state.constants, work)
+    with units.holding(state) as leaves:
+        captured = capture_gradients(lambda: batched(batch), leaves, size, units.width(batch), arrived)
     if captured.reordered is not None:
         raise UnsuitableError(f"the scorer may put items in another order inside, by {captured.reordered}")
     return captured
+
+
+def channels_last(state: State) -> State:
+    """The same with the weights of convolutions in that layout, which the activations take over."""
+    four = {name: tensor for name, tensor in state.parameters.items() if tensor.ndim == 4}
+    laid = {name: tensor.clone(memory_format=torch.channels_last) for name, tensor in four.items()}
+    return replace(state, parameters=state.parameters | laid)
 
 
 def with_opaque(

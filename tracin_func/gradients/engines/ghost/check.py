@@ -8,20 +8,14 @@ from torch import Tensor
 
 from tracin_func.gradients.coupling import FORWARD_FAULTS
 from tracin_func.gradients.device import wide_type
-from tracin_func.gradients.engines.ghost.capture import capture_units, with_opaque
+from tracin_func.gradients.engines.ghost.capture import capture_units, channels_last, with_opaque
 from tracin_func.gradients.engines.loop import differentiate as differentiate_alone
 from tracin_func.gradients.factors import Contribution, dense
 from tracin_func.gradients.model import State
-from tracin_func.gradients.protocol import (
-    Sketch,
-    Units,
-    UnsuitableError,
-)
+from tracin_func.gradients.protocol import Sketch, Units, UnsuitableError
 from tracin_func.task.items import Batch, each
 
 COMPLETE = 1e-3  # relative deviation of one unit's gradient from autograd's that is rounding, not a fault
-
-
 NEGLIGIBLE = 1e-5  # and relative to the gradient of all parameters, for parts that are 0 but for rounding
 
 
@@ -32,7 +26,7 @@ def require_complete(
     size: int,
     found: dict[str, Contribution],
     checked: range,
-    channels_last: bool = False,
+    last: bool = False,
     sketch: Sketch | None = None,
 ) -> None:
     """Every parameter's gradient of the units `checked` of `size`, as `sketch` left it, against autograd's of that unit
@@ -46,7 +40,7 @@ def require_complete(
         wide = replace(state, parameters=_widened(state.parameters), constants=_widened(state.constants))
         exact = _widened(batch)
         try:
-            captured = capture_units(units, wide, exact, size, channels_last)
+            captured = capture_units(units, channels_last(wide) if last else wide, exact, size)
             fault = _incomplete(units, wide, exact, checked, with_opaque(captured, units, wide, exact))
         except FORWARD_FAULTS:  # the scorer insists on a type
             pass
@@ -80,7 +74,7 @@ def _incomplete(
         beyond = _beyond_rounding(errors, scales)
         if beyond is not None and units.minuend is not None:
             # A difference may be small beside what was subtracted, which is what its rounding is relative to.
-            of_scale, _ = differentiate_alone(replace(units, objective=units.minuend), state, exact)
+            of_scale, _ = differentiate_alone(replace(units, alone=units.minuend), state, exact)
             scales = {name: float(form(name, part).norm()) for name, part in of_scale.items()}
             beyond = _beyond_rounding(errors, scales)
         if beyond is not None:

@@ -15,7 +15,7 @@ from tracin_func.gradients.batches import Differentiate, batches
 from tracin_func.gradients.budget import plan_chunks
 from tracin_func.gradients.coupling import FORWARD_FAULTS, cause
 from tracin_func.gradients.device import row_dtype
-from tracin_func.gradients.engines.ghost.capture import Captured, capture_units, with_opaque
+from tracin_func.gradients.engines.ghost.capture import Captured, capture_units, channels_last, with_opaque
 from tracin_func.gradients.engines.ghost.check import require_complete
 from tracin_func.gradients.engines.ghost.plan import explain
 from tracin_func.gradients.factors import Contribution, Factors
@@ -95,14 +95,14 @@ class GhostEngine:
         batch, size = next(batches(units, positions(0, min(2, units.count)), 2))
         captured = capture_units(units, state, batch, size)
         parts, kept = explain(captured, units, state, request)
-        channels_last = _works_channels_last(captured, units, state, batch, size)
-        return plan_chunks(self, units, state, request, kept, parts=parts, channels_last=channels_last)
+        last = _works_channels_last(captured, units, state, batch, size)
+        return plan_chunks(self, units, state, request, kept, parts=parts, channels_last=last)
 
     def values(self, units: Units, state: State, chunk: int) -> Tensor:
         assert units.batched is not None
-        with torch.no_grad():
+        with torch.no_grad(), units.holding(state):
             every = batches(units, positions(0, units.count), chunk)
-            return torch.cat([units.batched(state.parameters, state.constants, batch) for batch, _ in every])
+            return torch.cat([units.batched(batch) for batch, _ in every])
 
     def gradients(
         self, units: Units, state: State, root_rate: dict[str, float], plan: Plan, need: Need = ANYTHING
@@ -134,10 +134,11 @@ def _differentiation(units: Units, state: State, plan: Plan, sketch: Sketch | No
     """Gradients of one batch by capture, the same parameters of every batch, one unit of the first checked."""
     opaque: frozenset[str] | None = None  # of the first batch, and which parts it told
     told: frozenset[str] = frozenset()
+    laid = channels_last(state) if plan.channels_last else state
 
     def differentiate(batch: Batch, index: Tensor) -> tuple[dict[str, Contribution], Tensor]:
         nonlocal opaque, told
-        found = capture_units(units, state, batch, len(index), plan.channels_last, sketch)
+        found = capture_units(units, laid, batch, len(index), sketch)
         first = opaque is None
         if opaque is None:
             opaque, told = frozenset(found.opaque), frozenset(found.parts)
@@ -193,7 +194,7 @@ def _works_channels_last(found: Captured, units: Units, state: State, batch: Bat
     if example.device.type != "cpu" or not any(F.conv2d.__name__ in used for used in found.operations.values()):
         return False
     try:
-        return capture_units(units, state, batch, size, channels_last=True).parts.keys() == found.parts.keys()
+        return capture_units(units, channels_last(state), batch, size).parts.keys() == found.parts.keys()
     except FORWARD_FAULTS:
         return False
 

@@ -1,0 +1,62 @@
+"""Do items score the same in other company? A second batching of a sample, and of the items that stand out."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from tracin_func.task.items import Batch, RaggedItemsError
+
+SAMPLE = 16  # items of a second batching, besides those that stand out
+SAME = {torch.float64: 1e-9, torch.float32: 1e-4}  # deviation relative to the largest score that is rounding
+SAME_IN_HALF = 3e-2
+
+
+def outstanding(items: Batch) -> Tensor:
+    """Positions of the largest and the smallest of stacked items: by norm, and by how many entries are not 0."""
+    found = []
+    for leaf in pytree.tree_leaves(items):
+        flat = leaf.reshape(len(leaf), -1)
+        if not flat.shape[1]:
+            continue
+        measures = [torch.count_nonzero(flat, dim=1)]
+        if flat.is_floating_point():
+            measures.append(torch.linalg.vector_norm(flat, dim=1))
+        found += [place for measure in measures for place in (int(measure.argmin()), int(measure.argmax()))]
+    positions: Tensor = torch.tensor(found, dtype=torch.int64).unique()
+    return positions
+
+
+def sample_of(values: Tensor, chosen: Tensor, seed: int) -> Tensor:
+    """Positions to score again: some at random, those that stand out by their score, and the `chosen`; shuffled."""
+    generator = torch.Generator().manual_seed(seed)
+    some = torch.randperm(len(values), generator=generator)[:SAMPLE]
+    ends = torch.stack([values.argmin(), values.argmax()]).cpu()
+    every: Tensor = torch.cat([some, ends, chosen]).unique()
+    return every[torch.randperm(len(every), generator=generator)]
+
+
+def differ(values: Tensor, again: Callable[[Tensor], Tensor], sample: Tensor, scale: float = 0.0) -> bool:
+    """Whether the units of `sample` score otherwise together than they did in `values` [units]; see `apart`."""
+    if len(values) < 2:
+        return False
+    try:
+        with torch.no_grad():
+            found = again(sample)
+    except RaggedItemsError:  # they never meet
+        return False
+    return apart(values[sample.to(values.device)], found, scale)
+
+
+def apart(first: Tensor, second: Tensor, scale: float = 0.0) -> bool:
+    """Whether two scores of the same units differ by more than rounding, relative to the largest or to `scale`."""
+    largest = max(scale, float(first.abs().max().double()), 1e-30)
+    tolerance = SAME.get(first.dtype, SAME_IN_HALF) * largest
+    return bool(((first.double() - second.double()).abs() > tolerance).any())
+
+
+def rank_correlation(first: Tensor, second: Tensor) -> float:
+    """Spearman's, of two scores of the same units."""
+    ranks = torch.stack([torch.argsort(torch.argsort(scores.double())).double() for scores in (first, second)])
+    return float(torch.corrcoef(ranks)[0, 1])

@@ -1,0 +1,46 @@
+"""Do padded items score the same without their padding? Position ids counted from the left, say, change with it."""
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+from tracin_func.task.items import Batch
+
+KEEP = ("attention_mask", "mask")  # names of masks of the positions that count
+TRIED = 4  # items
+
+
+def effect_of_padding(items: Batch, score: Callable[[Batch], Tensor]) -> tuple[float, str] | None:
+    """The largest difference between scores of items with and without padding, and the name of their mask.
+
+    Items of a mapping that holds a mask [items, positions] of 0 and 1 are cut to the positions that count, along the
+    second axis of every tensor that has as many. None where there is no such mask, or nothing is padded.
+    """
+    name = _mask_of(items)
+    if name is None:
+        return None
+    mask, worst = items[name] != 0, None
+    padded = (~mask.all(dim=1) & mask.any(dim=1)).nonzero()[:TRIED, 0].tolist()
+    for item in padded:
+        kept = mask[item].nonzero()[:, 0]
+        one = {key: leaf[item : item + 1] for key, leaf in items.items()}
+        cut = {key: leaf[:, kept] if _along(leaf, mask) else leaf for key, leaf in one.items()}
+        with torch.no_grad():
+            difference = float((score(one) - score(cut)).abs().max())
+        worst = max(difference, worst or 0.0)
+    return None if worst is None else (worst, name)
+
+
+def _mask_of(items: Batch) -> str | None:
+    if not isinstance(items, Mapping) or not all(isinstance(leaf, Tensor) for leaf in items.values()):
+        return None
+    for name in KEEP:
+        leaf = items.get(name)
+        if leaf is not None and leaf.ndim == 2 and bool(((leaf == 0) | (leaf == 1)).all()):
+            return name
+    return None
+
+
+def _along(leaf: Tensor, mask: Tensor) -> bool:
+    return leaf.ndim >= 2 and leaf.shape[1] == mask.shape[1]

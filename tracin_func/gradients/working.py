@@ -1,0 +1,254 @@
+"""The module that runs: a private copy of the user's where one is faithful, else the user's own, put back afterwards.
+
+Weights are put into the `Parameter` objects themselves, so that every route to them (an attribute, a list, a closure, a
+helper object) sees them. A copy is faithful when its forward reads nothing that belongs to the user's module and gives
+the same scores. Closures, weak references and `.data` aliases survive no copy: then the user's module runs.
+"""
+
+import copy
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from tracin_func.gradients.slots import Slots, read_slots
+
+COPYABLE = 1024  # elements of a container up to which its content is compared after a forward, beyond only its length
+
+
+class OnePath(TorchFunctionMode):
+    """Does nothing, and keeps torch's inference-only paths off, which change the scores of padded items.
+
+    `nn.TransformerEncoder` leaves its fast path while any torch function mode is active.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Iterable[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        return func(*args, **(kwargs or {}))
+
+
+class Working:
+    """A module that holds the tensors of one checkpoint at a time.
+
+    Args:
+        module: what runs.
+        private: whether it is a copy that nobody else knows; else it is put back when a session ends.
+
+    Attributes:
+        slots: of `module`; `slots.own` are its tensors, whose identity never changes.
+        written: slots that a forward writes to, which are reset before every forward.
+    """
+
+    def __init__(self, module: nn.Module, *, private: bool) -> None:
+        self.module = module
+        self.private = private
+        self.slots: Slots = read_slots(module)
+        self.written: frozenset[str] = frozenset()
+        self.holds: object = None  # what its tensors are of
+        self._tensors: Mapping[str, Tensor] = {}
+        self._versions: dict[str, int] = {}
+        self._snapshot: Snapshot | None = None
+        self._borrowed: list[Callable[[], None]] = []  # what puts the user's module back
+        self._sessions = 0
+        if private:
+            for parameter in module.parameters():
+                parameter.grad = None
+            self._evaluate()
+
+    @contextmanager
+    def session(self) -> Iterator[None]:
+        """The user's module is put back at the end of the outermost session, whatever happens."""
+        self._sessions += 1
+        try:
+            if self._sessions == 1 and not self.private:
+                self._borrow()
+            yield
+        finally:
+            self._sessions -= 1
+            if self._sessions == 0 and not self.private:
+                self._give_back()
+
+    def hold(self, of: object, tensors: Mapping[str, Tensor], trainable: frozenset[str]) -> None:
+        """Put `tensors` by slot in place; those of the slots `trainable` require a gradient, no others."""
+        self.holds, self._tensors = of, tensors
+        self._follow(next(iter(tensors.values())))
+        for slot, own in self.slots.own.items():
+            self._put(slot, own)
+            if isinstance(own, nn.Parameter) and own.requires_grad != (slot in trainable):
+                own.requires_grad_(slot in trainable)
+        self._versions = {slot: own._version for slot, own in self.slots.own.items()}
+
+    def forward(self, *batch: Any) -> Any:
+        """The module's output with the tensors as they are held; whatever the forward changes is put back."""
+        for slot in self.written:
+            self._put(slot, self.slots.own[slot])
+        assert self._snapshot is not None
+        with OnePath():
+            try:
+                return self.module(*batch)
+            finally:
+                self._snapshot.restore()
+                self._reset()
+
+    @contextmanager
+    def undisturbed(self) -> Iterator[None]:
+        """The same for a backward that runs parts of the forward again, and for substituted forwards."""
+        assert self._snapshot is not None
+        try:
+            yield
+        finally:
+            self._snapshot.restore()
+
+    def note_written(self) -> None:
+        """Find the tensors that the forward just run has written to, by their values."""
+        changed = {slot for slot, own in self.slots.own.items() if not _same(own.detach(), self._tensors[slot])}
+        self.written = self.written | changed
+        for slot in changed:
+            self._put(slot, self.slots.own[slot])
+
+    def _put(self, slot: str, own: Tensor) -> None:
+        tensor = self._tensors[slot]
+        if not self.private and _fits(own, tensor):
+            own.data.copy_(tensor)
+        elif isinstance(own, nn.Parameter) and slot not in self.written and self.private:
+            own.data = tensor  # nothing writes to it
+        else:
+            own.data = tensor.clone()
+
+    def _follow(self, tensor: Tensor) -> None:
+        """Make the module one of the device, where its parameters cannot change to that as they are (meta tensors)."""
+        own = next(iter(self.slots.own.values()))
+        if self.private and not torch._has_compatible_shallow_copy_type(own, tensor):
+            self.module.to(tensor.device)
+            self.slots = read_slots(self.module)
+            self._evaluate()
+
+    def _reset(self) -> None:
+        """Put back what was written to, as far as torch counts it; the rest is known from `note_written`."""
+        for slot, own in self.slots.own.items():
+            if own._version != self._versions.get(slot):
+                self._versions[slot] = own._version
+                if slot not in self.written and slot in self._tensors:
+                    self.written = self.written | {slot}
+                    self._put(slot, own)
+
+    def _evaluate(self) -> None:
+        # Not `eval()`: adapters fold their weights when they are told the mode.
+        for submodule in self.module.modules():
+            submodule.training = False
+            if isinstance(submodule, nn.TransformerEncoder):  # its test of the mask, for a path not taken, stops vmap
+                submodule.use_nested_tensor = False
+        self._snapshot = Snapshot(self.module)
+
+    def _borrow(self) -> None:
+        before = Snapshot(self.module)
+        unique = {id(own): own for own in self.slots.own.values()}.values()  # a tied weight has several slots
+        tensors = [(own, own.data, own.data.clone(), own.requires_grad) for own in unique]
+
+        def put_back() -> None:
+            for own, data, content, requires_grad in tensors:
+                own.data = data
+                own.data.copy_(content)
+                if own.requires_grad != requires_grad:
+                    own.requires_grad_(requires_grad)
+            before.restore()
+
+        self._borrowed.append(put_back)
+        self._evaluate()
+
+    def _give_back(self) -> None:
+        while self._borrowed:
+            self._borrowed.pop()()
+        self.holds, self._tensors = None, {}
+
+
+class Snapshot:
+    """What every submodule keeps as attributes, taken once and put back after each forward.
+
+    A forward may keep things on the module: RNNs a list of weights, the old weight_norm their product, others a
+    cache. Left there, one checkpoint's cache would serve the next.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self._attributes = [(submodule, dict(vars(submodule))) for submodule in module.modules()]
+        values = [value for _, own in self._attributes for value in own.values()]
+        self._containers = [(value, value.copy()) for value in values if isinstance(value, dict | list | set)]
+
+    def restore(self) -> None:
+        """Put all of it back; what is as it was is only looked at."""
+        for submodule, before in self._attributes:
+            now = vars(submodule)
+            if len(now) != len(before) or any(now.get(name, self) is not value for name, value in before.items()):
+                now.clear()
+                now.update(before)
+        for container, content in self._containers:
+            if len(container) != len(content) or (len(content) <= COPYABLE and not _unchanged(container, content)):
+                container.clear()
+                container.extend(content) if isinstance(container, list) else container.update(content)
+
+
+def private_copy(module: nn.Module) -> nn.Module | None:
+    """A deep copy, or None where there is none: locks, generators, tensors with a history."""
+    try:
+        return copy.deepcopy(module)
+    except Exception:  # whatever a class of the user's raises; the module itself can still be run
+        return None
+
+
+@contextmanager
+def touching(storages: frozenset[int]) -> Iterator[set[int]]:
+    """Collects those of `storages` that operations of the block read or write."""
+    mode = _Touched(storages)
+    with mode:
+        yield mode.found
+
+
+def storages_of(tensors: Iterable[Tensor]) -> frozenset[int]:
+    """Addresses of the storages of tensors; empty and meta tensors have none."""
+    return frozenset(filter(None, map(address_of, tensors)))
+
+
+class _Touched(TorchDispatchMode):
+    def __init__(self, storages: frozenset[int]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._storages = storages
+        self.found: set[int] = set()
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        leaves = pytree.tree_leaves((args, kwargs))
+        self.found |= self._storages & {address_of(leaf) for leaf in leaves if isinstance(leaf, Tensor)}
+        return func(*args, **(kwargs or {}))
+
+
+def address_of(tensor: Tensor) -> int:
+    """Where the storage of a tensor begins; 0 where it has none."""
+    try:
+        return tensor.untyped_storage().data_ptr()
+    except (RuntimeError, NotImplementedError):  # sparse tensors have no storage of their own
+        return 0
+
+
+def _fits(own: Tensor, tensor: Tensor) -> bool:
+    return own.dtype == tensor.dtype and own.device == tensor.device and own.shape == tensor.shape
+
+
+def _same(left: Tensor, right: Tensor) -> bool:
+    if left.is_meta or right.is_meta:
+        return True
+    return left.shape == right.shape and left.dtype == right.dtype and bool((left == right).all())
+
+
+def _unchanged(container: Any, content: Any) -> bool:
+    if isinstance(container, dict):
+        return all(container.get(key, container) is value for key, value in content.items())
+    if isinstance(container, list):
+        return all(left is right for left, right in zip(container, content, strict=True))
+    return bool(container == content)
