@@ -18,7 +18,7 @@ from tracin_func.gradients.store.blocks import checkpoint_folders
 from tracin_func.gradients.store.disk import write_json, writing
 from tracin_func.gradients.store.identity import read_manifest
 from tracin_func.gradients.store.locks import preparing
-from tracin_func.scoring.walk import Filled
+from tracin_func.scoring.steps import Filled
 
 RECORD = "job.json"  # in a store: what its shards are to be merged to
 _REMEDY = "Fix: run the shards again: tracin-func self|influence --store FOLDER --shard I/N."

@@ -11,7 +11,8 @@ from tracin_func.errors import InputError
 from tracin_func.gradients.compute import Compute
 from tracin_func.gradients.processes import ALONE
 from tracin_func.losses.terms import Terms
-from tracin_func.scoring.walk import Evaluated, Tracer
+from tracin_func.scoring.steps import Evaluated
+from tracin_func.scoring.walk import Tracer
 from tracin_func.task.pairs import Pairs
 from tracin_func.task.task import Task
 

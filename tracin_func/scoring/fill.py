@@ -4,8 +4,9 @@ from dataclasses import replace
 
 from tracin_func.errors import UsageError
 from tracin_func.gradients.compute import Compute
+from tracin_func.scoring.steps import Filled
 from tracin_func.scoring.stored_rows import unit_in
-from tracin_func.scoring.walk import Filled, Tracer
+from tracin_func.scoring.walk import Tracer
 from tracin_func.task.task import Task
 
 

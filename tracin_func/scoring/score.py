@@ -20,7 +20,8 @@ from tracin_func.results.run import Choices, Run
 from tracin_func.scoring.accuracy import EVALUATED_PAIRS, Evaluation, evaluate
 from tracin_func.scoring.influence import inner_products, product_variance
 from tracin_func.scoring.self_influence import norm_variance, squared_norms
-from tracin_func.scoring.walk import Traced, Tracer
+from tracin_func.scoring.steps import Traced
+from tracin_func.scoring.walk import Tracer
 from tracin_func.task.pairs import Pairs
 from tracin_func.task.task import Task
 

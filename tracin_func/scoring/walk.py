@@ -6,9 +6,9 @@ Everything costly is per unit and checkpoint and happens here; what pairs make o
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -22,7 +22,6 @@ from tracin_func.gradients.representations.stored import StoredEngine
 from tracin_func.gradients.store.blocks import CheckpointRecord
 from tracin_func.gradients.store.store import Store
 from tracin_func.losses.registry import as_loss
-from tracin_func.losses.terms import Terms
 from tracin_func.scoring.checks import Change, change_of, probed, runs
 from tracin_func.scoring.combinations import (
     PairTable,
@@ -34,12 +33,12 @@ from tracin_func.scoring.combinations import (
     without_gradients,
 )
 from tracin_func.scoring.plan import Prepared, needed, prepare
+from tracin_func.scoring.steps import Evaluated, Filled, Opened, Traced
 from tracin_func.scoring.stored_rows import open_for, record_of, require_items_in, require_rows, shared, stored, unit_in
 from tracin_func.scoring.units import UnitMaker
 from tracin_func.task.checkpoints import Checkpoint, LearningRate, LoadedCheckpoint, description, file_digest, load
 from tracin_func.task.learning_rates import learning_rates, root_rates
 from tracin_func.task.optimizer_state import adam_preconditioner, holds_second_moments
-from tracin_func.task.pairs import Pairs
 from tracin_func.task.task import Task
 
 SAMPLED = 16  # units that a measurement differentiates, or a whole chunk
@@ -47,58 +46,6 @@ SAMPLED = 16  # units that a measurement differentiates, or a whole chunk
 ADAM_NOTICE = "the checkpoints hold Adam's second moments; --preconditioner adam scores the steps Adam would take."
 
 Step = TypeVar("Step")
-
-
-@dataclass(frozen=True, eq=False)
-class Traced:
-    """One checkpoint. `gradients` is None where no pair is active or the rate is 0; `seconds` is what they took.
-
-    `values` are the objectives of the units; `describe` is what provenance records of the checkpoint.
-    """
-
-    name: str
-    values: Tensor
-    gradients: Gradients | None
-    train: PairTable
-    test: PairTable | None
-    describe: dict[str, Any]
-    seconds: float
-
-
-@dataclass(frozen=True, eq=False)
-class Evaluated:
-    """How the model of one checkpoint does on pairs, by a forward pass alone.
-
-    `pairs` are the tables of which `train` and `test` are terms; `as_trained` are the terms of the training pairs
-    under `Task.trained_loss`, `describe` is as of `Traced`.
-    """
-
-    name: str
-    pairs: list[Pairs]
-    train: Terms
-    test: Terms | None
-    as_trained: Terms | None
-    describe: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Filled:
-    """One checkpoint in the store: blocks that this process made, blocks that are missing, and all."""
-
-    name: str
-    made: int
-    missing: int
-    blocks: int
-
-
-@dataclass(frozen=True, eq=False)
-class _Opened:
-    """A checkpoint that was read: its state on the device, and its rate by parameter as √η."""
-
-    loaded: LoadedCheckpoint
-    state: State
-    scales: dict[str, float]
-    describe: dict[str, Any]
 
 
 class Tracer:
@@ -153,7 +100,7 @@ class Tracer:
         with closing(self._walk(self._sampled)) as walk:
             return next(walk)
 
-    def _walk(self, step: Callable[[_Opened], Step]) -> Generator[Step, None, None]:
+    def _walk(self, step: Callable[[Opened], Step]) -> Generator[Step, None, None]:
         with closing(visited(self._task, self._scorer, self._device)) as checkpoints:
             for checkpoint, loaded in checkpoints:
                 try:
@@ -170,7 +117,7 @@ class Tracer:
                 "there. Give one with --learning-rate, or use none: --checkpoint-weights uniform."
             )
 
-    def _open(self, checkpoint: Checkpoint, loaded: LoadedCheckpoint) -> _Opened:
+    def _open(self, checkpoint: Checkpoint, loaded: LoadedCheckpoint) -> Opened:
         state = self._state(loaded)
         if self._compute.preconditioner == "none" and not self._told and holds_second_moments(loaded):
             self._told = True
@@ -182,14 +129,14 @@ class Tracer:
             self.prepared = self._prepare(state, loaded)
             self._compute.planned(self.prepared.describe())
             state = state if self.prepared.make.device == self._device else self._state(loaded)
-        return _Opened(loaded, state, scales, description(checkpoint, loaded, rate, source))
+        return Opened(loaded, state, scales, description(checkpoint, loaded, rate, source))
 
     def _rate(self, checkpoint: Checkpoint, loaded: LoadedCheckpoint) -> tuple[LearningRate, str]:
         if self._compute.checkpoint_weights == "uniform":
             return 1.0, "uniform"
         return learning_rates(loaded, self._scorer.trained(), checkpoint.learning_rate)
 
-    def _step(self, opened: _Opened) -> Traced:
+    def _step(self, opened: Opened) -> Traced:
         prepared, loaded, state = self._ready, opened.loaded, opened.state
         start = time.perf_counter()
         try:
@@ -210,7 +157,7 @@ class Tracer:
         describe = {**opened.describe, "sha256": file_digest(opened.describe["path"])}
         return Traced(loaded.name, values, gradients, tables[0], test, describe, seconds)
 
-    def _filled(self, opened: _Opened) -> Filled:
+    def _filled(self, opened: Opened) -> Filled:
         prepared = self._ready
         engine, state = prepared.choice.engine, opened.state
         assert isinstance(engine, StoredEngine)
@@ -221,7 +168,7 @@ class Tracer:
             done()
         return Filled(state.name, made, len(engine.store.missing(state.name)), engine.store.blocks)
 
-    def _evaluated(self, opened: _Opened, pairs: int) -> Evaluated:
+    def _evaluated(self, opened: Opened, pairs: int) -> Evaluated:
         prepared = self._ready.sampled(pairs)
         units = prepared.scored
         # In another order than for gradients, so that scores that depend on companions differ.
@@ -240,7 +187,7 @@ class Tracer:
         test = tables[1] if len(tables) > 1 else None
         return Evaluated(opened.loaded.name, prepared.make.tables, tables[0], test, as_trained, opened.describe)
 
-    def _sampled(self, opened: _Opened) -> tuple[int, int, float]:
+    def _sampled(self, opened: Opened) -> tuple[int, int, float]:
         prepared = self._ready
         make, unit = prepared.make, prepared.choice.unit
         every = torch.arange(sum(map(len, make.tables)))

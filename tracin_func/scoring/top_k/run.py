@@ -22,8 +22,9 @@ from tracin_func.results.top import Queried, QueriedSelf, Strongest, Winners
 from tracin_func.scoring.accuracy import EVALUATED_PAIRS, Evaluation, evaluate
 from tracin_func.scoring.score import pair_record, tell_zero_columns
 from tracin_func.scoring.self_influence import self_scores
+from tracin_func.scoring.steps import Traced
 from tracin_func.scoring.top_k.select import BLOCK, Columns, strongest
-from tracin_func.scoring.walk import Traced, Tracer
+from tracin_func.scoring.walk import Tracer
 from tracin_func.task.pair_table import PairBlock, PairBlocks, numbered, require_items
 from tracin_func.task.task import Task
 

@@ -1,0 +1,65 @@
+"""What a walk over checkpoints has at each of them: the checkpoint as it was opened, and what a step makes of it."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from tracin_func.gradients.model import State
+from tracin_func.gradients.protocol import Gradients
+from tracin_func.losses.terms import Terms
+from tracin_func.scoring.combinations import PairTable
+from tracin_func.task.checkpoints import LoadedCheckpoint
+from tracin_func.task.pairs import Pairs
+
+
+@dataclass(frozen=True, eq=False)
+class Traced:
+    """One checkpoint. `gradients` is None where no pair is active or the rate is 0; `seconds` is what they took.
+
+    `values` are the objectives of the units; `describe` is what provenance records of the checkpoint.
+    """
+
+    name: str
+    values: Tensor
+    gradients: Gradients | None
+    train: PairTable
+    test: PairTable | None
+    describe: dict[str, Any]
+    seconds: float
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluated:
+    """How the model of one checkpoint does on pairs, by a forward pass alone.
+
+    `pairs` are the tables of which `train` and `test` are terms; `as_trained` are the terms of the training pairs
+    under `Task.trained_loss`, `describe` is as of `Traced`.
+    """
+
+    name: str
+    pairs: list[Pairs]
+    train: Terms
+    test: Terms | None
+    as_trained: Terms | None
+    describe: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Filled:
+    """One checkpoint in the store: blocks that this process made, blocks that are missing, and all."""
+
+    name: str
+    made: int
+    missing: int
+    blocks: int
+
+
+@dataclass(frozen=True, eq=False)
+class Opened:
+    """A checkpoint that was read: its state on the device, and its rate by parameter as √η."""
+
+    loaded: LoadedCheckpoint
+    state: State
+    scales: dict[str, float]
+    describe: dict[str, Any]
