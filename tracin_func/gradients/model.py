@@ -83,6 +83,11 @@ class Scorer:
         self._working = Working(module, private=False) if own is None else Working(own, private=True)
 
     @property
+    def is_private(self) -> bool:
+        """Whether a private copy runs; else the user's own module does, and is put back."""
+        return self._working.private
+
+    @property
     def class_name(self) -> str:
         return type(self.module).__qualname__
 
@@ -164,6 +169,7 @@ class Scorer:
     def score(self, parameters: Mapping[str, Tensor], constants: Mapping[str, Tensor], *batch: Batch) -> Tensor:
         """f of one batch with these tensors in the place of the module's, for transforms; [items]."""
         tensors = self._tensors(parameters, constants)
+        tensors |= {slot: tensors[slot].clone() for slot in self._working.written}  # the forward writes to these
         with self._working.undisturbed(), OnePath():
             if self.substitution == "call":
                 return self._scores(functional_call(self._working.module, tensors, batch, tie_weights=False))
