@@ -1,4 +1,4 @@
-"""Thirty-two ways in which a module keeps or reaches its weights, each as small as it can be; items are [items, 5].
+"""Ways in which a module keeps or reaches its weights, each as small as it can be; items are [items, 5].
 
 Each names the route that a run takes: which module runs (a `private` copy or the user's `own`), and how transforms get
 weights into it: in its own slots for one `call`, in a `copy` wherever it refers to them, or not at all (`none`).

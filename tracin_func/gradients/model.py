@@ -7,7 +7,7 @@ sees, and with tensors substituted for one call (`score`), which transforms such
 import copy
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -78,6 +78,7 @@ class Scorer:
             self._slots = _only_named(self._slots, params)
         self.trainable = list(dict.fromkeys(self._slots.trainable.values()))
         self.substitution: str | None = "call"
+        self._open: list[ExitStack] = []  # sessions
         self._unreached: list[str] = []  # what the last way of substitution left as it was
         own = private_copy(module)
         self._working = Working(module, private=False) if own is None else Working(own, private=True)
@@ -147,8 +148,13 @@ class Scorer:
     @contextmanager
     def session(self) -> Iterator[None]:
         """Where the user's own module has to run, it is put back at the end, whatever happens."""
-        with self._working.session():
-            yield
+        with ExitStack() as stack:
+            stack.enter_context(self._working.session())
+            self._open.append(stack)
+            try:
+                yield
+            finally:
+                self._open.remove(stack)
 
     @contextmanager
     def holding(self, state: State) -> Iterator[Parameters]:
@@ -170,7 +176,7 @@ class Scorer:
         """f of one batch with these tensors in the place of the module's, for transforms; [items]."""
         tensors = self._tensors(parameters, constants)
         tensors |= {slot: tensors[slot].clone() for slot in self._working.written}  # the forward writes to these
-        with self._working.undisturbed(), OnePath():
+        with self._working.session(), self._working.undisturbed(), OnePath():
             if self.substitution == "call":
                 return self._scores(functional_call(self._working.module, tensors, batch, tie_weights=False))
             if self.substitution == "copy":
@@ -192,6 +198,8 @@ class Scorer:
             return
         if self._working.private and not self._is_faithful(state, batch):
             self._working = Working(self.module, private=False)
+            for stack in self._open:
+                stack.enter_context(self._working.session())
         with self.holding(state):
             own = storages_of(self._working.slots.own.values())
         self.substitution = next((way for way in WAYS if self._reaches(way, own, state, batch)), None)

@@ -53,6 +53,8 @@ class PlainModel:
         before = Snapshot(module)
         tensors = [*module.parameters(), *module.buffers()]
         saved = [(each, each.data, each.data.clone(), each.grad) for each in tensors]
+        for tensor in tensors:
+            tensor.grad = None  # of a type that would not fit
         fast = torch.backends.mha.get_fastpath_enabled()
         try:
             torch.backends.mha.set_fastpath_enabled(False)  # it changes the scores of padded items

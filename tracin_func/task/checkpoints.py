@@ -202,13 +202,15 @@ def _read_torch(path: Path) -> Any:
 @contextmanager
 def _allowed(objects: list[Any]) -> Iterator[None]:
     """What torch may unpickle in the block, besides what the caller has allowed, which stays allowed afterwards."""
-    before = torch.serialization.get_safe_globals()
-    torch.serialization.add_safe_globals(objects)
+    known = torch.serialization.get_safe_globals()
+    added = [each for each in objects if each not in known]
+    torch.serialization.add_safe_globals(added)
     try:
         yield
     finally:
+        left = [each for each in torch.serialization.get_safe_globals() if each not in added]
         torch.serialization.clear_safe_globals()
-        torch.serialization.add_safe_globals(before)
+        torch.serialization.add_safe_globals(left)
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
