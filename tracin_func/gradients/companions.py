@@ -9,6 +9,7 @@ from torch.utils import _pytree as pytree
 from tracin_func.task.items import Batch, RaggedItemsError
 
 SAMPLE = 16  # items of a second batching, besides those that stand out
+LEAST, MOST_SHARE = 8, 0.25  # of all: what is scored again is at most this share, of few items at least so many
 SAME = {torch.float64: 1e-9, torch.float32: 1e-4}  # deviation relative to the largest score that is rounding
 SAME_IN_HALF = 3e-2
 
@@ -33,8 +34,10 @@ def sample_of(values: Tensor, chosen: Tensor, seed: int) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     some = torch.randperm(len(values), generator=generator)[:SAMPLE]
     ends = torch.stack([values.argmin(), values.argmax()]).cpu()
-    every: Tensor = torch.cat([some, ends, chosen]).unique()
-    return every[torch.randperm(len(every), generator=generator)]
+    order = torch.cat([ends, chosen, some])  # those that stand out are the last to be left out
+    most = max(LEAST, int(MOST_SHARE * len(values)))
+    kept: Tensor = order[: min(len(order), most)].unique()
+    return kept[torch.randperm(len(kept), generator=generator)]
 
 
 def differ(values: Tensor, again: Callable[[Tensor], Tensor], sample: Tensor, scale: float = 0.0) -> bool:

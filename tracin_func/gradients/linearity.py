@@ -1,12 +1,16 @@
 """Is the backward of a scorer linear in the gradient that comes in? Else u g_a + v g_b is not the gradient of a pair.
 
 Hooks that clamp or normalise gradients, and autograd functions of one's own, may break it. No forward pass shows it.
+The backward of torch's own operations is linear, so that a graph without hooks and foreign functions needs no test.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import BackwardCFunction
+from torch.overrides import TorchFunctionMode
 
 from tracin_func.gradients.coupling import FORWARD_FAULTS
 from tracin_func.gradients.model import State
@@ -32,8 +36,10 @@ def deviation(units: Units, state: State, unit: int, scales: Sequence[float]) ->
     batch = each(lambda leaf: leaf.squeeze(0), units.take(positions(unit, unit + 1)))
     worst = 0.0
     with units.holding(state) as leaves, torch.enable_grad():
-        value = (units.minuend or units.alone)(batch)
-        if not value.requires_grad:
+        with _Hooks() as hooks:
+            value = (units.minuend or units.alone)(batch)
+        hooked = hooks.seen or any(leaf._backward_hooks for leaf in leaves.values())
+        if not value.requires_grad or not (hooked or _has_foreign_functions(value)):
             return 0.0
 
         def gradient(scale: float, value: Tensor) -> list[Tensor]:
@@ -53,3 +59,32 @@ def deviation(units: Units, state: State, unit: int, scales: Sequence[float]) ->
             parts = [(part / scale - right).norm() for part, right in zip(gradient(scale, value), plain, strict=True)]
             worst = max(worst, float(torch.stack(parts).norm()) / length)
     return worst
+
+
+class _Hooks(TorchFunctionMode):
+    """Sees whether a hook is put on a tensor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen = False
+
+    def __torch_function__(
+        self, func: Any, types: Iterable[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        self.seen = self.seen or func is Tensor.register_hook
+        return func(*args, **(kwargs or {}))
+
+
+def _has_foreign_functions(value: Tensor) -> bool:
+    """Whether the graph of a value has autograd functions that are not torch's own; module hooks are such, too."""
+    stack: list[Any] = [value.grad_fn]
+    seen: set[Any] = set()
+    while stack:
+        node = stack.pop()
+        if node is None or node in seen:
+            continue
+        if isinstance(node, BackwardCFunction):
+            return True
+        seen.add(node)
+        stack += [child for child, _ in node.next_functions]
+    return False
