@@ -255,9 +255,16 @@ def test_a_rate_of_every_parameter_is_needed(model: nn.Module) -> None:
 
 
 def test_a_rate_of_zero_is_told(model: nn.Module) -> None:
-    found = scored(model, ti.Checkpoint(model.state_dict(), 0.0, "last"))
-    assert found.run.notices[0] == "last: its learning rate is 0, so it adds nothing to any score."
-    assert not bool(found.scores.any())
+    last, first = ti.Checkpoint(model.state_dict(), 0.0, "last"), ti.Checkpoint(dict(model.state_dict()), 0.1, "first")
+    with pytest.raises(
+        ti.InputError, match=r"the learning rate is 0 at every checkpoint \(last\), so every score would"
+    ):
+        scored(model, last)
+    task = ti.Task(model, torch.randn(3, 4), ti.Pairs([0, 1], [1, 2], [1, 1]), [copy_of(first), last])
+    found = ti.score(task, ti.Compute()).self_influence
+    assert found is not None
+    assert "last: its learning rate is 0, so it adds nothing to any score." in found.run.notices
+    assert not bool(found.per_checkpoint[1].any())
 
 
 def test_numpy_scalars_can_be_written_into_the_record(tmp_path: Path, model: nn.Module) -> None:

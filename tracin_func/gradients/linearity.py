@@ -4,7 +4,7 @@ Hooks that clamp or normalise gradients, and autograd functions of one's own, ma
 The backward of torch's own operations is linear, so that a graph without hooks and foreign functions needs no test.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -19,6 +19,14 @@ from tracin_func.task.items import each
 
 LINEAR, LINEAR_IN_HALF = 1e-3, 5e-2  # relative deviations of a scaled gradient that are rounding
 SMALLEST = 1e-12  # scales below which float32 keeps too few digits of the gradients to compare them
+
+
+def linear_by_structure(forward: Callable[[], Tensor], leaves: Iterable[Tensor]) -> tuple[Tensor, bool]:
+    """The value of `forward`, and whether its backward is that of torch's own operations alone, without hooks."""
+    with torch.enable_grad(), _Hooks() as hooks:
+        value = forward()
+    hooked = hooks.seen or any(leaf._backward_hooks for leaf in leaves)
+    return value, not hooked and not _has_foreign_functions(value)
 
 
 def is_linear(found: float, state: State) -> bool:
@@ -36,10 +44,8 @@ def deviation(units: Units, state: State, unit: int, scales: Sequence[float]) ->
     batch = each(lambda leaf: leaf.squeeze(0), units.take(positions(unit, unit + 1)))
     worst = 0.0
     with units.holding(state) as leaves, torch.enable_grad():
-        with _Hooks() as hooks:
-            value = (units.minuend or units.alone)(batch)
-        hooked = hooks.seen or any(leaf._backward_hooks for leaf in leaves.values())
-        if not value.requires_grad or not (hooked or _has_foreign_functions(value)):
+        value = (units.minuend or units.alone)(batch)
+        if not value.requires_grad:
             return 0.0
 
         def gradient(scale: float, value: Tensor) -> list[Tensor]:

@@ -15,7 +15,7 @@ from torch.utils import _pytree as pytree
 from tracin_func.errors import InputError
 from tracin_func.gradients.companions import SAMPLE, apart, differ, rank_correlation, sample_of
 from tracin_func.gradients.coupling import FORWARD_FAULTS, cause, mixing_operation
-from tracin_func.gradients.linearity import deviation, is_linear
+from tracin_func.gradients.linearity import deviation, is_linear, linear_by_structure
 from tracin_func.gradients.model import State
 from tracin_func.gradients.padding import effect_of_padding
 from tracin_func.gradients.randomness import random_items, random_operation
@@ -51,7 +51,7 @@ def probed(make: UnitMaker, state: State, notice: Callable[[str], None], *, alon
     one = _positions(make, 1)
     try:
         make.scorer.adopt(state, *_taken(make, one))
-        _require_gradient(make, state, one)
+        make = replace(make, linear=_require_gradient(make, state, one))
     except FORWARD_FAULTS as error:
         if isinstance(error, InputError):
             raise
@@ -112,6 +112,8 @@ def change_of(
             return Change(
                 coupled, "some scores differ in other company", "every item is scored alone, in a batch of one"
             )
+    if make.linear:
+        return None
     slopes = torch.stack([train.terms.first_slope.abs(), train.terms.second_slope.abs()])
     scale, pair = (float(slopes.max()), int(slopes.amax(dim=0).argmax())) if slopes.numel() else (0.0, 0)
     unit = int(train.combination.index[pair, 0])
@@ -175,14 +177,17 @@ def _scale(prepared: Prepared, state: State) -> float:
         return float(minuend(each(lambda leaf: leaf.squeeze(0), first)).abs())
 
 
-def _require_gradient(make: UnitMaker, state: State, one: Tensor) -> None:
-    with make.scorer.holding(state), torch.enable_grad():
-        value = make.scorer.run(*_taken(make, one))
+def _require_gradient(make: UnitMaker, state: State, one: Tensor) -> bool:
+    """Whether nothing in the graph of a score can make its backward anything but linear."""
+    batch = _taken(make, one)
+    with make.scorer.holding(state) as leaves:
+        value, linear = linear_by_structure(lambda: make.scorer.run(*batch), leaves.values())
     if not value.requires_grad:
         raise InputError(
             f"the scores of {make.scorer.class_name} depend on none of the parameters to differentiate, so every score "
             "would be 0. Remove `detach()`, `.data` or `torch.no_grad()` from its forward."
         )
+    return linear
 
 
 def _report_padding(make: UnitMaker, state: State, notice: Callable[[str], None]) -> None:
