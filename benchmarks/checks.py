@@ -1,4 +1,4 @@
-"""What the checks of a run cost, as a share of one plain forward and backward: python benchmarks/checks.py [THREADS]."""
+"""What the checks of a run cost, as a share of one forward and backward: python benchmarks/checks.py [THREADS]."""
 
 import statistics
 import sys
@@ -81,9 +81,7 @@ def main() -> None:
             shares[ONCE].append(sum(seconds[ONCE]) / whole)
             shares[EACH].append(sum(seconds[EACH]) / CHECKPOINTS / whole)
         figures = ", ".join(f"{when} {statistics.median(found):.2f}" for when, found in shares.items())
-        print(
-            f"{name}, {ITEMS} items of {SHAPE[0]} × {SHAPE[1]}: {figures} of a forward and backward in batches of {size}"
-        )
+        print(f"{name}, {ITEMS} items of {SHAPE}: {figures} of a forward and backward in batches of {size}")
 
 
 if __name__ == "__main__":

@@ -1,32 +1,21 @@
 """Is the backward of a scorer linear in the gradient that comes in? Else u g_a + v g_b is not the gradient of a pair.
 
 Hooks that clamp or normalise gradients, and autograd functions of one's own, may break it. No forward pass shows it.
-The backward of torch's own operations is linear, so that a graph without hooks and foreign functions needs no test.
+The backward of torch's own operations is linear, so that graphs without hooks and foreign functions need no test.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.autograd.function import BackwardCFunction
-from torch.overrides import TorchFunctionMode
 
-from tracin_func.gradients.coupling import FORWARD_FAULTS
 from tracin_func.gradients.model import State
-from tracin_func.gradients.protocol import Units, positions
-from tracin_func.task.items import each
+from tracin_func.gradients.protocol import Units
+from tracin_func.task.items import Batch, RaggedItemsError, each
 
-LINEAR, LINEAR_IN_HALF = 1e-3, 5e-2  # relative deviations of a scaled gradient that are rounding
+LINEAR, LINEAR_IN_HALF = 1e-3, 5e-2  # relative deviations of a gradient that are rounding
 SMALLEST = 1e-12  # scales below which float32 keeps too few digits of the gradients to compare them
-
-
-def linear_by_structure(forward: Callable[[], Tensor], leaves: Iterable[Tensor]) -> tuple[Tensor, bool]:
-    """The value of `forward`, and whether its backward is that of torch's own operations alone, without hooks."""
-    with torch.enable_grad(), _Hooks() as hooks:
-        value = forward()
-    hooked = hooks.seen or any(leaf._backward_hooks for leaf in leaves)
-    return value, not hooked and not _has_foreign_functions(value)
+TOGETHER = 16  # units of a batch that is compared with units alone
 
 
 def is_linear(found: float, state: State) -> bool:
@@ -35,62 +24,54 @@ def is_linear(found: float, state: State) -> bool:
     return found <= (LINEAR_IN_HALF if half else LINEAR)
 
 
-def deviation(units: Units, state: State, unit: int, scales: Sequence[float]) -> float:
-    """The largest ‖g(c) / c − g(1)‖ / ‖g(1)‖ over the incoming gradients c of `scales`, for one unit alone.
+def deviation(units: Units, state: State, scales: Sequence[float]) -> tuple[float, float]:
+    """How far the backward is from linear, over all units: alone, and in batches.
 
-    g(c) is the gradient of the unit's objective when c comes in; of a difference, of which rounding may leave little,
-    the minuend's. 0 where the unit has no gradient.
+    Alone: the largest ‖g(c) / c − g(1)‖ / ‖g(1)‖, where g(c) is the gradient of a unit when c comes in, over the c of
+    `scales`. In batches: the largest ‖g_B − Σ w_i g_i‖ / ‖Σ w_i g_i‖, where g_B is the gradient of a batch when the
+    weights w come in; 0 where units are not batched.
     """
-    batch = each(lambda leaf: leaf.squeeze(0), units.take(positions(unit, unit + 1)))
-    worst = 0.0
-    with units.holding(state) as leaves, torch.enable_grad():
-        value = (units.minuend or units.alone)(batch)
-        if not value.requires_grad:
-            return 0.0
-
-        def gradient(scale: float, value: Tensor) -> list[Tensor]:
-            incoming = torch.full_like(value, scale)
-            found = torch.autograd.grad(value, list(leaves.values()), incoming, retain_graph=True, allow_unused=True)
-            dense = [part.to_dense() if part.is_sparse else part for part in found if part is not None]
-            return [part.flatten().double() for part in dense]
-
-        try:
-            plain = gradient(1.0, value)
-        except FORWARD_FAULTS:  # cannot be retained; the engine that works will tell what is wrong with it
-            return 0.0
-        length = float(torch.stack([part.norm() for part in plain]).norm()) if plain else 0.0
-        for scale in scales:
-            if length == 0 or abs(scale) < SMALLEST:
-                continue
-            parts = [(part / scale - right).norm() for part, right in zip(gradient(scale, value), plain, strict=True)]
-            worst = max(worst, float(torch.stack(parts).norm()) / length)
-    return worst
-
-
-class _Hooks(TorchFunctionMode):
-    """Sees whether a hook is put on a tensor."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.seen = False
-
-    def __torch_function__(
-        self, func: Any, types: Iterable[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        self.seen = self.seen or func is Tensor.register_hook
-        return func(*args, **(kwargs or {}))
-
-
-def _has_foreign_functions(value: Tensor) -> bool:
-    """Whether the graph of a value has autograd functions that are not torch's own; module hooks are such, too."""
-    stack: list[Any] = [value.grad_fn]
-    seen: set[Any] = set()
-    while stack:
-        node = stack.pop()
-        if node is None or node in seen:
+    alone, together = 0.0, 0.0
+    weights = torch.rand(units.count, generator=torch.Generator().manual_seed(0)).tolist()
+    for index in torch.arange(units.count).split(TOGETHER):
+        total: Tensor | None = None
+        for unit in index.tolist():
+            plain, off = _of_one(units, state, unit, scales)
+            alone = max(alone, off)
+            total = weights[unit] * plain if total is None else total + weights[unit] * plain
+        if units.batched is None or total is None or len(index) < 2:
             continue
-        if isinstance(node, BackwardCFunction):
-            return True
-        seen.add(node)
-        stack += [child for child, _ in node.next_functions]
-    return False
+        try:
+            batch = units.take(index)
+        except RaggedItemsError:  # they never meet
+            continue
+        with units.holding(state) as leaves, torch.enable_grad():
+            found = _gradient(units.batched(batch), leaves, torch.tensor([weights[unit] for unit in index.tolist()]))
+        together = max(together, _relative(found, total))
+    return alone, together
+
+
+def _of_one(units: Units, state: State, unit: int, scales: Sequence[float]) -> tuple[Tensor, float]:
+    """The gradient of one unit alone, and how far it is from linear."""
+    batch: Batch = each(lambda leaf: leaf.squeeze(0), units.take(torch.arange(unit, unit + 1)))
+    with units.holding(state) as leaves, torch.enable_grad():
+        plain = _gradient(units.alone(batch), leaves, torch.ones(()))
+        off = [
+            _relative(_gradient(units.alone(batch), leaves, torch.tensor(scale)) / scale, plain)
+            for scale in scales
+            if abs(scale) >= SMALLEST
+        ]
+    return plain, max(off, default=0.0)
+
+
+def _gradient(value: Tensor, leaves: dict[str, Tensor], incoming: Tensor) -> Tensor:
+    """By all leaves in turn, flat [parameters], float64."""
+    if not value.requires_grad:
+        return torch.zeros(sum(leaf.numel() for leaf in leaves.values()), dtype=torch.float64, device=value.device)
+    found = torch.autograd.grad(value, list(leaves.values()), incoming.to(value), materialize_grads=True)
+    return torch.cat([(part.to_dense() if part.is_sparse else part).flatten().double() for part in found])
+
+
+def _relative(found: Tensor, right: Tensor) -> float:
+    length = float(right.norm())
+    return float((found - right).norm()) / length if length else float(found.norm())

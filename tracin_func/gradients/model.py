@@ -16,13 +16,15 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from tracin_func.errors import InputError, UsageError
+from tracin_func.gradients.companions import apart
 from tracin_func.gradients.coupling import FORWARD_FAULTS
-from tracin_func.gradients.slots import Slots, fit, read_slots
-from tracin_func.gradients.working import OnePath, Working, address_of, private_copy, storages_of, touching
+from tracin_func.gradients.slots import Slots, fit, read_slots, require_no_views
+from tracin_func.gradients.working import Working, address_of, private_copy, seeded, storages_of, touching
 from tracin_func.task.items import Batch, each
 
 Parameters = dict[str, Tensor]
 
+MOVED = 0.05  # by which weights are moved for a comparison, relative and absolute
 WAYS = ("call", "copy")  # to substitute weights: in the module's own slots; in a copy, wherever it refers to them
 _WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 
@@ -80,13 +82,21 @@ class Scorer:
         self.substitution: str | None = "call"
         self._open: list[ExitStack] = []  # sessions
         self._unreached: list[str] = []  # what the last way of substitution left as it was
-        own = private_copy(module)
+        self.has_parameter_hooks = any(parameter._backward_hooks for parameter in module.parameters())
+        own = None if self.has_parameter_hooks else private_copy(module)  # a copy of a parameter has no hooks
+        if own is None:
+            require_no_views(module, self._slots)
         self._working = Working(module, private=False) if own is None else Working(own, private=True)
 
     @property
     def is_private(self) -> bool:
         """Whether a private copy runs; else the user's own module does, and is put back."""
         return self._working.private
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether hooks or autograd functions were met in any forward so far, whose backward may not be linear."""
+        return self._working.foreign
 
     @property
     def class_name(self) -> str:
@@ -176,13 +186,18 @@ class Scorer:
         """f of one batch with these tensors in the place of the module's, for transforms; [items]."""
         tensors = self._tensors(parameters, constants)
         tensors |= {slot: tensors[slot].clone() for slot in self._working.written}  # the forward writes to these
-        with self._working.session(), self._working.undisturbed(), OnePath():
+        with self._working.session(), self._working.undisturbed():
             if self.substitution == "call":
                 return self._scores(functional_call(self._working.module, tensors, batch, tie_weights=False))
             if self.substitution == "copy":
                 memo = {id(own): tensors[slot] for slot, own in self._working.slots.own.items()}
                 return self._scores(copy.deepcopy(self._working.module, memo)(*batch))
-        raise RuntimeError(f"no transform follows how {self.class_name} reads {', '.join(self._unreached[:4])}")
+        if self.has_parameter_hooks:
+            raise RuntimeError(f"{self.class_name} has a hook on a parameter, which no transform calls")
+        raise RuntimeError(
+            f"no transform follows how {self.class_name} reads {', '.join(self._unreached[:4]) or 'its weights'}: "
+            "through a closure, a view or a reference kept elsewhere"
+        )
 
     def score_one(self, parameters: Mapping[str, Tensor], constants: Mapping[str, Tensor], *items: Batch) -> Tensor:
         """The same of one item (of one pair for a joint scorer), scored alone in a batch of one; a scalar."""
@@ -196,43 +211,77 @@ class Scorer:
         """
         if any(tensor.is_meta for tensor in state.parameters.values()):
             return
-        if self._working.private and not self._is_faithful(state, batch):
+        moved = _moved(state)  # the module's own weights may be those of the checkpoint, and hide what reads them
+        try:
+            right = self._users_scores(moved, batch)
+        except FORWARD_FAULTS:  # a forward that refuses such weights, or any
+            moved = state
+            right = self._users_scores(state, batch)
+        if self._working.private and not self._is_faithful(moved, right, batch):
             self._working = Working(self.module, private=False)
             for stack in self._open:
                 stack.enter_context(self._working.session())
         with self.holding(state):
             own = storages_of(self._working.slots.own.values())
-        self.substitution = next((way for way in WAYS if self._reaches(way, own, state, batch)), None)
+        self.substitution = next((way for way in WAYS if self._reaches(way, own, moved, right, batch)), None)
+        self._require_no_memory(state, batch)
 
-    def _is_faithful(self, state: State, batch: tuple[Batch, ...]) -> bool:
+    def _users_scores(self, state: State, batch: tuple[Batch, ...]) -> Tensor:
+        """The scores of the user's own module, which is as before afterwards."""
+        users = Working(self.module, private=False)
+        with torch.no_grad(), seeded(), users.session():
+            users.hold(state, self._tensors(state.parameters, state.constants), self._chosen)
+            return self._scores(users.forward(*batch))
+
+    def _is_faithful(self, state: State, right: Tensor, batch: tuple[Batch, ...]) -> bool:
         """Whether the private copy touches nothing of the user's module, and scores as it does."""
         copied, users = self._working, Working(self.module, private=False)
         former = [own.detach() for own in copied.slots.own.values()]  # kept, so that no other tensor gets their place
         foreign = storages_of([*users.slots.own.values(), *former])
         try:
-            with torch.no_grad(), seeded(), self.holding(state), touching(foreign) as touched:
+            with torch.no_grad(), seeded(), users.session(), self.holding(state), touching(foreign) as touched:
                 found = self.run(*batch)
             copied.note_written()
         except FORWARD_FAULTS:
-            return False  # the user's module raises it again, or does not
-        with torch.no_grad(), seeded(), users.session():
-            users.hold(state, self._tensors(state.parameters, state.constants), self._chosen)
-            right = self._scores(users.forward(*batch))
-        return not touched and bool(torch.allclose(found, right, rtol=1e-4, atol=1e-6, equal_nan=True))
+            return False
+        return not touched and not apart(right, found)
 
-    def _reaches(self, way: str, own: frozenset[int], state: State, batch: tuple[Batch, ...]) -> bool:
-        """Whether a forward with substituted weights reads none of the module's own."""
-        fresh = {name: tensor.clone() for name, tensor in state.parameters.items()}
+    def _reaches(self, way: str, own: frozenset[int], state: State, right: Tensor, batch: tuple[Batch, ...]) -> bool:
+        """Whether a forward with substituted weights reads none of the module's own, and gives the `right` scores."""
+        parameters = {name: tensor.clone() for name, tensor in state.parameters.items()}
         constants = {slot: tensor.clone() for slot, tensor in state.constants.items()}
-        self.substitution = way
+        self.substitution, self._unreached = way, []
+        if self.has_parameter_hooks:
+            return False
         try:
             with self._working.session(), torch.no_grad(), seeded(), touching(own) as touched:
-                self.score(fresh, constants, *batch)
+                found = self.score(parameters, constants, *batch)
         except FORWARD_FAULTS:
             return False
         where = {address_of(own): slot for slot, own in self._working.slots.own.items()}
         self._unreached = sorted(where[address] for address in touched)
-        return not touched
+        return not touched and not apart(right, found)
+
+    def _require_no_memory(self, state: State, batch: tuple[Batch, ...]) -> None:
+        """Compare the module, which has run with other weights, with a copy that has not."""
+        another = private_copy(self.module) if self._working.private else None
+        if another is None:
+            return
+        fresh = Working(another, private=True)
+        fresh.hold(state, self._tensors(state.parameters, state.constants), self._chosen)
+        with torch.no_grad(), self.holding(state):
+            with seeded():
+                right = self._scores(fresh.forward(*batch))
+            found, again = [self._seeded_scores(batch) for _ in range(2)]
+        if apart(right, found) and not apart(found, again):
+            raise InputError(
+                f"{self.class_name} remembers values of the weights that it ran with before (functools.lru_cache?), so "
+                "the scores of a second checkpoint would be wrong. Compute them in every forward."
+            )
+
+    def _seeded_scores(self, batch: tuple[Batch, ...]) -> Tensor:
+        with seeded():
+            return self.run(*batch)
 
     def _scores(self, output: Any) -> Tensor:
         expected = "[pairs] or [pairs, 1]" if self.joint else "[items] or [items, 1]"
@@ -276,9 +325,16 @@ def _only_named(slots: Slots, pattern: str) -> Slots:
     return replace(slots, trainable=chosen)
 
 
-@contextmanager
-def seeded() -> Iterator[None]:
-    """Random numbers of the CPU as after seed 0; the global state is as before afterwards."""
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(0)
-        yield
+def _moved(state: State) -> State:
+    """Other weights of the same sizes, near those of `state`; tensors of its own."""
+    generator = torch.Generator().manual_seed(0)
+
+    def near(tensor: Tensor, shift: float) -> Tensor:
+        if not tensor.is_floating_point() or tensor.layout != torch.strided:
+            return tensor.clone()
+        step = torch.rand(tensor.shape, generator=generator).to(tensor)
+        return tensor * (1 + MOVED * step) + shift * step
+
+    parameters = {name: near(tensor, MOVED) for name, tensor in state.parameters.items()}
+    constants = {slot: near(tensor, 0.0) for slot, tensor in state.constants.items()}  # variances stay positive
+    return replace(state, parameters=parameters, constants=constants)

@@ -1,8 +1,10 @@
 """Does a scorer, or a dataset, give something else each time it is asked?"""
 
+import random
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
@@ -24,18 +26,23 @@ def random_items(take: Callable[[], Batch]) -> bool:
 def random_operation(forward: Callable[[], Tensor]) -> str | None:
     """The first operation of `forward` that draws random numbers, as "name (file:line)"; None where none does.
 
-    The forward runs twice. Its scores differ, or torch's generator has moved on.
+    The forward runs twice. Its scores differ, or the generator of torch, numpy or Python has moved on.
     """
     with torch.no_grad():
-        before = torch.get_rng_state()
+        before, others = torch.get_rng_state(), _other_generators()
         first = forward()
-        drawn = not torch.equal(torch.get_rng_state(), before)
+        drawn = not torch.equal(torch.get_rng_state(), before) or _other_generators() != others
         second = forward()
         if not drawn and torch.equal(first.nan_to_num(), second.nan_to_num()):
             return None
         with _Draws() as draws:
             forward()
     return draws.operation or "an operation outside torch"
+
+
+def _other_generators() -> tuple[Any, ...]:
+    _, keys, *rest = np.random.get_state()
+    return random.getstate(), np.asarray(keys).tobytes(), *rest
 
 
 class _Draws(TorchFunctionMode):

@@ -129,3 +129,16 @@ def _require_fit(name: str, model: str, faults: Mapping[str, list[str]]) -> None
             f"{name}: its weights do not fit the model {model}: {'; '.join(words)}. "
             "Give the class it was trained with (--model FILE.py:Class, --model-arg name=value)."
         )
+
+
+def require_no_views(module: nn.Module, slots: Slots) -> None:
+    """Attributes that are views of parameters, made before the forward, keep the gradient's way to former weights."""
+    own = {id(tensor) for tensor in slots.own.values()}
+    for path, submodule in module.named_modules():
+        for name, value in vars(submodule).items():
+            if isinstance(value, Tensor) and value._is_view() and value.requires_grad and id(value._base) in own:
+                raise UsageError(
+                    f"`{'.'.join(filter(None, (path, name)))}` of {type(module).__qualname__} is a view of a "
+                    "parameter, kept from before the forward. Gradients with respect to new weights do not pass it. "
+                    "Take the view in the forward."
+                )

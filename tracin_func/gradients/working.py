@@ -6,12 +6,15 @@ the same scores. Closures, weak references and `.data` aliases survive no copy: 
 """
 
 import copy
+import random
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import BackwardCFunction
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -22,14 +25,21 @@ COPYABLE = 1024  # elements of a container up to which its content is compared a
 
 
 class OnePath(TorchFunctionMode):
-    """Does nothing, and keeps torch's inference-only paths off, which change the scores of padded items.
+    """Keeps torch's inference-only paths off, which change the scores of padded items, and sees hooks on tensors.
 
-    `nn.TransformerEncoder` leaves its fast path while any torch function mode is active.
+    `nn.TransformerEncoder` leaves its fast path while any torch function mode is active. `foreign` is whether a tensor
+    got a hook, or a transform met an autograd function of one's own.
     """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.foreign = False
 
     def __torch_function__(
         self, func: Any, types: Iterable[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
+        if func is Tensor.register_hook or getattr(func, "__name__", "") == "custom_function_call":
+            self.foreign = True
         return func(*args, **(kwargs or {}))
 
 
@@ -43,6 +53,7 @@ class Working:
     Attributes:
         slots: of `module`; `slots.own` are its tensors, whose identity never changes.
         written: slots that a forward writes to, which are reset before every forward.
+        foreign: whether a backward so far is not that of torch's own operations alone: hooks, autograd functions.
     """
 
     def __init__(self, module: nn.Module, *, private: bool) -> None:
@@ -50,6 +61,7 @@ class Working:
         self.private = private
         self.slots: Slots = read_slots(module)
         self.written: frozenset[str] = frozenset()
+        self.foreign = _has_hooks(module)
         self.holds: object = None  # what its tensors are of
         self._tensors: Mapping[str, Tensor] = {}
         self._versions: dict[str, int] = {}
@@ -89,21 +101,25 @@ class Working:
         for slot in self.written:
             self._put(slot, self.slots.own[slot])
         assert self._snapshot is not None
-        with OnePath():
+        with OnePath() as path:
             try:
-                return self.module(*batch)
+                output = self.module(*batch)
             finally:
                 self._snapshot.restore()
                 self._reset()
+        self.foreign = self.foreign or path.foreign or _has_foreign_functions(output)
+        return output
 
     @contextmanager
     def undisturbed(self) -> Iterator[None]:
-        """The same for a backward that runs parts of the forward again, and for substituted forwards."""
+        """The same for substituted forwards."""
         assert self._snapshot is not None
-        try:
-            yield
-        finally:
-            self._snapshot.restore()
+        with OnePath() as path:
+            try:
+                yield
+            finally:
+                self._snapshot.restore()
+                self.foreign = self.foreign or path.foreign
 
     def note_written(self) -> None:
         """Find the tensors that the forward just run has written to, by their values."""
@@ -196,9 +212,32 @@ class Snapshot:
 def private_copy(module: nn.Module) -> nn.Module | None:
     """A deep copy, or None where there is none: locks, generators, tensors with a history."""
     try:
-        return copy.deepcopy(module)
+        with random_numbers_kept():
+            return copy.deepcopy(module)
     except Exception:  # whatever a class of the user's raises; the module itself can still be run
         return None
+
+
+@contextmanager
+def random_numbers_kept(devices: Iterable[torch.device] = ()) -> Iterator[None]:
+    """The global states of torch's, numpy's and Python's random numbers are as before afterwards."""
+    of_python, of_numpy = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng(devices=devices):
+            yield
+    finally:
+        random.setstate(of_python)
+        np.random.set_state(of_numpy)
+
+
+@contextmanager
+def seeded() -> Iterator[None]:
+    """Random numbers of the CPU as after seed 0; the global states are as before afterwards."""
+    with random_numbers_kept():
+        torch.default_generator.manual_seed(0)
+        np.random.seed(0)
+        random.seed(0)
+        yield
 
 
 @contextmanager
@@ -234,6 +273,27 @@ def address_of(tensor: Tensor) -> int:
         return tensor.untyped_storage().data_ptr()
     except (RuntimeError, NotImplementedError):  # sparse tensors have no storage of their own
         return 0
+
+
+def _has_hooks(module: nn.Module) -> bool:
+    """Whether hooks wait for the backward of a submodule or a parameter."""
+    waiting = any(each._backward_hooks or each._backward_pre_hooks for each in module.modules())
+    return waiting or any(parameter._backward_hooks for parameter in module.parameters())
+
+
+def _has_foreign_functions(output: Any) -> bool:
+    """Whether the graph of an output has autograd functions that are not torch's own; module hooks are such, too."""
+    stack: list[Any] = [output.grad_fn] if isinstance(output, Tensor) else []
+    seen: set[Any] = set()
+    while stack:
+        node = stack.pop()
+        if node is None or node in seen:
+            continue
+        if isinstance(node, BackwardCFunction):
+            return True
+        seen.add(node)
+        stack += [child for child, _ in node.next_functions]
+    return False
 
 
 def _fits(own: Tensor, tensor: Tensor) -> bool:

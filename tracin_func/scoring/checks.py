@@ -15,7 +15,7 @@ from torch.utils import _pytree as pytree
 from tracin_func.errors import InputError
 from tracin_func.gradients.companions import SAMPLE, apart, differ, rank_correlation, sample_of
 from tracin_func.gradients.coupling import FORWARD_FAULTS, cause, mixing_operation
-from tracin_func.gradients.linearity import deviation, is_linear, linear_by_structure
+from tracin_func.gradients.linearity import deviation, is_linear
 from tracin_func.gradients.model import State
 from tracin_func.gradients.padding import effect_of_padding
 from tracin_func.gradients.randomness import random_items, random_operation
@@ -51,7 +51,7 @@ def probed(make: UnitMaker, state: State, notice: Callable[[str], None], *, alon
     one = _positions(make, 1)
     try:
         make.scorer.adopt(state, *_taken(make, one))
-        make = replace(make, linear=_require_gradient(make, state, one))
+        _require_gradient(make, state, one)
     except FORWARD_FAULTS as error:
         if isinstance(error, InputError):
             raise
@@ -70,6 +70,9 @@ def probed(make: UnitMaker, state: State, notice: Callable[[str], None], *, alon
         )
         return replace(make, random=True)
     _report_padding(make, state, notice)
+    if make.scorer.has_parameter_hooks:
+        notice("a hook changes the gradient of a parameter: every item is differentiated alone, in a batch of one.")
+        return replace(make, coupled="a hook on a parameter")
     return _coupled(make, forward, notice, alone=alone)
 
 
@@ -112,18 +115,24 @@ def change_of(
             return Change(
                 coupled, "some scores differ in other company", "every item is scored alone, in a batch of one"
             )
-    if make.linear:
-        return None
-    slopes = torch.stack([train.terms.first_slope.abs(), train.terms.second_slope.abs()])
-    scale, pair = (float(slopes.max()), int(slopes.amax(dim=0).argmax())) if slopes.numel() else (0.0, 0)
-    unit = int(train.combination.index[pair, 0])
-    found = deviation(units, state, unit, (-scale, 1e-3 * scale)) if scale > 0 else 0.0
-    if not is_linear(found, state):
+    return _nonlinear(prepared, state, train) if make.scorer.is_foreign else None
+
+
+def _nonlinear(prepared: Prepared, state: State, train: PairTable) -> Change | None:
+    """What hooks and autograd functions in the backward ask for."""
+    make, units = prepared.make, prepared.scored
+    scale = max(float(slope.abs().max()) for slope in (train.terms.first_slope, train.terms.second_slope))
+    alone, together = deviation(units, state, (-scale, 1e-3 * scale) if scale > 0 else ())
+    if not is_linear(alone, state):
         reason = (
-            f"the backward of the scorer is not linear in the incoming gradient (off by {found:.1e}): a hook or an "
+            f"the backward of the scorer is not linear in the incoming gradient (off by {alone:.1e}): a hook or an "
             "autograd function changes it"
         )
         return Change(replace(make, whole_pairs=True), reason, "every pair is differentiated with its own loss")
+    if not is_linear(together, state):
+        coupled = replace(make, coupled="a hook or an autograd function in the backward")
+        reason = f"the gradient of a batch is not the sum of those of its items (off by {together:.1e})"
+        return Change(coupled, reason, "every item is differentiated alone, in a batch of one")
     return None
 
 
@@ -177,17 +186,15 @@ def _scale(prepared: Prepared, state: State) -> float:
         return float(minuend(each(lambda leaf: leaf.squeeze(0), first)).abs())
 
 
-def _require_gradient(make: UnitMaker, state: State, one: Tensor) -> bool:
-    """Whether nothing in the graph of a score can make its backward anything but linear."""
+def _require_gradient(make: UnitMaker, state: State, one: Tensor) -> None:
     batch = _taken(make, one)
-    with make.scorer.holding(state) as leaves:
-        value, linear = linear_by_structure(lambda: make.scorer.run(*batch), leaves.values())
+    with make.scorer.holding(state), torch.enable_grad():
+        value = make.scorer.run(*batch)
     if not value.requires_grad:
         raise InputError(
             f"the scores of {make.scorer.class_name} depend on none of the parameters to differentiate, so every score "
             "would be 0. Remove `detach()`, `.data` or `torch.no_grad()` from its forward."
         )
-    return linear
 
 
 def _report_padding(make: UnitMaker, state: State, notice: Callable[[str], None]) -> None:

@@ -46,7 +46,6 @@ class UnitMaker:
     coupled: str | None = None  # the operation through which a batched forward mixes items
     every: bool = False
     by_items: bool = False
-    linear: bool = False  # nothing in the graph of a score can make its backward anything but linear
     whole_pairs: bool = False  # the backward is not linear: u g_a + v g_b is no gradient of a pair
     probed: bool = False
     random: bool = False  # scores are one draw: comparing two says nothing

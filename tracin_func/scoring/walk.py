@@ -21,6 +21,7 @@ from tracin_func.gradients.protocol import Gradients, UnsuitableError
 from tracin_func.gradients.representations.stored import StoredEngine
 from tracin_func.gradients.store.blocks import CheckpointRecord
 from tracin_func.gradients.store.store import Store
+from tracin_func.gradients.working import random_numbers_kept
 from tracin_func.losses.registry import as_loss
 from tracin_func.scoring.checks import Change, change_of, probed, runs
 from tracin_func.scoring.combinations import (
@@ -148,9 +149,8 @@ class Tracer:
             gradients, values, tables = self._gradients(self.prepared, state, opened.scales)
         if self.prepared is not None and any(opened.scales.values()):
             earlier = self._scores.pop(loaded.name, None)
-            change = change_of(self.prepared, state, values, tables[0], earlier)
-            if change is not None:
-                state = self._changed(change, state, loaded)
+            while change := change_of(self._ready, state, values, tables[0], earlier):
+                state, earlier = self._changed(change, state, loaded), None
                 gradients, values, tables = self._gradients(self._ready, state, opened.scales)
         seconds = time.perf_counter() - start
         test = tables[1] if len(tables) > 1 else None
@@ -337,6 +337,6 @@ def visited(
     Meanwhile products are exact on `device`, and random numbers are our own.
     """
     cuda = [device] if device.type == "cuda" else []
-    with scorer.session(), torch.random.fork_rng(devices=cuda), exact_products(device):
+    with scorer.session(), random_numbers_kept(cuda), exact_products(device):
         for position, checkpoint in enumerate(task.checkpoints, start=1):
             yield checkpoint, load(checkpoint, position)
