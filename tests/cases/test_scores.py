@@ -428,14 +428,9 @@ SPARSE: dict[str, Callable[..., nn.Module]] = {
 }
 
 
-def sparse_rows() -> list[Any]:
-    mark = wrong("sparse gradients: reshape is not implemented for them", RuntimeError)
-    rows = [(name, sparse, engine) for name in SPARSE for sparse in (True, False) for engine in ("auto", "loop")]
-    right = {("factors", True, "auto")}
-    return [pytest.param(*row, marks=[mark] if row[1] and row not in right else []) for row in rows]
-
-
-@pytest.mark.parametrize(("name", "sparse", "engine"), sparse_rows())
+@pytest.mark.parametrize("engine", ["auto", "loop"])
+@pytest.mark.parametrize("sparse", [True, False])
+@pytest.mark.parametrize("name", SPARSE)
 def test_embeddings_with_sparse_gradients(name: str, sparse: bool, engine: str) -> None:
     make: Make = lambda: SPARSE[name](sparse=sparse)  # noqa: E731
     module = seeded(make)

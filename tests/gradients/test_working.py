@@ -1,6 +1,7 @@
 """Which module runs for each kind of module, how transforms substitute its weights, and that the scores are right."""
 
 import copy
+import functools
 from collections.abc import Callable
 
 import pytest
@@ -110,3 +111,78 @@ def test_a_snapshot_puts_back_attributes_and_containers() -> None:
     assert module.cache == {"a": 1}
     assert len(module.words) == 2000
     assert not hasattr(module, "new")
+
+
+def test_memory_that_numpy_shares_is_read_at_the_checkpoint() -> None:
+    """A copy would keep the values that the module has now, which may be those of the first checkpoint."""
+    module = nn.Sequential(nn.Linear(5, 1))
+    values = module[0].bias.detach().numpy()
+    module.register_forward_hook(lambda _, __, scores: scores * (2 + float(values[0])))
+    states = two_states(module)
+    scorer = Scorer(module)
+    scorer.adopt(scorer.state("now", module.state_dict(), torch.device("cpu"), None), ITEMS[:1])
+    assert (scorer.is_private, scorer.substitution) == (False, None)
+    with scorer.holding(scorer.state("second", states[1], torch.device("cpu"), None)), torch.no_grad():
+        found = scorer.run(ITEMS)
+    weight, bias = states[1]["0.weight"], states[1]["0.bias"]
+    torch.testing.assert_close(found, (ITEMS @ weight[0] + bias) * (2 + bias))
+
+
+class Remembering(nn.Module):
+    """Keeps a scale between forwards, outside itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(5, 1)
+
+    @functools.lru_cache  # noqa: B019
+    def scale(self) -> float:
+        return float(self.layer.weight.detach().norm())
+
+    def forward(self, items: torch.Tensor) -> torch.Tensor:
+        scores: torch.Tensor = self.layer(items) * self.scale()
+        return scores
+
+
+def test_memory_of_former_weights_is_refused() -> None:
+    module = Remembering()
+    scorer = Scorer(module)
+    with pytest.raises(ti.InputError, match="Remembering remembers values of the weights that it ran with before"):
+        scorer.adopt(scorer.state("first", two_states(module)[0], torch.device("cpu"), None), ITEMS[:1])
+
+
+def test_a_view_from_before_the_forward_is_refused() -> None:
+    module = nn.Linear(5, 1)
+    module.row = module.weight[0]
+    with pytest.raises(ti.UsageError, match="`row` of Linear is a view of a parameter, kept from before the forward"):
+        Scorer(module)
+
+
+def doubled(module: nn.Module, state: dict[str, torch.Tensor], *_: object) -> None:
+    state["weight"] = 2 * state["weight"]
+
+
+def marked(module: nn.Module, _: object) -> None:
+    module.scale = 2.0
+
+
+@pytest.mark.parametrize(
+    ("prepare", "message"),
+    [
+        (lambda module: module.register_load_state_dict_pre_hook(doubled), "changes the weight 'weight'"),
+        (lambda module: module.register_load_state_dict_post_hook(marked), "sets `scale`, which is no weight"),
+    ],
+)
+def test_loading_that_does_more_is_refused(prepare: Callable[[nn.Module], object], message: str) -> None:
+    module = nn.Linear(5, 1)
+    module.scale = 1.0
+    prepare(module)
+    scorer = Scorer(module)
+    with pytest.raises(ti.InputError, match=f"first: `load_state_dict` of Linear {message}"):
+        scorer.state("first", module.state_dict(), torch.device("cpu"), None)
+
+
+def test_loading_by_a_hook_that_changes_nothing_is_fine() -> None:
+    module = nn.Linear(5, 1)
+    module.register_load_state_dict_post_hook(lambda *_: None)
+    assert Scorer(module).state("first", module.state_dict(), torch.device("cpu"), None).name == "first"

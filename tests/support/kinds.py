@@ -332,3 +332,56 @@ def _() -> nn.Module:
     module = Kind(lambda self, x: F.linear(x, self.kept().layer.weight).tanh().sum(1), layer=nn.Linear(5, 4))
     module.kept = lambda: module
     return module
+
+
+@kind("a hook on a parameter", "own", "none")
+def _() -> nn.Module:
+    module = layered()
+    module.layer.weight.register_hook(lambda gradient: 2 * gradient)
+    return module
+
+
+@kind("a hook that clamps what few items get", "private", "call")
+def _() -> nn.Module:
+    def clamped(self: Any, x: Tensor) -> Tensor:
+        hidden: Tensor = self.layer(x).tanh()
+        few = x[:, :1] > x.new_tensor(1.0)
+        if hidden.requires_grad:
+            hidden.register_hook(lambda gradient: torch.where(few, gradient.clamp(-0.1, 0.1), gradient))
+        return hidden.sum(dim=1)
+
+    return Kind(clamped, layer=nn.Linear(5, 4))
+
+
+class Clamped(torch.autograd.Function):
+    """Passes gradients of at most 0.1, also below a transform."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(values: Tensor) -> Tensor:
+        return values.clone()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return gradient.clamp(-0.1, 0.1)
+
+
+@kind("an autograd function that clamps", "private", "call")
+def _() -> nn.Module:
+    return Kind(lambda self, x: Clamped.apply(self.layer(x).tanh()).sum(1), layer=nn.Linear(5, 4))
+
+
+@kind("a hook that takes the mean over the batch", "private", "call")
+def _() -> nn.Module:
+    def averaged(self: Any, x: Tensor) -> Tensor:
+        hidden: Tensor = self.layer(x)
+        if hidden.requires_grad:
+            hidden.register_hook(lambda gradient: gradient.mean(0, keepdim=True).expand_as(gradient))
+        return hidden.tanh().sum(dim=1)
+
+    return Kind(averaged, layer=nn.Linear(5, 4))

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from tracin_func.gradients.model import State
 from tracin_func.gradients.protocol import Engine, Need, Plan, Request, Units, positions
+from tracin_func.gradients.working import address_of
 from tracin_func.task.items import each
 
 SHARE = 0.5  # of the memory that is free now; the rest is left to the model's own workspace and to others
@@ -117,19 +118,22 @@ def _blocks_held(block: int, units: int, need: Need) -> int:
 
 def _unit_bytes(units: Units, state: State) -> tuple[int, int]:
     """Bytes that one unit's forward saves for its backward, twice as the backward makes as many again; the largest."""
-    own = {tensor.data_ptr() for tensor in state.parameters.values()}
+    own = {address_of(tensor) for tensor in state.parameters.values()}
     saved: dict[int, int] = {}
 
     def count(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            saved[storage.data_ptr()] = storage.nbytes()
+        if (address := address_of(tensor)) and address not in own:
+            saved[address] = tensor.untyped_storage().nbytes()
         return tensor
 
     unit = each(lambda leaf: leaf.squeeze(0), units.take(positions(0, 1)))
     hooks = torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor)
-    with units.holding(state), torch.enable_grad(), hooks:
-        units.alone(unit)
+    with units.holding(state), torch.enable_grad():
+        try:
+            with hooks:
+                units.alone(unit)
+        except RuntimeError:  # a forward that differentiates by a transform of torch.func takes no such hooks
+            saved.clear()
     return 2 * sum(saved.values()), max(saved.values(), default=0)
 
 

@@ -18,6 +18,7 @@ from torch.func import functional_call
 from tracin_func.errors import InputError, UsageError
 from tracin_func.gradients.companions import apart
 from tracin_func.gradients.coupling import FORWARD_FAULTS
+from tracin_func.gradients.loading import require_plain
 from tracin_func.gradients.slots import Slots, fit, read_slots, require_no_views
 from tracin_func.gradients.working import Working, address_of, private_copy, seeded, storages_of, touching
 from tracin_func.task.items import Batch, each
@@ -139,6 +140,7 @@ class Scorer:
             InputError: keys or shapes do not fit the module, tied weights differ, or a weight is NaN or Inf.
         """
         tensors, left = fit(self._slots, weights, name, self.class_name)
+        require_plain(self.module, self._slots, weights, tensors, name)
         parameters: Parameters = {}
         constants: dict[str, Tensor] = {}
         for slot, tensor in tensors.items():

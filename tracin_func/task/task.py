@@ -96,7 +96,9 @@ def _check_memory(checkpoints: Sequence[Checkpoint]) -> None:
     seen: dict[tuple[int, ...], int] = {}
     for position, checkpoint in enumerate(checkpoints, start=1):
         if isinstance(checkpoint.source, Mapping):
-            address = tuple(tensor.data_ptr() for tensor in checkpoint.source.values() if tensor.numel())
+            address = tuple(
+                own.data_ptr() for own in checkpoint.source.values() if isinstance(own, Tensor) and own.numel()
+            )
             if address and seen.setdefault(address, position) != position:
                 raise InputError(
                     f"checkpoints {seen[address]} and {position} are the same memory, so both hold the last state. "

@@ -76,8 +76,12 @@ def differentiate(units: Units, state: State, batch: Batch) -> tuple[dict[str, C
         else:  # the objective is a constant
             found = tuple(torch.zeros_like(leaf) for leaf in leaves.values())
     # Detached: torch 2.6 gives an unused parameter zeros that require a gradient themselves.
-    named = {name: gradient.detach().unsqueeze(0) for name, gradient in zip(leaves, found, strict=True)}
+    named = {name: _dense(gradient).detach().unsqueeze(0) for name, gradient in zip(leaves, found, strict=True)}
     return scaled(named, state.scale), value.detach().unsqueeze(0)
+
+
+def _dense(gradient: Tensor) -> Tensor:
+    return gradient.to_dense() if gradient.is_sparse else gradient  # nn.Embedding(sparse=True)
 
 
 def _only(batch: Batch) -> Batch:
