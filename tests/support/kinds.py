@@ -345,7 +345,7 @@ def _() -> nn.Module:
 def _() -> nn.Module:
     def clamped(self: Any, x: Tensor) -> Tensor:
         hidden: Tensor = self.layer(x).tanh()
-        few = x[:, :1] > x.new_tensor(1.0)
+        few = (x[:, :1] + 0.3).abs() < 0.1
         if hidden.requires_grad:
             hidden.register_hook(lambda gradient: torch.where(few, gradient.clamp(-0.1, 0.1), gradient))
         return hidden.sum(dim=1)

@@ -173,7 +173,7 @@ class Scorer:
         """The module holds the tensors of `state` in place; gives the leaves: its own parameters by canonical name."""
         with self._working.session():
             if self._working.holds is not state:
-                self._working.hold(state, self._tensors(state.parameters, state.constants), self._chosen)
+                self._hold(self._working, state)
             yield self._leaves
 
     def run(self, *batch: Batch) -> Tensor:
@@ -214,12 +214,16 @@ class Scorer:
         if any(tensor.is_meta for tensor in state.parameters.values()):
             return
         moved = _moved(state)  # the module's own weights may be those of the checkpoint, and hide what reads them
-        try:
-            right = self._users_scores(moved, batch)
-        except FORWARD_FAULTS:  # a forward that refuses such weights, or any
-            moved = state
-            right = self._users_scores(state, batch)
-        if self._working.private and not self._is_faithful(moved, right, batch):
+        users = Working(self.module, private=False)
+        with users.session():
+            try:
+                right = self._scores_of(users, moved, batch)
+            except FORWARD_FAULTS:  # a forward that refuses such weights, or any
+                moved = state
+                right = self._scores_of(users, state, batch)
+            self._hold(users, state)  # so that what a copy reads of the user's module is not what it should
+            faithful = not self._working.private or self._is_faithful(users, moved, right, batch)
+        if not faithful:
             self._working = Working(self.module, private=False)
             for stack in self._open:
                 stack.enter_context(self._working.session())
@@ -228,20 +232,21 @@ class Scorer:
         self.substitution = next((way for way in WAYS if self._reaches(way, own, moved, right, batch)), None)
         self._require_no_memory(state, batch)
 
-    def _users_scores(self, state: State, batch: tuple[Batch, ...]) -> Tensor:
-        """The scores of the user's own module, which is as before afterwards."""
-        users = Working(self.module, private=False)
-        with torch.no_grad(), seeded(), users.session():
-            users.hold(state, self._tensors(state.parameters, state.constants), self._chosen)
-            return self._scores(users.forward(*batch))
+    def _scores_of(self, working: Working, state: State, batch: tuple[Batch, ...]) -> Tensor:
+        with torch.no_grad(), seeded(), working.session():
+            self._hold(working, state)
+            return self._scores(working.forward(*batch))
 
-    def _is_faithful(self, state: State, right: Tensor, batch: tuple[Batch, ...]) -> bool:
-        """Whether the private copy touches nothing of the user's module, and scores as it does."""
-        copied, users = self._working, Working(self.module, private=False)
+    def _hold(self, working: Working, state: State) -> None:
+        working.hold(state, self._tensors(state.parameters, state.constants), self._chosen)
+
+    def _is_faithful(self, users: Working, state: State, right: Tensor, batch: tuple[Batch, ...]) -> bool:
+        """Whether the private copy touches nothing of the user's module, and gives the `right` scores."""
+        copied = self._working
         former = [own.detach() for own in copied.slots.own.values()]  # kept, so that no other tensor gets their place
         foreign = storages_of([*users.slots.own.values(), *former])
         try:
-            with torch.no_grad(), seeded(), users.session(), self.holding(state), touching(foreign) as touched:
+            with torch.no_grad(), seeded(), self.holding(state), touching(foreign) as touched:
                 found = self.run(*batch)
             copied.note_written()
         except FORWARD_FAULTS:
@@ -269,21 +274,13 @@ class Scorer:
         another = private_copy(self.module) if self._working.private else None
         if another is None:
             return
-        fresh = Working(another, private=True)
-        fresh.hold(state, self._tensors(state.parameters, state.constants), self._chosen)
-        with torch.no_grad(), self.holding(state):
-            with seeded():
-                right = self._scores(fresh.forward(*batch))
-            found, again = [self._seeded_scores(batch) for _ in range(2)]
+        right = self._scores_of(Working(another, private=True), state, batch)
+        found, again = [self._scores_of(self._working, state, batch) for _ in range(2)]
         if apart(right, found) and not apart(found, again):
             raise InputError(
                 f"{self.class_name} remembers values of the weights that it ran with before (functools.lru_cache?), so "
                 "the scores of a second checkpoint would be wrong. Compute them in every forward."
             )
-
-    def _seeded_scores(self, batch: tuple[Batch, ...]) -> Tensor:
-        with seeded():
-            return self.run(*batch)
 
     def _scores(self, output: Any) -> Tensor:
         expected = "[pairs] or [pairs, 1]" if self.joint else "[items] or [items, 1]"
