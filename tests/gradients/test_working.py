@@ -151,9 +151,10 @@ def test_memory_of_former_weights_is_refused() -> None:
         scorer.adopt(scorer.state("first", two_states(module)[0], torch.device("cpu"), None), ITEMS[:1])
 
 
-def test_a_view_from_before_the_forward_is_refused() -> None:
+@pytest.mark.parametrize("keep", [lambda view: view, lambda view: (1, [view])])
+def test_a_view_from_before_the_forward_is_refused(keep: Callable[[torch.Tensor], object]) -> None:
     module = nn.Linear(5, 1)
-    module.row = module.weight[0]
+    module.row = keep(module.weight[0])
     with pytest.raises(ti.UsageError, match="`row` of Linear is a view of a parameter, kept from before the forward"):
         Scorer(module)
 

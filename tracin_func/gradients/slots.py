@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
+from torch.utils import _pytree as pytree
 
 from tracin_func.errors import InputError, UsageError
 from tracin_func.task.checkpoints import unwrapped
@@ -136,7 +137,8 @@ def require_no_views(module: nn.Module, slots: Slots) -> None:
     own = {id(tensor) for tensor in slots.own.values()}
     for path, submodule in module.named_modules():
         for name, value in vars(submodule).items():
-            if isinstance(value, Tensor) and value._is_view() and value.requires_grad and id(value._base) in own:
+            tensors = (leaf for leaf in pytree.tree_leaves(value) if isinstance(leaf, Tensor) and leaf.requires_grad)
+            if any(tensor._is_view() and id(tensor._base) in own for tensor in tensors):
                 raise UsageError(
                     f"`{'.'.join(filter(None, (path, name)))}` of {type(module).__qualname__} is a view of a "
                     "parameter, kept from before the forward. Gradients with respect to new weights do not pass it. "
