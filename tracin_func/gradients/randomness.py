@@ -37,7 +37,7 @@ def random_operation(forward: Callable[[], Tensor]) -> str | None:
             return None
         with _Draws() as draws:
             forward()
-    return draws.operation or "an operation outside torch"
+    return draws.operation or "an operation outside torch, or a state that it keeps between calls"
 
 
 def _other_generators() -> tuple[Any, ...]:

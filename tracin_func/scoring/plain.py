@@ -17,6 +17,7 @@ from tracin_func.gradients.working import Snapshot, random_numbers_kept
 from tracin_func.task.checkpoints import unwrapped
 from tracin_func.task.items import Batch, Items, each
 
+MOVED = 1.1  # what weights are multiplied by to try the module in float64
 AGREE = 1e-2  # relative difference of a score in float64 from that in the module's own type that is rounding
 _CPU = torch.device("cpu")
 
@@ -134,13 +135,17 @@ class PlainModel:
     def _runs_in_float64(self, named: Mapping[str, Tensor]) -> bool:
         """Whether the module gives the same score in float64; it is in float64 afterwards if so."""
         module, before = self._module, Snapshot(self._module)
+        moved = {name: tensor * MOVED if tensor.is_floating_point() else tensor for name, tensor in named.items()}
+        self._place(moved)
         saved = [(each, each.data) for each in (*module.parameters(), *module.buffers())]
         own, fault = self._tried_score()
+        self._place(named)  # what aliases keep that float64 breaks, which makes the scores differ
         module.double()
         self._double = True
-        self._place(named)
+        self._place(moved)
         wide, _ = self._tried_score()
         if wide is not None and (own is None or abs(wide - own) <= AGREE * max(abs(wide), abs(own), 1e-6)):
+            self._place(named)
             return True
         if own is None:
             raise InputError(

@@ -1,7 +1,7 @@
 """A job: a scorer, its items, the pairs and the checkpoints. The one thing a source of data returns."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -22,7 +22,8 @@ class Task:
             differences Δ [pairs].
         items: a tensor [items, ...], a dict or tuple of tensors with a common first axis, or a map-style dataset.
         train_pairs: the pairs to score.
-        checkpoints: the saved states to sum over, in the order of training.
+        checkpoints: the saved states to sum over, in the order of training; a state dict that is the memory of
+            `scorer` itself is copied.
         test_pairs: the pairs whose loss is explained; needed for `influence` only.
         loss: one of ours, or any element-wise torch callable ℓ(s_a, s_b, y[, margin]); the margin ranking loss with
             margin 1 when None.
@@ -59,6 +60,7 @@ class Task:
             if pairs is not None:
                 _check_pairs(role, pairs, len(items))
         _check_memory(self.checkpoints)
+        object.__setattr__(self, "checkpoints", [_apart_from(self.scorer, each) for each in self.checkpoints])
         if self.item_classes is not None and len(self.item_classes) != len(items):
             raise InputError(f"`item_classes` has {len(self.item_classes)} entries for {len(items)} items.")
         if self.item_ids is not None:
@@ -104,6 +106,26 @@ def _check_memory(checkpoints: Sequence[Checkpoint]) -> None:
                     f"checkpoints {seen[address]} and {position} are the same memory, so both hold the last state. "
                     "Expected a copy each: copy.deepcopy(model.state_dict()), or a file."
                 )
+
+
+def _apart_from(scorer: nn.Module, checkpoint: Checkpoint) -> Checkpoint:
+    """A checkpoint of its own memory: where the scorer itself has to run, other weights are put into its memory."""
+    source = checkpoint.source
+    if not isinstance(source, Mapping) or not isinstance(scorer, nn.Module):
+        return checkpoint
+    own = {_address(tensor) for tensor in (*scorer.parameters(), *scorer.buffers())} - {0}
+    if own.isdisjoint(_address(tensor) for tensor in source.values()):
+        return checkpoint
+    copied = {name: value.detach().clone() if isinstance(value, Tensor) else value for name, value in source.items()}
+    return replace(checkpoint, source=copied)
+
+
+def _address(value: Any) -> int:
+    """Where the memory of a tensor begins; 0 where it has none of its own (meta, sparse, lazy)."""
+    try:
+        return value.untyped_storage().data_ptr() if isinstance(value, Tensor) else 0
+    except (RuntimeError, ValueError, NotImplementedError):
+        return 0
 
 
 def _check_pairs(role: str, pairs: Pairs, items: int) -> None:
