@@ -213,14 +213,16 @@ class Scorer:
         """
         if any(tensor.is_meta for tensor in state.parameters.values()):
             return
-        moved = _moved(state)  # the module's own weights may be those of the checkpoint, and hide what reads them
+        moved = _moved(
+            state, MOVED
+        )  # the module's own weights may be those of the checkpoint, and hide what reads them
         users = Working(self.module, private=False)
         with users.session():
             try:
                 right = self._scores_of(users, moved, batch)
             except FORWARD_FAULTS:  # a forward that refuses such weights, or any
-                moved = state
-                right = self._scores_of(users, state, batch)
+                moved = _moved(state, by=0.0)
+                right = self._scores_of(users, moved, batch)
             self._hold(users, state)  # so that what a copy reads of the user's module is not what it should
             faithful = not self._working.private or self._is_faithful(users, moved, right, batch)
         if not faithful:
@@ -255,14 +257,12 @@ class Scorer:
 
     def _reaches(self, way: str, own: frozenset[int], state: State, right: Tensor, batch: tuple[Batch, ...]) -> bool:
         """Whether a forward with substituted weights reads none of the module's own, and gives the `right` scores."""
-        parameters = {name: tensor.clone() for name, tensor in state.parameters.items()}
-        constants = {slot: tensor.clone() for slot, tensor in state.constants.items()}
         self.substitution, self._unreached = way, []
         if self.has_parameter_hooks:
             return False
         try:
             with self._working.session(), torch.no_grad(), seeded(), touching(own) as touched:
-                found = self.score(parameters, constants, *batch)
+                found = self.score(state.parameters, state.constants, *batch)
         except FORWARD_FAULTS:
             return False
         where = {address_of(own): slot for slot, own in self._working.slots.own.items()}
@@ -275,8 +275,8 @@ class Scorer:
         if another is None:
             return
         right = self._scores_of(Working(another, private=True), state, batch)
-        found, again = [self._scores_of(self._working, state, batch) for _ in range(2)]
-        if apart(right, found) and not apart(found, again):
+        found = self._scores_of(self._working, state, batch)
+        if apart(right, found) and not apart(found, self._scores_of(self._working, state, batch)):
             raise InputError(
                 f"{self.class_name} remembers values of the weights that it ran with before (functools.lru_cache?), so "
                 "the scores of a second checkpoint would be wrong. Compute them in every forward."
@@ -324,7 +324,7 @@ def _only_named(slots: Slots, pattern: str) -> Slots:
     return replace(slots, trainable=chosen)
 
 
-def _moved(state: State) -> State:
+def _moved(state: State, by: float) -> State:
     """Other weights of the same sizes, near those of `state`; tensors of its own."""
     generator = torch.Generator().manual_seed(0)
 
@@ -332,8 +332,8 @@ def _moved(state: State) -> State:
         if not tensor.is_floating_point() or tensor.layout != torch.strided:
             return tensor.clone()
         step = torch.rand(tensor.shape, generator=generator).to(tensor)
-        return tensor * (1 + MOVED * step) + shift * step
+        return tensor * (1 + by * step) + shift * step
 
-    parameters = {name: near(tensor, MOVED) for name, tensor in state.parameters.items()}
+    parameters = {name: near(tensor, by) for name, tensor in state.parameters.items()}
     constants = {slot: near(tensor, 0.0) for slot, tensor in state.constants.items()}  # variances stay positive
     return replace(state, parameters=parameters, constants=constants)
