@@ -69,9 +69,7 @@ class GhostEngine:
 
     def refusal(self, units: Units, state: State) -> str | None:
         if units.batched is None:
-            return (
-                f"a batched forward mixes items, through {units.coupled}" if units.coupled else "units are whole pairs"
-            )
+            return f"units have to go alone, for {units.coupled}" if units.coupled else "units are whole pairs"
         spread = torch.tensor(sorted({0, units.count // 2, units.count - 1}))
         try:
             # An order of the scorer's own is not the given one both times; then the first unit tells.
