@@ -187,3 +187,17 @@ def test_loading_by_a_hook_that_changes_nothing_is_fine() -> None:
     module = nn.Linear(5, 1)
     module.register_load_state_dict_post_hook(lambda *_: None)
     assert Scorer(module).state("first", module.state_dict(), torch.device("cpu"), None).name == "first"
+
+
+def test_a_random_scorer_runs_the_hooks_of_its_parameters() -> None:
+    """And says both, although no later check applies to random scores."""
+    module = nn.Linear(5, 1)
+    module.weight.register_hook(lambda gradient: 0 * gradient)
+    module.bias.requires_grad_(False)
+    module.register_forward_hook(lambda _, __, scores: scores + torch.rand(()))
+    task = ti.Task(module, ITEMS, pairs(TRAIN), [ti.Checkpoint(module.state_dict(), 0.1)], loss=ti.LogisticLoss())
+    found = ti.score(task, ti.Compute(device="cpu")).self_influence
+    assert found is not None
+    for words in ("the scorer is random", "a hook changes the gradient of a parameter"):
+        assert any(words in notice for notice in found.run.notices)
+    assert not bool(found.scores.any())

@@ -1,4 +1,4 @@
-"""Small scorers, each named for the trap it sets for whoever computes one gradient an item."""
+"""Small scorers, each named for the trap it sets for whoever computes one gradient per item."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from tracin_func.gradients.model import State
 from tracin_func.gradients.protocol import Engine, Need, Plan, Request, Units, positions
-from tracin_func.gradients.working import address_of
 from tracin_func.task.items import each
+from tracin_func.task.memory import address_of
 
 SHARE = 0.5  # of the memory that is free now; the rest is left to the model's own workspace and to others
 MEASURED_CHUNKS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)

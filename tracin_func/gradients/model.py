@@ -20,8 +20,9 @@ from tracin_func.gradients.companions import apart
 from tracin_func.gradients.coupling import FORWARD_FAULTS
 from tracin_func.gradients.loading import require_plain
 from tracin_func.gradients.slots import Slots, fit, read_slots, require_no_views
-from tracin_func.gradients.working import Working, address_of, private_copy, seeded, storages_of, touching
+from tracin_func.gradients.working import Working, private_copy, seeded, storages_of, touching
 from tracin_func.task.items import Batch, each
+from tracin_func.task.memory import address_of
 
 Parameters = dict[str, Tensor]
 

@@ -20,6 +20,7 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tracin_func.gradients.slots import Slots, read_slots
+from tracin_func.task.memory import address_of
 
 COPYABLE = 1024  # elements of a container up to which its content is compared after a forward, beyond only its length
 
@@ -265,14 +266,6 @@ class _Touched(TorchDispatchMode):
         leaves = pytree.tree_leaves((args, kwargs))
         self.found |= self._storages & {address_of(leaf) for leaf in leaves if isinstance(leaf, Tensor)}
         return func(*args, **(kwargs or {}))
-
-
-def address_of(tensor: Tensor) -> int:
-    """Where the storage of a tensor begins; 0 where it has none."""
-    try:
-        return tensor.untyped_storage().data_ptr()
-    except (RuntimeError, NotImplementedError):  # sparse tensors have no storage of their own
-        return 0
 
 
 def _has_hooks(module: nn.Module) -> bool:

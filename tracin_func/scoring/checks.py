@@ -25,7 +25,7 @@ from tracin_func.scoring.units import UnitMaker
 from tracin_func.task.items import Batch, RaggedItemsError, each
 
 PADDING = 1e-3  # effect of padding on a score, relative to the largest score tried, above which it is reported
-COMPARED = 64  # items of the comparison of scores alone with scores in company
+COMPARED = 64  # items whose scores are compared: alone with in company, with padding and without
 FEW = 3  # items of a probe
 
 
@@ -46,8 +46,7 @@ def probed(make: UnitMaker, state: State, notice: Callable[[str], None], *, alon
     """
     if make.probed or any(tensor.is_meta for tensor in state.parameters.values()):
         return make
-    make = replace(make, probed=True)
-    make = replace(make, casts=_needed_casts(make, state))
+    make = replace(make, probed=True, casts=_needed_casts(make, state))
     one = _positions(make, 1)
     try:
         make.scorer.adopt(state, *_taken(make, one))
@@ -56,6 +55,10 @@ def probed(make: UnitMaker, state: State, notice: Callable[[str], None], *, alon
         if isinstance(error, InputError):
             raise
         return make  # what fails on one item is reported by the engines
+    hooked = make.scorer.has_parameter_hooks
+    if hooked:  # before all that may return: only the gradient of one unit alone runs them
+        notice("a hook changes the gradient of a parameter; every item is differentiated alone, in a batch of one.")
+        make = replace(make, coupled="a hook on a parameter")
     if random_items(lambda: _taken(make, one)):
         notice(
             "the dataset is random: it gives another item each time it is read. Scores are those of single readings, "
@@ -70,10 +73,7 @@ def probed(make: UnitMaker, state: State, notice: Callable[[str], None], *, alon
         )
         return replace(make, random=True)
     _report_padding(make, state, notice)
-    if make.scorer.has_parameter_hooks:
-        notice("a hook changes the gradient of a parameter: every item is differentiated alone, in a batch of one.")
-        return replace(make, coupled="a hook on a parameter")
-    return _coupled(make, forward, notice, alone=alone)
+    return make if hooked else _coupled(make, forward, notice, alone=alone)
 
 
 def runs(make: UnitMaker, state: State) -> bool:
@@ -113,7 +113,9 @@ def change_of(
         if mixes:
             coupled = replace(make, coupled="an operation that depends on rare companions")
             return Change(
-                coupled, "some scores differ in other company", "every item is scored alone, in a batch of one"
+                coupled,
+                "the scores of some items depend on their company in the batch",
+                "every item is scored alone, in a batch of one",
             )
     return _nonlinear(prepared, state, train) if make.scorer.is_foreign else None
 
@@ -200,8 +202,10 @@ def _require_gradient(make: UnitMaker, state: State, one: Tensor) -> None:
 def _report_padding(make: UnitMaker, state: State, notice: Callable[[str], None]) -> None:
     if make.task.joint:
         return
+    used = make.used_items
+    some = used[torch.linspace(0, len(used) - 1, min(COMPARED, len(used))).long()]
     try:
-        items = make.take_items(make.used_items)
+        items = make.take_items(some)
     except RaggedItemsError:
         return
 
@@ -214,7 +218,7 @@ def _report_padding(make: UnitMaker, state: State, notice: Callable[[str], None]
         if found is None:
             return
         with torch.no_grad():
-            largest = float(score(make.take_items(make.used_items[:FEW])).abs().max())
+            largest = float(score(make.take_items(some[:FEW])).abs().max())
     except FORWARD_FAULTS:  # the scorer does not take items of another length, or no batch; reported elsewhere
         return
     difference, name = found

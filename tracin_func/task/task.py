@@ -10,6 +10,7 @@ from tracin_func.errors import InputError
 from tracin_func.task.checkpoints import Checkpoint
 from tracin_func.task.items import as_items
 from tracin_func.task.loss import PairLoss
+from tracin_func.task.memory import address_of
 from tracin_func.task.pairs import Pairs
 
 
@@ -113,19 +114,11 @@ def _apart_from(scorer: nn.Module, checkpoint: Checkpoint) -> Checkpoint:
     source = checkpoint.source
     if not isinstance(source, Mapping) or not isinstance(scorer, nn.Module):
         return checkpoint
-    own = {_address(tensor) for tensor in (*scorer.parameters(), *scorer.buffers())} - {0}
-    if own.isdisjoint(_address(tensor) for tensor in source.values()):
+    own = {address_of(tensor) for tensor in (*scorer.parameters(), *scorer.buffers())} - {0}
+    if own.isdisjoint(address_of(tensor) for tensor in source.values()):
         return checkpoint
     copied = {name: value.detach().clone() if isinstance(value, Tensor) else value for name, value in source.items()}
     return replace(checkpoint, source=copied)
-
-
-def _address(value: Any) -> int:
-    """Where the memory of a tensor begins; 0 where it has none of its own (meta, sparse, lazy)."""
-    try:
-        return value.untyped_storage().data_ptr() if isinstance(value, Tensor) else 0
-    except (RuntimeError, ValueError, NotImplementedError):
-        return 0
 
 
 def _check_pairs(role: str, pairs: Pairs, items: int) -> None:

@@ -39,7 +39,7 @@ NAMES = ("auto", *ENGINES)
 # What `auto` tries, the cheapest first; units that a job does not have are passed over.
 AUTOMATIC = (
     Choice("ghost", GhostEngine(), "items", "one forward and backward of all items gives each item's gradient"),
-    Choice("item", VmappedEngine(), "items", "one gradient an item serves all its pairs"),
+    Choice("item", VmappedEngine(), "items", "one gradient per item serves all its pairs"),
     Choice("pair", VmappedEngine(), "pairs", "the scorer takes whole pairs"),
     Choice("loop", LoopEngine(), "items", "one autograd call an item"),
     Choice("loop", LoopEngine(), "pairs", "one autograd call a pair"),

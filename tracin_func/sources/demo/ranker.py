@@ -15,7 +15,7 @@ class AngleRanker(nn.Module):
     1025 × 188, cheap enough to take a gradient for every item at every checkpoint on two cores.
 
     An item is normalised by its OWN mean and deviation. In eval mode its score therefore does not depend on
-    the items beside it, and one gradient an item serves every pair it is in.
+    the items beside it, and one gradient per item serves every pair it is in.
 
     Args:
         channels: of the four convolutions.

@@ -69,7 +69,11 @@ class GhostEngine:
 
     def refusal(self, units: Units, state: State) -> str | None:
         if units.batched is None:
-            return f"units have to go alone, for {units.coupled}" if units.coupled else "units are whole pairs"
+            return (
+                f"items are differentiated one at a time, because of {units.coupled}"
+                if units.coupled
+                else "units are whole pairs"
+            )
         spread = torch.tensor(sorted({0, units.count // 2, units.count - 1}))
         try:
             # An order of the scorer's own is not the given one both times; then the first unit tells.
