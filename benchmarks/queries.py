@@ -17,11 +17,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from tracin_func import GHMRankingLoss, LogisticLoss, MarginRankingLoss
 from tracin_func.results.top import Strongest
 from tracin_func.scoring.top_k.select import Columns, strongest
+from tracin_func.task.loss import PairLoss
 from tracin_func.task.pair_table import ArrayPairs, PairBlocks
 from tracin_func.task.parquet import ParquetPairs
 
 ITEMS, TESTS, K = 20_000, 5, 100
-LOSSES = {"hinge": MarginRankingLoss(1.0), "logistic": LogisticLoss(), "ghm": GHMRankingLoss(1.0)}
+LOSSES: dict[str, PairLoss] = {"hinge": MarginRankingLoss(1.0), "logistic": LogisticLoss(), "ghm": GHMRankingLoss(1.0)}
 RUN = 1 << 20
 NAMES = [f"item_{position:05d}" for position in range(ITEMS)]
 

@@ -11,7 +11,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from tracin_func import Compute, Pairs, Task
 from tracin_func.gradients.budget import available_bytes
 from tracin_func.gradients.engines.vmap import VmappedEngine
-from tracin_func.gradients.model import Scorer, State, evaluating
+from tracin_func.gradients.model import Scorer, State
 from tracin_func.gradients.protocol import Combination, Gradients, Plan, Request, Units
 from tracin_func.losses.registry import as_loss
 from tracin_func.scoring.score import score
@@ -66,7 +66,7 @@ def test_pair_against_item(benchmark: BenchmarkFixture, embedded_task: Task, dev
     items = make.items()
     assert (items.count, pairs.count) == (54, 566)
     seconds: dict[str, list[float]] = {"item": [], "pair": []}
-    with evaluating(scorer.module):
+    with scorer.session():
         plans = {name: plan(units, state, device) for name, units in (("item", items), ("pair", pairs))}
         work = {"item": prepare(items, state, plans["item"]), "pair": prepare(pairs, state, plans["pair"])}
         by_item, _ = timed(work["item"])

@@ -19,6 +19,7 @@ from benchmarks.measure import Timed, best, facts
 from benchmarks.workloads import conv
 from tracin_func import Compute, Pairs, Task
 from tracin_func.scoring.score import score
+from tracin_func.task.checkpoints import load
 
 MARGIN, RATE = 1e4, 0.1
 EQUAL = 1e-6  # of the largest score, in float64; dattri rounds its own to float32
@@ -47,15 +48,15 @@ def by_captum(task: Task, train: TensorDataset, test: TensorDataset, batch_size:
     influence = pytest.importorskip("captum.influence", reason="captum is not installed")
     model = Differences(task.scorer)
 
-    def load(_: nn.Module, name: str) -> float:
-        task.scorer.load_state_dict(task.checkpoints[int(name)].source)
+    def load_rate(_: nn.Module, name: str) -> float:
+        task.scorer.load_state_dict(load(task.checkpoints[int(name)], 1).weights)
         return RATE
 
     def loss(difference: Tensor, target: Tensor) -> Tensor:
         return torch.relu(MARGIN - target * difference)
 
     names = [str(position) for position in range(len(task.checkpoints))]
-    tracin = influence.TracInCP(model, train, names, load, loss_fn=loss, batch_size=batch_size)
+    tracin = influence.TracInCP(model, train, names, load_rate, loss_fn=loss, batch_size=batch_size)
     own = tracin.self_influence()
     return own, tracin.influence(tuple(test.tensors)).T
 
@@ -71,13 +72,13 @@ def by_dattri(task: Task, train: TensorDataset, test: TensorDataset, batch_size:
         difference = torch.func.functional_call(model, parameters, (items.unsqueeze(0),))
         return torch.relu(MARGIN - target * difference).sum()
 
-    states = [{f"scorer.{name}": tensor for name, tensor in c.source.items()} for c in task.checkpoints]
+    states = [{f"scorer.{name}": tensor for name, tensor in load(c, 1).weights.items()} for c in task.checkpoints]
 
-    def load(model: nn.Module, state: dict[str, Tensor]) -> nn.Module:
+    def load_state(model: nn.Module, state: dict[str, Tensor]) -> nn.Module:
         model.load_state_dict(state)
         return model.eval()
 
-    work = attribution.AttributionTask(loss, model, states, checkpoints_load_func=load)
+    work = attribution.AttributionTask(loss, model, states, checkpoints_load_func=load_state)
     attributor = tracin.TracInAttributor(work, weight_list=torch.full((len(states),), RATE), normalized_grad=False)
     attributor.projector_kwargs = None  # else it projects, whatever it is given
     loaders = DataLoader(train, batch_size=batch_size), DataLoader(test, batch_size=batch_size)
@@ -153,7 +154,7 @@ def _dataset(task: Task, pairs: Pairs) -> TensorDataset:
 
 def _doubled(task: Task) -> Task:
     """The same in float64."""
-    states = [{name: tensor.double() for name, tensor in one.source.items()} for one in task.checkpoints]
+    states = [{name: tensor.double() for name, tensor in load(one, 1).weights.items()} for one in task.checkpoints]
     checkpoints = [replace(one, source=state) for one, state in zip(task.checkpoints, states, strict=True)]
     items = task.items.take(torch.arange(len(task.items))).double()
     return replace(task, scorer=task.scorer.double(), items=items, checkpoints=checkpoints)
