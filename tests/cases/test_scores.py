@@ -33,9 +33,8 @@ from tests.support.cases.reference import (
     two_states,
 )
 from tests.support.cases.runs import (
-    FLOAT32,
-    FLOAT64,
     REFUSALS,
+    TOLERANCE,
     assert_each_right,
     assert_right,
     assert_says,
@@ -64,10 +63,7 @@ def test_parameters_reached_by_another_route(kind: type[nn.Module], engine: str,
     right = reference(kind, items, states)
     if precision == torch.float64:
         module, items = float64(module, items)
-    tolerance = FLOAT64 if precision == torch.float64 else FLOAT32
-    scores_or_refusal(
-        lambda: score(module, items, states, engine=engine), right, aliases.ALIASES[kind], tolerance=tolerance
-    )
+    scores_or_refusal(lambda: score(module, items, states, engine=engine), right, aliases.ALIASES[kind])
 
 
 def test_parameters_found_by_name_are_no_alias() -> None:
@@ -462,7 +458,7 @@ def test_scores_that_pass_verification_are_right(name: str, tmp_path: Path) -> N
     state = jobs.trained(seeded(make))
     right = reference(plain, items, [state], rates=[jobs.RATE], train=jobs.TRAIN, test=jobs.TEST)
     found = torch.tensor([next(iter(each.values())) for each in scores_in(tmp_path).values()], dtype=torch.float64)
-    assert float((found - right.own).abs().max() / right.own.max()) <= FLOAT32
+    assert float((found - right.own).abs().max() / right.own.max()) <= TOLERANCE
 
 
 # Unusual forwards that are right

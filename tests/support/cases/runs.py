@@ -11,7 +11,7 @@ from torch import Tensor, nn
 import tracin_func as ti
 from tests.support.cases.reference import RATES, TEST, TRAIN, Right, Table
 
-FLOAT32, FLOAT64 = 1e-5, 1e-6  # deviation allowed, relative to the largest right score
+TOLERANCE = 1e-6  # deviation allowed, relative to the largest right score
 REFUSALS = (ti.InputError, ti.UsageError)
 Words = str | tuple[str, ...]  # a word, or alternatives of which one is enough
 
@@ -55,7 +55,7 @@ def score(
     return Found(own, cross, scores.influence.run.engine, tuple(notices), scores.influence)
 
 
-def assert_right(found: Found, right: Right, tolerance: float = FLOAT32) -> None:
+def assert_right(found: Found, right: Right, tolerance: float = TOLERANCE) -> None:
     """Every score deviates by at most `tolerance` times the largest right one."""
     for name, given, wanted in (("self-influence", found.own, right.own), ("influence", found.cross, right.cross)):
         assert given.shape == wanted.shape
@@ -99,7 +99,6 @@ def scores_or_refusal(
     right: Right,
     *words: Words,
     never: Sequence[str] = (),
-    tolerance: float = FLOAT32,
 ) -> None:
     """Either is correct: the right scores, or a refusal in one line that holds `words` and none of `never`."""
     try:
@@ -111,7 +110,7 @@ def scores_or_refusal(
         for wrong in never:
             assert wrong not in without_folders(text), f"{text!r} says {wrong!r}"
     else:
-        assert_right(found, right, tolerance)
+        assert_right(found, right)
 
 
 def said(run: Callable[[], Found]) -> str:
