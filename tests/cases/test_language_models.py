@@ -202,13 +202,11 @@ def right_at(state: State) -> Right:
     return reference(perceptron, ITEMS, [state], rates=[0.1])
 
 
-@wrong("folders: a str is no folder", AttributeError)
 def test_a_folder_given_as_text(tmp_path: Path, state: State) -> None:
     torch.save(state, tmp_path / "model_epoch_1.pt")
     assert [Path(path) for path in ti.find_checkpoints(str(tmp_path))] == [tmp_path / "model_epoch_1.pt"]
 
 
-@wrong("folders: no such checkpoint file")
 def test_a_folder_of_one_step_given_as_text(tmp_path: Path, state: State, monkeypatch: pytest.MonkeyPatch) -> None:
     """The weights in it are read, or the refusal names the file in it."""
     checkpoints.saved(tmp_path / "checkpoint-6", state)
@@ -219,7 +217,6 @@ def test_a_folder_of_one_step_given_as_text(tmp_path: Path, state: State, monkey
 
 
 @pytest.mark.parametrize("given", ["index", "folder"])
-@wrong("shards: called truncated, or no such file")
 def test_shards(given: str, tmp_path: Path, state: State) -> None:
     """All shards are read, or the refusal says that the weights are in shards."""
     index = checkpoints.sharded(tmp_path / "checkpoint-6", state)
@@ -240,7 +237,6 @@ def test_a_plain_state_with_another_ending(tmp_path: Path, state: State) -> None
 
 
 @pytest.mark.parametrize("file", ["adapter_model.safetensors", "adapter_model.bin"])
-@wrong("adapters: the name of the adapter is missing in the file")
 def test_an_adapter_file_in_its_folder(file: str, tmp_path: Path) -> None:
     """The scores with frozen weights of the scorer's own, or a refusal that names the adapter."""
     module = seeded(checkpoints.Adapted)
@@ -267,7 +263,6 @@ def test_names_of_the_adapter_as_in_the_model() -> None:
     assert_right(score(module, ITEMS, [trained], rates=[0.1]), right)
 
 
-@wrong("prefix of a wrapper: blamed on the class")
 def test_a_scorer_that_wraps_the_model(tmp_path: Path, state: State) -> None:
     """The names without the prefix `m.` are read, or the refusal names the prefix."""
     path = checkpoints.saved(tmp_path / "checkpoint-6", state) / "model.safetensors"

@@ -294,7 +294,6 @@ SAME_NAMES = {
 
 
 @pytest.mark.parametrize("parents", SAME_NAMES.values(), ids=SAME_NAMES)
-@wrong("same file name: one column instead of three, the last one wins")
 def test_checkpoints_of_one_file_name_are_kept_apart(tmp_path: Path, parents: list[str]) -> None:
     """Names that tell them apart, or a refusal before any work that names the file."""
     paths = three_checkpoints(tmp_path, "model.safetensors", parents)
@@ -316,7 +315,6 @@ def test_checkpoints_of_one_file_name_are_kept_apart(tmp_path: Path, parents: li
 SAME = ("same weights", "equal weights", "identical")
 
 
-@wrong("copy of a checkpoint: counted twice without a word")
 def test_a_copy_of_a_checkpoint_is_named(tmp_path: Path) -> None:
     states = two_states(seeded(perceptron))
     paths = [tmp_path / f"model_epoch_{epoch}.pt" for epoch in ("1", "8", "best")]

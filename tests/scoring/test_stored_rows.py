@@ -117,13 +117,6 @@ def test_half_precision_is_told_and_recorded(tmp_path):
     assert found.run.engine["store"] == {"path": str(tmp_path / "store"), "dtype": "bfloat16"}
 
 
-def test_checkpoints_of_one_name_are_not_projected_alike():
-    task = task_of(Net(), rates=(0.1, 0.2))
-    same = [ti.Checkpoint(each.source, each.learning_rate, "epoch") for each in task.checkpoints]
-    with pytest.raises(ti.InputError, match="two checkpoints have the name 'epoch', and would be projected alike"):
-        score(replace(task, checkpoints=same), ti.Compute(projection=ti.Projection("sjlt", 64)))
-
-
 def test_checkpoints_of_one_block_are_shared_by_shards(tmp_path):
     task = task_of(Net(), rates=(0.1, 0.2, 0.3))
     shares = [fill_store(task, ti.Compute(store=tmp_path / "store", shard=(shard, 2))) for shard in (1, 2)]

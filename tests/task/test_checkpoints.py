@@ -1,10 +1,15 @@
 """Checkpoint files: every layout that is read, every fault that is named, and nothing that is executed."""
 
 import contextlib
+import json
 import random
 import re
+import shlex
+import subprocess
 import sys
+from argparse import Namespace
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +20,9 @@ import torch
 from torch import Tensor, nn
 
 import tracin_func as ti
-from tracin_func.task.checkpoints import Checkpoint, load, read, unwrapped
+from tracin_func.task.checkpoints import Checkpoint, load, named_apart, read
 from tracin_func.task.learning_rates import learning_rates
+from tracin_func.task.weight_names import renamed, unwrapped
 
 
 @pytest.fixture
@@ -100,9 +106,34 @@ def test_pickled_objects_are_refused_by_name_and_not_run(tmp_path: Path, model: 
     assert "tracin_func_bomb" not in sys.modules
 
 
-def test_a_whole_pickled_model_is_refused(tmp_path: Path, model: nn.Module) -> None:
-    with pytest.raises(ti.InputError, match="Save the state dict alone"):
-        read(saved(tmp_path, model), "x")
+def args_beside(model: nn.Module) -> dict[str, Any]:
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.25)
+    args = Namespace(lr=0.1, out=Path("runs"))
+    return {"model_state_dict": model.state_dict(), "optimizer": optimizer.state_dict(), "args": args}
+
+
+@pytest.mark.parametrize("content", [args_beside, lambda model: model], ids=["args", "module"])
+@pytest.mark.parametrize("zipped", [True, False])
+def test_the_command_that_a_refusal_offers_works(
+    tmp_path: Path, model: nn.Module, content: Callable[[nn.Module], Any], zipped: bool
+) -> None:
+    paths = [tmp_path / name for name in ("model epoch 1.pt", "model epoch 2.pt")]
+    for path in paths:
+        torch.save(content(model), path, _use_new_zipfile_serialization=zipped)
+    before = paths[0].read_bytes()
+    with pytest.raises(ti.InputError, match="which is refused") as error:
+        read(paths[0], "x")
+    found = re.search(r"(python -c .*) \(the original", str(error.value))
+    assert found is not None
+    command = [sys.executable, *shlex.split(found[1])[1:], str(paths[1])]
+    subprocess.run(command, check=True, timeout=120)
+    assert Path(f"{paths[0]}.full").read_bytes() == before
+    for path in paths:
+        loaded = read(path, "x")
+        assert same(loaded.weights, model)
+        if content is args_beside:
+            assert learning_rates(loaded, dict(model.named_parameters()), None) == (0.25, "optimizer")
+    assert ti.find_checkpoints(tmp_path, "model") == paths
 
 
 @pytest.mark.parametrize(
@@ -166,8 +197,144 @@ def test_natural_order(tmp_path: Path) -> None:
     with pytest.raises(ti.InputError, match=re.escape(f"{tmp_path / 'gone'}: no such folder")):
         ti.find_checkpoints(tmp_path / "gone")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ti.InputError, match="no checkpoint file at all"):
+    with pytest.raises(ti.InputError, match="no checkpoint at all"):
         ti.find_checkpoints(tmp_path / "empty")
+
+
+def test_folders_of_steps(tmp_path: Path, model: nn.Module) -> None:
+    for step, file in ((1000, "model.safetensors"), (500, "model.safetensors"), (1500, "pytorch_model.bin")):
+        folder = tmp_path / f"checkpoint-{step}"
+        folder.mkdir()
+        if file.endswith(".bin"):
+            torch.save(model.state_dict(), folder / file)
+        else:
+            safetensors.torch.save_file(model.state_dict(), folder / file)
+        torch.save(torch.optim.AdamW(model.parameters(), lr=step / 1e6).state_dict(), folder / "optimizer.pt")
+    (tmp_path / "checkpoint-2000").mkdir()  # an empty one is none
+    with pytest.raises(ti.InputError, match="there is: checkpoint-500, checkpoint-1000, checkpoint-1500"):
+        ti.find_checkpoints(str(tmp_path))
+    found = ti.find_checkpoints(tmp_path, "checkpoint-")
+    assert [path.name for path in found] == ["checkpoint-500", "checkpoint-1000", "checkpoint-1500"]
+    for path, rate in zip(found, (5e-4, 1e-3, 1.5e-3), strict=True):
+        loaded = read(path, "x")
+        assert same(loaded.weights, model) or set(loaded.weights) == set(model.state_dict())
+        assert learning_rates(loaded, dict(model.named_parameters()), None) == (rate, "optimizer")
+    with pytest.raises(ti.InputError, match="checkpoint-2000: a folder without model.safetensors.*it holds nothing"):
+        read(tmp_path / "checkpoint-2000", "x")
+
+
+def test_a_file_of_shards_stays_in_its_folder(tmp_path: Path, model: nn.Module) -> None:
+    torch.save(model.state_dict(), tmp_path / "secret.bin")
+    folder = tmp_path / "checkpoint-1"
+    folder.mkdir()
+    for listed in ({"0.weight": "../secret.bin"}, {"0.weight": 3}, ["0.weight"]):
+        (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": listed}))
+        with pytest.raises(ti.InputError, match="not a readable index of shards"):
+            read(folder, "x")
+    (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": {"0.weight": "gone.bin"}}))
+    with pytest.raises(ti.InputError, match="gone.bin: no such checkpoint file"):
+        read(folder, "x")
+
+
+@pytest.mark.parametrize(
+    ("paths", "names"),
+    [
+        (["r/model_epoch_1.pt", "r/model_epoch_2.pt"], ["model_epoch_1.pt", "model_epoch_2.pt"]),
+        (["c-5/model.safetensors", "c-10/model.safetensors"], ["c-5", "c-10"]),
+        (["s0/last/model.bin", "s1/last/model.bin"], ["s0", "s1"]),
+        (["s0/c-5/m.bin", "s0/c-9/m.bin", "s1/c-5/m.bin"], ["s0/c-5", "s0/c-9", "s1/c-5"]),
+        (
+            ["s0/e1.pt", "s0/e2.pt", "s1/e1.pt", "s1/e2.pt", "s1/e3.pt"],
+            ["s0/e1.pt", "s0/e2.pt", "s1/e1.pt", "s1/e2.pt", "s1/e3.pt"],
+        ),
+        (["m.pt", "x/m.pt"], None),
+    ],
+)
+def test_names_are_the_shortest_that_differ(tmp_path: Path, paths: list[str], names: list[str] | None) -> None:
+    found = [each.known_as(1) for each in named_apart([ti.Checkpoint(tmp_path / path) for path in paths])]
+    assert len(set(found)) == len(found)
+    assert names is None or found == names
+
+
+def test_one_state_given_twice_is_refused(tmp_path: Path, model: nn.Module) -> None:
+    path = saved(tmp_path, model.state_dict())
+    twice = [ti.Checkpoint(path, 0.1), ti.Checkpoint(path, 0.1)]
+    named = [ti.Checkpoint(model.state_dict(), 0.1, "a"), ti.Checkpoint(path, 0.1, "a")]
+    for checkpoints, name in ((twice, "model.pt"), (named, "a")):
+        with pytest.raises(ti.InputError, match=f"two checkpoints have the name '{name}'"):
+            ti.Task(model, torch.zeros(2, 3), ti.Pairs([0], [1], [1]), checkpoints)
+
+
+def test_a_module_is_copied_when_it_is_given(model: nn.Module) -> None:
+    checkpoint = ti.Checkpoint(model, 0.1)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with torch.no_grad():
+        model[0].weight.add_(1)
+    found = load(checkpoint, 1).weights
+    assert all(torch.equal(found[name], before[name]) for name in before)
+
+
+@pytest.mark.parametrize("source", [None, 3, [torch.zeros(1)], b"model.pt"])
+def test_a_source_of_another_type_is_refused(source: Any) -> None:
+    with pytest.raises(ti.UsageError, match="`source` of a checkpoint is a .*Expected a state dict"):
+        ti.Checkpoint(source)
+
+
+# Names of weights
+
+
+KNOWN = ["0.weight", "0.bias", "1.weight", "1.bias"]
+
+
+@pytest.mark.parametrize(
+    ("before", "words"),
+    [
+        ("model.{}", "without the prefix 'model.'"),
+        ("model._orig_mod.{}", "without the prefix 'model._orig_mod.'"),
+        ("ranker.net.{}", "without the prefix 'ranker.net.'"),
+    ],
+)
+def test_prefixes(before: str, words: str) -> None:
+    names = [before.format(name) for name in KNOWN]
+    assert renamed(names, KNOWN) == (dict(zip(names, KNOWN, strict=True)), words)
+
+
+def test_names_of_wrappers_inside() -> None:
+    names = ["0.module.weight", "0.module.bias", "1._orig_mod.weight", "1._orig_mod.bias"]
+    assert renamed(names, KNOWN)[0] == dict(zip(names, KNOWN, strict=True))
+
+
+def test_the_names_of_a_part_that_is_there_twice_are_not_guessed() -> None:
+    known = [f"{part}.{name}" for part in ("query", "document") for name in KNOWN]
+    assert renamed(KNOWN, known) == (dict(zip(KNOWN, KNOWN, strict=True)), "")
+    assert renamed(KNOWN, [f"query.{name}" for name in KNOWN])[1] == "with the prefix 'query.'"
+
+
+def test_a_model_whose_names_fit_keeps_them() -> None:
+    known = ["model.weight", "weight"]
+    assert renamed(["model.weight", "weight"], known) == ({name: name for name in known}, "")
+
+
+def test_two_adapters_are_not_guessed() -> None:
+    known = [f"q.lora_A.{adapter}.weight" for adapter in ("first", "second")]
+    assert renamed(["q.lora_A.weight"], known) == ({"q.lora_A.weight": "q.lora_A.weight"}, "")
+
+
+def test_what_lies_beside_the_prefix_is_named(tmp_path: Path, model: nn.Module) -> None:
+    weights = {f"model.{name}": value for name, value in model.state_dict().items()}
+    path = saved(tmp_path, {"state_dict": {**weights, "criterion.pos_weight": torch.ones(1)}})
+    with pytest.raises(ti.InputError, match=r"read without the prefix 'model\.', .*unexpected criterion.pos_weight\."):
+        scored(model, ti.Checkpoint(path, 0.1))
+
+
+def test_changed_names_are_reported_once(tmp_path: Path, model: nn.Module) -> None:
+    states = [{f"model.{name}": (n + 1) * value for name, value in model.state_dict().items()} for n in range(3)]
+    task = ti.Task(model, torch.randn(3, 3), ti.Pairs([0], [1], [1]), [ti.Checkpoint(state, 0.1) for state in states])
+    notices: list[str] = []
+    ti.score(task, ti.Compute(device="cpu", notice=notices.append))
+    assert [line for line in notices if "prefix" in line] == [
+        "checkpoint 1: the names of its weights are read without the prefix 'model.'."
+    ]
 
 
 # Learning rates

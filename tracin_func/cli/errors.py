@@ -122,6 +122,11 @@ def say(sentence: str, *, quiet: bool = False) -> None:
         _discard(sys.stderr)
 
 
+def note(sentence: str, *, quiet: bool = False) -> None:
+    """A notice of a run on stderr; one that is a warning says so itself."""
+    say(sentence if sentence.startswith("warning: ") else f"note: {sentence}", quiet=quiet)
+
+
 def _fitted(sentence: str) -> str:
     """As one line; on a terminal broken between words, and not where a space is a tie (no-break space)."""
     line = re.sub(rf"[^\S{TIE}]+", " ", sentence.strip())

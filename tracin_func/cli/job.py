@@ -9,7 +9,7 @@ from typing import Any
 
 from tracin_func.cli.assess import Assessment
 from tracin_func.cli.computing import check_options, compute_of
-from tracin_func.cli.errors import Teller, interruption, printing, say
+from tracin_func.cli.errors import Teller, interruption, note, printing, say
 from tracin_func.cli.options import INFLUENCE_ONLY, JOB
 from tracin_func.cli.output import Output, given, output_of
 from tracin_func.cli.processes import record_job, recorded_job, require_same_job, say_filled, shard_of, together
@@ -142,7 +142,7 @@ def _fill_all(options: Mapping[str, Any], world: World, scores: tuple[str, ...],
         of_items = command is None and is_parquet(own["pairs"])  # rows of all items, whatever the pairs
         with_test, streamed = "influence" in scores and not of_items, of_items or is_streamed(own, scores)
         task = job_of(kind, own, with_test, tell, streamed=streamed).task
-        compute = replace(compute_of(own, world), notice=lambda text: say(f"note: {text}", quiet=options["quiet"]))
+        compute = replace(compute_of(own, world), notice=functools.partial(note, quiet=options["quiet"]))
         store = compute.store
         assert store is not None
         if command is not None:
@@ -176,9 +176,7 @@ def _run(
     task = with_tests(job, options, replace(compute, notice=lambda _: None), tell) if with_influence else job.task
     assess = Assessment(show, tell, len(task.checkpoints), len(task.train_pairs), job.contradiction)
     task = replace(task, describe={**task.describe, "notices": tell.told})
-    compute = replace(
-        compute, evaluated=assess, notice=lambda sentence: say(f"note: {sentence}", quiet=options["quiet"])
-    )
+    compute = replace(compute, evaluated=assess, notice=functools.partial(note, quiet=options["quiet"]))
     asked = {"self_influence": "self" in scores, "influence": with_influence}
     if options["dry_run"]:
         expected = outlook(task, compute, **asked)

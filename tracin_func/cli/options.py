@@ -89,7 +89,7 @@ JOB = (
     Option("clip_seconds", float, "Use this much from the start of each clip.", "whole clips of one length", DATA),
     Option("skip_bad_audio", bool, "Leave out recordings that cannot be read, and count them.", "", DATA),
     Option("checkpoint_dir", Path, "Folder of checkpoints; may hold {frequency} and {material}.", "embedded", MODEL),
-    Option("checkpoint_prefix", str, "Start of the checkpoints' file names.", "model_epoch_", MODEL),
+    Option("checkpoint_prefix", str, "Start of the names of checkpoints, files or folders.", "model_epoch_", MODEL),
     Option("checkpoints", str, "Which of them: numbers as 10,20, or last:3.", "all", MODEL),
     Option(
         "checkpoint_weights",

@@ -3,11 +3,12 @@
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tracin_func.cli.assess import Assessment
-from tracin_func.cli.errors import Teller, interruption, printing, say
+from tracin_func.cli.errors import Teller, interruption, note, printing, say
 from tracin_func.cli.options import TABLE, is_given
 from tracin_func.cli.output import Output
 from tracin_func.cli.progress import phases
@@ -95,9 +96,7 @@ def run_query(
     assess = Assessment(
         lambda line: say(line, quiet=options["quiet"]), tell, len(task.checkpoints), len(pairs), job.contradiction
     )
-    compute = replace(
-        compute, evaluated=assess, notice=lambda sentence: say(f"note: {sentence}", quiet=options["quiet"])
-    )
+    compute = replace(compute, evaluated=assess, notice=partial(note, quiet=options["quiet"]))
     if options["dry_run"]:
         expected = outlook(task, compute, self_influence=of_self, influence=not of_self, every=True)
         with printing():

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tracin_func.errors import InputError
 from tracin_func.gradients.slots import Slots
 from tracin_func.gradients.working import private_copy
-from tracin_func.task.checkpoints import unwrapped
+from tracin_func.task.weight_names import unwrapped
 
 METHODS = ("load_state_dict", "_load_from_state_dict", "set_extra_state")
 

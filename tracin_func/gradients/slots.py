@@ -15,9 +15,7 @@ from torch.nn.parameter import is_lazy
 from torch.utils import _pytree as pytree
 
 from tracin_func.errors import InputError, UsageError
-from tracin_func.task.checkpoints import unwrapped
-
-EXTRA_STATE = "_extra_state"  # what modules put beside their tensors; no tensor of ours
+from tracin_func.task.weight_names import renamed
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,8 +76,8 @@ def fit(slots: Slots, weights: Mapping[str, Tensor], name: str, model: str) -> t
         InputError: a trainable weight is missing, a name is unexpected, a shape is wrong, tied weights differ, or
             a weight is NaN or Inf.
     """
-    weights = {key: value for key, value in weights.items() if not key.endswith(EXTRA_STATE)}
-    weights = unwrapped(weights, slots.names)
+    read_as, change = renamed(weights, slots.names)
+    weights = {read_as[former]: value for former, value in weights.items() if former in read_as}
     given: dict[int, tuple[str, Tensor]] = {}  # by the module's own tensor, which several names may share
     unexpected, shapes = [], []
     misshapen: set[int] = set()
@@ -115,11 +113,11 @@ def fit(slots: Slots, weights: Mapping[str, Tensor], name: str, model: str) -> t
     # Frozen PARAMETERS may be left out, as adapters do; running statistics belong to the training.
     missing += [slot for slot in left if not isinstance(slots.own[slot], nn.Parameter)]
     left = [slot for slot in left if isinstance(slots.own[slot], nn.Parameter)]
-    _require_fit(name, model, {"missing": missing, "unexpected": unexpected, "wrong shape": shapes})
+    _require_fit(name, model, {"missing": missing, "unexpected": unexpected, "wrong shape": shapes}, change)
     return result, left
 
 
-def _require_fit(name: str, model: str, faults: Mapping[str, list[str]]) -> None:
+def _require_fit(name: str, model: str, faults: Mapping[str, list[str]], change: str) -> None:
     words = [
         f"{label} {', '.join(found[:4])}{f' and {len(found) - 4} more' if len(found) > 4 else ''}"
         for label, found in faults.items()
@@ -127,8 +125,8 @@ def _require_fit(name: str, model: str, faults: Mapping[str, list[str]]) -> None
     ]
     if words:
         raise InputError(
-            f"{name}: its weights do not fit the model {model}: {'; '.join(words)}. "
-            "Give the class it was trained with (--model FILE.py:Class, --model-arg name=value)."
+            f"{name}: its weights{f', their names read {change},' if change else ''} do not fit the model {model}: "
+            f"{'; '.join(words)}. Give the class it was trained with (--model FILE.py:Class, --model-arg name=value)."
         )
 
 

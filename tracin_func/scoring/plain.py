@@ -14,8 +14,8 @@ from tracin_func.errors import InputError
 from tracin_func.gradients.coupling import FORWARD_FAULTS
 from tracin_func.gradients.device import exact_products
 from tracin_func.gradients.working import Snapshot, random_numbers_kept
-from tracin_func.task.checkpoints import unwrapped
 from tracin_func.task.items import Batch, Items, each
+from tracin_func.task.weight_names import unwrapped
 
 MOVED = 1.1  # what weights are multiplied by to try the module in float64
 AGREE = 1e-2  # relative difference of a score in float64 from that in the module's own type that is rounding

@@ -1,5 +1,6 @@
 """What a walk over checkpoints has at each of them: the checkpoint as it was opened, and what a step makes of it."""
 
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,8 +10,9 @@ from tracin_func.gradients.model import State
 from tracin_func.gradients.protocol import Gradients
 from tracin_func.losses.terms import Terms
 from tracin_func.scoring.combinations import PairTable
-from tracin_func.task.checkpoints import LoadedCheckpoint
+from tracin_func.task.checkpoints import LoadedCheckpoint, digest
 from tracin_func.task.pairs import Pairs
+from tracin_func.task.weight_names import renamed
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,3 +65,27 @@ class Opened:
     state: State
     scales: dict[str, float]
     describe: dict[str, Any]
+
+
+class Reading:
+    """Reports what is unusual about checkpoints as they are read: other names of weights, weights that come twice.
+
+    Args:
+        known: the names of the model's parameters.
+        notice: receives the sentences.
+    """
+
+    def __init__(self, known: Collection[str], notice: Callable[[str], None]) -> None:
+        self._known = known
+        self._notice = notice
+        self._names: dict[str, str] = {}  # of checkpoints, by the digest of their weights
+
+    def __call__(self, loaded: LoadedCheckpoint) -> None:
+        if not self._names and (change := renamed(loaded.weights, self._known)[1]):
+            self._notice(f"{loaded.name}: the names of its weights are read {change}.")
+        first = self._names.setdefault(digest(loaded.weights), loaded.name)
+        if first != loaded.name:
+            self._notice(
+                f"warning: {loaded.name} holds the same weights as {first}, so this state counts twice. Leave one out: "
+                "--checkpoints with the numbers to keep, or move the file (in Python, pass `checkpoints` without it)."
+            )

@@ -34,10 +34,17 @@ from tracin_func.scoring.combinations import (
     without_gradients,
 )
 from tracin_func.scoring.plan import Prepared, needed, prepare
-from tracin_func.scoring.steps import Evaluated, Filled, Opened, Traced
+from tracin_func.scoring.steps import Evaluated, Filled, Opened, Reading, Traced
 from tracin_func.scoring.stored_rows import open_for, record_of, require_items_in, require_rows, shared, stored, unit_in
 from tracin_func.scoring.units import UnitMaker
-from tracin_func.task.checkpoints import Checkpoint, LearningRate, LoadedCheckpoint, description, file_digest, load
+from tracin_func.task.checkpoints import (
+    Checkpoint,
+    LearningRate,
+    LoadedCheckpoint,
+    description,
+    file_digest,
+    load,
+)
 from tracin_func.task.learning_rates import learning_rates, root_rates
 from tracin_func.task.optimizer_state import adam_preconditioner, holds_second_moments
 from tracin_func.task.task import Task
@@ -61,10 +68,8 @@ class Tracer:
 
     def __init__(self, task: Task, compute: Compute, *, norms: bool = True, every: bool = False) -> None:
         for checkpoint in task.checkpoints:
-            if isinstance(checkpoint.source, str | Path) and not Path(checkpoint.source).is_file():
+            if isinstance(checkpoint.source, str | Path) and not Path(checkpoint.source).exists():
                 raise InputError(f"{checkpoint.source}: no such checkpoint file.")
-        if compute.projection.kind != "none":
-            _require_different_names(task)  # what is drawn depends on them
         self._task = task
         self._compute = compute
         self._norms = norms
@@ -77,6 +82,7 @@ class Tracer:
         self._store: Store | None = None
         self._told = False  # of second moments that are not used
         self._rated = False  # whether any checkpoint has a learning rate above 0
+        self._report = Reading(self._scorer.canonical(), compute.notice)
         self._scores: dict[str, Tensor] = {}  # of all units by checkpoint, where a pass before this one made them
 
     def __enter__(self) -> "Tracer":
@@ -138,6 +144,7 @@ class Tracer:
         return learning_rates(loaded, self._scorer.trained(), checkpoint.learning_rate)
 
     def _step(self, opened: Opened) -> Traced:
+        self._report(opened.loaded)
         prepared, loaded, state = self._ready, opened.loaded, opened.state
         start = time.perf_counter()
         try:
@@ -158,6 +165,7 @@ class Tracer:
         return Traced(loaded.name, values, gradients, tables[0], test, describe, seconds)
 
     def _filled(self, opened: Opened) -> Filled:
+        self._report(opened.loaded)
         prepared = self._ready
         engine, state = prepared.choice.engine, opened.state
         assert isinstance(engine, StoredEngine)
@@ -318,15 +326,6 @@ class Tracer:
         for position, checkpoint in enumerate(self._task.checkpoints, start=1):
             loaded = load(checkpoint, position)
             yield record_of(self._state(loaded), self._rate(checkpoint, loaded)[0], values)
-
-
-def _require_different_names(task: Task) -> None:
-    names = [checkpoint.known_as(position) for position, checkpoint in enumerate(task.checkpoints, start=1)]
-    if twice := next((name for name in names if names.count(name) > 1), None):
-        raise InputError(
-            f"two checkpoints have the name {twice!r}, and would be projected alike. Expected a name each: "
-            "`Checkpoint(name=...)`."
-        )
 
 
 def visited(

@@ -1,60 +1,29 @@
-"""Checkpoints: files found in natural order, read as untrusted data, one at a time.
-
-A file is `.pt`/`.pth` (a dict with `model_state_dict`, `state_dict` or `model`, or a bare state dict) or
-`.safetensors`. Reading allows tensors, numbers, strings and numpy scalars; nothing a file holds is executed.
-"""
+"""Checkpoints: one saved state of the model each, read when it is its turn, under names that differ."""
 
 import hashlib
-import pickle
 import re
-import struct
-import warnings
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
-import safetensors
-import safetensors.torch
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tracin_func.errors import InputError, UsageError
+from tracin_func.task.checkpoint_files import (
+    OPTIMIZER_KEYS,
+    WEIGHT_KEYS,
+    content_of,
+    files_of,
+    is_checkpoint,
+)
+from tracin_func.task.weight_names import EXTRA_STATE
 
-SUFFIXES = (".pt", ".pth", ".safetensors")
-WEIGHT_KEYS = ("model_state_dict", "state_dict", "model")
-WRAPPER_PREFIXES = ("module.", "_orig_mod.")
+ARGUMENT_KEYS = ("args", "hyper_parameters")
 
 LearningRate = float | Mapping[str, float]
-Value = TypeVar("Value")
-
-# What torch's unpickler raises on a file that is cut short or damaged, depending on where.
-_DAMAGED = (
-    RuntimeError,
-    EOFError,
-    ValueError,
-    LookupError,
-    OSError,
-    AssertionError,
-    AttributeError,
-    TypeError,
-    OverflowError,
-    MemoryError,
-    struct.error,
-)
-
-# Trainers put accuracies and losses as numpy scalars beside the weights; their types carry no code.
-# numpy 1 and 2 keep the two constructors under different module names, so both are allowed.
-_SCALAR, _ARRAY = np.float64(0).__reduce__()[0], np.empty(0).__reduce__()[0]
-_NUMPY_SCALARS: list[Any] = [
-    np.dtype,
-    np.ndarray,
-    *((_SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
-    *((_ARRAY, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")),
-    *{type(np.dtype(code)) for code in "?bhilqBHILQefdFDSU"},
-]
 
 
 @dataclass(frozen=True)
@@ -62,12 +31,16 @@ class Checkpoint:
     """One saved state of the model, read when it is its turn.
 
     Args:
-        source: a state dict, or the path of a checkpoint file.
-        learning_rate: η_t, a number or a mapping by parameter name; the file's own when left out.
+        source: a state dict, a loaded checkpoint (a dict with `model_state_dict`, `state_dict` or `model`), a module,
+            whose weights are copied now, the path of a checkpoint file, or of a folder that holds one.
+        learning_rate: η_t, a number or a mapping by parameter name; the checkpoint's own when left out.
         name: what outputs call it; the file name, or its position, when left out.
+
+    Raises:
+        UsageError: `source` is of another type, or a learning rate is negative or not finite.
     """
 
-    source: Mapping[str, Tensor] | Path | str
+    source: Mapping[str, Any] | nn.Module | Path | str
     learning_rate: LearningRate | None = None
     name: str | None = None
 
@@ -75,9 +48,17 @@ class Checkpoint:
         """What outputs call it where it is the one at `position`, counted from 1."""
         if self.name is not None:
             return self.name
-        return f"checkpoint {position}" if isinstance(self.source, Mapping) else Path(self.source).name
+        return Path(self.source).name if isinstance(self.source, str | Path) else f"checkpoint {position}"
 
     def __post_init__(self) -> None:
+        if isinstance(self.source, nn.Module):
+            state = {name: copied(value) for name, value in self.source.state_dict().items()}
+            object.__setattr__(self, "source", state)
+        elif not isinstance(self.source, Mapping | str | Path):
+            raise UsageError(
+                f"`source` of a checkpoint is a {type(self.source).__name__}. Expected a state dict, a loaded "
+                "checkpoint, a module, or the path of a file or folder."
+            )
         rates = self.learning_rate
         if rates is None:
             return
@@ -90,13 +71,14 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class LoadedCheckpoint:
-    """What a checkpoint file holds. `args` are the training's settings, `recorded` its other plain values."""
+    """What a checkpoint holds. `args` are the training's settings, `recorded` its other plain values."""
 
     name: str
     weights: dict[str, Tensor]
-    optimizer: Mapping[str, Any] | None
-    args: Mapping[str, Any]
-    recorded: Mapping[str, Any]
+    optimizer: Mapping[str, Any] | None = None
+    args: Mapping[str, Any] = field(default_factory=dict)
+    recorded: Mapping[str, Any] = field(default_factory=dict)
+    args_key: str = ARGUMENT_KEYS[0]
 
 
 def load(checkpoint: Checkpoint, position: int) -> LoadedCheckpoint:
@@ -105,53 +87,63 @@ def load(checkpoint: Checkpoint, position: int) -> LoadedCheckpoint:
     Raises:
         InputError: missing, truncated, holding objects that are refused, or without weights.
     """
+    name = checkpoint.known_as(position)
     if isinstance(checkpoint.source, Mapping):
-        return LoadedCheckpoint(checkpoint.known_as(position), dict(checkpoint.source), None, {}, {})
-    path = Path(checkpoint.source)
-    return read(path, checkpoint.known_as(position))
+        return parsed(checkpoint.source, name, name)
+    assert not isinstance(checkpoint.source, nn.Module)
+    return read(Path(checkpoint.source), name)
 
 
 def read(path: Path, name: str) -> LoadedCheckpoint:
-    """Read the checkpoint file at `path`; see `load`."""
-    if not path.is_file():
-        raise InputError(f"{path}: no such checkpoint file.")
-    if path.suffix == ".safetensors":
-        return LoadedCheckpoint(name, _read_safetensors(path), None, {}, {})
-    content = _read_torch(path)
+    """Read the checkpoint file or folder at `path`; see `load`."""
+    return parsed(content_of(path), name, str(path))
+
+
+def parsed(content: Any, name: str, where: str) -> LoadedCheckpoint:
+    """The parts of a checkpoint.
+
+    Raises:
+        InputError: there are no weights in it, or one has no values.
+    """
     if not isinstance(content, Mapping):
-        raise InputError(f"{path}: holds a {type(content).__name__}. Expected a dict with {_expected()}.")
-    key = next((key for key in WEIGHT_KEYS if isinstance(content.get(key), Mapping)), None)
-    weights = dict(content if key is None else content[key])
-    if not weights or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in weights.items()):
+        raise InputError(f"{where}: holds a {type(content).__name__}. Expected a dict with {_expected()}.")
+    key = next((key for key in WEIGHT_KEYS if isinstance(content.get(key), Mapping | nn.Module)), None)
+    held = content if key is None else content[key]
+    weights = _weights(held.state_dict() if isinstance(held, nn.Module) else held, where)
+    if weights is None:
         keys = ", ".join(map(str, list(content)[:8])) or "nothing"
-        raise InputError(f"{path}: no weights found among its keys ({keys}). Expected {_expected()}.")
+        raise InputError(f"{where}: no weights found among its keys ({keys}). Expected {_expected()}.")
     if key is None:
-        return LoadedCheckpoint(name, weights, None, {}, {})
-    args = content.get("args")
-    optimizer = content.get("optimizer_state_dict", content.get("optimizer"))
+        return LoadedCheckpoint(name, weights)
+    args_key = next((key for key in ARGUMENT_KEYS if isinstance(content.get(key), Mapping)), ARGUMENT_KEYS[0])
+    args = content.get(args_key)
     plain = {name: value.item() if isinstance(value, np.generic) else value for name, value in content.items()}
     return LoadedCheckpoint(
         name,
         weights,
-        optimizer if isinstance(optimizer, Mapping) else None,
+        _optimizer(content),
         args if isinstance(args, Mapping) else {},
         {name: value for name, value in plain.items() if isinstance(value, int | float | str)},
+        args_key,
     )
 
 
-def find_checkpoints(directory: Path, prefix: str = "model_epoch_") -> list[Path]:
-    """The checkpoint files `directory/prefix*` in natural order: epoch 2 before epoch 10.
+def find_checkpoints(directory: Path | str, prefix: str = "model_epoch_") -> list[Path]:
+    """The checkpoints `directory/prefix*` in natural order: epoch 2 before epoch 10.
+
+    A checkpoint is a file, or a folder that holds one (`checkpoint-500/model.safetensors`).
 
     Raises:
-        InputError: no such folder, or no file of that prefix; the message lists what there is.
+        InputError: no such folder, or no checkpoint of that prefix; the message lists what there is.
     """
+    directory = Path(directory)
     if not directory.is_dir():
         what = "not a folder" if directory.exists() else "no such folder"
         raise InputError(f"{directory}: {what}. Expected a folder of checkpoints `{prefix}N.pt`.")
-    files = [path for path in directory.iterdir() if path.suffix in SUFFIXES and path.is_file()]
-    found = sorted((path for path in files if path.name.startswith(prefix)), key=natural_order)
+    there = sorted((path for path in directory.iterdir() if is_checkpoint(path)), key=natural_order)
+    found = [path for path in there if path.name.startswith(prefix)]
     if not found:
-        names = ", ".join(path.name for path in sorted(files, key=natural_order)[:6]) or "no checkpoint file at all"
+        names = ", ".join(path.name for path in there[:6]) or "no checkpoint at all"
         raise InputError(
             f"{directory}: no checkpoint whose name starts with {prefix!r}; there is: {names}. "
             "Give the start of the names with --checkpoint-prefix."
@@ -165,71 +157,50 @@ def natural_order(path: Path) -> list[tuple[int, int | str]]:
     return [(0, int(part)) if part.isdecimal() else (1, part) for part in parts if part]
 
 
-def unwrapped(named: Mapping[str, Value], known: Collection[str]) -> dict[str, Value]:
-    """`named` without the prefixes that DataParallel and torch.compile put before every name.
+def named_apart(checkpoints: Sequence[Checkpoint]) -> list[Checkpoint]:
+    """The same with different names, from the shortest parts of their paths that differ.
 
-    A prefix stays where all names are `known` with it: a model may have a part called `module`.
+    Raises:
+        InputError: two have the same name given, or the same path.
     """
-    names = list(named)
-    while not all(name in known for name in names):
-        prefix = next((prefix for prefix in WRAPPER_PREFIXES if all(name.startswith(prefix) for name in names)), None)
-        if prefix is None:
-            break
-        names = [name[len(prefix) :] for name in names]
-    return dict(zip(names, named.values(), strict=True))
-
-
-def _read_torch(path: Path) -> Any:
-    try:
-        with _allowed(_NUMPY_SCALARS), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of what it refuses a moment later, in words for torch's developers
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        refused = re.search(r"GLOBAL ([\w.]+)|Unsupported (?:global|class) ([\w.]+)", str(error))
-        if refused is None:
-            raise InputError(f"{path}: not a readable checkpoint (truncated, or not a torch file).") from None
+    names = [each.known_as(position) for position, each in enumerate(checkpoints, start=1)]
+    if len(set(names)) == len(names):
+        return list(checkpoints)
+    paths = [None if each.name is not None else _parts(each.source) for each in checkpoints]
+    ends = iter(_differing([path for path in paths if path is not None]))
+    names = [name if path is None else next(ends) for name, path in zip(names, paths, strict=True)]
+    if twice := next((name for name in names if names.count(name) > 1), None):
         raise InputError(
-            f"{path}: holds an object of {refused.group(1) or refused.group(2)}, which is refused: unpickling it "
-            "would run code. Save the state dict alone: torch.save({'model_state_dict': model.state_dict()}, path)."
-        ) from None
-    except _DAMAGED as error:
-        # What else these say is about pickle's machinery: a number, or nothing; or, after a sentence, torch's advice.
-        words = str(error).strip().split("\n")[0].split(". ")[0].rstrip(".")
-        reason = f": {words}" if isinstance(error, RuntimeError | OSError) else ""
-        raise InputError(f"{path}: not a readable checkpoint (truncated, or not a torch file){reason}.") from None
+            f"two checkpoints have the name {twice!r}. Expected each state once, under a name of its own: "
+            "`Checkpoint(..., name=...)`."
+        )
+    return [replace(each, name=name) for each, name in zip(checkpoints, names, strict=True)]
 
 
-@contextmanager
-def _allowed(objects: list[Any]) -> Iterator[None]:
-    """What torch may unpickle in the block, besides what the caller has allowed, which stays allowed afterwards."""
-    known = torch.serialization.get_safe_globals()
-    added = [each for each in objects if each not in known]
-    torch.serialization.add_safe_globals(added)
-    try:
-        yield
-    finally:
-        left = [each for each in torch.serialization.get_safe_globals() if each not in added]
-        torch.serialization.clear_safe_globals()
-        torch.serialization.add_safe_globals(left)
+def copied(value: Any) -> Any:
+    """A tensor of its own memory."""
+    return value.detach().clone() if isinstance(value, Tensor) else value
 
 
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    try:
-        return safetensors.torch.load_file(path)
-    except (safetensors.SafetensorError, OSError) as error:
-        raise InputError(f"{path}: not a readable safetensors file: {error}") from None
-
-
-def _expected() -> str:
-    return f"{', '.join(f'`{key}`' for key in WEIGHT_KEYS)} or a bare state dict"
+def digest(weights: Mapping[str, Tensor]) -> str:
+    """Equal for equal weights: a hash of the names, types, shapes and bytes."""
+    found = hashlib.blake2b(digest_size=16)
+    for name, tensor in sorted(weights.items()):
+        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        found.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()
 
 
 def file_digest(path: str | None) -> str | None:
-    """What the file of a checkpoint holds, in 64 signs."""
+    """SHA-256 of a checkpoint file, as hex; of all files of a folder or of shards."""
     if path is None:
         return None
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    found = hashlib.sha256()
+    for each in files_of(Path(path)):
+        with open(each, "rb") as file:
+            while block := file.read(1 << 20):
+                found.update(block)
+    return found.hexdigest()
 
 
 def description(checkpoint: Checkpoint, loaded: LoadedCheckpoint, rate: LearningRate, source: str) -> dict[str, Any]:
@@ -243,3 +214,48 @@ def description(checkpoint: Checkpoint, loaded: LoadedCheckpoint, rate: Learning
         "learning_rate_from": source,
         "recorded": recorded,
     }
+
+
+def _weights(held: Mapping[Any, Any], where: str) -> dict[str, Tensor] | None:
+    """The dense tensors of a state dict; None where it holds anything else."""
+    weights: dict[str, Tensor] = {}
+    for name, value in held.items():
+        if isinstance(name, str) and name.endswith(EXTRA_STATE):
+            continue
+        tensor = torch.from_numpy(value) if isinstance(value, np.ndarray) and value.dtype.kind in "biuf" else value
+        if not isinstance(name, str) or not isinstance(tensor, Tensor):
+            return None
+        if tensor.is_meta:
+            raise InputError(
+                f"{where}: weight {name!r} is on the meta device and has no values. Load the weights into memory."
+            )
+        weights[name] = tensor if tensor.layout == torch.strided else tensor.to_dense()
+    return weights or None
+
+
+def _optimizer(content: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    held = next((content[key] for key in OPTIMIZER_KEYS if content.get(key) is not None), None)
+    if isinstance(held, list | tuple) and len(held) == 1:  # Lightning keeps a list; of several none is THE optimiser
+        held = held[0]
+    held = held.state_dict() if isinstance(held, torch.optim.Optimizer) else held
+    return held if isinstance(held, Mapping) else None
+
+
+def _parts(source: object) -> tuple[str, ...] | None:
+    return Path(source).absolute().parts if isinstance(source, str | Path) else None
+
+
+def _differing(paths: list[tuple[str, ...]]) -> list[str]:
+    """The shortest ends of `paths` that differ, without what all have at their end; of equal paths the file name."""
+    if len(set(paths)) < len(paths):
+        return [path[-1] for path in paths]
+    while len({path[-1] for path in paths}) == 1 and len(paths) > 1:
+        paths = [path[:-1] for path in paths]
+    length = 1
+    while len({path[-length:] for path in paths}) < len(paths):
+        length += 1
+    return ["/".join(path[-length:]) for path in paths]
+
+
+def _expected() -> str:
+    return f"{', '.join(f'`{key}`' for key in WEIGHT_KEYS)} or a bare state dict"

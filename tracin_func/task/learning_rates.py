@@ -10,7 +10,8 @@ import numpy as np
 from torch import Tensor
 
 from tracin_func.errors import InputError
-from tracin_func.task.checkpoints import LearningRate, LoadedCheckpoint, unwrapped
+from tracin_func.task.checkpoints import LearningRate, LoadedCheckpoint
+from tracin_func.task.weight_names import unwrapped
 
 
 def learning_rates(
@@ -44,7 +45,7 @@ def learning_rates(
         return _rates_by_shape(loaded, groups, rates, trainable), "optimizer"
     for key in ("learning_rate", "lr"):
         if isinstance(loaded.args.get(key), int | float):
-            return _checked(loaded.args[key], loaded.name), f"args.{key}"
+            return _checked(loaded.args[key], loaded.name), f"{loaded.args_key}.{key}"
     raise InputError(
         f"{loaded.name}: records no learning rate. Expected `optimizer_state_dict` or `args` with one; "
         "give it with --learning-rate (`learning_rate=` in Python), or use none: --checkpoint-weights uniform."

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from tracin_func.errors import InputError
-from tracin_func.task.checkpoints import LoadedCheckpoint, unwrapped
+from tracin_func.task.checkpoints import LoadedCheckpoint
+from tracin_func.task.weight_names import unwrapped
 
 MOMENT, LARGEST_MOMENT = "exp_avg_sq", "max_exp_avg_sq"
 MOST_WAYS = 10_000  # of distributing parameters over groups that are followed; beyond, they cannot be told

@@ -5,9 +5,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from tracin_func.errors import InputError
-from tracin_func.task.checkpoints import Checkpoint
+from tracin_func.task.checkpoints import Checkpoint, copied, named_apart
 from tracin_func.task.items import as_items
 from tracin_func.task.loss import PairLoss
 from tracin_func.task.memory import address_of
@@ -61,7 +62,8 @@ class Task:
             if pairs is not None:
                 _check_pairs(role, pairs, len(items))
         _check_memory(self.checkpoints)
-        object.__setattr__(self, "checkpoints", [_apart_from(self.scorer, each) for each in self.checkpoints])
+        apart = [_apart_from(self.scorer, each) for each in named_apart(self.checkpoints)]
+        object.__setattr__(self, "checkpoints", apart)
         if self.item_classes is not None and len(self.item_classes) != len(items):
             raise InputError(f"`item_classes` has {len(self.item_classes)} entries for {len(items)} items.")
         if self.item_ids is not None:
@@ -99,9 +101,7 @@ def _check_memory(checkpoints: Sequence[Checkpoint]) -> None:
     seen: dict[tuple[int, ...], int] = {}
     for position, checkpoint in enumerate(checkpoints, start=1):
         if isinstance(checkpoint.source, Mapping):
-            address = tuple(
-                own.data_ptr() for own in checkpoint.source.values() if isinstance(own, Tensor) and own.numel()
-            )
+            address = tuple(filter(None, map(address_of, _tensors(checkpoint.source))))
             if address and seen.setdefault(address, position) != position:
                 raise InputError(
                     f"checkpoints {seen[address]} and {position} are the same memory, so both hold the last state. "
@@ -115,10 +115,13 @@ def _apart_from(scorer: nn.Module, checkpoint: Checkpoint) -> Checkpoint:
     if not isinstance(source, Mapping) or not isinstance(scorer, nn.Module):
         return checkpoint
     own = {address_of(tensor) for tensor in (*scorer.parameters(), *scorer.buffers())} - {0}
-    if own.isdisjoint(address_of(tensor) for tensor in source.values()):
+    if own.isdisjoint(map(address_of, _tensors(source))):
         return checkpoint
-    copied = {name: value.detach().clone() if isinstance(value, Tensor) else value for name, value in source.items()}
-    return replace(checkpoint, source=copied)
+    return replace(checkpoint, source=pytree.tree_map(copied, dict(source)))
+
+
+def _tensors(source: Mapping[str, Any]) -> list[Tensor]:
+    return [leaf for leaf in pytree.tree_leaves(dict(source)) if isinstance(leaf, Tensor)]
 
 
 def _check_pairs(role: str, pairs: Pairs, items: int) -> None:

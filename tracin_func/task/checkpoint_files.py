@@ -1,0 +1,192 @@
+"""Reading checkpoints from disk as untrusted data: files of torch and safetensors, shards, folders.
+
+A file holds a dict with the weights under one of `WEIGHT_KEYS`, or the weights alone. Reading allows tensors, numbers,
+strings and numpy scalars; nothing a file holds is executed.
+"""
+
+import json
+import pickle
+import re
+import shlex
+import struct
+import warnings
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from tracin_func.errors import InputError
+
+SUFFIXES = (".pt", ".pth", ".pth.tar", ".ckpt", ".bin", ".safetensors")
+WEIGHT_KEYS = ("model_state_dict", "state_dict", "model")
+OPTIMIZER_KEYS = ("optimizer_state_dict", "optimizer", "optimizer_states")
+INDEX = ".index.json"  # lists the shards of a large model
+
+# In this order; a folder may hold the same weights twice.
+_WEIGHTS_IN_FOLDER = tuple(
+    name + end
+    for name in ("model.safetensors", "pytorch_model.bin", "adapter_model.safetensors", "adapter_model.bin")
+    for end in ("", INDEX)
+)
+_OPTIMIZER_IN_FOLDER = "optimizer.pt"
+
+# What torch's unpickler raises on a file that is cut short or damaged, depending on where.
+_DAMAGED = (
+    RuntimeError,
+    EOFError,
+    ValueError,
+    LookupError,
+    OSError,
+    AssertionError,
+    AttributeError,
+    TypeError,
+    OverflowError,
+    MemoryError,
+    struct.error,
+)
+
+# Trainers put accuracies and losses as numpy scalars beside the weights; their types carry no code.
+# numpy 1 and 2 keep the two constructors under different module names, so both are allowed.
+_SCALAR, _ARRAY = np.float64(0).__reduce__()[0], np.empty(0).__reduce__()[0]
+_NUMPY_SCALARS: list[Any] = [
+    np.dtype,
+    np.ndarray,
+    *((_SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
+    *((_ARRAY, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")),
+    *{type(np.dtype(code)) for code in "?bhilqBHILQefdFDSUMm"},
+]
+_REFUSED = re.compile(r"GLOBAL ([\w.]+)|Unsupported (?:global|class) ([\w.]+)|but got <class '([\w.]+)'>")
+
+
+def content_of(path: Path) -> Any:
+    """What the file or the folder at `path` holds.
+
+    Raises:
+        InputError: missing, truncated, or holding objects that are refused.
+    """
+    if path.is_dir():
+        return _read_folder(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such checkpoint file.")
+    if path.name.endswith(INDEX):
+        return _read_shards(path)
+    return _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Whether `path` is named as a checkpoint file is, or is a folder that holds one."""
+    return weights_in(path) is not None if path.is_dir() else path.name.endswith(SUFFIXES)
+
+
+def weights_in(folder: Path) -> Path | None:
+    """The file of weights in the folder of a checkpoint."""
+    return next((path for name in _WEIGHTS_IN_FOLDER if (path := folder / name).is_file()), None)
+
+
+def files_of(path: Path) -> list[Path]:
+    """The files that the weights at `path` are read from."""
+    file = weights_in(path) if path.is_dir() else path
+    if file is None:
+        return []
+    return [file, *(file.parent / name for name in _shards(file))] if file.name.endswith(INDEX) else [file]
+
+
+def _read_folder(folder: Path) -> Mapping[str, Any]:
+    file = weights_in(folder)
+    if file is None:
+        names = ", ".join(sorted(each.name for each in folder.iterdir())[:6]) or "nothing"
+        raise InputError(f"{folder}: a folder without {' or '.join(_WEIGHTS_IN_FOLDER[::2])}; it holds {names}.")
+    optimizer = folder / _OPTIMIZER_IN_FOLDER
+    content = {WEIGHT_KEYS[0]: content_of(file)}
+    return content | ({OPTIMIZER_KEYS[0]: _read_torch(optimizer)} if optimizer.is_file() else {})
+
+
+def _read_shards(index: Path) -> dict[str, Any]:
+    weights: dict[str, Any] = {}
+    for name in _shards(index):
+        weights |= content_of(index.parent / name)
+    return weights
+
+
+def _shards(index: Path) -> list[str]:
+    """The names of the files that an index lists."""
+    expected = "Expected a JSON object with `weight_map`, from names of weights to files beside it"
+    try:
+        files = list(dict.fromkeys(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (ValueError, LookupError, TypeError, AttributeError, OSError) as error:
+        raise InputError(f"{index}: not a readable index of shards ({type(error).__name__}). {expected}.") from None
+    if not all(isinstance(name, str) and Path(name).name == name for name in files):  # never outside its folder
+        raise InputError(f"{index}: not a readable index of shards. {expected}.")
+    return files
+
+
+def _read_torch(path: Path) -> Any:
+    try:
+        with _allowed(_NUMPY_SCALARS), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what it refuses a moment later, in words for torch's developers
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        refused = _REFUSED.search(str(error))
+        if refused is None:
+            raise InputError(f"{path}: not a readable checkpoint (truncated, or not a torch file).") from None
+        raise InputError(
+            f"{path}: holds an object of {next(filter(None, refused.groups()))}, which is refused: unpickling it may "
+            f"run code. If you trust the file, keep its weights alone: {_conversion(path)} (the original is kept "
+            "beside it, with the ending .full)."
+        ) from None
+    except _DAMAGED as error:
+        # What else these say is about pickle's machinery: a number, or nothing; or, after a sentence, torch's advice.
+        words = str(error).strip().split("\n")[0].split(". ")[0].rstrip(".")
+        reason = f": {words}" if isinstance(error, RuntimeError | OSError) else ""
+        raise InputError(f"{path}: not a readable checkpoint (truncated, or not a torch file){reason}.") from None
+
+
+def _conversion(path: Path) -> str:
+    """A command that leaves only what is read in the file; it takes several files."""
+    names = _strings_in(path)
+    kept = [key for key in (*WEIGHT_KEYS, *OPTIMIZER_KEYS) if key in names]
+    chosen = f"{{k: c[k] for k in {kept!r}}}" if any(key in kept for key in WEIGHT_KEYS) else "c.state_dict()"
+    code = (
+        "import os, sys, torch; [(c := torch.load(f, weights_only=False), os.rename(f, f + '.full'), "
+        f"torch.save({chosen}, f)) for f in sys.argv[1:]]"
+    )
+    return f'python -c "{code}" {shlex.quote(str(path))}'
+
+
+def _strings_in(path: Path) -> set[str]:
+    """Which of the keys a checkpoint file has, from its bytes; nothing is unpickled."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            data = archive.read(next(name for name in archive.namelist() if name.endswith("data.pkl")))
+    except (zipfile.BadZipFile, StopIteration, OSError):
+        data = path.read_bytes()[: 1 << 24]
+    keys = (*WEIGHT_KEYS, *OPTIMIZER_KEYS)
+    return {key for key in keys if b"X" + struct.pack("<I", len(key)) + key.encode() in data}
+
+
+@contextmanager
+def _allowed(objects: list[Any]) -> Iterator[None]:
+    """What torch may unpickle in the block, besides what the caller has allowed, which stays allowed afterwards."""
+    known = torch.serialization.get_safe_globals()
+    added = [each for each in objects if each not in known]
+    torch.serialization.add_safe_globals(added)
+    try:
+        yield
+    finally:
+        left = [each for each in torch.serialization.get_safe_globals() if each not in added]
+        torch.serialization.clear_safe_globals()
+        torch.serialization.add_safe_globals(left)
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return safetensors.torch.load_file(path)
+    except (safetensors.SafetensorError, OSError) as error:
+        raise InputError(f"{path}: not a readable safetensors file: {error}") from None
