@@ -520,8 +520,8 @@ def own_imports(monkeypatch: pytest.MonkeyPatch) -> None:
     ("source", "lib"),
     [
         pytest.param(job_files.EARLY, False, id="early"),
-        pytest.param(job_files.LATE, False, id="late", marks=wrong("imports: a late neighbour is not found")),
-        pytest.param(job_files.OWN_PATH, True, id="own path", marks=wrong("imports: the file's own path is removed")),
+        pytest.param(job_files.LATE, False, id="late"),
+        pytest.param(job_files.OWN_PATH, True, id="own path"),
     ],
 )
 def test_task_files_import_as_in_python(source: str, lib: bool, tmp_path: Path, request: pytest.FixtureRequest) -> None:
@@ -532,7 +532,6 @@ def test_task_files_import_as_in_python(source: str, lib: bool, tmp_path: Path, 
 
 
 @pytest.mark.usefixtures("own_imports")
-@wrong("imports: the file's own path is removed")
 def test_the_path_of_a_task_file_is_kept(tmp_path: Path) -> None:
     spec = job_file(tmp_path, job_files.OWN_PATH, "neighbour_kept", lib=True)
     run("self", "--task", spec, "--metadata-dir", str(tmp_path / "results"))
@@ -541,7 +540,6 @@ def test_the_path_of_a_task_file_is_kept(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("own_imports")
 @pytest.mark.parametrize("source", ["OPTIONAL_OPTION", "REQUIRED_OPTION"])
-@wrong("model files that parse options: SystemExit: 2")
 def test_model_files_that_parse_options(source: str, recordings: Recordings, monkeypatch: pytest.MonkeyPatch) -> None:
     """They work where no option is required; else the error says that they parse the command line."""
     path = recordings.folder / "trainer.py"

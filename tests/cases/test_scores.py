@@ -19,7 +19,6 @@ from torch.nn.utils import prune
 import tracin_func as ti
 from tests.support.cases import aliases, backwards, companions, encoders, jobs, modules, randomness
 from tests.support.cases.command_line import run, scores_in
-from tests.support.cases.marks import wrong
 from tests.support.cases.modules import TOKENS, perceptron
 from tests.support.cases.reference import (
     TEST,
@@ -198,7 +197,6 @@ def test_backward_that_is_linear(make: Make, engine: str) -> None:
 
 @pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")
 @pytest.mark.parametrize("engine", ["auto", "loop"])
-@wrong("reentrant checkpointing: blamed on the single item")
 def test_reentrant_activation_checkpointing(engine: str) -> None:
     """The scores of `.backward()`, or the cause: `use_reentrant`, not the batch of one."""
     make: Make = lambda: backwards.Checkpointed(reentrant=True)  # noqa: E731
@@ -548,9 +546,7 @@ class Recompilations(logging.Handler):
 
 @pytest.mark.skipif(not torch._dynamo.is_dynamo_supported(), reason="torch.compile does not run here")
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
-@pytest.mark.parametrize(
-    "engine", [pytest.param("auto", marks=wrong("compiled part: capture is compiled again and again")), "item"]
-)
+@pytest.mark.parametrize("engine", ["auto", "item"])
 def test_compiled_part(engine: str) -> None:
     torch._dynamo.reset()
     right_states = two_states(seeded(lambda: modules.Compiled(compiled=False)))

@@ -1,7 +1,6 @@
 """Projections, stores and shards at their edges."""
 
 import json
-from dataclasses import replace
 
 import pytest
 import torch

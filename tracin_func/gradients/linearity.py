@@ -4,11 +4,13 @@ Hooks that clamp or normalise gradients, and autograd functions of one's own, ma
 The backward of torch's own operations is linear, so that graphs without hooks and foreign functions need no test.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from tracin_func.gradients.backward import by_leaves
 from tracin_func.gradients.model import State
 from tracin_func.gradients.protocol import Units
 from tracin_func.task.items import Batch, RaggedItemsError, each
@@ -45,8 +47,9 @@ def deviation(units: Units, state: State, scales: Sequence[float]) -> tuple[floa
             batch = units.take(index)
         except RaggedItemsError:  # they never meet
             continue
-        with units.holding(state) as leaves, torch.enable_grad():
-            found = _gradient(units.batched(batch), leaves, torch.tensor([weights[unit] for unit in index.tolist()]))
+        with units.holding(state) as leaves:
+            incoming = torch.tensor([weights[unit] for unit in index.tolist()])
+            found = _gradient(partial(units.batched, batch), leaves, incoming)
         together = max(together, _relative(found, total))
     return alone, together
 
@@ -54,22 +57,20 @@ def deviation(units: Units, state: State, scales: Sequence[float]) -> tuple[floa
 def _of_one(units: Units, state: State, unit: int, scales: Sequence[float]) -> tuple[Tensor, float]:
     """The gradient of one unit alone, and how far it is from linear."""
     batch: Batch = each(lambda leaf: leaf.squeeze(0), units.take(torch.arange(unit, unit + 1)))
-    with units.holding(state) as leaves, torch.enable_grad():
-        plain = _gradient(units.alone(batch), leaves, torch.ones(()))
+    with units.holding(state) as leaves:
+        plain = _gradient(partial(units.alone, batch), leaves, torch.ones(()))
         off = [
-            _relative(_gradient(units.alone(batch), leaves, torch.tensor(scale)) / scale, plain)
+            _relative(_gradient(partial(units.alone, batch), leaves, torch.tensor(scale)) / scale, plain)
             for scale in scales
             if abs(scale) >= SMALLEST
         ]
     return plain, max(off, default=0.0)
 
 
-def _gradient(value: Tensor, leaves: dict[str, Tensor], incoming: Tensor) -> Tensor:
+def _gradient(value: Callable[[], Tensor], leaves: dict[str, Tensor], incoming: Tensor) -> Tensor:
     """By all leaves in turn, flat [parameters], float64."""
-    if not value.requires_grad:
-        return torch.zeros(sum(leaf.numel() for leaf in leaves.values()), dtype=torch.float64, device=value.device)
-    found = torch.autograd.grad(value, list(leaves.values()), incoming.to(value), materialize_grads=True)
-    return torch.cat([(part.to_dense() if part.is_sparse else part).flatten().double() for part in found])
+    _, found = by_leaves(value, list(leaves.values()), incoming)
+    return torch.cat([part.flatten().double() for part in found])
 
 
 def _relative(found: Tensor, right: Tensor) -> float:

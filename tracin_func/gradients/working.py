@@ -7,6 +7,7 @@ the same scores. Closures, weak references and `.data` aliases survive no copy: 
 
 import copy
 import random
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -229,6 +230,16 @@ def random_numbers_kept(devices: Iterable[torch.device] = ()) -> Iterator[None]:
     finally:
         random.setstate(of_python)
         np.random.set_state(of_numpy)
+
+
+@contextmanager
+def uncompiled() -> Iterator[None]:
+    """What torch.compile wrapped runs as it was written; for every transform it would be compiled anew."""
+    if "torch._dynamo" not in sys.modules:  # nothing is compiled, and the import takes seconds
+        yield
+        return
+    with torch.compiler.set_stance("force_eager"):
+        yield
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tracin_func.errors import InputError
 from tracin_func.gradients.coupling import FORWARD_FAULTS
 from tracin_func.gradients.device import exact_products
-from tracin_func.gradients.working import Snapshot, random_numbers_kept
+from tracin_func.gradients.working import Snapshot, random_numbers_kept, uncompiled
 from tracin_func.task.items import Batch, Items, each
 from tracin_func.task.weight_names import unwrapped
 
@@ -59,7 +59,7 @@ class PlainModel:
         fast = torch.backends.mha.get_fastpath_enabled()
         try:
             torch.backends.mha.set_fastpath_enabled(False)  # it changes the scores of padded items
-            with random_numbers_kept(), exact_products(_CPU):
+            with random_numbers_kept(), exact_products(_CPU), uncompiled():
                 yield
         finally:
             torch.backends.mha.set_fastpath_enabled(fast)

@@ -21,7 +21,7 @@ from tracin_func.gradients.protocol import Gradients, UnsuitableError
 from tracin_func.gradients.representations.stored import StoredEngine
 from tracin_func.gradients.store.blocks import CheckpointRecord
 from tracin_func.gradients.store.store import Store
-from tracin_func.gradients.working import random_numbers_kept
+from tracin_func.gradients.working import random_numbers_kept, uncompiled
 from tracin_func.losses.registry import as_loss
 from tracin_func.scoring.checks import Change, change_of, probed, runs
 from tracin_func.scoring.combinations import (
@@ -336,6 +336,6 @@ def visited(
     Meanwhile products are exact on `device`, and random numbers are our own.
     """
     cuda = [device] if device.type == "cuda" else []
-    with scorer.session(), random_numbers_kept(cuda), exact_products(device):
+    with scorer.session(), random_numbers_kept(cuda), exact_products(device), uncompiled():
         for position, checkpoint in enumerate(task.checkpoints, start=1):
             yield checkpoint, load(checkpoint, position)

@@ -5,7 +5,8 @@ import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -28,7 +29,8 @@ def load_model(spec: str, arguments: Mapping[str, Any]) -> nn.Module:
     """
     factory = load_object(spec, "--model")
     try:
-        model = factory(**arguments)
+        with _own_words(Path(spec)):
+            model = factory(**arguments)
     except _ANYTHING as error:
         raise InputError(
             f"--model {spec}: making the model failed: {_said(error)}. It was called as "
@@ -49,7 +51,8 @@ def load_task(spec: str) -> Task:
     """
     factory = load_object(spec, "--task")
     try:
-        task = factory()
+        with _own_words(Path(spec)):
+            task = factory()
     except (InputError, UsageError):
         raise
     except _ANYTHING as error:
@@ -94,28 +97,69 @@ def parse_arguments(pairs: Sequence[str]) -> dict[str, Any]:
 
 
 def _import_file(path: Path, option: str) -> ModuleType:
+    """The module of a file, imported as `python FILE` would run it: its folder stays on sys.path for later imports."""
     if not path.is_file():
         raise InputError(f"{option}: {path} is no file. Expected FILE.py:Name with the path of a Python file.")
-    specification = importlib.util.spec_from_file_location(path.stem, path)
+    _put_on_path(path.parent)
+    taken = getattr(sys.modules.get(path.stem), "__file__", None)
+    free = path.stem not in sys.modules or (taken is not None and Path(taken).resolve() == path.resolve())
+    name = path.stem if free else f"{path.stem}_of_{path.parent.resolve().name}"
+    specification = importlib.util.spec_from_file_location(name, path)
     assert specification is not None
     assert specification.loader is not None
     module = importlib.util.module_from_spec(specification)
-    sys.modules.setdefault(path.stem, module)  # dataclasses and pickling look their module up by name
-    sys.path.insert(0, str(path.parent.resolve()))  # the file may import its neighbours
+    sys.modules[name] = module  # dataclasses and pickling look their module up by name
     try:
-        specification.loader.exec_module(module)
+        with _own_words(path):
+            specification.loader.exec_module(module)
     except _ANYTHING as error:
-        raise InputError(f"{option}: {path} cannot be imported: {_said(error)}.") from error
-    finally:
-        sys.path.pop(0)
+        sys.modules.pop(name, None)
+        raise InputError(f"{option}: {path} cannot be imported: {_said(error)}.{_hint(error, path)}") from error
     return module
 
 
 def _import_module(name: str, option: str) -> ModuleType:
+    _put_on_path(Path.cwd())  # as `python -m` does
     try:
-        return importlib.import_module(name)
+        with _own_words(Path(name)):
+            return importlib.import_module(name)
     except _ANYTHING as error:
-        raise InputError(f"{option}: module {name} cannot be imported: {_said(error)}.") from error
+        raise InputError(f"{option}: module {name} cannot be imported: {_said(error)}.{_hint(error)}") from error
+
+
+def _put_on_path(folder: Path) -> None:
+    if (text := str(folder.resolve())) not in sys.path:
+        sys.path.insert(0, text)
+
+
+@contextmanager
+def _own_words(path: Path) -> Iterator[None]:
+    """Code of the user's that parses the command line gets no words of ours."""
+    ours = sys.argv
+    sys.argv = [str(path)]
+    try:
+        yield
+    finally:
+        sys.argv = ours
+
+
+def _hint(error: BaseException, path: Path | None = None) -> str:
+    """What to do about a failed import, where its cause is known."""
+    if isinstance(error, SystemExit):
+        return (
+            " It ends the process when it is imported. If it parses the command line there, move that under "
+            'if __name__ == "__main__":.'
+        )
+    if path is None or not isinstance(error, ImportError) or "relative import" not in str(error):
+        return ""
+    top = path.resolve().parent
+    names = [path.stem]
+    while (top / "__init__.py").is_file():
+        names.insert(0, top.name)
+        top = top.parent
+    if len(names) == 1:
+        return " Import its neighbours by name: `from layers import ...` instead of `from .layers import ...`."
+    return f" It is part of a package: run from {top}, and give {'.'.join(names)}:Name instead of the file."
 
 
 def _said(error: BaseException) -> str:

@@ -1,9 +1,10 @@
-"""One autograd call a unit: slow, and obviously correct. Runs what vmap cannot."""
+"""One autograd call per unit: slow, and obviously correct. Runs what vmap cannot."""
 
 import torch
 from torch import Tensor
 
 from tracin_func.errors import InputError, UsageError
+from tracin_func.gradients.backward import by_leaves
 from tracin_func.gradients.batches import sketched
 from tracin_func.gradients.budget import plan_singles
 from tracin_func.gradients.coupling import FORWARD_FAULTS, cause
@@ -69,19 +70,9 @@ def differentiate(units: Units, state: State, batch: Batch) -> tuple[dict[str, C
     """Gradients by parameter name [1, *shape], times state.scale, and objective [1] of the one unit in `batch`."""
     # The backward runs in here, too: it may run parts of the forward again (torch.utils.checkpoint).
     with units.holding(state) as leaves:
-        with torch.enable_grad():
-            value = units.alone(_only(batch))
-        if value.requires_grad:
-            found = torch.autograd.grad(value, list(leaves.values()), materialize_grads=True)
-        else:  # the objective is a constant
-            found = tuple(torch.zeros_like(leaf) for leaf in leaves.values())
-    # Detached: torch 2.6 gives an unused parameter zeros that require a gradient themselves.
-    named = {name: _dense(gradient).detach().unsqueeze(0) for name, gradient in zip(leaves, found, strict=True)}
-    return scaled(named, state.scale), value.detach().unsqueeze(0)
-
-
-def _dense(gradient: Tensor) -> Tensor:
-    return gradient.to_dense() if gradient.is_sparse else gradient  # nn.Embedding(sparse=True)
+        value, found = by_leaves(lambda: units.alone(_only(batch)), list(leaves.values()))
+    named = {name: gradient.unsqueeze(0) for name, gradient in zip(leaves, found, strict=True)}
+    return scaled(named, state.scale), value.unsqueeze(0)
 
 
 def _only(batch: Batch) -> Batch:
