@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils import prune
 
 import tracin_func as ti
@@ -531,6 +531,41 @@ def walks(items: int) -> int:
 def test_a_vocabulary_on_the_module_is_not_copied_for_every_batch() -> None:
     """The module may be copied a few times per run; the number must not grow with the items."""
     assert walks(6) == walks(24) <= 8
+
+
+class ListedVocabulary(nn.Module):
+    """Keeps a large plain container, and a weight in a list, so that only a copy takes other weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.out = nn.Linear(5, 4), nn.Linear(4, 1)
+        self.weights = [self.first.weight]
+        self.word_ids = CopyCounted({f"word {number}": number for number in range(2000)})
+
+    def forward(self, items: Tensor) -> Tensor:
+        assert self.word_ids["word 3"] == 3
+        return self.out((items @ self.weights[0].T + self.first.bias).tanh())[:, 0]
+
+
+class CopyCounted(dict[str, int]):
+    copies = 0
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "CopyCounted":
+        CopyCounted.copies += 1
+        return CopyCounted(self)
+
+
+def copies(items: int) -> int:
+    module, table = seeded(ListedVocabulary), companions.neighbours(items)
+    states, given = two_states(module), noise(items, 5)
+    CopyCounted.copies = 0
+    found = score(module, given, states, train=table, engine="item", batch_size=2)
+    assert_right(found, reference(ListedVocabulary, given, states, train=table))
+    return CopyCounted.copies
+
+
+def test_a_large_container_is_not_copied_for_every_call() -> None:
+    assert copies(6) == copies(24) <= 4
 
 
 class Recompilations(logging.Handler):

@@ -4,7 +4,6 @@ It runs in two ways: with the tensors of a checkpoint put in place (`holding`, `
 sees, and with tensors substituted for one call (`score`), which transforms such as vmap need.
 """
 
-import copy
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -193,8 +192,7 @@ class Scorer:
             if self.substitution == "call":
                 return self._scores(functional_call(self._working.module, tensors, batch, tie_weights=False))
             if self.substitution == "copy":
-                memo = {id(own): tensors[slot] for slot, own in self._working.slots.own.items()}
-                return self._scores(copy.deepcopy(self._working.module, memo)(*batch))
+                return self._scores(self._working.substituted(tensors)(*batch))
         if self.has_parameter_hooks:
             raise RuntimeError(f"{self.class_name} has a hook on a parameter, which no transform calls")
         raise RuntimeError(

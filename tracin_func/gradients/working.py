@@ -70,6 +70,7 @@ class Working:
         self._snapshot: Snapshot | None = None
         self._borrowed: list[Callable[[], None]] = []  # what puts the user's module back
         self._sessions = 0
+        self._large: dict[int, Any] | None = None
         if private:
             for parameter in module.parameters():
                 parameter.grad = None
@@ -122,6 +123,13 @@ class Working:
             finally:
                 self._snapshot.restore()
                 self.foreign = self.foreign or path.foreign
+
+    def substituted(self, tensors: Mapping[str, Tensor]) -> nn.Module:
+        """A copy that refers to `tensors` by slot where the module refers to its own; large containers are shared."""
+        if self._large is None:
+            self._large = _large_containers(self.module)
+        memo = {id(own): tensors[slot] for slot, own in self.slots.own.items()}
+        return copy.deepcopy(self.module, {**memo, **self._large})
 
     def note_written(self) -> None:
         """Find the tensors that the forward just run has written to, by their values."""
@@ -277,6 +285,21 @@ class _Touched(TorchDispatchMode):
         leaves = pytree.tree_leaves((args, kwargs))
         self.found |= self._storages & {address_of(leaf) for leaf in leaves if isinstance(leaf, Tensor)}
         return func(*args, **(kwargs or {}))
+
+
+def _large_containers(module: nn.Module) -> dict[int, Any]:
+    """Attributes that are expensive to copy and hold nothing but plain values, such as a vocabulary, by identity."""
+    values = [value for submodule in module.modules() for value in vars(submodule).values()]
+    large = [value for value in values if isinstance(value, dict | list | set | tuple) and len(value) > COPYABLE]
+    return {id(value): value for value in large if _is_plain(value)}
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(map(_is_plain, value)) and all(map(_is_plain, value.values()))
+    if isinstance(value, list | set | tuple):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, str | bytes | int | float | complex)
 
 
 def _has_hooks(module: nn.Module) -> bool:
