@@ -109,7 +109,8 @@ def test_pickled_objects_are_refused_by_name_and_not_run(tmp_path: Path, model: 
 def args_beside(model: nn.Module) -> dict[str, Any]:
     optimizer = torch.optim.SGD(model.parameters(), lr=0.25)
     args = Namespace(lr=0.1, out=Path("runs"))
-    return {"model_state_dict": model.state_dict(), "optimizer": optimizer.state_dict(), "args": args}
+    weights = {"model_state_dict": model.state_dict(), "optimizer": optimizer.state_dict()}
+    return {**weights, "args": args, "epoch": 3, "loss": np.float64(0.5)}
 
 
 @pytest.mark.parametrize("content", [args_beside, lambda model: model], ids=["args", "module"])
@@ -133,6 +134,7 @@ def test_the_command_that_a_refusal_offers_works(
         assert same(loaded.weights, model)
         if content is args_beside:
             assert learning_rates(loaded, dict(model.named_parameters()), None) == (0.25, "optimizer")
+            assert (dict(loaded.args), loaded.recorded) == ({"lr": 0.1}, {"epoch": 3, "loss": 0.5})
     assert ti.find_checkpoints(tmp_path, "model") == paths
 
 

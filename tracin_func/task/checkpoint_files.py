@@ -27,6 +27,7 @@ from tracin_func.errors import InputError
 SUFFIXES = (".pt", ".pth", ".pth.tar", ".ckpt", ".bin", ".safetensors")
 WEIGHT_KEYS = ("model_state_dict", "state_dict", "model")
 OPTIMIZER_KEYS = ("optimizer_state_dict", "optimizer", "optimizer_states")
+ARGUMENT_KEYS = ("args", "hyper_parameters")
 INDEX = ".index.json"  # lists the shards of a large model
 
 # In this order; a folder may hold the same weights twice.
@@ -138,8 +139,8 @@ def _read_torch(path: Path) -> Any:
             raise InputError(f"{path}: not a readable checkpoint (truncated, or not a torch file).") from None
         raise InputError(
             f"{path}: holds an object of {next(filter(None, refused.groups()))}, which is refused: unpickling it may "
-            f"run code. If you trust the file, keep its weights alone: {_conversion(path)} (the original is kept "
-            "beside it, with the ending .full)."
+            f"run code. If you trust the file, keep the weights and plain values alone: {_conversion(path)} (the "
+            "original is kept beside it, with the ending .full)."
         ) from None
     except _DAMAGED as error:
         # What else these say is about pickle's machinery: a number, or nothing; or, after a sentence, torch's advice.
@@ -152,10 +153,14 @@ def _conversion(path: Path) -> str:
     """A command that leaves only what is read in the file; it takes several files."""
     names = _strings_in(path)
     kept = [key for key in (*WEIGHT_KEYS, *OPTIMIZER_KEYS) if key in names]
-    chosen = f"{{k: c[k] for k in {kept!r}}}" if any(key in kept for key in WEIGHT_KEYS) else "c.state_dict()"
+    chosen = f"{{**plain(c), **{{k: c[k] for k in {kept!r}}}}}"
+    for key in ARGUMENT_KEYS:
+        if key in names:
+            chosen = f"{chosen} | {{{key!r}: plain(vars(a) if hasattr(a := c[{key!r}], '__dict__') else a)}}"
     code = (
-        "import os, sys, torch; [(c := torch.load(f, weights_only=False), os.rename(f, f + '.full'), "
-        f"torch.save({chosen}, f)) for f in sys.argv[1:]]"
+        "import os, sys, torch; plain = lambda d: {k: v for k, v in d.items() if isinstance(v, (int, float, str))}; "
+        "[(c := torch.load(f, weights_only=False), os.rename(f, f + '.full'), "
+        f"torch.save({chosen if set(kept) & set(WEIGHT_KEYS) else 'c.state_dict()'}, f)) for f in sys.argv[1:]]"
     )
     return f'python -c "{code}" {shlex.quote(str(path))}'
 
@@ -167,7 +172,7 @@ def _strings_in(path: Path) -> set[str]:
             data = archive.read(next(name for name in archive.namelist() if name.endswith("data.pkl")))
     except (zipfile.BadZipFile, StopIteration, OSError):
         data = path.read_bytes()[: 1 << 24]
-    keys = (*WEIGHT_KEYS, *OPTIMIZER_KEYS)
+    keys = (*WEIGHT_KEYS, *OPTIMIZER_KEYS, *ARGUMENT_KEYS)
     return {key for key in keys if b"X" + struct.pack("<I", len(key)) + key.encode() in data}
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from tracin_func.errors import InputError, UsageError
 from tracin_func.task.checkpoint_files import (
+    ARGUMENT_KEYS,
     OPTIMIZER_KEYS,
     WEIGHT_KEYS,
     content_of,
@@ -20,8 +21,6 @@ from tracin_func.task.checkpoint_files import (
     is_checkpoint,
 )
 from tracin_func.task.weight_names import EXTRA_STATE
-
-ARGUMENT_KEYS = ("args", "hyper_parameters")
 
 LearningRate = float | Mapping[str, float]
 
