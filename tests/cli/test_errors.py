@@ -285,7 +285,7 @@ TABLE = (
     Row("no checkpoint of the prefix", given("--checkpoint-prefix", "epoch"), 3, "there is: model_epoch_2.pt"),
     Row("a truncated checkpoint", checkpoint_is_cut, 3, "model_epoch_10.pt: not a readable checkpoint"),
     Row("a pickled object", checkpoint_holds(lambda own: {"model_state_dict": own, "a": Harmful()}), 3, "exec"),
-    Row("a whole pickled model", checkpoint_holds(lambda own: torch.nn.Linear(2, 1)), 3, "Save the state dict alone"),
+    Row("a whole pickled model", checkpoint_holds(lambda own: torch.nn.Linear(2, 1)), 3, "c.state_dict()"),
     Row("a checkpoint of no weights", checkpoint_holds(lambda own: [1, 2]), 3, "model_epoch_10.pt: holds a list"),
     Row("wrong keys", checkpoint_weighs(lambda own: own.update(x=own.pop("head.1.bias"))), 3, "missing head.1.bias"),
     Row("wrong shapes", checkpoint_weighs(lambda own: own.update({"head.1.bias": torch.ones(3)})), 3, "wrong shape"),
