@@ -7,6 +7,7 @@ the same scores. Closures, weak references and `.data` aliases survive no copy: 
 
 import copy
 import random
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -244,7 +245,8 @@ def seeded() -> Iterator[None]:
 @contextmanager
 def touching(storages: frozenset[int]) -> Iterator[set[int]]:
     """Collects those of `storages` that operations of the block read or write."""
-    mode = _Touched(storages)
+    # Dynamo is loaded where a part of the module may be compiled; only to load it would take seconds.
+    mode = _TouchedUncompiled(storages) if "torch._dynamo" in sys.modules else _Touched(storages)
     with mode:
         yield mode.found
 
@@ -260,12 +262,25 @@ class _Touched(TorchDispatchMode):
         self._storages = storages
         self.found: set[int] = set()
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Whether torch keeps Dynamo from compiling what is below; a newer torch loads all of it for that."""
+        return False
+
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         leaves = pytree.tree_leaves((args, kwargs))
         self.found |= self._storages & {address_of(leaf) for leaf in leaves if isinstance(leaf, Tensor)}
         return func(*args, **(kwargs or {}))
+
+
+class _TouchedUncompiled(_Touched):
+    __torch_dispatch__ = _Touched.__torch_dispatch__
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return True
 
 
 def _has_hooks(module: nn.Module) -> bool:
