@@ -113,12 +113,12 @@ def errors_of(stderr: str) -> list[str]:
 
 
 def _work(words: tuple[str, ...], log: Path, folder: Path, environment: Mapping[str, str]) -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background has it ignored
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
     for number, path in enumerate(_streams(log), start=1):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background has it ignored
     sys.argv = ["tracin-func", *words]
     main()
 
