@@ -13,11 +13,12 @@ import typer
 
 from tests.support.lab import Lab, run
 from tests.support.prepared import Ended, Started, start
+from tests.support.series import several
 from tracin_func.cli.app import main
 from tracin_func.cli.errors import importing
 
 # By the way a process starts; moments of a new one mostly fall in imports, those of a prepared one in the work.
-MOMENTS, THOROUGH_MOMENTS = {"new": 2, "prepared": 8}, {"new": 8, "prepared": 40}
+MOMENTS = {"new": several(2, 8), "prepared": several(8, 40)}
 
 # The command from its first line on: before, nothing of ours runs that could answer. A Python that was started in a
 # shell's background ignores SIGINT, hence the handler.
@@ -98,7 +99,7 @@ def test_an_interrupt_waits_for_an_import() -> None:
 
 
 @pytest.mark.parametrize("how", ["new", "prepared"])
-def test_an_interrupt_at_random_moments(lab: Lab, how: str, thorough: bool) -> None:
+def test_an_interrupt_at_random_moments(lab: Lab, how: str) -> None:
     words = ("self", *lab.arguments("--margin", "2", "--quiet", "--batch-size", "4"))
     process = begun(how, lab, *words)
     begin = time.monotonic()
@@ -107,7 +108,7 @@ def test_an_interrupt_at_random_moments(lab: Lab, how: str, thorough: bool) -> N
     ended = []
     assert run("self", lab, "--quiet")[0] == 0
     table = lab.results / "box_500hz_metadata.json"
-    for moment in range((THOROUGH_MOMENTS if thorough else MOMENTS)[how]):
+    for moment in range(MOMENTS[how]):
         before = table.read_bytes()
         process = begun(how, lab, *words)
         time.sleep(random.Random(moment).uniform(0, whole))

@@ -25,6 +25,7 @@ import torch
 from tests.support.lab import Lab, refused, run
 from tests.support.places import ROOT
 from tests.support.prepared import Ended, Started, end, errors_of, start, world
+from tests.support.series import several
 
 JOB = """
 import dataclasses, os, time, torch
@@ -79,7 +80,7 @@ def other_front_end(): return job(hop=128)
 COMPUTING = ("--threads", "1", "--batch-size", "1024", "--quiet")
 PROJECTED = ("--projection", "sjlt", "--proj-dim", "16")
 BLOCKS = 5  # a checkpoint
-MOMENTS, THOROUGH_MOMENTS = 6, 20
+MOMENTS = several(6, 20)
 
 
 class Runs:
@@ -332,7 +333,7 @@ def test_processes_that_torchrun_starts_again_go_on(runs: Runs, undisturbed: Run
     assert runs.results("results") == undisturbed.results("exact")
 
 
-def test_a_killed_run_goes_on_where_it_was(runs: Runs, undisturbed: Runs, thorough: bool) -> None:
+def test_a_killed_run_goes_on_where_it_was(runs: Runs, undisturbed: Runs) -> None:
     """At random moments, again and again: no finished block is made twice, and the scores are as if undisturbed."""
     words = ("gradients", "--task", "job.py:job", "--threads", "1", "--batch-size", "1024", "--store", "store")
     begin = time.monotonic()
@@ -341,7 +342,7 @@ def test_a_killed_run_goes_on_where_it_was(runs: Runs, undisturbed: Runs, thorou
     assert f"{2 * BLOCKS} blocks made, {2 * BLOCKS} of {2 * BLOCKS} are there" in done.stderr
     shutil.rmtree(runs.folder / "store")
     unfinished = 0
-    for moment in range(THOROUGH_MOMENTS if thorough else MOMENTS):
+    for moment in range(MOMENTS):
         before = runs.markers("store")
         if len(before) == 2 * BLOCKS:
             shutil.rmtree(runs.folder / "store")

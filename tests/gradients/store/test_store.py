@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import json
-import multiprocessing
 import os
 import random
 import shutil
@@ -23,6 +22,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.places import ROOT
+from tests.support.prepared import PREPARED
+from tests.support.series import several
 from tracin_func.errors import InputError, NumericalError, OutputError, UsageError
 from tracin_func.gradients.store.blocks import CheckpointRecord
 from tracin_func.gradients.store.encoding import DTYPES, decode, encode
@@ -41,10 +42,6 @@ import sys, time, contextlib
 sys.path.insert(0, {str(ROOT)!r})
 from tests.gradients.store.test_store import *
 """
-
-# Processes of which twenty start as fast as one: torch is loaded once.
-PREPARED = multiprocessing.get_context("forkserver")
-PREPARED.set_forkserver_preload(["torch", "hypothesis", "pytest"])
 
 
 def block_of(checkpoint: str, start: int, stop: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -245,7 +242,7 @@ def await_end(pid: int) -> None:
             time.sleep(0.01)
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(several(8, 20)))
 def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path: Path, seed: int, undisturbed: dict[str, bytes]) -> None:
     folder = tmp_path / "store"
     folder.mkdir()
