@@ -627,18 +627,22 @@ def test_shards_share_a_store(tmp_path: Path, undisturbed: dict[str, bytes]) -> 
     assert contents(folder) == undisturbed
 
 
+def fill_shard(folder: Path, shard: int) -> None:
+    with opened(folder, shard=(shard, 3)) as store:
+        for record in RECORDS:
+            for block in store.missing(record.name):
+                if block % 3 == shard - 1:
+                    start, stop = store.range(block)
+                    store.write(record.name, block, *block_of(record.name, start, stop, 7))
+
+
 def test_shards_fill_a_store_together(tmp_path: Path, undisturbed: dict[str, bytes]) -> None:
-    code = """
-shard = int(sys.argv[2])
-with opened(Path(sys.argv[1]), shard=(shard, 3)) as store:
-    for record in RECORDS:
-        for block in store.missing(record.name):
-            if block % 3 == shard - 1:
-                start, stop = store.range(block)
-                store.write(record.name, block, *block_of(record.name, start, stop, 7))
-"""
-    children = [started(code, tmp_path / "store", shard) for shard in (1, 2, 3)]
-    assert [child.communicate() for child in children] == [("", "")] * 3
+    children = [PREPARED.Process(target=fill_shard, args=(tmp_path / "store", shard)) for shard in (1, 2, 3)]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join()
+    assert [child.exitcode for child in children] == [0, 0, 0]
     assert contents(tmp_path / "store") == undisturbed
 
 
