@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 
 from tests.support.lab import COLUMN, Harmful, Lab, refused, run
 from tests.support.places import ROOT
-from tests.support.prepared import start
+from tests.support.prepared import PREPARED, start
 from tracin_func.cli.app import app
 from tracin_func.cli.options import TABLE
 from tracin_func.gradients.engines.choose import NAMES
@@ -705,3 +705,17 @@ def test_it_starts_as_a_module_and_from_a_clone(start: list[str]) -> None:
     assert result.returncode == 3
     assert result.stderr.startswith("error: `nowhere.json`: no such file")
     assert result.stdout == ""
+
+
+def run_without_dynamo(words: list[str]) -> None:
+    assert "torch._dynamo" not in sys.modules
+    assert CliRunner().invoke(app, words).exit_code == 0
+    assert "torch._dynamo" not in sys.modules
+
+
+def test_a_first_run_does_not_load_dynamo(lab: Lab) -> None:
+    """It takes longer to load than all else together."""
+    process = PREPARED.Process(target=run_without_dynamo, args=(["self", *lab.arguments()],))
+    process.start()
+    process.join()
+    assert process.exitcode == 0
