@@ -175,7 +175,7 @@ def ways(*plain: tuple[str, int], thorough: Sequence[tuple[str, int]] = ()) -> A
     return pytest.mark.parametrize(("how", "size"), [*plain, *later])
 
 
-@ways(("prepared", 1), ("prepared", 3), ("torchrun", 2), thorough=[("torchrun", 1), ("torchrun", 3)])
+@ways(("prepared", 1), ("prepared", 2), ("prepared", 3), thorough=[("torchrun", size) for size in (1, 2, 3)])
 def test_processes_of_a_store_change_no_byte(runs: Runs, undisturbed: Runs, how: str, size: int) -> None:
     done = runs.together(how, size, *job("--store", "store", "--metadata-dir", "results"))
     assert done.code == 0, done.stderr
