@@ -133,9 +133,15 @@ LOSSES: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("dtype", PRECISIONS)
-@pytest.mark.parametrize("engine", NAMES)
-@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize(
+    ("loss", "engine", "dtype"),
+    cross(
+        tuple(LOSSES),
+        NAMES,
+        BOTH,
+        plain=lambda loss, engine, dtype: BOTH[dtype] == torch.float64 or (loss + engine) % 3 == 0,
+    ),
+)
 def test_loss(loss: str, engine: str, dtype: torch.dtype) -> None:
     job = job_of(*SMALL(), loss=LOSSES[loss])
     right = reference(job.at(dtype))
