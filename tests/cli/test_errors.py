@@ -2,8 +2,8 @@
 
 A row spoils a small data set or its options, runs a command, and states the exit code and a part of the line printed.
 Nothing is written where a row is refused. Faults of moments, not of inputs, stand elsewhere: Ctrl-C and SIGKILL in
-test_interrupts.py, test_cli.py and test_merge.py; two processes merging at once in test_merge.py; a stdout that is
-full or closed in test_cli.py.
+test_interrupts.py, test_commands.py and results/files/test_scores_json.py, with two processes that merge at once; a
+stdout that is full or closed in test_commands.py.
 """
 
 import contextlib
