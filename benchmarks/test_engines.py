@@ -3,6 +3,7 @@
 import statistics
 import time
 from dataclasses import replace
+from typing import Literal
 
 import pytest
 import torch
@@ -36,7 +37,7 @@ def describe(benchmark: BenchmarkFixture, device: torch.device, **facts: object)
 def test_engine(benchmark: BenchmarkFixture, embedded_task: Task, device: torch.device, engine: str) -> None:
     """Both scores of 566 training and 5 test pairs; `loop` on the first 40 training pairs (see extra_info)."""
     assert embedded_task.test_pairs is not None
-    train = embedded_task.train_pairs.select(torch.arange(40 if engine == "loop" else 566))
+    train = embedded_task.train_pairs.select(torch.arange(40 if engine == "loop" or not benchmark.enabled else 566))
     test = embedded_task.test_pairs.select(torch.arange(5))
     task = replace(embedded_task, train_pairs=train, test_pairs=test, checkpoints=embedded_task.checkpoints[:1])
     compute = Compute(engine=engine, device=device, batch_size=16)
@@ -56,7 +57,8 @@ def test_pair_against_item(benchmark: BenchmarkFixture, embedded_task: Task, dev
 
     No pair is skipped as inactive: the work is that of a loss that is active everywhere.
     """
-    task = embedded_task
+    count = 566 if benchmark.enabled else 100
+    task = replace(embedded_task, train_pairs=embedded_task.train_pairs.select(torch.arange(count)))
     scorer = Scorer(task.scorer)
     make = UnitMaker(task, scorer, as_loss(task.loss), "loss", device, None)
     loaded = load(task.checkpoints[0], 1)
@@ -64,10 +66,11 @@ def test_pair_against_item(benchmark: BenchmarkFixture, embedded_task: Task, dev
     rows = torch.arange(len(task.train_pairs) + len(make.tables[1]))
     pairs = make.pairs(torch.ones(len(rows)), rows[: len(task.train_pairs)])
     items = make.items()
-    assert (items.count, pairs.count) == (54, 566)
+    assert (items.count, pairs.count) == (54, count)
     seconds: dict[str, list[float]] = {"item": [], "pair": []}
     with scorer.session():
-        plans = {name: plan(units, state, device) for name, units in (("item", items), ("pair", pairs))}
+        size: int | Literal["auto"] = "auto" if benchmark.enabled else 16
+        plans = {name: plan(units, state, device, size) for name, units in (("item", items), ("pair", pairs))}
         work = {"item": prepare(items, state, plans["item"]), "pair": prepare(pairs, state, plans["pair"])}
         by_item, _ = timed(work["item"])
         by_pair, _ = timed(work["pair"])
@@ -89,9 +92,9 @@ def test_pair_against_item(benchmark: BenchmarkFixture, embedded_task: Task, dev
     print(f"\n{sizes}: pair {median['pair']:.3f} s, item {median['item']:.3f} s on {device}: ratio {ratio:.1f}")
 
 
-def plan(units: Units, state: State, device: torch.device) -> Plan:
-    """The batch size that is fastest for `units`, measured as a long run measures it."""
-    return VmappedEngine().plan(units, state, Request("auto", available_bytes(device), visits=100))
+def plan(units: Units, state: State, device: torch.device, size: int | Literal["auto"]) -> Plan:
+    """With auto, the batch size that is fastest for `units`, measured as a long run measures it."""
+    return VmappedEngine().plan(units, state, Request(size, available_bytes(device), visits=100))
 
 
 def prepare(units: Units, state: State, plan: Plan):  # type: ignore[no-untyped-def]

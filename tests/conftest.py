@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support.lab import lab as lab
+from tests.support.series import note_thorough
 from tracin_func.sources.demo.source import CACHE_VARIABLE, EmbeddedDemo, embedded
 
 
@@ -18,10 +19,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--thorough", action="store_true", help="Run the long series of tests too.")
 
 
-@pytest.fixture(scope="session")
-def thorough(request: pytest.FixtureRequest) -> bool:
-    """Whether long series are to be run whole."""
-    return bool(request.config.getoption("--thorough"))
+def pytest_configure(config: pytest.Config) -> None:
+    note_thorough(bool(config.getoption("--thorough")))
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--thorough"):
+        for item in items:
+            if item.get_closest_marker("thorough"):
+                item.add_marker(pytest.mark.skip(reason="one of a long series: runs with --thorough"))
 
 
 @pytest.fixture(scope="session", autouse=True)

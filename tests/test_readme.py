@@ -2,6 +2,8 @@
 
 import os
 import re
+import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +13,9 @@ import pytest
 import torch
 
 from tests.support.places import ROOT
+from tests.support.prepared import start
 from tracin_func.scoring.accuracy import TRAIN_NAMES, recorded_share
+from tracin_func.sources.demo.source import EmbeddedDemo
 from tracin_func.task.checkpoints import read
 from tracin_func.task.learning_rates import learning_rates
 
@@ -37,10 +41,43 @@ def test_the_two_first_commands_install_run_and_test() -> None:
     assert test == "pytest\n"
 
 
+COMMANDS = [line for block in blocks("sh")[2:] for line in block.splitlines()]
+
+
+def test_the_commands_on_the_embedded_example_run(tmp_path: Path, embedded_500hz: object) -> None:
+    """The first by a shell, the others in prepared processes."""
+    first, *others = COMMANDS[:6]
+    result = shell(first, tmp_path)
+    assert (first, result.returncode) == ("tracin-func self", 0), result.stderr
+    assert result.stdout
+    for command in others:
+        name, *words = shlex.split(command)
+        done = start(tuple(words), tmp_path / "log", folder=tmp_path).end()
+        assert (name, done.code) == ("tracin-func", 0), (command, done.stderr)
+        assert done.stdout
+    written = {str(path.relative_to(tmp_path)) for path in tmp_path.glob("*/*_metadata.json")}
+    assert written == {
+        "metadata/plastic_500hz_metadata.json",
+        "metadata/plastic_500hz_influence_metadata.json",
+        "metadata/plastic_500hz_per_checkpoint_metadata.json",
+    }
+
+
+def test_a_command_on_the_example_folder_runs(tmp_path: Path, embedded_500hz: EmbeddedDemo) -> None:
+    """The folder holds here what `demo example`, which trains two more rankers, would put there for one tone."""
+    demo, command, _ = COMMANDS[6:]
+    assert demo == "tracin-func demo example"
+    shutil.copytree(embedded_500hz.data_root, tmp_path / "example/data")
+    shutil.copytree(embedded_500hz.checkpoint_dir, tmp_path / "example/checkpoints/500hz")
+    done = start(tuple(shlex.split(command)[1:]), tmp_path / "log", folder=tmp_path).end()
+    assert done.code == 0, done.stderr
+    assert (tmp_path / "results/plastic_500hz_metadata.json").exists()
+
+
+@pytest.mark.thorough
 def test_the_commands_run(tmp_path: Path, embedded_500hz: object) -> None:
-    commands = [line for block in blocks("sh")[2:] for line in block.splitlines()]
-    assert len(commands) == 9
-    for command in commands:
+    assert len(COMMANDS) == 9
+    for command in COMMANDS:
         result = shell(command, tmp_path)
         assert result.returncode == 0, (command, result.stderr)
         assert result.stdout

@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -20,6 +21,7 @@ from typer.testing import CliRunner
 
 from tests.support.lab import COLUMN, Harmful, Lab, refused, run
 from tests.support.places import ROOT
+from tests.support.prepared import PREPARED, start
 from tracin_func.cli.app import app
 from tracin_func.cli.options import TABLE
 from tracin_func.gradients.engines.choose import NAMES
@@ -200,7 +202,7 @@ def test_embedded_results_do_not_go_into_files_of_others(
     assert result.exit_code == 3
     assert "was not computed from the embedded data" in result.stderr
     assert path.read_text() == '{"a_b": {"tracin_self_influence": 1.0}}'
-    assert CliRunner().invoke(app, ["self", "--metadata-dir", "metadata"]).exit_code == 0
+    assert CliRunner().invoke(app, ["self", "--metadata-dir", "metadata", "--checkpoints", "last:1"]).exit_code == 0
     assert len(json.loads(path.read_text())) == 442
 
 
@@ -570,6 +572,12 @@ def process(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]
     return subprocess.run(command, text=True, check=False, **(streams | options))
 
 
+def in_shell(command: str) -> subprocess.CompletedProcess[str]:
+    """A command as a shell starts it."""
+    start = f"{shlex.quote(sys.executable)} -m tracin_func {command}"
+    return subprocess.run(start, shell=True, capture_output=True, text=True, check=False)
+
+
 def test_a_reader_who_leaves_early_costs_nothing(lab: Lab) -> None:
     reader, writer = os.pipe()
     os.close(reader)
@@ -594,14 +602,25 @@ def test_a_stdout_that_is_full_is_one_line(lab: Lab) -> None:
     assert json.loads((lab.results / "box_500hz_metadata.json").read_text())
 
 
-def test_streams_that_are_closed_do_no_harm(lab: Lab) -> None:
-    command = " ".join(f"'{word}'" for word in [sys.executable, "-m", "tracin_func", "self", *lab.arguments()])
-    for closed in (">&-", "2>&-", ">&- 2>&-"):
-        shutil.rmtree(lab.results, ignore_errors=True)
-        result = subprocess.run(f"{command} {closed}", shell=True, capture_output=True, text=True, check=False)
-        assert result.returncode == 0, result.stderr
-        assert "Traceback" not in result.stderr
-        assert json.loads((lab.results / "box_500hz_metadata.json").read_text())
+CLOSED = (">&-", "2>&-", ">&- 2>&-")
+
+
+@pytest.mark.parametrize(
+    "closed", [*(pytest.param(each, marks=pytest.mark.thorough) for each in CLOSED[:2]), CLOSED[2]]
+)
+def test_streams_that_are_closed_do_no_harm(lab: Lab, closed: str) -> None:
+    result = in_shell(f"self {shlex.join(lab.arguments())} {closed}")
+    assert result.returncode == 0, result.stderr
+    assert "Traceback" not in result.stderr
+    assert json.loads((lab.results / "box_500hz_metadata.json").read_text())
+
+
+@pytest.mark.parametrize("closed", CLOSED)
+def test_streams_that_are_closed_do_no_harm_to_what_is_shown(lab: Lab, closed: str) -> None:
+    assert run("self", lab)[0] == 0
+    result = in_shell(f"show {lab.results / 'box_500hz_metadata.json'} {closed}")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert bool(result.stdout) == (closed == "2>&-")
 
 
 def test_a_stdout_of_few_signs(lab: Lab) -> None:
@@ -622,19 +641,19 @@ def test_a_stdout_of_few_signs(lab: Lab) -> None:
         (["self", "more"], "unexpected extra argument"),
     ],
 )
-def test_words_that_cannot_be_parsed_are_one_line(arguments: list[str], words: str) -> None:
-    result = process(*arguments)
-    assert result.returncode == 2
+def test_words_that_cannot_be_parsed_are_one_line(arguments: list[str], words: str, tmp_path: Path) -> None:
+    result = start(tuple(arguments), tmp_path / "log").end()
+    assert result.code == 2
     assert result.stderr.startswith("error: ")
     assert result.stderr.count("\n") == 1
     assert words in result.stderr
     assert result.stdout == ""
 
 
-def test_help_and_version_go_to_stdout() -> None:
+def test_help_and_version_go_to_stdout(tmp_path: Path) -> None:
     for arguments, words in ([], "Usage"), (["--help"], "Usage"), (["self", "-h"], "--margin"), (["--version"], "0."):
-        result = process(*arguments)
-        assert result.returncode == 0
+        result = start(tuple(arguments), tmp_path / "log").end()
+        assert result.code == 0
         assert words in result.stdout
         assert result.stderr == ""
 
@@ -657,23 +676,19 @@ def test_an_interrupt_after_saving_says_where_the_scores_are(lab: Lab, monkeypat
     assert stderr.splitlines()[-1] == f"interrupted; each of {path} is as it was or holds the new scores."
 
 
-def test_an_interrupt_leaves_files_as_they_were(lab: Lab) -> None:
+def test_an_interrupt_leaves_files_as_they_were(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> None:
     assert run("self", lab)[0] == 0
     before = lab.files()
-    command = [sys.executable, "-m", "tracin_func", "self", *lab.arguments("--margin", "2", "--engine", "loop")]
-    restored = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
-    start = f"sys.argv[1:] = {command[3:]!r}; runpy.run_module('tracin_func', run_name='__main__')"
-    code = f"{restored}; import sys, runpy; {start}"
-    process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True)
-    assert process.stderr is not None
-    while "reading clips: 100%" not in (line := process.stderr.readline()):
-        assert line, "ended too early"
-    process.send_signal(signal.SIGINT)
-    errors = process.stderr.read()
-    assert process.wait() == 130, errors
-    assert errors.rstrip().endswith("interrupted; result files are as they were.")
+    log = tmp_path_factory.mktemp("log") / "log"
+    process = start(("self", *lab.arguments("--margin", "2", "--engine", "loop")), log)
+    shown = log.with_name("log.stderr")
+    while not shown.exists() or "reading clips: 100%" not in shown.read_text():
+        assert process.process.is_alive(), "ended too early"
+    process.send(signal.SIGINT)
+    result = process.end()
+    assert result.code == 130, result.stderr
+    assert result.stderr.rstrip().endswith("interrupted; result files are as they were.")
     assert lab.files() == before
-    process.stderr.close()
 
 
 def test_help_names_the_choices_there_are() -> None:
@@ -684,10 +699,23 @@ def test_help_names_the_choices_there_are() -> None:
 
 @pytest.mark.parametrize("start", [["-m", "tracin_func"], ["cli.py"]])
 def test_it_starts_as_a_module_and_from_a_clone(start: list[str]) -> None:
-    root = ROOT
     result = subprocess.run(
-        [sys.executable, *start, "self", "--data-root", "x"], capture_output=True, text=True, cwd=root, check=False
+        [sys.executable, *start, "show", "nowhere.json"], capture_output=True, text=True, cwd=ROOT, check=False
     )
-    assert result.returncode == 2
-    assert result.stderr.startswith("error: --data-root was given without --checkpoint-dir.")
+    assert result.returncode == 3
+    assert result.stderr.startswith("error: `nowhere.json`: no such file")
     assert result.stdout == ""
+
+
+def run_without_dynamo(words: list[str]) -> None:
+    assert "torch._dynamo" not in sys.modules
+    assert CliRunner().invoke(app, words).exit_code == 0
+    assert "torch._dynamo" not in sys.modules
+
+
+def test_a_first_run_does_not_load_dynamo(lab: Lab) -> None:
+    """It takes longer to load than all else together."""
+    process = PREPARED.Process(target=run_without_dynamo, args=(["self", *lab.arguments()],))
+    process.start()
+    process.join()
+    assert process.exitcode == 0

@@ -2,8 +2,8 @@
 
 A row spoils a small data set or its options, runs a command, and states the exit code and a part of the line printed.
 Nothing is written where a row is refused. Faults of moments, not of inputs, stand elsewhere: Ctrl-C and SIGKILL in
-test_interrupts.py, test_cli.py and test_merge.py; two processes merging at once in test_merge.py; a stdout that is
-full or closed in test_cli.py.
+test_interrupts.py, test_commands.py and results/files/test_scores_json.py, with two processes that merge at once; a
+stdout that is full or closed in test_commands.py.
 """
 
 import contextlib
@@ -537,14 +537,14 @@ def test_a_terminal_of_sixty_columns_without_color(scored: Lab) -> None:
     results = [str(scored.results / name) for name in ("box_500hz_metadata.json", "box_500hz_influence_metadata.json")]
     paths = (str(scored.folder), "scores: ")
     commands = (["show", results[0]], ["show", results[1]], ["self", *scored.arguments()], ["self", "--help"])
-    for words in (*commands, ["self", "--data-root", "x"]):
+    for words in (*commands, ["show", "nowhere"]):
         code, shown = in_terminal(scored, *words, NO_COLOR="1")
-        assert code == (2 if words[-1] == "x" else 0), shown
+        assert code == (3 if words[-1] == "nowhere" else 0), shown
         assert "Traceback" not in shown
         assert not re.search(r"\x1b\[[\d;]*m", shown), words
         lines = re.sub(r"\x1b\[[?\d]*[A-Za-z]", "\n", shown).splitlines()
         tables = [line for line in lines if re.search("[│─╭╰━]", line)]
-        assert bool(tables) == (words[-1] != "x")
+        assert bool(tables) == (words[-1] != "nowhere")
         assert all(len(line) <= 60 for line in tables if not any(name in line for name in paths)), shown
     code, shown = in_terminal(scored, "show", results[0])
     assert "\x1b[" in shown, "without NO_COLOR there is color, so that the above says something"
@@ -568,11 +568,12 @@ def finished_cache(embedded_500hz: EmbeddedDemo, tmp_path: Path) -> Path:
 
 
 def embedded_run(folder: Path, environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
-    """The embedded default, with nothing of this environment but the path and what is given."""
+    """The embedded default, with nothing of this environment but paths, threads and what is given."""
     (folder / "work").mkdir()
     return subprocess.run(
         [sys.executable, "-m", "tracin_func", "self", "--limit", "3"], capture_output=True, text=True, check=False,
-        cwd=folder / "work", env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), **environment},
+        cwd=folder / "work",
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **environment},
     )  # fmt: skip
 
 

@@ -12,10 +12,13 @@ import pytest
 import typer
 
 from tests.support.lab import Lab, run
+from tests.support.prepared import Ended, Started, start
+from tests.support.series import several
 from tracin_func.cli.app import main
 from tracin_func.cli.errors import importing
 
-MOMENTS = 8
+# By the way a process starts; moments of a new one mostly fall in imports, those of a prepared one in the work.
+MOMENTS = {"new": several(2, 8), "prepared": several(8, 40)}
 
 # The command from its first line on: before, nothing of ours runs that could answer. A Python that was started in a
 # shell's background ignores SIGINT, hence the handler.
@@ -29,12 +32,33 @@ main()
 """
 
 
-def start(*words: str) -> subprocess.Popen[str]:
-    process = subprocess.Popen(
-        [sys.executable, "-c", COMMAND, *words], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    )
-    assert process.stderr is not None
-    assert process.stderr.readline() == "ready\n"
+class New:
+    """The command in a Python of its own, from its first line on."""
+
+    def __init__(self, *words: str) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", COMMAND, *words], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        )
+        assert self._process.stderr is not None
+        assert self._process.stderr.readline() == "ready\n"
+
+    def send(self, number: signal.Signals) -> None:
+        self._process.send_signal(number)
+
+    def end(self) -> Ended:
+        _, errors = self._process.communicate()
+        return Ended(self._process.returncode, "", errors)
+
+
+def begun(how: str, lab: Lab, *words: str) -> New | Started:
+    """The command at work."""
+    if how == "new":
+        return New(*words)
+    log = lab.folder / "log"
+    (lab.folder / "log.stderr").unlink(missing_ok=True)
+    process = start(words, log)
+    while not (lab.folder / "log.stderr").exists():
+        time.sleep(0.001)
     return process
 
 
@@ -74,27 +98,28 @@ def test_an_interrupt_waits_for_an_import() -> None:
     assert signal.getsignal(signal.SIGINT) is before
 
 
-def test_an_interrupt_at_random_moments(lab: Lab) -> None:
-    words = lab.arguments("--margin", "2", "--quiet", "--batch-size", "4")
-    process = start("self", *words)
+@pytest.mark.parametrize("how", ["new", "prepared"])
+def test_an_interrupt_at_random_moments(lab: Lab, how: str) -> None:
+    words = ("self", *lab.arguments("--margin", "2", "--quiet", "--batch-size", "4"))
+    process = begun(how, lab, *words)
     begin = time.monotonic()
-    process.communicate()
+    process.end()
     whole = time.monotonic() - begin
     ended = []
     assert run("self", lab, "--quiet")[0] == 0
     table = lab.results / "box_500hz_metadata.json"
-    for moment in range(MOMENTS):
+    for moment in range(MOMENTS[how]):
         before = table.read_bytes()
-        process = start("self", *words)
+        process = begun(how, lab, *words)
         time.sleep(random.Random(moment).uniform(0, whole))
-        process.send_signal(signal.SIGINT)
-        _, errors = process.communicate()
-        ended.append(process.returncode)
-        assert "Traceback" not in errors, errors
-        assert process.returncode in (0, 130), errors
-        lines = [line for line in errors.splitlines() if line.startswith("interrupted")]
-        assert len(lines) == (process.returncode == 130), errors
-        if process.returncode == 130 and "are as they were." in lines[0]:
+        process.send(signal.SIGINT)
+        done = process.end()
+        ended.append(done.code)
+        assert "Traceback" not in done.stderr, done.stderr
+        assert done.code in (0, 130), done.stderr
+        lines = [line for line in done.stderr.splitlines() if line.startswith("interrupted")]
+        assert len(lines) == (done.code == 130), done.stderr
+        if done.code == 130 and "are as they were." in lines[0]:
             assert table.read_bytes() == before
         assert {Path(name).name for name in results(lab)} == {table.name, f"{table.name}.provenance.json"}
         assert all(json.loads(content) for content in results(lab).values())

@@ -9,11 +9,12 @@ import pytest
 from typer.testing import CliRunner
 
 from tests.support.lab import Lab
+from tests.support.series import several
 from tracin_func.cli.app import app
 from tracin_func.cli.options import INFLUENCE_ONLY, JOB, Option
 
 SEED = 0
-RUNS, THOROUGH_RUNS = 60, 600
+RUNS = several(30, 600)
 NUMBERS = ("-1", "0", "1", "3", "1e400", "nan", "999999999999999999999", "x", "", "0.5")
 
 # Values of each option that takes one, valid and not; {folder} holds the data set. What is not here gets NUMBERS.
@@ -95,10 +96,10 @@ def words_of(option: Option, lab: Lab, draw: random.Random) -> list[str]:
     return [draw.choice([option.flag, *option.aliases]), value.format(folder=lab.folder)]
 
 
-def test_any_options_end_in_a_sentence(prepared: Lab, thorough: bool) -> None:
+def test_any_options_end_in_a_sentence(prepared: Lab) -> None:
     draw = random.Random(SEED)
     codes = set()
-    for _ in range(THOROUGH_RUNS if thorough else RUNS):
+    for _ in range(RUNS):
         command = draw.choice(["self", "influence"])
         options = draw.sample([*JOB, *(INFLUENCE_ONLY if command == "influence" else ())], draw.randint(0, 5))
         words = [word for option in options for word in words_of(option, prepared, draw)]

@@ -4,7 +4,6 @@ The job is small and slow where a test asks for it: 20,000 items are five blocks
 """
 
 import json
-import multiprocessing
 import os
 import random
 import shutil
@@ -13,9 +12,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from multiprocessing.process import BaseProcess
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +24,8 @@ import torch
 
 from tests.support.lab import Lab, refused, run
 from tests.support.places import ROOT
-from tracin_func.cli.app import main
+from tests.support.prepared import Ended, Started, end, errors_of, start, world
+from tests.support.series import several
 
 JOB = """
 import dataclasses, os, time, torch
@@ -34,7 +33,8 @@ import tracin_func as ti
 
 class Ranker(torch.nn.Sequential):
     def forward(self, items):
-        time.sleep(float(os.environ.get("PAUSE", "0")))
+        if len(items) == 1024 and torch.is_grad_enabled():  # a batch of a block, which has four
+            time.sleep(float(os.environ.get("PAUSE", "0")))
         return super().forward(items)
 
 def job(seed=0, epochs=(1, 2), spoiled=None, items=20_000, hop=256):
@@ -80,40 +80,7 @@ def other_front_end(): return job(hop=128)
 COMPUTING = ("--threads", "1", "--batch-size", "1024", "--quiet")
 PROJECTED = ("--projection", "sjlt", "--proj-dim", "16")
 BLOCKS = 5  # a checkpoint
-MOMENTS = 20
-
-# A run starts as a copy of a process that has read torch and the program: tens of them in a few seconds.
-PREPARED = multiprocessing.get_context("forkserver")
-PREPARED.set_forkserver_preload(["torch", "pytest", "tracin_func.cli.job", "tracin_func.cli.app"])
-
-
-@dataclass(frozen=True)
-class Ended:
-    """How a run ended, and what it printed."""
-
-    code: int | None
-    stdout: str
-    stderr: str
-
-    @property
-    def error(self) -> str:
-        """The one line that tells it."""
-        errors = [line for line in self.stderr.splitlines() if line.startswith("error: ")]
-        assert len(errors) == 1, self.stderr
-        assert "Traceback" not in self.stderr
-        assert "fault inside" not in self.stderr
-        return errors[0]
-
-
-def work(folder: str, words: tuple[str, ...], log: str, environment: Mapping[str, str]) -> None:
-    """The command line in a process that was prepared for it."""
-    os.chdir(folder)
-    os.environ.update(environment)
-    for number, name in ((1, "stdout"), (2, "stderr")):
-        descriptor = os.open(f"{log}.{name}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-        os.dup2(descriptor, number)
-    sys.argv = ["tracin-func", *words]
-    main()
+MOMENTS = several(6, 20)
 
 
 class Runs:
@@ -124,22 +91,21 @@ class Runs:
         (folder / "job.py").write_text(JOB)
         self._number = 0
 
-    def start(self, *words: str, **environment: str) -> BaseProcess:
-        self._number += 1
-        process = PREPARED.Process(
-            target=work, args=(str(self.folder), words, str(self.folder / f"log-{self._number}"), environment)
-        )
-        process.start()
-        return process
-
-    def end(self, process: BaseProcess, number: int | None = None) -> Ended:
-        process.join()
-        log = self.folder / f"log-{self._number if number is None else number}"
-        texts = [Path(f"{log}.{name}").read_text() if Path(f"{log}.{name}").exists() else "" for name in STREAMS]
-        return Ended(process.exitcode, *texts)
+    def start(self, *words: str, **environment: str) -> Started:
+        return start(words, self._log(), folder=self.folder, **environment)
 
     def run(self, *words: str, **environment: str) -> Ended:
-        return self.end(self.start(*words, **environment))
+        return self.start(*words, **environment).end()
+
+    def world(self, size: int, *words: str, **environment: str) -> AbstractContextManager[list[Started]]:
+        return world(size, words, self._log(), folder=self.folder, **environment)
+
+    def together(self, how: str, size: int, *words: str) -> Ended:
+        """The processes of one run: by torchrun, or prepared ones in its place."""
+        if how == "torchrun":
+            return self.torchrun(size, *words)
+        with self.world(size, *words) as ranks:
+            return end(ranks)
 
     def torchrun(self, processes: int, *words: str) -> Ended:
         done = subprocess.run(
@@ -147,6 +113,10 @@ class Runs:
             capture_output=True, text=True, check=False, cwd=self.folder, env=environment_of(),
         )  # fmt: skip
         return Ended(done.returncode, done.stdout, done.stderr)
+
+    def _log(self) -> Path:
+        self._number += 1
+        return self.folder / f"log-{self._number}"
 
     def results(self, name: str) -> dict[str, bytes]:
         """The result files that a run wrote to the folder `name`; where they come from differs by the command."""
@@ -166,9 +136,6 @@ class Runs:
             time.sleep(0.01)
 
 
-STREAMS = ("stdout", "stderr")
-
-
 def job(*more: str, factory: str = "job", command: str = "influence") -> tuple[str, ...]:
     own = ("--with-self",) if command == "influence" else ()
     return (command, *own, "--task", f"job.py:{factory}", *COMPUTING, *more)
@@ -181,10 +148,6 @@ def torchrun(*options: str, words: Iterable[str]) -> list[str]:
 def environment_of(**more: str) -> dict[str, str]:
     root = str(ROOT)
     return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": root, **more}
-
-
-def errors_of(stderr: str) -> list[str]:
-    return [line for line in stderr.splitlines() if line.startswith("error: ")]
 
 
 @pytest.fixture
@@ -206,31 +169,51 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Runs:
 # Equal files
 
 
-@pytest.mark.parametrize("name", ["exact", "projected"])
-def test_processes_and_shards_of_a_store_change_no_byte(runs: Runs, undisturbed: Runs, name: str) -> None:
-    projection = PROJECTED if name == "projected" else ()
-    for size in (1, 2, 3) if name == "exact" else (2,):
-        done = runs.torchrun(size, *job("--store", f"by-{size}", "--metadata-dir", f"of-{size}", *projection))
-        assert done.code == 0, done.stderr
-        assert runs.results(f"of-{size}") == undisturbed.results(name)
-        assert len(runs.markers(f"by-{size}")) == 2 * BLOCKS
+def ways(*plain: tuple[str, int], thorough: Sequence[tuple[str, int]] = ()) -> Any:
+    """Rows of a kind of processes and their number."""
+    later = [pytest.param(*row, marks=pytest.mark.thorough) for row in thorough]
+    return pytest.mark.parametrize(("how", "size"), [*plain, *later])
+
+
+@ways(("prepared", 1), ("prepared", 2), ("prepared", 3), thorough=[("torchrun", size) for size in (1, 2, 3)])
+def test_processes_of_a_store_change_no_byte(runs: Runs, undisturbed: Runs, how: str, size: int) -> None:
+    done = runs.together(how, size, *job("--store", "store", "--metadata-dir", "results"))
+    assert done.code == 0, done.stderr
+    assert runs.results("results") == undisturbed.results("exact")
+    assert len(runs.markers("store")) == 2 * BLOCKS
+
+
+@ways(("prepared", 2), thorough=[("torchrun", 2)])
+def test_processes_of_a_projected_store_change_no_byte(runs: Runs, undisturbed: Runs, how: str, size: int) -> None:
+    done = runs.together(how, size, *job("--store", "store", "--metadata-dir", "results", *PROJECTED))
+    assert done.code == 0, done.stderr
+    assert runs.results("results") == undisturbed.results("projected")
+    assert len(runs.markers("store")) == 2 * BLOCKS
+
+
+@pytest.mark.parametrize(("name", "projection"), [("exact", ()), ("projected", PROJECTED)])
+def test_shards_of_a_store_change_no_byte(
+    runs: Runs, undisturbed: Runs, name: str, projection: tuple[str, ...]
+) -> None:
     shards = [
         runs.start(*job("--store", "shared", "--shard", f"{number}/3", "--metadata-dir", "merged", *projection))
         for number in (1, 2, 3)
     ]
-    assert [runs.end(shard, number).code for number, shard in enumerate(shards, start=1)] == [0, 0, 0]
+    assert [shard.end().code for shard in shards] == [0, 0, 0]
     assert not (runs.folder / "merged").exists()
     done = runs.run("merge", "shared", "--quiet")
     assert done.code == 0, done.stderr
     assert runs.results("merged") == undisturbed.results(name)
 
 
-@pytest.mark.parametrize("name", ["exact", "projected"])
-def test_processes_without_a_store_change_no_byte(runs: Runs, name: str) -> None:
-    projection = PROJECTED if name == "projected" else ()
+@pytest.mark.parametrize("how", ["prepared", pytest.param("torchrun", marks=pytest.mark.thorough)])
+@pytest.mark.parametrize(("sizes", "projection"), [((1, 2, 3), ()), ((1, 3), PROJECTED)], ids=["exact", "projected"])
+def test_processes_without_a_store_change_no_byte(
+    runs: Runs, sizes: tuple[int, ...], projection: tuple[str, ...], how: str
+) -> None:
     found = []
-    for size in (1, 2, 3) if name == "exact" else (1, 3):
-        done = runs.torchrun(size, *job("--metadata-dir", f"of-{size}", *projection))
+    for size in sizes:
+        done = runs.together(how, size, *job("--metadata-dir", f"of-{size}", *projection))
         assert done.code == 0, done.stderr
         found.append(runs.results(f"of-{size}"))
     assert len(found[0]) == 2
@@ -277,22 +260,44 @@ def children(process: int) -> dict[int, dict[str, str]]:
     return found
 
 
-@pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for the processes in /proc")
-@pytest.mark.parametrize("rank", ["0", "1"])
-def test_a_killed_process_ends_the_run_in_one_line_and_the_next_goes_on(
-    runs: Runs, undisturbed: Runs, rank: str
-) -> None:
-    words = job("--store", "store", "--metadata-dir", "results")
+@contextmanager
+def ranks_of_torchrun(runs: Runs, *words: str, **environment: str) -> Iterator[tuple[list[int], Callable[[], Ended]]]:
+    """The processes of ranks 0 and 1 once two blocks are there, and what waits for the end of all."""
+    if not Path("/proc").is_dir():
+        pytest.skip("looks for the processes in /proc")
     with open(runs.folder / "stderr", "w", encoding="utf-8") as log:
         agent = subprocess.Popen(
             torchrun("--standalone", "--nproc-per-node", "2", words=words),
-            stderr=log, cwd=runs.folder, env=environment_of(PAUSE="0.1"),
+            stderr=log, cwd=runs.folder, env=environment_of(**environment),
         )  # fmt: skip
         runs.await_blocks("store", 2)
-        (killed,) = (child for child, variables in children(agent.pid).items() if variables.get("RANK") == rank)
-        os.kill(killed, signal.SIGKILL)
-        assert agent.wait(timeout=60) != 0
-    assert len(errors_of((runs.folder / "stderr").read_text())) == 1, (runs.folder / "stderr").read_text()
+        of_rank = {variables.get("RANK"): child for child, variables in children(agent.pid).items()}
+
+        def wait() -> Ended:
+            return Ended(agent.wait(timeout=60), "", (runs.folder / "stderr").read_text())
+
+        yield [of_rank["0"], of_rank["1"]], wait
+
+
+@contextmanager
+def ranks_prepared(runs: Runs, *words: str, **environment: str) -> Iterator[tuple[list[int], Callable[[], Ended]]]:
+    """The same of prepared processes."""
+    with runs.world(2, *words, **environment) as ranks:
+        runs.await_blocks("store", 2)
+        yield [rank.pid for rank in ranks], lambda: end(ranks)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("together", [ranks_prepared, pytest.param(ranks_of_torchrun, marks=pytest.mark.thorough)])
+def test_a_killed_process_ends_the_run_in_one_line_and_the_next_goes_on(
+    runs: Runs, undisturbed: Runs, together: Any, rank: int
+) -> None:
+    words = job("--store", "store", "--metadata-dir", "results")
+    with together(runs, *words, PAUSE="0.1") as (processes, wait):
+        os.kill(processes[rank], signal.SIGKILL)
+        done = wait()
+    assert done.code != 0
+    assert len(errors_of(done.stderr)) == 1, done.stderr
     assert not (runs.folder / "results").exists()
     kept = runs.markers("store")
     assert 2 <= len(kept) < 2 * BLOCKS
@@ -345,7 +350,6 @@ def test_a_killed_run_goes_on_where_it_was(runs: Runs, undisturbed: Runs) -> Non
         process = runs.start(*words, PAUSE="0.01")
         time.sleep(random.Random(moment).uniform(0, whole))
         process.kill()
-        process.join()
         after = runs.markers("store")
         assert before.items() <= after.items()
         unfinished += 0 < len(after) < 2 * BLOCKS
@@ -364,8 +368,17 @@ def test_a_killed_run_goes_on_where_it_was(runs: Runs, undisturbed: Runs) -> Non
 # One line for all processes
 
 
-@pytest.mark.parametrize("fault", ["checkpoints", "nan", "memory", "engine"])
-def test_processes_tell_a_fault_once(runs: Runs, fault: str) -> None:
+ALL_FAULTS = ("checkpoints", "nan", "memory", "engine")
+
+
+@pytest.mark.parametrize(
+    ("how", "fault"),
+    [
+        *(("prepared", fault) for fault in ALL_FAULTS),
+        *(pytest.param("torchrun", fault, marks=pytest.mark.thorough) for fault in ALL_FAULTS),
+    ],
+)
+def test_processes_tell_a_fault_once(runs: Runs, how: str, fault: str) -> None:
     (runs.folder / "data").mkdir()
     words, told = {
         "checkpoints": (("self", "--data-root", "data", "--checkpoint-dir", "none", *COMPUTING), "none"),
@@ -373,7 +386,7 @@ def test_processes_tell_a_fault_once(runs: Runs, fault: str) -> None:
         "engine": (job(factory="rotating"), "processes that share a run cannot take another on the way"),
         "nan": (job("--store", "store", factory="with_nan"), "epoch 1: the score of item 9000 is NaN"),
     }[fault]
-    done = runs.torchrun(2, *words)
+    done = runs.together(how, 2, *words)
     (error,) = errors_of(done.stderr)
     assert done.code != 0
     assert told in error
@@ -387,28 +400,26 @@ def test_a_store_in_use_is_refused_with_who_uses_it(runs: Runs) -> None:
     words = job("--store", "store", "--metadata-dir", "results")
     first = runs.start(*words, PAUSE="0.1")
     runs.await_blocks("store", 1)
-    os.kill(first.pid, signal.SIGSTOP)  # it would be done by the time that others have started on a busy machine
+    first.send(signal.SIGSTOP)  # it would be done by the time that others have started on a busy machine
     begin = time.monotonic()
     second = runs.run(*words)
-    assert first.is_alive(), f"the second run waited {time.monotonic() - begin:.0f} s for the first"
+    assert first.process.is_alive(), f"the second run waited {time.monotonic() - begin:.0f} s for the first"
     assert second.code == 3
     assert f"process {first.pid} on " in second.error
     assert "tracin-func influence --with-self --task job.py:job" in second.error
     first.kill()
-    first.join()
 
 
 def test_a_shard_runs_once_at_a_time(runs: Runs) -> None:
     words = job("--store", "store", command="self")
     first = runs.start(*words, "--shard", "1/2", PAUSE="0.1")
     runs.await_blocks("store", 1)
-    os.kill(first.pid, signal.SIGSTOP)  # it would be done by the time that others have started on a busy machine
+    first.send(signal.SIGSTOP)  # it would be done by the time that others have started on a busy machine
     for shard in ("1/2", "1/3"):
         again = runs.run(*words, "--shard", shard)
         assert again.code == 3
         assert f"by shard 1/2: process {first.pid} on " in again.error
     first.kill()
-    first.join()
 
 
 def test_shards_that_do_not_belong_together(runs: Runs) -> None:

@@ -9,12 +9,13 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import tracin_func as ti
+from tests.support.series import several
 
 settings.register_profile(
     "invariants",
     deadline=None,
     derandomize=True,
-    max_examples=20,
+    max_examples=several(6, 20),
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 FIXED = settings.get_profile("invariants")

@@ -552,7 +552,7 @@ def test_a_word_that_is_none_is_refused() -> None:
 
 
 def embedded_run(command: str, folder: Path, *more: str) -> tuple[str, str, dict[str, Any]]:
-    result = CliRunner().invoke(app, [command, "--metadata-dir", str(folder), *more])
+    result = CliRunner().invoke(app, [command, "--metadata-dir", str(folder), "--checkpoints", "last:2", *more])
     assert result.exit_code == 0, result.stderr
     (path,) = [path for path in folder.glob("*.json") if "provenance" not in path.name]
     return result.stdout, result.stderr, json.loads(path.read_text())

@@ -279,6 +279,11 @@ class _Touched(TorchDispatchMode):
         self._storages = storages
         self.found: set[int] = set()
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Whether torch keeps Dynamo from what is below. It would load all of it for that, and `uncompiled` does it."""
+        return False
+
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 import tracin_func as ti
 from tests.support.jobs import check
 from tests.support.reference import Job, assert_same, reference
+from tests.support.series import several
 
 CHANNELS, LENGTH, ITEMS = 4, 5, 6
 
@@ -88,7 +89,7 @@ def jobs(draw: st.DrawFn) -> Job:
     return Job(module, tokens, train, test, [checkpoint], ti.MarginRankingLoss(100.0))
 
 
-@settings(deadline=None, derandomize=True, max_examples=150, suppress_health_check=[HealthCheck.too_slow])
+@settings(deadline=None, derandomize=True, max_examples=several(40, 150), suppress_health_check=[HealthCheck.too_slow])
 @given(job=jobs(), size=st.integers(1, 7), budget=st.sampled_from([None, 1, 3000]))
 def test_ghost_equals_the_float64_loop(job: Job, size: int, budget: int | None) -> None:
     job = job.at(torch.float64)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import tracin_func as ti
+from tests.support.series import several
 from tracin_func.gradients.factors import Contribution, Factors, Lookup
 from tracin_func.gradients.projection.dense import DenseProjector
 from tracin_func.gradients.projection.kronecker import KroneckerProjector
@@ -22,6 +23,7 @@ from tracin_func.results.verification import TOLERANCE
 from tracin_func.scoring.verify import verify
 
 SEEDS = 2000
+SCORED_SEEDS = several(30, 60)
 STANDARD_ERRORS = 4.0  # of the mean of so many seeds
 VARIANCE = 0.15  # relative
 
@@ -279,7 +281,7 @@ def test_scores_are_right_on_average_and_the_standard_error_tells_how_far_off(ki
     assert plain.self_influence is not None
     assert plain.influence.standard_error is None
     deviations, errors = {"self": [], "influence": []}, {"self": [], "influence": []}  # type: ignore[var-annotated]
-    for seed in range(60):
+    for seed in range(SCORED_SEEDS):
         found = scored(ti.Projection(kind, dim, seed=seed), engine="item", batch_size=30, aggregate=aggregate)
         for name, estimate, truth in (
             ("self", found.self_influence, plain.self_influence),
@@ -291,7 +293,7 @@ def test_scores_are_right_on_average_and_the_standard_error_tells_how_far_off(ki
             errors[name].append(estimate.standard_error)
     for name in deviations:
         off, told = torch.stack(deviations[name]), torch.stack(errors[name])
-        z = off.mean(dim=0) / (off.std(dim=0) / 60**0.5)
+        z = off.mean(dim=0) / (off.std(dim=0) / SCORED_SEEDS**0.5)
         assert float(z.abs().mean()) < 1.2, "biased"  # 0.8 where it is not
         ratio = float(((told**2).mean(dim=0) / off.var(dim=0)).median())
         assert 0.7 < ratio < 1.5, f"{name}: the variance told is {ratio} of what it is"

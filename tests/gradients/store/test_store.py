@@ -3,15 +3,18 @@
 import contextlib
 import dataclasses
 import json
-import multiprocessing
 import os
 import random
+import resource
 import shutil
+import signal
 import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +25,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.support.places import ROOT
+from tests.support.prepared import PREPARED
+from tests.support.series import several
 from tracin_func.errors import InputError, NumericalError, OutputError, UsageError
 from tracin_func.gradients.store.blocks import CheckpointRecord
 from tracin_func.gradients.store.encoding import DTYPES, decode, encode
@@ -34,17 +38,6 @@ from tracin_func.gradients.store.store import Store, open_store
 MANIFEST = Manifest("items", 23, 7, "float32", 4, 2, {"model": "Ranker", "projection": {"seed": 1}}, {"torch": "2.6"})
 RECORDS = (CheckpointRecord("epoch 1", "a" * 64, 0.1), CheckpointRecord("epoch/2", "b" * 64, {"w": 0.1}, "float64"))
 ROUNDING = {"float32": 0.0, "float16": 2.0**-11, "bfloat16": 2.0**-8}
-
-# What a child process needs to fill a store: the same rows as `block_of`, at the pace it is told.
-CHILD = f"""
-import sys, time, contextlib
-sys.path.insert(0, {str(ROOT)!r})
-from tests.gradients.store.test_store import *
-"""
-
-# Processes of which twenty start as fast as one: torch is loaded once.
-PREPARED = multiprocessing.get_context("forkserver")
-PREPARED.set_forkserver_preload(["torch", "hypothesis", "pytest"])
 
 
 def block_of(checkpoint: str, start: int, stop: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -86,11 +79,21 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
-def started(code: str, *arguments: object, **settings: Any) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-c", CHILD + code, *map(str, arguments)],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **settings,
-    )  # fmt: skip
+def said(work: Callable[..., str], *arguments: object) -> str:
+    """What `work` returns in a process of its own."""
+    own, others = PREPARED.Pipe(duplex=False)
+    child = PREPARED.Process(target=_say, args=(others, work, arguments))
+    child.start()
+    others.close()
+    with own:
+        text = str(own.recv())
+    child.join()
+    assert child.exitcode == 0
+    return text
+
+
+def _say(place: Connection, work: Callable[..., str], arguments: tuple[object, ...]) -> None:
+    place.send(work(*arguments))
 
 
 def fill_slowly(folder: Path) -> None:
@@ -245,7 +248,7 @@ def await_end(pid: int) -> None:
             time.sleep(0.01)
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(several(8, 20)))
 def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path: Path, seed: int, undisturbed: dict[str, bytes]) -> None:
     folder = tmp_path / "store"
     folder.mkdir()
@@ -269,20 +272,19 @@ def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path: Path, seed: int, undis
 # Disks and permissions
 
 
+def fill_up_to_a_limit(folder: Path) -> str:
+    with opened(folder) as store:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (500, 500))
+        try:
+            fill(store)
+        except OutputError as error:
+            return str(error)
+    return "filled"
+
+
 def test_a_file_size_limit_ends_a_write_in_one_line(tmp_path: Path, undisturbed: dict[str, bytes]) -> None:
-    code = """
-import resource
-with opened(Path(sys.argv[1])) as store:
-    resource.setrlimit(resource.RLIMIT_FSIZE, (500, 500))
-    try:
-        fill(store)
-    except OutputError as error:
-        print(error)
-"""
-    child = started(code, tmp_path / "store")
-    out, err = child.communicate()
-    assert err == ""
-    assert out.count("\n") == 1
+    out = said(fill_up_to_a_limit, tmp_path / "store")
+    assert "\n" not in out
     assert f"The store `{tmp_path / 'store'}` cannot grow: File too large; 144 bytes were needed" in out
     assert "Its finished blocks are kept." in out
     assert inspect(tmp_path / "store").checkpoints[0].done == 4  # rows of 4 blocks are 448 bytes
@@ -290,19 +292,21 @@ with opened(Path(sys.argv[1])) as store:
     assert contents(tmp_path / "store") == undisturbed
 
 
+def open_below_a_limit(folder: Path) -> str:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (600, 600))
+    return open_or_say(folder)
+
+
+def open_or_say(folder: Path) -> str:
+    try:
+        with opened(folder):
+            return "opened"
+    except OutputError as error:
+        return str(error)
+
+
 def test_a_file_size_limit_shows_before_the_first_row(tmp_path: Path, undisturbed: dict[str, bytes]) -> None:
-    code = """
-import resource
-resource.setrlimit(resource.RLIMIT_FSIZE, (600, 600))
-try:
-    with opened(Path(sys.argv[1])) as store:
-        print("opened")
-except OutputError as error:
-    print(error)
-"""
-    child = started(code, tmp_path / "store")
-    out, err = child.communicate()
-    assert err == ""
+    out = said(open_below_a_limit, tmp_path / "store")
     assert out.startswith(f"The store `{tmp_path / 'store'}` cannot grow: File too large; 1656 bytes were needed")
     filled(tmp_path / "store")
     assert contents(tmp_path / "store") == undisturbed
@@ -327,27 +331,25 @@ def test_a_full_disk_shows_before_the_first_row(tmp_path: Path) -> None:
         subprocess.run(["umount", str(disk)], check=True)
 
 
+def open_as_nobody(folder: Path) -> str:
+    if os.geteuid() == 0:
+        os.setgroups([])
+        os.setgid(65534)
+        os.setuid(65534)
+    return open_or_say(folder)
+
+
 def test_a_read_only_folder_is_refused_in_one_line() -> None:
     """Not below the tests' own folder, which other users may not enter."""
-    code = """
-if os.geteuid() == 0:
-    os.setgroups([]); os.setgid(65534); os.setuid(65534)
-try:
-    with opened(Path(sys.argv[1])) as store:
-        print("opened")
-except OutputError as error:
-    print(error)
-"""
     folder = Path(tempfile.mkdtemp())
     try:
         filled(folder / "store")
         for path in [folder, *folder.rglob("*")]:
             path.chmod(0o555 if path.is_dir() else 0o444)
-        out, err = started(code, folder / "store").communicate()
-        assert err == ""
+        out = said(open_as_nobody, folder / "store")
         assert out.startswith(f"`{folder / 'store'}")
         assert "could not be written: Permission denied" in out
-        assert out.count("\n") == 1
+        assert "\n" not in out
     finally:
         for path in [folder, *folder.rglob("*")]:
             path.chmod(0o755)
@@ -564,35 +566,49 @@ def test_two_checkpoints_of_one_name_are_refused(tmp_path: Path) -> None:
 # Several processes
 
 
-WAIT = """
-shard = tuple(map(int, sys.argv[2].split("/"))) if len(sys.argv) > 2 else None
-with opened(Path(sys.argv[1]), shard=shard, command="the first one"):
-    print("open", flush=True)
-    sys.stdin.read()
-"""
+@dataclasses.dataclass
+class Other:
+    """Another process that opens the store, and keeps it open until it is killed."""
+
+    process: BaseProcess
+    is_open: Event
+
+    @property
+    def pid(self) -> int | None:
+        return self.process.pid
+
+    def require_open(self) -> None:
+        while not self.is_open.wait(0.01):
+            assert self.process.is_alive()
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.join()
+
+
+def keep_open(folder: Path, shard: tuple[int, int] | None, is_open: Event) -> None:
+    with opened(folder, shard=shard, command="the first one"):
+        is_open.set()
+        signal.pause()
 
 
 @contextlib.contextmanager
-def coming(folder: Path, *shard: str) -> Iterator[subprocess.Popen[str]]:
+def coming(folder: Path, shard: tuple[int, int] | None = None) -> Iterator[Other]:
     """Another process that opens the store, until the context ends."""
-    child = started(WAIT, folder, *shard, stdin=subprocess.PIPE)
+    is_open = PREPARED.Event()
+    child = Other(PREPARED.Process(target=keep_open, args=(folder, shard, is_open)), is_open)
+    child.process.start()
     try:
         yield child
     finally:
         child.kill()
-        child.communicate()
-
-
-def require_open(child: subprocess.Popen[str]) -> None:
-    assert child.stdout is not None
-    assert child.stdout.readline() == "open\n", child.communicate()
 
 
 @contextlib.contextmanager
-def at_work(folder: Path, *shard: str) -> Iterator[subprocess.Popen[str]]:
+def at_work(folder: Path, shard: tuple[int, int] | None = None) -> Iterator[Other]:
     """Another process that has the store open."""
-    with coming(folder, *shard) as child:
-        require_open(child)
+    with coming(folder, shard) as child:
+        child.require_open()
         yield child
 
 
@@ -608,7 +624,8 @@ def test_a_second_run_names_the_first(tmp_path: Path) -> None:
         (occupant,) = inspect(folder).at_work
         assert (occupant.pid, occupant.command, occupant.shard) == (child.pid, "the first one", "")
         child.kill()
-        child.wait()
+        assert child.pid is not None
+        await_end(child.pid)
         assert inspect(folder).at_work == ()
         with opened(folder) as store:
             assert store.missing("epoch 1") == []
@@ -617,7 +634,7 @@ def test_a_second_run_names_the_first(tmp_path: Path) -> None:
 
 def test_shards_share_a_store(tmp_path: Path, undisturbed: dict[str, bytes]) -> None:
     folder = tmp_path / "store"
-    with at_work(folder, "2/3") as child:
+    with at_work(folder, (2, 3)) as child:
         with opened(folder, shard=(1, 3)) as store:
             assert fill(store) == 12
             assert [occupant.shard for occupant in inspect(folder).at_work] == ["1/3", "2/3"]
@@ -630,31 +647,35 @@ def test_shards_share_a_store(tmp_path: Path, undisturbed: dict[str, bytes]) -> 
     assert contents(folder) == undisturbed
 
 
+def fill_shard(folder: Path, shard: int) -> None:
+    with opened(folder, shard=(shard, 3)) as store:
+        for record in RECORDS:
+            for block in store.missing(record.name):
+                if block % 3 == shard - 1:
+                    start, stop = store.range(block)
+                    store.write(record.name, block, *block_of(record.name, start, stop, 7))
+
+
 def test_shards_fill_a_store_together(tmp_path: Path, undisturbed: dict[str, bytes]) -> None:
-    code = """
-shard = int(sys.argv[2])
-with opened(Path(sys.argv[1]), shard=(shard, 3)) as store:
-    for record in RECORDS:
-        for block in store.missing(record.name):
-            if block % 3 == shard - 1:
-                start, stop = store.range(block)
-                store.write(record.name, block, *block_of(record.name, start, stop, 7))
-"""
-    children = [started(code, tmp_path / "store", shard) for shard in (1, 2, 3)]
-    assert [child.communicate() for child in children] == [("", "")] * 3
+    children = [PREPARED.Process(target=fill_shard, args=(tmp_path / "store", shard)) for shard in (1, 2, 3)]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join()
+    assert [child.exitcode for child in children] == [0, 0, 0]
     assert contents(tmp_path / "store") == undisturbed
 
 
 def test_one_shard_makes_the_files_at_a_time(tmp_path: Path) -> None:
     folder = tmp_path / "store"
     folder.mkdir()
-    with coming(folder, "2/3") as child:
+    with coming(folder, (2, 3)) as child:
         with preparing(folder):
             while not (folder / "shard-2-of-3.json").exists():
-                assert child.poll() is None, child.communicate()
+                assert child.process.is_alive()
             time.sleep(0.3)
             assert not (folder / "manifest.json").exists()
-        require_open(child)
+        child.require_open()
         assert (folder / "manifest.json").exists()
 
 

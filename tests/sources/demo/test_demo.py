@@ -4,16 +4,15 @@ import itertools
 import logging
 import os
 import shlex
-import signal
-import subprocess
-import sys
 import threading
 import time
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
 import soundfile
 
+from tests.support.prepared import PREPARED
 from tracin_func.errors import OutputError, UsageError
 from tracin_func.sources.demo import source as demo
 from tracin_func.sources.demo.source import EmbeddedDemo, embedded, write_demo
@@ -83,16 +82,21 @@ def test_a_failure_on_the_way_leaves_nothing(cache: Path, monkeypatch: pytest.Mo
     assert [path.suffix for path in cache.iterdir()] == [".lock"]
 
 
+def make_it(cache: str, lines: Connection) -> None:
+    os.environ[demo.CACHE_VARIABLE] = cache
+    embedded(progress=lines.send)
+
+
 def test_a_kill_leaves_nothing_whole_and_the_next_run_makes_it(cache: Path) -> None:
-    code = (
-        "from tracin_func.sources.demo.source import embedded; embedded(progress=lambda line: print(line, flush=True))"
-    )
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            if "epoch 1 of" in line:
-                break
-        process.send_signal(signal.SIGKILL)
+    lines, others = PREPARED.Pipe(duplex=False)
+    process = PREPARED.Process(target=make_it, args=(str(cache.parent), others))
+    process.start()
+    others.close()
+    with lines:
+        while "epoch 1 of" not in lines.recv():
+            pass
+        process.kill()
+        process.join()
     [left] = [path for path in cache.iterdir() if path.is_dir()]
     assert left.name.startswith(".")
     assert (left / "checkpoints" / "model_epoch_1.pt").exists()
