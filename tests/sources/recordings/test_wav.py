@@ -1,12 +1,12 @@
 """Reading WAV files: what the samples become, and one clear line for each file that does not fit."""
 
-import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 
+from tests.support.cases.audio import HEADERS, riff
 from tracin_func.errors import InputError
 from tracin_func.sources.recordings.wav import read_wav
 
@@ -50,13 +50,54 @@ def test_big_endian_and_trailing_chunks_are_read(tmp_path: Path) -> None:
     assert len(read_wav(path)) == 100
 
 
-def test_a_streamed_file_of_unknown_length_is_read(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.wav", RAMP)
-    content = bytearray(path.read_bytes())
-    at = content.index(b"data") + 4
-    content[at : at + 4] = struct.pack("<I", 0xFFFFFFFF)
-    path.write_bytes(content)
-    assert len(read_wav(path)) == 100
+SAMPLES = np.random.default_rng(0).integers(-3000, 3000, 480, dtype=np.int16)
+
+
+@pytest.mark.parametrize("header", HEADERS)
+def test_headers_of_recorders(header: str, tmp_path: Path) -> None:
+    """All samples, wherever they begin and whatever size is announced that cannot be meant."""
+    path = tmp_path / "a.wav"
+    path.write_bytes(HEADERS[header](SAMPLES))
+    np.testing.assert_array_equal(read_wav(path), SAMPLES / 32768)
+
+
+@pytest.mark.parametrize(
+    "header", ["plain", "0 in all", "unknown in all", "another chunk of odd length", "two tags", "RF64", "BW64"]
+)
+def test_a_size_that_can_be_meant_is_held_to(header: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    path.write_bytes(HEADERS[header](SAMPLES)[:-100])
+    with pytest.raises(InputError, match="a.wav is truncated: 100 of the 960 bytes"):
+        read_wav(path)
+
+
+def test_a_streamed_file_is_read_to_its_last_whole_sample(tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    path.write_bytes(riff(SAMPLES, 0xFFFFFFFF)[:-1])
+    np.testing.assert_array_equal(read_wav(path), SAMPLES[:-1] / 32768)
+
+
+@pytest.mark.parametrize("after", [b"", b"LIST\x05\0\0\0INFOx\0"], ids=["nothing", "a chunk"])
+def test_a_size_of_0_is_meant_where_no_samples_follow(after: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    path.write_bytes(riff(SAMPLES[:0], after=after))
+    with pytest.raises(InputError, match="a.wav holds 0 samples"):
+        read_wav(path)
+
+
+@pytest.mark.parametrize("kind", ["PCM_16", "PCM_24", "FLOAT"])
+def test_channels_that_cancel_are_named(kind: str, tmp_path: Path) -> None:
+    """Up to rounding: -1 has no inverse among samples of 16 and 24 bits."""
+    samples = np.sin(np.arange(4800)).round(1)
+    path = write(tmp_path / "a.wav", np.stack([samples, -samples], axis=1), kind)
+    with pytest.raises(InputError, match="a.wav is stereo and the two channels cancel"):
+        read_wav(path)
+
+
+@pytest.mark.parametrize("other", [0.0, -0.99], ids=["one is silent", "one is weaker"])
+def test_channels_that_do_not_cancel_are_averaged(other: float, tmp_path: Path) -> None:
+    path = write(tmp_path / "a.wav", np.stack([RAMP, other * RAMP], axis=1), "DOUBLE")
+    np.testing.assert_allclose(read_wav(path), RAMP * (1 + other) / 2, rtol=1e-12)
 
 
 def test_another_rate_is_read_when_it_is_stated(tmp_path: Path) -> None:

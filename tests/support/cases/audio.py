@@ -1,6 +1,7 @@
 """A small tree of recordings with a ranker and checkpoints, and WAV files as recorders leave them."""
 
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,15 +86,68 @@ def samples_of(path: Path) -> Samples:
     return samples
 
 
-def riff(samples: Samples, data_size: int | None = None, before: bytes = b"") -> bytes:
-    """A mono 16-bit WAV file whose header claims `data_size` bytes; `before` stands before the samples' chunk."""
+LAYOUT = b"fmt " + struct.pack("<IHHIIHH", 16, 1, 1, SAMPLE_RATE, 2 * SAMPLE_RATE, 2, 16)
+UNKNOWN_SIZES = (0, 0x7FFFEFFC, 0x7FFFF000, 0x7FFFFFDB, 0x7FFFFFFF, 0x80000000, 0x80000024, 0xFFFFFFDB, 0xFFFFFFFF)
+TAG = b"ID3\x03\0\0\0\0\0\x0a" + bytes(10)
+
+
+def riff(
+    samples: Samples, data_size: int | None = None, before: bytes = b"", total: int | None = None, after: bytes = b""
+) -> bytes:
+    """A mono 16-bit WAV file whose header claims `data_size` bytes of samples and `total` in all.
+
+    `before` and `after` stand beside the samples' chunk.
+    """
     size = samples.nbytes if data_size is None else data_size
-    layout = struct.pack("<HHIIHH", 1, 1, SAMPLE_RATE, 2 * SAMPLE_RATE, 2, 16)
-    chunks = b"fmt " + struct.pack("<I", len(layout)) + layout + before + b"data" + struct.pack("<I", size)
-    total = min(len(chunks) + 4 + size, 0xFFFFFFFF)
-    return b"RIFF" + struct.pack("<I", total) + b"WAVE" + chunks + samples.tobytes()
+    chunks = LAYOUT + before + b"data" + struct.pack("<I", size)
+    if total is None:
+        total = min(len(chunks) + 4 + size + len(after), 0xFFFFFFFF)
+    return b"RIFF" + struct.pack("<I", total) + b"WAVE" + chunks + samples.tobytes() + after
 
 
-def tagged(content: bytes) -> bytes:
-    """The file with an ID3 tag of ten bytes before it."""
-    return b"ID3\x03\0\0\0\0\0\x0a" + bytes(10) + content
+def rf64(
+    samples: Samples,
+    name: bytes = b"RF64",
+    long_size: int | None = None,
+    data_size: int = 0xFFFFFFFF,
+    before: bytes = b"",
+    sizes: bool = True,
+) -> bytes:
+    """The same with sizes of 64 bits, in a chunk of their own if `sizes`."""
+    long_size = samples.nbytes if long_size is None else long_size
+    own = b"ds64" + struct.pack("<IQQQI", 28, min(72 + long_size, 2**64 - 1), long_size, 0, 0) if sizes else b""
+    chunks = own + LAYOUT + before + b"data" + struct.pack("<I", data_size)
+    return name + struct.pack("<I", 0xFFFFFFFF) + b"WAVE" + chunks + samples.tobytes()
+
+
+ODD = b"LIST\x05\0\0\0INFOx"  # a chunk of odd length, without its padding
+HEADERS: dict[str, Callable[[Samples], bytes]] = {
+    "plain": riff,
+    **{f"{size:#x}": lambda samples, size=size: riff(samples, size) for size in UNKNOWN_SIZES},
+    "0 in both": lambda samples: riff(samples, 0, total=0),
+    "0, and the header alone": lambda samples: riff(samples, 0, total=36),
+    "0 in all": lambda samples: riff(samples, total=0),
+    "unknown in all": lambda samples: riff(samples, total=0xFFFFFFFF),
+    "unknown, behind a chunk": lambda samples: riff(samples, 0xFFFFFFFF, before=ODD + b"\0"),
+    "size with the header": lambda samples: riff(samples, samples.nbytes + 44, total=36 + samples.nbytes),
+    "more in all": lambda samples: riff(samples, total=samples.nbytes + 1000),
+    "another chunk of odd length": lambda samples: riff(samples, before=ODD + b"\0"),
+    "another chunk without padding": lambda samples: riff(samples, before=ODD),
+    "another chunk of another name": lambda samples: riff(samples, before=b"abcd\x03\0\0\0xyz\0"),
+    "two formats": lambda samples: riff(samples, before=LAYOUT),
+    "a chunk after": lambda samples: riff(samples, after=ODD + b"\0"),
+    "a chunk after, cut": lambda samples: riff(samples, after=ODD + b"\0")[:-4],
+    "tag": lambda samples: TAG + riff(samples),
+    "two tags": lambda samples: TAG * 2 + riff(samples),
+    "tag with a footer": lambda samples: TAG + b"3DI" + TAG[3:10] + riff(samples),
+    "tag, streamed": lambda samples: TAG + riff(samples, 0xFFFFFFFF),
+    "tag and a chunk after": lambda samples: TAG + riff(samples, after=ODD + b"\0"),
+    "RF64": rf64,
+    "BW64": lambda samples: rf64(samples, b"BW64"),
+    "RF64, 0": lambda samples: rf64(samples, long_size=0),
+    "RF64, unknown": lambda samples: rf64(samples, long_size=2**64 - 1),
+    "RF64, size of 32 bits": lambda samples: rf64(samples, long_size=0, data_size=samples.nbytes),
+    "RF64 without sizes": lambda samples: rf64(samples, sizes=False),
+    "RF64, a chunk of odd length": lambda samples: rf64(samples, before=ODD + b"\0"),
+    "RF64, tag": lambda samples: TAG + rf64(samples),
+}

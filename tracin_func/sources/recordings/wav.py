@@ -1,8 +1,9 @@
 """Reading one WAV file as a mono waveform; the only module that knows soundfile."""
 
+import io
 import struct
+from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import soundfile
@@ -12,32 +13,38 @@ from tracin_func.errors import InputError
 
 FORMATS = ("WAV", "WAVEX", "RF64")
 SUBTYPES = ("PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE")
-UNKNOWN_SIZE = 0xFFFFFFFF  # what a recorder that streams, and RF64, write for a chunk's size
+CANCELS = 1e-3  # deviation of the mean of two channels over theirs, below which they cancel (-60 dB)
+
+_BYTE_ORDERS = {b"RIFF": "<", b"RIFX": ">", b"RF64": "<", b"BW64": "<"}
+_MOST = 0xFFFFFFFF - 64  # bytes of samples in a file whose sizes have 32 bits
+# Sizes that programs write which do not know them yet: 0, 2^31 and 2^32, less a header, a page or a part of a frame.
+_UNKNOWN = (range(1), range(0x7FFE0000, 0x80001000), range(0xFFFE0000, 2**32), range(2**62, 2**64))
 
 
 def read_wav(path: str | Path, *, sample_rate: int = 48000) -> NDArray[np.float64]:
     """Waveform of one WAV file, float64 [samples].
 
     A sample of b-bit PCM with integer value v becomes v / 2^(b−1) (16 bit: v / 32768); float samples stay as
-    they are. Stereo becomes the mean of its two channels.
+    they are. Stereo becomes the mean of its two channels. ID3 tags before the header are skipped. A header without
+    the size of the samples, as recorders write that stream, stands for all samples there are.
 
     Args:
-        path: a WAV file, 16, 24 or 32-bit PCM or float, mono or stereo.
-        sample_rate: the rate the file must state, in samples a second. Nothing is resampled.
+        path: a WAV file (RIFF, RIFX, RF64 or BW64), 16, 24 or 32-bit PCM or float, mono or stereo.
+        sample_rate: the sample rate that the file must have, in Hz. Nothing is resampled.
 
     Raises:
         InputError: the file is missing, empty, truncated, corrupt, not a WAV file of these kinds, without
-            samples, of another sample rate, or holds NaN or infinite samples. The message names the file.
+            samples, of another sample rate, holds NaN or infinite samples, or two channels that cancel. The message
+            names the file.
     """
     path = Path(path)
     try:
-        if path.stat().st_size == 0:
+        content = path.read_bytes()
+        if not content:
             raise InputError(f"{path} is empty (0 bytes); expected a WAV file. Copy it again or remove it.")
-        with path.open("rb") as file:
-            _require_whole(path, file)
-            with soundfile.SoundFile(file) as sound:
-                _require_kind(path, sound, sample_rate)
-                channels: NDArray[np.float64] = sound.read(dtype="float64", always_2d=True)
+        with soundfile.SoundFile(io.BytesIO(_plain(path, content))) as sound:
+            _require_kind(path, sound, sample_rate)
+            channels: NDArray[np.float64] = sound.read(dtype="float64", always_2d=True)
     except FileNotFoundError:
         raise InputError(f"{path} does not exist; expected a WAV file. Check the path.") from None
     except OSError as error:
@@ -55,6 +62,11 @@ def read_wav(path: str | Path, *, sample_rate: int = 48000) -> NDArray[np.float6
             "expected finite numbers. Export it again or remove it."
         )
     waveform: NDArray[np.float64] = channels.mean(axis=1)
+    if waveform.std() < CANCELS * channels.std(axis=0).max():
+        raise InputError(
+            f"{path} is stereo and the two channels cancel: one is the other inverted, and their mean is silent. "
+            "Invert one channel, or export one channel as mono."
+        )
     return waveform
 
 
@@ -74,22 +86,78 @@ def _require_kind(path: Path, sound: soundfile.SoundFile, sample_rate: int) -> N
         )
 
 
-def _require_whole(path: Path, file: BinaryIO) -> None:
-    """Refuse a data chunk that ends early, of which libsndfile would silently return what is left."""
-    total = file.seek(0, 2)
-    file.seek(0)
-    order = {b"RIFF": "<", b"RIFX": ">"}.get(file.read(4))
-    if order is not None:
-        file.seek(12)
-        while len(header := file.read(8)) == 8:
-            name, size = struct.unpack(f"{order}4sI", header)
-            missing = file.tell() + size - total
-            if name == b"data" and size != UNKNOWN_SIZE and missing > 0:
-                raise InputError(
-                    f"{path} is truncated: {missing} of the {size} bytes of samples that it announces are "
-                    "missing. Copy it again or remove it."
-                )
-            if name == b"data":
-                break
-            file.seek(size + size % 2, 1)  # chunks are padded to an even length
-    file.seek(0)
+def _plain(path: Path, content: bytes) -> bytes:
+    """The file with nothing but format and samples, each with the size that it has.
+
+    Without these two chunks it is left to libsndfile, from its header on. libsndfile alone would take what is left of
+    truncated samples, and lose samples behind a tag or a size that is not known.
+    """
+    start = _after_tags(content)
+    order = _BYTE_ORDERS.get(content[start : start + 4])
+    if order is None or len(content) < start + 12:
+        return content[start:]
+    total = struct.unpack_from(f"{order}I", content, start + 4)[0]
+    chunks: dict[bytes, tuple[int, int]] = {}
+    for name, at, size in _chunks(content, start + 12, order):
+        chunks.setdefault(name, (at, size))
+        if name == b"data":
+            break
+    if b"fmt " not in chunks or b"data" not in chunks:
+        return content[start:]
+    at, size = chunks[b"data"]
+    if content[start : start + 4] in (b"RF64", b"BW64") and chunks.get(b"ds64", (0, 0))[1] >= 16:
+        long = struct.unpack_from("<Q", content, chunks[b"ds64"][0] + 8)[0]
+        size = size if _is_unknown(long) else long
+    there = len(content) - at
+    whole = at < start + 8 + total <= len(content)  # as the file's own size says
+    if size > there and not whole and not _is_unknown(size):
+        raise InputError(
+            f"{path} is truncated: {size - there} of the {size} bytes of samples that its header announces are "
+            "missing. Copy it again or remove it."
+        )
+    if size == 0 and not _are_chunks(content, at, order):
+        size = there
+    size = min(size, there)
+    if size > _MOST:
+        return content[start:]
+    first, length = chunks[b"fmt "]
+    layout = content[first : first + length]
+    head = struct.pack(
+        f"{order}4sI4s4sI", b"RIFX" if order == ">" else b"RIFF", 20 + len(layout) + size, b"WAVE", b"fmt ", len(layout)
+    )
+    return b"".join((head, layout, struct.pack(f"{order}4sI", b"data", size), memoryview(content)[at : at + size]))
+
+
+def _after_tags(content: bytes) -> int:
+    """Where the file begins behind its ID3 tags: ten bytes that end in the tag's size, 7 bits per byte."""
+    at = 0
+    while content[at : at + 3] == b"ID3" and len(content) >= at + 10:
+        size = 0
+        for byte in content[at + 6 : at + 10]:
+            size = size << 7 | byte & 0x7F
+        at += 10 + size
+        at += 10 * (content[at : at + 3] == b"3DI")  # a footer
+    return at
+
+
+def _chunks(content: bytes, at: int, order: str) -> Iterator[tuple[bytes, int, int]]:
+    """Name, start and size of each chunk from `at` on; chunks are padded to an even length, or should be."""
+    while at + 8 <= len(content):
+        name, size = struct.unpack_from(f"{order}4sI", content, at)
+        if not (name.isascii() and name.decode("ascii").isprintable()):
+            return
+        yield name, at + 8, size
+        at += 8 + size
+        at += size % 2 and content[at : at + 4] not in (b"fmt ", b"data")
+
+
+def _are_chunks(content: bytes, at: int, order: str) -> bool:
+    """Whether chunks follow to the end of the file, and so no samples."""
+    for _, start, size in _chunks(content, at, order):
+        at = start + size
+    return len(content) - 1 <= at <= len(content)
+
+
+def _is_unknown(size: int) -> bool:
+    """Whether a size stands for one that was not known when it was written."""
+    return any(size in sizes for sizes in _UNKNOWN)
