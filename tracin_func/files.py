@@ -9,6 +9,7 @@ import json
 import os
 import re
 import stat
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -37,6 +38,26 @@ def real_path(path: str | Path) -> Path:
         return Path(path).resolve()
     except (OSError, RuntimeError) as error:  # RuntimeError: a loop of links, before Python 3.13
         raise OutputError(f"`{path}` leads nowhere: {error}. Fix: remove the link, or name another file.") from error
+
+
+def one_form(name: str) -> str:
+    """A name in one normal form: é is one sign, or (as macOS may store it) e and an accent, and means the same."""
+    return unicodedata.normalize("NFC", name)
+
+
+def present(path: Path) -> Path:
+    """`path`, or where nothing is there, what is there under the same name in another normal form."""
+    if str(path).isascii() or os.path.lexists(path):
+        return path
+    found = Path(path.anchor)
+    for part in path.relative_to(path.anchor).parts:
+        exact = found / part
+        if not os.path.lexists(exact):
+            with contextlib.suppress(OSError):
+                alike = [name for name in os.listdir(found) if one_form(name) == one_form(part)]
+                part = next(iter(alike), part)
+        found /= part
+    return found
 
 
 def read_object(path: Path, number: type[Number] | None = Number, remedy: str = _ELSEWHERE) -> dict[str, Json]:

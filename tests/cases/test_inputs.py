@@ -602,23 +602,69 @@ def test_stereo_channels_that_cancel(recordings: Recordings) -> None:
     assert "silent or" not in error
 
 
+def renamed(recordings: Recordings, folder: Any, file: Any) -> Recordings:
+    """The recordings with an umlaut in every name, in these normal forms."""
+    home = recordings.folder / unicodedata.normalize(folder, "zuhören")
+    home.mkdir()
+    for own in (recordings.data, recordings.checkpoints):
+        own.rename(home / own.name)
+    moved = Recordings(home)
+    for clip in moved.clips:
+        own = clip.parent.with_name(unicodedata.normalize(folder, "höl"))
+        own.mkdir(exist_ok=True)
+        clip.rename(own / clip.name.replace("box", unicodedata.normalize(file, "höl")))
+    return moved
+
+
+def in_form(form: Any, path: Path) -> str:
+    return unicodedata.normalize(form, str(path))
+
+
 @pytest.mark.parametrize(
-    ("folder", "option"),
-    [
-        pytest.param("NFD", "NFC", marks=wrong("names in two normal forms: not found")),
-        pytest.param("NFC", "NFD", marks=wrong("names in two normal forms: not found")),
-        ("NFC", "NFC"),
-        ("NFD", "NFD"),
-    ],
+    ("folder", "file", "option"),
+    [("NFD", "NFD", "NFC"), ("NFC", "NFC", "NFD"), ("NFD", "NFC", "NFC"), ("NFC", "NFC", "NFC"), ("NFD", "NFD", "NFD")],
 )
-def test_material_in_another_normal_form(folder: Any, option: Any, recordings: Recordings) -> None:
-    material = unicodedata.normalize(folder, "höl")
-    for clip in recordings.clips:
-        home = clip.parent.with_name(material)
-        home.mkdir(exist_ok=True)
-        clip.rename(home / clip.name.replace("box", material))
-    works("self", *recordings.arguments("--material", unicodedata.normalize(option, "höl")))
-    assert scores_in(recordings.results)
+def test_material_in_another_normal_form(folder: Any, file: Any, option: Any, recordings: Recordings) -> None:
+    there = renamed(recordings, folder, file)
+    asked = Recordings(Path(in_form(option, there.folder)))
+    words = ["--material", unicodedata.normalize(option, "höl"), "--frequency", "all"]
+    works("self", *asked.arguments(*words))
+    assert scores_in(there.results)
+    assert [path.name for path in there.folder.parent.rglob("results")] == ["results"]
+
+
+@pytest.mark.parametrize(("there", "asked"), [("NFD", "NFC"), ("NFC", "NFD")])
+def test_ids_in_another_normal_form(there: Any, asked: Any, recordings: Recordings) -> None:
+    """In tables of pairs, exclusions, test pairs and columns."""
+    files = renamed(recordings, there, there)
+    first, second, third, fourth, *others = (clip.stem for clip in files.clips[::2])
+    named = [unicodedata.normalize(asked, name) for name in (first, second, third, fourth, *others)]
+    rows = zip(named, named[1:], ["train"] * 4 + ["test"], strict=False)
+    csv, out = files.folder / "ü pairs.csv", files.folder / "ü out.txt"
+    csv.write_text("first,second,target,split\n" + "".join(f"{a},{b},-1,{split}\n" for a, b, split in rows))
+    out.write_text(f"{named[0]}_{named[1]}\n")
+    words = files.arguments("--material", "höl", "--pairs", in_form(asked, csv), "--format", "json")
+    words += ["--exclusions-file", in_form(asked, out)]
+    works("influence", *words, "--test-pairs", f"{named[4]}_{named[5]}")
+    assert list(scores_in(files.results)) == [f"{second}_{third}", f"{third}_{fourth}", f"{fourth}_{others[0]}"]
+    (file,) = files.results.glob("*influence_metadata.json")
+    column = f"{named[4]}_{named[5]}"
+    assert first.rpartition("_")[0][:3] in works("show", in_form(asked, file), "--column", column).stdout
+
+
+@pytest.mark.parametrize(("there", "asked"), [("NFD", "NFC"), ("NFC", "NFD")])
+def test_ids_of_parquet_in_another_normal_form(there: Any, asked: Any, tmp_path: Path) -> None:
+    names = ["a", "ö", "ü"]
+    named = [unicodedata.normalize(asked, name) for name in names]
+    path = tables.write_parquet(tmp_path / "pairs.parquet", first=named[:2], second=named[1:])
+    found = tables.read(path, [unicodedata.normalize(there, name) for name in names])
+    assert found.rows() == [(0, 1, 1), (1, 2, -1)]
+
+
+def test_ids_that_differ_in_their_normal_form_alone_are_two(tmp_path: Path) -> None:
+    names = ["ö", unicodedata.normalize("NFD", "ö"), "a"]
+    path = tables.write_parquet(tmp_path / "pairs.parquet", first=names[:2], second=names[1:])
+    assert tables.read(path, names).rows() == [(0, 1, 1), (1, 2, -1)]
 
 
 # Tables of pairs

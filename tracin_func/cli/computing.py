@@ -9,6 +9,7 @@ from tracin_func.cli.processes import shard_of
 from tracin_func.cli.settings import DEFAULTS, DTYPES, check_words
 from tracin_func.cli.values import checkpoint_choice, size_in_bytes, whole_or
 from tracin_func.errors import InputError, UsageError
+from tracin_func.files import present
 from tracin_func.gradients.compute import Compute
 from tracin_func.gradients.processes import World
 from tracin_func.gradients.store.identity import NAME as MANIFEST
@@ -88,7 +89,7 @@ def _store(options: Mapping[str, Any]) -> Path | None:
     path = str(options["store"])
     for name in ("frequency", "material"):
         path = path.replace(f"{{{name}}}", options[name] or DEFAULTS[name])
-    return Path(path)
+    return present(Path(path))
 
 
 def _stored(store: Path) -> Mapping[str, Any]:

@@ -13,9 +13,12 @@ from typing import Annotated, Any
 
 import typer
 
+from tracin_func.cli.values import as_present
+
 DATA, MODEL, LOSS, PAIRS = "Data", "Model and checkpoints", "Loss and scores", "Pairs"
 COMPUTING, ESTIMATES, RESULTS = "Computing", "Projection and store", "Results"
 VIEW = "View"
+PLACES = ("pairs", "test_pairs", "model", "task")  # texts that may name a file
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,7 @@ class Option:
             show_default=False,
             rich_help_panel=self.panel,
             metavar="" if self.kind is bool else self.metavar,
+            callback=as_present if self.kind is Path or self.name in PLACES else None,
         )
         default = self.on if self.kind is bool else None
         kind = self.kind if self.kind is bool else self.kind | None
@@ -73,7 +77,12 @@ class Argument:
 
     def parameter(self) -> inspect.Parameter:
         """As a parameter that typer reads."""
-        declared = typer.Argument(help=self.help, show_default=False, metavar=self.name.upper())
+        declared = typer.Argument(
+            help=self.help,
+            show_default=False,
+            metavar=self.name.upper(),
+            callback=as_present if self.kind is Path else None,
+        )
         return inspect.Parameter(self.name, inspect.Parameter.KEYWORD_ONLY, annotation=Annotated[self.kind, declared])
 
 

@@ -10,7 +10,7 @@ from tracin_func.cli.errors import interruption
 from tracin_func.cli.options import is_given
 from tracin_func.cli.tasks import EMBEDDED, Tell, stem_of
 from tracin_func.errors import InputError
-from tracin_func.files import real_path
+from tracin_func.files import present, real_path
 from tracin_func.results.files.origins import read_provenance
 from tracin_func.results.files.scores_json import check_mergeable, embedded_conflict, own_conflict
 from tracin_func.results.files.table import check_table, is_table, table_conflict
@@ -114,7 +114,11 @@ def output_of(kind: str, options: Mapping[str, Any], scores: tuple[str, ...]) ->
         scores = ("strongest",)
     ending = options["format"] or ("json" if options.get("keep") is None else "parquet")
     kinds = (False, True) if options["per_checkpoint"] else (False,)
-    files = {(name, each): folder / f"{NAMES[name, each].format(stem)}.{ending}" for each in kinds for name in scores}
+    files = {
+        (name, each): present(folder / f"{NAMES[name, each].format(stem)}.{ending}")
+        for each in kinds
+        for name in scores
+    }
     return Output(files, options["score_name"], given(options))
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from tracin_func.errors import InputError, UsageError
+from tracin_func.files import one_form
 from tracin_func.gradients.compute import STORE_DTYPES
 from tracin_func.gradients.engines.choose import NAMES
 from tracin_func.losses.ghm import GHM_VARIANTS, GHMRankingLoss
@@ -105,7 +106,7 @@ class Settings:
     def compare(self, name: str, value: Any) -> None:
         """Note it when the checkpoint was trained with another value of a setting."""
         trained = self._trained(name)
-        if trained is None or str(value) == str(trained) or _same_number(value, trained):
+        if trained is None or one_form(str(value)) == one_form(str(trained)) or _same_number(value, trained):
             return
         how = "is the default" if self.given.get(name) is None else "was given"
         sentence = f"{flag(name)} {value} {how}, and the checkpoints were trained with {trained}"

@@ -15,6 +15,7 @@ from tracin_func.cli.progress import progress
 from tracin_func.cli.settings import DEFAULTS, MOST_SEED, Settings
 from tracin_func.cli.values import checkpoint_choice, numbers, whole_or, words
 from tracin_func.errors import InputError, UsageError
+from tracin_func.files import present
 from tracin_func.gradients.compute import Compute
 from tracin_func.gradients.model import Scorer
 from tracin_func.losses.ghm import GHMRankingLoss
@@ -255,7 +256,7 @@ def _checkpoint_dir(options: Mapping[str, Any], frequency: str, material: str) -
             f"--checkpoint-dir holds the placeholder {left[0]}. Expected {{frequency}} or {{material}}. Got "
             f"{options['checkpoint_dir']}."
         )
-    return Path(folder)
+    return present(Path(folder))
 
 
 def _args(paths: Sequence[Path], tell: Tell) -> dict[str, Mapping[str, Any]]:

@@ -5,10 +5,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tracin_func.errors import InputError, UsageError
+from tracin_func.files import present
 
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 
 _NUMBER_IN_NAME = re.compile(r"\d+")
+
+
+def as_present(value: Path | str | None) -> Path | str | None:
+    """The name of a file as it is there, in whatever normal form."""
+    if value is None or (found := present(Path(value))) == Path(value):
+        return value
+    return type(value)(found)
 
 
 def whole_or(word: str, option: str, value: str | None) -> int | str | None:

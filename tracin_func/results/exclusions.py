@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from tracin_func.files import read_lines
+from tracin_func.files import one_form, read_lines
 from tracin_func.task.pairs import Pairs
 
 
@@ -29,17 +29,17 @@ def kept_rows(pairs: Pairs, item_ids: Sequence[str], excluded: Collection[str]) 
         item_ids: id of each item, [items].
         excluded: ids of items or pairs, as from `read_exclusions`.
     """
-    excluded = frozenset(excluded)
-    known = excluded.intersection(item_ids)
+    excluded = {one_form(name): name for name in excluded}
+    known = excluded.keys() & set(map(one_form, item_ids))
     kept = []
     for row, (first, second) in enumerate(zip(pairs.first.tolist(), pairs.second.tolist(), strict=True)):
-        a, b = item_ids[first], item_ids[second]
-        names = {a, b, f"{a}_{b}", f"{b}_{a}"} | ({pairs.ids[row]} if pairs.ids is not None else set())
-        hits = names & excluded
+        a, b = one_form(item_ids[first]), one_form(item_ids[second])
+        names = {a, b, f"{a}_{b}", f"{b}_{a}"} | ({one_form(pairs.ids[row])} if pairs.ids is not None else set())
+        hits = names & excluded.keys()
         known |= hits
         if not hits:
             kept.append(row)
-    return kept, excluded - known
+    return kept, frozenset(excluded[name] for name in excluded.keys() - known)
 
 
 def exclude(pairs: Pairs, item_ids: Sequence[str], excluded: Collection[str]) -> tuple[Pairs, frozenset[str]]:

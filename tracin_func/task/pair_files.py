@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from tracin_func.errors import InputError
-from tracin_func.files import read_lines, read_text
+from tracin_func.files import one_form, read_lines, read_text
 from tracin_func.task.pair_table import PairBlocks
 from tracin_func.task.pairs import DrawnPair, Pairs, table_of
 from tracin_func.task.parquet import ParquetPairs
@@ -49,6 +49,7 @@ def read_pairs(path: str | Path, item_ids: Sequence[str]) -> tuple[Pairs, Pairs 
     position = {item_id: place for place, item_id in enumerate(item_ids)}
     if len(position) < len(item_ids):
         raise InputError("item ids repeat; expected one id an item, since pairs name items by id. Rename them.")
+    position = {one_form(item_id): place for item_id, place in position.items()} | position
     tables: dict[str, dict[DrawnPair, _Row]] = {split: {} for split in SPLITS}
     for line, fields in _csv_rows(path):
         where = f"{path}, line {line}"
@@ -97,9 +98,11 @@ def named_pairs(names: Sequence[str], item_ids: Sequence[str], classes: Tensor) 
             or a pair is named twice.
     """
     position = {item_id: place for place, item_id in enumerate(item_ids)}
+    in_one_form = {one_form(item_id): place for item_id, place in position.items()}
     drawn: dict[DrawnPair, str] = {}
     for name in names:
-        first, second = _both_items(name, position)
+        both = _fitting(name, position) or _fitting(one_form(name), in_one_form)
+        first, second = _both_items(name, both, item_ids)
         if classes[first] == classes[second]:
             raise InputError(f"test pair {name!r}: both items are of one class, a tie. Expected different classes.")
         pair = DrawnPair(first, second, 1 if classes[first] > classes[second] else -1)
@@ -122,16 +125,20 @@ def read_ids(value: str) -> list[str]:
     return names
 
 
-def _both_items(name: str, position: dict[str, int]) -> tuple[int, int]:
+def _fitting(name: str, position: dict[str, int]) -> list[tuple[int, int]]:
+    """Every two items whose ids, joined, are `name`."""
     places = [place for place, sign in enumerate(name) if sign == "_"]
     splits = [(name[:place], name[place + 1 :]) for place in places]
-    fitting = [both for both in splits if both[0] in position and both[1] in position and both[0] != both[1]]
+    return [(position[a], position[b]) for a, b in splits if a in position and b in position and a != b]
+
+
+def _both_items(name: str, fitting: Sequence[tuple[int, int]], item_ids: Sequence[str]) -> tuple[int, int]:
     if len(fitting) == 1:
-        return position[fitting[0][0]], position[fitting[0][1]]
+        return fitting[0]
     if fitting:
-        first, second = (f"{a} and {b}" for a, b in fitting[:2])
+        first, second = (f"{item_ids[a]} and {item_ids[b]}" for a, b in fitting[:2])
         raise InputError(f"test pair {name!r} may be {first}, or {second}. Rename the items so that ids join clearly.")
-    near = difflib.get_close_matches(name.rpartition("_")[0], list(position), n=2, cutoff=0.3) or list(position)[:2]
+    near = difflib.get_close_matches(name.rpartition("_")[0], item_ids, n=2, cutoff=0.3) or item_ids[:2]
     raise InputError(f"test pair {name!r} does not name two items ID1_ID2; there are items such as {', '.join(near)}.")
 
 
@@ -218,13 +225,16 @@ def _require_columns(columns: Sequence[str], path: Path) -> None:
 
 
 def _parse_row(fields: dict[str, str], position: dict[str, int], where: str) -> tuple[DrawnPair, str, float]:
+    places = []
     for column in ("first", "second"):
-        if fields[column] not in position:
+        place = position.get(fields[column], position.get(one_form(fields[column])))
+        if place is None:
             raise InputError(
                 f"{where}: `{column}` is {fields[column]!r}, which is no item; expected an id such as "
                 f"{next(iter(position), 'none')!r}. Mend the id or load the item."
             )
-    if fields["first"] == fields["second"]:
+        places.append(place)
+    if places[0] == places[1]:
         raise InputError(f"{where}: {fields['first']!r} is compared with itself; expected two items. Remove it.")
     target = _number(fields["target"])
     if target not in (1, -1):
@@ -235,8 +245,8 @@ def _parse_row(fields: dict[str, str], position: dict[str, int], where: str) -> 
     weight = _number(fields.get("weight") or "1")
     if not 0 <= weight < float("inf"):
         raise InputError(f"{where}: `weight` is {fields['weight']!r}; expected a number, 0 or more.")
-    pair = DrawnPair(position[fields["first"]], position[fields["second"]], int(target))
-    return pair, split, weight
+    first, second = places
+    return DrawnPair(first, second, int(target)), split, weight
 
 
 def _number(text: str) -> float:

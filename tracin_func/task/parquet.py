@@ -142,7 +142,11 @@ class ParquetPairs:
         codes, names = self._coded(column)
         seen = self._seen.get(name)
         if seen is None or not seen[0].equals(names):  # batches of a row group share their dictionary
-            places = pyarrow_module("pyarrow.compute").index_in(names, self._known).fill_null(-1)
+            compute = pyarrow_module("pyarrow.compute")
+            places = compute.index_in(names, self._known)
+            if places.null_count:  # perhaps the same in another normal form
+                in_one_form = (compute.utf8_normalize(each, form="NFC") for each in (names, self._known))
+                places = compute.coalesce(places, compute.index_in(*in_one_form)).fill_null(-1)
             seen = self._seen[name] = (names, np.append(places.to_numpy(), -1).astype(np.int32))
         found: Mask = seen[1][codes]
         lost = found[rows] < 0

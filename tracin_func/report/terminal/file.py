@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from tracin_func.errors import InputError
+from tracin_func.files import one_form
 from tracin_func.report.terminal.origin import few, print_file, print_flags
 from tracin_func.report.terminal.tables import open_console
 from tracin_func.report.terminal.views import (
@@ -119,7 +120,8 @@ def _columns(result: ResultFile, wanted: str | None) -> list[str]:
         return names
     if of_kind := [name for name in names if f"{wanted}_" in STARTS and name.startswith(f"{wanted}_")]:
         return of_kind
-    fitting = [name for name in names if wanted.casefold() in name.casefold()]
+    part = one_form(wanted).casefold()
+    fitting = [name for name in names if part in one_form(name).casefold()]
     if len(fitting) == 1:
         return fitting
     if fitting:

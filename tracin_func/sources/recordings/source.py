@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from tracin_func.errors import InputError
+from tracin_func.files import one_form
 from tracin_func.results.exclusions import exclude, kept_rows, read_exclusions
 from tracin_func.sources.recordings.drawing import (
     all_pairs,
@@ -97,9 +98,9 @@ class Tones:
         )
         excluded = frozenset[str]() if self.exclusions is None else read_exclusions(self.exclusions)
         if self.exclude_before_split and self.pairs in WORDS:  # a table of pairs has no split to come before
-            gone = excluded.intersection(clip.id for clip in clips)
-            clips = [clip for clip in clips if clip.id not in gone]
-            excluded = frozenset(name for name in excluded if not any(_is_of(item, name) for item in gone))
+            gone = set(map(one_form, excluded)).intersection(one_form(clip.id) for clip in clips)
+            clips = [clip for clip in clips if one_form(clip.id) not in gone]
+            excluded = frozenset(name for name in excluded if not any(_is_of(item, one_form(name)) for item in gone))
         # Chosen before the recordings are read, which takes long, so that faults of the choice are told at once.
         train, test, held_out = self.choose_pairs(clips, excluded, with_test=with_test, notice=notice)
         front_end, bad = FrontEnd(), dict[str, str]()
@@ -191,10 +192,10 @@ class Tones:
         ids = [clip.id for clip in clips]
         if self.pairs not in WORDS:
             rows = zip(test.first.tolist(), test.second.tolist(), strict=True)
-            row_of = {f"{ids[first]}_{ids[second]}": row for row, (first, second) in enumerate(rows)}
-            if missing := [name for name in self.test_pairs if name not in row_of]:
+            row_of = {one_form(f"{ids[first]}_{ids[second]}"): row for row, (first, second) in enumerate(rows)}
+            if missing := [name for name in self.test_pairs if one_form(name) not in row_of]:
                 raise InputError(f"test pair {missing[0]!r} is no row of {self.pairs} whose `split` is test.")
-            return test.select(torch.tensor([row_of[name] for name in self.test_pairs]))
+            return test.select(torch.tensor([row_of[one_form(name)] for name in self.test_pairs]))
         named = named_pairs(self.test_pairs, ids, torch.tensor([clip.degree for clip in clips]))
         trained = torch.isin(torch.stack([named.first, named.second]), torch.cat([train.first, train.second])).any(0)
         if count := int(trained.sum()):

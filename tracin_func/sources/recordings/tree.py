@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from tracin_func.errors import InputError, UsageError
+from tracin_func.files import one_form, present
 from tracin_func.sources.recordings.frontend import FrontEnd
 from tracin_func.sources.recordings.wav import read_wav
 
@@ -169,19 +170,21 @@ def load_items(
 
 
 def _clips_of_material(root: Path, material: str, notice: Callable[[str], None]) -> list[Clip]:
+    root = present(root)
     if not root.is_dir():
         what = "is not a folder" if root.exists() else "does not exist"
         raise InputError(f"data root {root} {what}; expected a tree like {LAYOUT}. Check --data-root.")
     folders = [folder for folder in root.iterdir() if _CLASS.fullmatch(folder.name) and _is_folder(folder, "class")]
     if not folders:
         raise InputError(f"data root {root} has no class folder; expected {LAYOUT}. Check --data-root.")
-    materials = {entry.name for folder in folders for entry in folder.iterdir() if entry.is_dir()}
-    _require_present("material", [material], materials, f"under {root}", "--material")
+    materials = {one_form(entry.name) for folder in folders for entry in folder.iterdir() if entry.is_dir()}
+    _require_present("material", [one_form(material)], materials, f"under {root}", "--material")
     clips, ignored = [], []
     for folder in folders:
-        if not _is_folder(folder / material, "material"):
+        home = present(folder / material)
+        if not _is_folder(home, "material"):
             continue
-        for path in (folder / material).iterdir():
+        for path in home.iterdir():
             clip = _clip(path, folder.name, material)
             if clip is None:
                 ignored.append(path)
@@ -204,9 +207,9 @@ def _clips_of_material(root: Path, material: str, notice: Callable[[str], None])
 
 def _clip(path: Path, degree_class: str, material: str) -> Clip | None:
     """The clip that `path` names, None when the name does not follow the layout."""
-    prefix = f"{material}_{degree_class}_"
-    match = _TONE_AND_TAKE.fullmatch(path.name.removeprefix(prefix))
-    if not path.name.startswith(prefix) or match is None:
+    prefix, name = one_form(f"{material}_{degree_class}_"), one_form(path.name)
+    match = _TONE_AND_TAKE.fullmatch(name.removeprefix(prefix))
+    if not name.startswith(prefix) or match is None:
         return None
     degree = int(degree_class.removeprefix("deg"))
     return Clip(path.stem, path, degree_class, degree, material, match[1], int(match[2]))
