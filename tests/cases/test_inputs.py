@@ -6,8 +6,10 @@ A row marked xfail shows a kind that the package gets wrong; the reason names it
 import shutil
 import sys
 import unicodedata
+from collections import ChainMap, OrderedDict
 from collections.abc import Callable
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -23,7 +25,18 @@ from tests.support.cases import audio, checkpoints, ids, job_files, tables
 from tests.support.cases.audio import Recordings
 from tests.support.cases.checkpoints import Adapted, Extra
 from tests.support.cases.command_line import refused, run, scores_in, works
-from tests.support.cases.items import Encoding, Frame, Output, Returning, Text, branching, encoded
+from tests.support.cases.items import (
+    Encoding,
+    Failing,
+    Frame,
+    Output,
+    PandasFrame,
+    Returning,
+    Text,
+    Unsized,
+    branching,
+    encoded,
+)
 from tests.support.cases.marks import wrong
 from tests.support.cases.modules import perceptron
 from tests.support.cases.reference import Make, Right, State, copied, hinge, noise, reference, seeded, two_states
@@ -364,9 +377,17 @@ class Unordered(dict[str, Tensor]):
     "kind",
     [
         pytest.param(dict, id="dict"),
-        pytest.param(Unordered, id="subclass of dict", marks=wrong("mappings: refused", ti.InputError)),
-        pytest.param(Encoding, id="tokenizer", marks=wrong("mappings: refused", ti.InputError)),
-        pytest.param(Output, id="model output", marks=wrong("mappings: refused", ti.InputError)),
+        pytest.param(Unordered, id="subclass of dict"),
+        pytest.param(Encoding, id="tokenizer"),
+        pytest.param(Output, id="model output"),
+        pytest.param(MappingProxyType, id="read-only view"),
+        pytest.param(ChainMap, id="mapping of mappings"),
+        pytest.param(OrderedDict, id="OrderedDict"),
+        pytest.param(lambda columns: {name: column.tolist() for name, column in columns.items()}, id="dict of lists"),
+        pytest.param(
+            lambda columns: Encoding({name: column.tolist() for name, column in columns.items()}),
+            id="tokenizer without return_tensors",
+        ),
     ],
 )
 def test_mappings_are_read_as_dict(kind: Callable[[dict[str, Tensor]], Any]) -> None:
@@ -374,11 +395,49 @@ def test_mappings_are_read_as_dict(kind: Callable[[dict[str, Tensor]], Any]) -> 
     assert_right(at(state, Text(), kind(encoded())), right_at(state, Text, encoded()))
 
 
-def test_a_list_of_tokenized_texts() -> None:
-    """The scores, or one clear line."""
+class Inner(Text):
+    """Scores what is under `text` of a dict in a tuple."""
+
+    def forward(self, batch: Any) -> Tensor:
+        assert type(batch[0]) is type(batch[0]["text"]) is dict
+        return super().forward(batch[0]["text"]) + batch[1]
+
+
+def test_mappings_in_mappings_are_read_as_dict() -> None:
+    state, columns, more = state_of(Text), encoded(), noise(6, 1)[:, 0]
+    wanted = right_at(state, Inner, ({"text": columns}, more))
+    assert_right(at(state, Inner(), (MappingProxyType({"text": Encoding(columns)}), more)), wanted)
+    items = [(Encoding({"text": Encoding(item)}), more[row]) for row, item in enumerate(single_texts())]
+    assert_right(at(state, Inner(), items), wanted)
+
+
+def test_lists_of_unequal_length_are_refused() -> None:
+    items = Encoding({"input_ids": [[1, 2], [3]], "attention_mask": [[1, 1], [1]]})
+    assert_says(refusal(lambda: at(state_of(Text), Text(), items)), "items['input_ids']", "padding=True")
+
+
+def single_texts() -> list[dict[str, Tensor]]:
+    return [{name: column[row] for name, column in encoded().items()} for row in range(6)]
+
+
+@pytest.mark.parametrize("kind", [dict, Encoding, Output, MappingProxyType])
+@pytest.mark.parametrize("tensors", [True, False], ids=["tensors", "lists"])
+def test_a_list_of_tokenized_texts(kind: Callable[[dict[str, Any]], Any], tensors: bool) -> None:
+    state = state_of(Text)
+    items = [
+        kind({name: column if tensors else column.tolist() for name, column in item.items()}) for item in single_texts()
+    ]
+    assert_right(at(state, Text(), items), right_at(state, Text, encoded()))
+
+
+def test_tokenized_texts_of_different_lengths() -> None:
     state, columns = state_of(Text), encoded()
-    items = [Encoding({name: column[row] for name, column in columns.items()}) for row in range(6)]
-    scores_or_refusal(lambda: at(state, Text(), items), right_at(state, Text, columns), "Encoding")
+    items = [
+        Encoding({name: column[: 1 + row % 3].tolist() for name, column in item.items()})
+        for row, item in enumerate(single_texts())
+    ]
+    columns["attention_mask"] = (torch.arange(3) <= torch.arange(6)[:, None] % 3).long()
+    assert_right(at(state, Text(), items), right_at(state, Text, columns))
 
 
 def tables_of(name: str) -> Any:
@@ -389,7 +448,12 @@ def tables_of(name: str) -> Any:
         "numpy float32": ITEMS.numpy,
         "numpy float64": ITEMS.double().numpy,
         "list of lists": ITEMS.tolist,
+        "data frame of a library": PandasFrame,
+        "failing dataset": Failing,
+        "no length": Unsized,
+        "text": lambda: "abcdef",
         "nested tensor": lambda: torch.nested.nested_tensor([noise(2, 5), noise(3, 5)] * 3),
+        "nested tensor in a dict": lambda: {"x": torch.nested.nested_tensor([noise(2, 5), noise(3, 5)] * 3)},
     }
     return kinds[name]()
 
@@ -398,16 +462,21 @@ def tables_of(name: str) -> Any:
 @pytest.mark.parametrize(
     ("name", "words", "never"),
     [
+        pytest.param("data frame", "Frame", "single item", id="data frame"),
         pytest.param(
-            "data frame", "Frame", "single item", id="data frame", marks=wrong("data frame: reported as 'eval mode: 0'")
+            "data frame of a library", ("data frame", "to_numpy"), "single item", id="data frame of a library"
         ),
+        pytest.param("failing dataset", ("items[0]", "ValueError", "no such file"), "\n", id="failing dataset"),
+        pytest.param("no length", ("no length", "Unsized"), "\n", id="no length"),
+        pytest.param("text", "str", "\n", id="text"),
         pytest.param(
             "list of texts",
             ("text", "str"),
             "is_inference",
             id="list of texts",
         ),
-        pytest.param("nested tensor", "nested", "\n", id="nested tensor", marks=wrong("nested tensor", RuntimeError)),
+        pytest.param("nested tensor", "nested", "\n", id="nested tensor"),
+        pytest.param("nested tensor in a dict", "items['x']", "\n", id="nested tensor in a dict"),
         pytest.param("TensorDataset with labels", ("tuple", "list"), "\n", id="TensorDataset with labels"),
         pytest.param("numpy float32", "numpy", "\n", id="numpy float32"),
         pytest.param("numpy float64", ("double", "float64"), "\n", id="numpy float64"),
@@ -422,20 +491,29 @@ def test_items_of_other_kinds(name: str, words: Words, never: str) -> None:
 
 def test_a_dict_of_arrays() -> None:
     state, columns = state_of(Text), encoded()
-    items = {name: column.numpy() for name, column in columns.items()}
-    scores_or_refusal(lambda: at(state, Text(), items), right_at(state, Text, columns), "ndarray")
+    items = {name: np.asfortranarray(column.numpy()) for name, column in columns.items()}
+    items["input_ids"].flags.writeable = False
+    assert_right(at(state, Text(), items), right_at(state, Text, columns))
 
 
-def test_sparse_items_are_spoken_of_in_single_lines() -> None:
-    """The scores, or a refusal; whatever is said is one line."""
+@pytest.mark.filterwarnings("ignore:Sparse")
+@pytest.mark.parametrize(
+    "sparse",
+    [
+        pytest.param(Tensor.to_sparse, id="COO"),
+        pytest.param(Tensor.to_sparse_csr, id="CSR"),
+        pytest.param(lambda items: [item.to_sparse() for item in items], id="list"),
+    ],
+)
+@pytest.mark.parametrize("stored", [False, True], ids=["", "stored"])
+def test_sparse_items_are_scored_as_dense(sparse: Callable[[Tensor], Any], stored: bool, tmp_path: Path) -> None:
+    items = ITEMS * (ITEMS > 0)
     state = state_of()
-    notices: list[str] = []
-    task = ti.Task(perceptron(), ITEMS.to_sparse(), ti.Pairs([0], [1], [1]), [ti.Checkpoint(state, 0.1)])
-    try:
-        ti.score(task, ti.Compute(device="cpu", notice=notices.append))
-    except REFUSALS as error:
-        notices.append(str(error))
-    assert [sentence for sentence in notices if "\n" in sentence] == []
+    if stored and sparse is not Tensor.to_sparse:
+        pytest.skip("one layout is enough")
+    found = at(state, items=sparse(items), **({"store": tmp_path / "store"} if stored else {}))
+    assert_right(found, right_at(state, items=items))
+    assert [sentence for sentence in found.notices if "\n" in sentence] == []
 
 
 # Targets, losses and outputs

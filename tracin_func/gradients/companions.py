@@ -18,6 +18,10 @@ def outstanding(items: Batch) -> Tensor:
     """Positions of the largest and the smallest of stacked items: by norm, and by how many entries are not 0."""
     found = []
     for leaf in pytree.tree_leaves(items):
+        if leaf.is_sparse:
+            counts = torch.bincount(leaf.indices()[0], minlength=len(leaf))
+            found += [int(counts.argmin()), int(counts.argmax())]
+            continue
         flat = leaf.reshape(len(leaf), -1)
         if not flat.shape[1]:
             continue

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -33,14 +34,10 @@ class StackedItems:
     """Items already stacked: one pytree whose tensors share their first axis."""
 
     def __init__(self, tree: Batch) -> None:
-        leaves = pytree.tree_leaves(tree)
-        wrong = [type(leaf).__name__ for leaf in leaves if not isinstance(leaf, Tensor)]
-        if wrong or not leaves:
-            raise InputError(
-                f"`items` should hold tensors only. Got {', '.join(wrong) or 'nothing'}. "
-                "A list is read as a dataset of single items; stack what belongs to one input in a dict or tuple."
-            )
-        lengths = sorted({leaf.shape[0] if leaf.ndim else 0 for leaf in leaves})
+        tree = _stacked(tree, "items")
+        lengths = sorted({leaf.shape[0] if leaf.ndim else 0 for leaf in pytree.tree_leaves(tree)})
+        if not lengths:
+            raise InputError("`items` holds no tensor. Expected a tensor, or a dict or tuple of tensors.")
         if len(lengths) > 1:
             raise InputError(f"`items` should share their first axis, [items]. Got lengths {lengths}.")
         self._tree = tree
@@ -51,11 +48,11 @@ class StackedItems:
 
     @property
     def content(self) -> Batch:
-        """All of them, as they were given."""
+        """All of them, as they are kept."""
         return self._tree
 
     def take(self, index: Tensor) -> Batch:
-        return pytree.tree_map(lambda leaf: leaf[index.to(leaf.device)], self._tree)
+        return each(lambda leaf: _rows(leaf, index.to(leaf.device)), self._tree)
 
 
 class DatasetItems:
@@ -73,20 +70,40 @@ class DatasetItems:
         return self._dataset
 
     def take(self, index: Tensor) -> Batch:
-        items = [self._dataset[position] for position in index.tolist()]
-        # A TensorDataset of one tensor gives tuples of one: the item is what is in them.
-        items = [item[0] if isinstance(item, tuple) and len(item) == 1 else item for item in items]
+        items = [self._item(position) for position in index.tolist()]
         try:
-            return default_collate(items)
+            batch = default_collate(items)
         except (RuntimeError, TypeError, ValueError) as error:
             raise RaggedItemsError(f"items {index.tolist()[:4]} cannot be stacked: {error}") from None
+        if wrong := {type(leaf).__name__ for leaf in pytree.tree_leaves(batch) if not isinstance(leaf, Tensor)}:
+            raise InputError(
+                f"`items[{int(index[0])}]` holds {', '.join(sorted(wrong))}. Expected tensors or numbers; of texts "
+                "those that a tokenizer makes of them."
+            )
+        return batch
+
+    def _item(self, position: int) -> Any:
+        try:
+            item = self._dataset[position]
+        except InputError:
+            raise
+        except Exception as error:  # code of the user's
+            words = " ".join(f"{type(error).__name__}: {error}".split())
+            raise InputError(
+                f"`items[{position}]` of {type(self._dataset).__name__} failed: {words}. Expected a map-style dataset "
+                f"whose items are at 0 to {len(self) - 1}."
+            ) from error
+        # A TensorDataset of one tensor gives tuples of one: the item is what is in them.
+        return _plain(item[0] if isinstance(item, tuple) and len(item) == 1 else item)
 
 
 def as_items(items: Any) -> Items:
     """Read `items` as what it is.
 
-    A tensor [items, ...], or a dict or tuple of tensors with a common first axis, is stacked already; a list
-    or anything else with `__len__` and `__getitem__` is a map-style dataset of single items.
+    A tensor [items, ...], or a mapping or tuple of tensors with a common first axis, is stacked already; a list or
+    anything else with `__len__` and `__getitem__` is a map-style dataset of single items. The scorer gets a dict where
+    items are a mapping of another kind, as tokenizers return, and dense tensors where they are sparse. Within mappings
+    lists of whole numbers are tensors.
 
     Raises:
         InputError: none of these, or tensors of different lengths.
@@ -95,11 +112,77 @@ def as_items(items: Any) -> Items:
         return items
     if isinstance(items, Tensor | Mapping | tuple):
         return StackedItems(items)
-    if isinstance(items, Sequence) or (hasattr(items, "__getitem__") and hasattr(items, "__len__")):
-        return DatasetItems(items)
-    raise InputError(
-        f"`items` should be a tensor, a dict or tuple of tensors, or a map-style dataset. Got {type(items).__name__}."
-    )
+    if hasattr(items, "__dataframe__"):
+        raise InputError(
+            f"`items` is a data frame ({type(items).__name__}). Expected a tensor [items, ...]: "
+            "torch.tensor(items.to_numpy(), dtype=torch.float32)."
+        )
+    if isinstance(items, str | bytes) or not (hasattr(items, "__getitem__") and hasattr(items, "__len__")):
+        raise InputError(
+            "`items` should be a tensor, a dict or tuple of tensors, or a map-style dataset. Got "
+            f"{type(items).__name__}."
+        )
+    try:
+        len(items)
+    except TypeError as error:  # such as the sparse matrices of scipy
+        raise InputError(f"`items` ({type(items).__name__}) has no length: {error}. Expected a tensor.") from error
+    return DatasetItems(items)
+
+
+def _stacked(tree: Any, name: str) -> Batch:
+    """`tree`, whose mappings are dicts and whose leaves are tensors; arrays and lists of numbers become tensors."""
+    if isinstance(tree, Tensor):
+        if tree.is_nested:
+            raise InputError(
+                f"`{name}` is a nested tensor. Expected one tensor per item, list(items.unbind()), or padded ones: "
+                "torch.nested.to_padded_tensor(items, 0)."
+            )
+        # Rows are read from the layout COO alone.
+        return tree if tree.layout is torch.strided else tree.to_sparse().coalesce()
+    if isinstance(tree, np.ndarray) and tree.dtype.kind in "biufc":
+        return torch.from_numpy(np.require(tree, tree.dtype.newbyteorder("="), ["C", "W"]))
+    if _is_mapping(tree):
+        return {key: _stacked(value, f"{name}[{key!r}]") for key, value in tree.items()}
+    if isinstance(tree, list) and not any(isinstance(leaf, Tensor) for leaf in pytree.tree_leaves(tree)):
+        try:
+            return torch.tensor(tree)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise InputError(
+                f"`{name}` holds lists that are no tensor: {error}. Pad them to one length; a tokenizer does with "
+                'padding=True, return_tensors="pt".'
+            ) from None
+    children, structure = pytree.tree_flatten(tree, is_leaf=lambda node: node is not tree)
+    if children == [tree] or tree is None:
+        raise InputError(f"`{name}` should be a tensor. Got {type(tree).__name__}.")
+    return pytree.tree_unflatten([_stacked(child, f"{name}[{n}]") for n, child in enumerate(children)], structure)
+
+
+def _plain(item: Any) -> Any:
+    """A single item as `default_collate` takes it: dense, mappings as dicts, in them lists of whole numbers tensors."""
+    if isinstance(item, Tensor):
+        return _dense(item)
+    if _is_mapping(item):
+        return {key: _plain(torch.tensor(value) if _is_numbers(value) else value) for key, value in item.items()}
+    if type(item) is tuple:
+        return tuple(_plain(part) for part in item)
+    return item
+
+
+def _is_mapping(value: Any) -> bool:
+    """Whether it has to become a dict: a mapping that trees of tensors do not know, or a dict."""
+    return isinstance(value, Mapping) and (type(value) is dict or type(value) not in pytree.SUPPORTED_NODES)
+
+
+def _is_numbers(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(type(each) is int for each in value)
+
+
+def _rows(leaf: Tensor, index: Tensor) -> Tensor:
+    return leaf.index_select(0, index).to_dense() if leaf.is_sparse else leaf[index]
+
+
+def _dense(leaf: Tensor) -> Tensor:
+    return leaf if leaf.layout is torch.strided else leaf.to_dense()
 
 
 def place(batch: Batch, device: torch.device, dtype: torch.dtype | None, casts: Sequence[bool] | None = None) -> Batch:

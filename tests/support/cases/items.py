@@ -26,6 +26,35 @@ class Frame:
         raise KeyError(name)
 
 
+class PandasFrame(Frame):
+    """A data frame as libraries mark it; its columns may be numbers."""
+
+    def __getitem__(self, name: Any) -> Any:
+        return torch.zeros(5)
+
+    def __dataframe__(self) -> None: ...
+
+
+class Failing:
+    """A dataset that cannot load its items."""
+
+    def __len__(self) -> int:
+        return 6
+
+    def __getitem__(self, position: int) -> Any:
+        raise ValueError("no such file:\n  x.png")
+
+
+class Unsized:
+    """A sparse matrix of scipy: its length is refused."""
+
+    def __len__(self) -> int:
+        raise TypeError("sparse array length is ambiguous; use getnnz()")
+
+    def __getitem__(self, position: int) -> Any:
+        return torch.zeros(5)
+
+
 class Text(nn.Module):
     """Scores a dict of token ids and a mask."""
 

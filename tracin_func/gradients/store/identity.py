@@ -223,7 +223,9 @@ def _spread(length: int) -> list[int]:
 
 def _feed(digest: Any, value: Any, where: str) -> None:
     """Add a tree of tensors, arrays, texts and numbers to a digest, so that no two trees give the same bytes."""
-    if isinstance(value, Tensor):
+    if isinstance(value, Tensor) and value.is_sparse:
+        _feed(digest, (value.coalesce().indices(), value.coalesce().values()), where)
+    elif isinstance(value, Tensor):
         _head(digest, "tensor", str(value.dtype), str(tuple(value.shape)))
         digest.update(bytes_of(value))
     elif isinstance(value, np.ndarray | np.generic) and value.dtype.kind in "biufc":
