@@ -49,6 +49,9 @@ from tests.support.cases.runs import (
     score,
     scores_or_refusal,
 )
+from tracin_func.cli.progress import _bars
+from tracin_func.report.terminal.tables import new_table, open_console, print_facts
+from tracin_func.report.terminal.views import print_words
 
 ITEMS = noise(6, 5)
 MISFIT = "Give the class it was trained with"  # misleads where only names differ
@@ -70,16 +73,13 @@ def state_of(make: Make = perceptron) -> State:
 # Ids with markup
 
 
-MARKUP = "markup in ids: MarkupError after the work"
-
-
 @pytest.mark.parametrize(
     ("name", "shown"),
     [
-        pytest.param("chat", "[INST] text 3 [/INST]_[INST] text 4 [/INST]", id="chat", marks=wrong(MARKUP)),
-        pytest.param("closing", "x3 [/]_x4 [/]", id="closing", marks=wrong(MARKUP)),
-        pytest.param("bold", "[bold]3_[bold]4", id="bold", marks=wrong("markup in ids: shown without it")),
-        pytest.param("smile", "a:smile:3_a:smile:4", id="smile", marks=wrong("markup in ids: shown as a sign")),
+        pytest.param("chat", "[INST] text 3 [/INST]_[INST] text 4 [/INST]", id="chat"),
+        pytest.param("closing", "x3 [/]_x4 [/]", id="closing"),
+        pytest.param("bold", "[bold]3_[bold]4", id="bold"),
+        pytest.param("smile", "a:smile:3_a:smile:4", id="smile"),
         pytest.param("formula", "=SUM(A3)_=SUM(A4)", id="formula"),
     ],
 )
@@ -102,6 +102,55 @@ def test_classes_are_shown_as_they_are(view: str, tmp_path: Path) -> None:
         assert shown in stdout
 
 
+MARKED = ["[/INST]", "[bold]3", ":smile:", "[/]", "[red]x[/red]", "[link=a]", "\\[b]"]
+
+
+@pytest.mark.parametrize("text", MARKED)
+def test_whatever_is_printed_is_shown_as_it_is(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Headings, cells, titles, sentences, facts and labels of progress bars."""
+    console = open_console()
+    table = new_table(console, f"title {text}", [f"heading {text}"])
+    table.add_row(f"cell {text}")
+    console.print(table)
+    console.print(f"sentence {text}")
+    print_words(console, f"words {text}")
+    print_facts(console, {f"name {text}": f"fact {text}"})
+    printed = capsys.readouterr().out
+    for place in ("title", "heading", "cell", "sentence", "words", "name", "fact"):
+        assert f"{place} {text}" in printed
+    bars = _bars()
+    bars.add_task(f"label {text}", total=1)
+    with console.capture() as captured:
+        console.print(bars.get_renderable())
+    assert f"label {text}" in captured.get()
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        ["--keep", "2"],
+        ["--by", "item"],
+        ["--with-self"],
+        ["--test-functional", "score-margin", "--aggregate", "mean"],
+        ["--dry-run", "--explain-plan"],
+        ["--verify", "2"],
+    ],
+    ids=lambda more: more[0],
+)
+@pytest.mark.parametrize("name", ["chat", "closing"])
+def test_every_view_takes_ids_with_markup(name: str, more: list[str], tmp_path: Path) -> None:
+    works("influence", "--task", f"tests.support.cases.ids:{name}", "--metadata-dir", str(tmp_path), *more)
+
+
+def test_checkpoints_and_stores_with_markup(recordings: Recordings) -> None:
+    store = recordings.folder / "[/store]" / ":smile:"
+    for path in recordings.checkpoints.glob("*.pt"):
+        path.rename(path.with_stem(f"{path.stem} [bold] :smile:"))
+    works("self", *recordings.arguments("--store", str(store)))
+    for words in (["store", "info", str(store)], ["self", *recordings.arguments("--json")]):
+        assert "model_epoch_8 [bold] :smile:" in works(*words).stdout
+
+
 def test_lines_and_quotes_in_ids(tmp_path: Path) -> None:
     works("influence", "--task", "tests.support.cases.ids:quoted", "--metadata-dir", str(tmp_path), "--format", "csv")
     (file,) = tmp_path.glob("*.csv")
@@ -120,26 +169,15 @@ def test_folders_with_markup(recordings: Recordings) -> None:
 # Ids that are no text
 
 
-KINDS_OF_IDS = ["integers", "arrays", "tensors"]
+KINDS_OF_IDS = ["integers", "arrays", "tensors", "numbers", "raw", "zeros", "paths"]
 
 
-def ids_rows(**marks: pytest.MarkDecorator) -> list[Any]:
-    return [pytest.param(kind, marks=[marks[kind]] if kind in marks else []) for kind in KINDS_OF_IDS]
-
-
-@pytest.mark.parametrize(
-    "kind",
-    ids_rows(
-        integers=wrong("ids that are no text: kept as they are"),
-        arrays=wrong("ids that are no text: kept as they are"),
-        tensors=wrong("ids that are no text: kept as they are"),
-    ),
-)
+@pytest.mark.parametrize("kind", KINDS_OF_IDS)
 def test_ids_become_text(kind: str) -> None:
     task: ti.Task = getattr(ids, kind)()
     found = ti.score(task, ti.Compute(device="cpu")).self_influence
     assert found is not None
-    wanted = ["d0", "d1"] if kind == "arrays" else ["101", "102"]
+    wanted = ["d0", "d1"] if kind in ("arrays", "raw", "paths") else ["101", "102"]
     table = found.to_table()
     assert [table["first"][0], table["second"][0]] == wanted
     assert {type(name) for column in ("first", "second", "pair_id") for name in table.get(column, [])} == {str}
@@ -148,39 +186,48 @@ def test_ids_become_text(kind: str) -> None:
 @pytest.mark.parametrize(
     ("kind", "more"),
     [
-        pytest.param("integers", ["--format", "csv"], id="integers csv"),
-        pytest.param(
-            "integers", ["--by", "item"], id="integers item", marks=wrong("ids that are no text: a fault inside")
-        ),
-        pytest.param(
-            "integers",
-            ["--by", "class-pair"],
-            id="integers class-pair",
-            marks=wrong("ids that are no text: a fault inside"),
-        ),
-        pytest.param(
-            "arrays", ["--format", "csv"], id="arrays csv", marks=wrong("ids that are no text: a fault inside")
-        ),
-        pytest.param(
-            "arrays", ["--format", "parquet"], id="arrays parquet", marks=wrong("ids that are no text: a fault inside")
-        ),
-        pytest.param("arrays", ["--by", "item"], id="arrays item"),
-        pytest.param(
-            "arrays",
-            ["--by", "class-pair"],
-            id="arrays class-pair",
-            marks=wrong("ids that are no text: a fault inside"),
-        ),
+        pytest.param(kind, more, id=f"{kind} {more[-1]}")
+        for kind in KINDS_OF_IDS
+        for more in (["--format", "csv"], ["--format", "parquet"], ["--by", "item"], ["--by", "class-pair"])
     ],
 )
 def test_commands_with_ids_that_are_no_text(kind: str, more: list[str], tmp_path: Path) -> None:
     stdout = works("self", "--task", f"tests.support.cases.ids:{kind}", "--metadata-dir", str(tmp_path), *more).stdout
-    assert ("d3" if kind == "arrays" else "104") in stdout
+    of_text = kind in ("arrays", "raw", "paths")
+    if more[-1] == "class-pair":  # the only pair that is shown is the hardest
+        assert ("d1_d2" if of_text else "102_103") in stdout
+    else:
+        assert ("d3" if of_text else "104") in stdout
 
 
-@wrong("ids that are no text: compared before they are text")
-def test_ids_that_are_equal_as_text_are_refused() -> None:
-    assert_says(refusal(lambda: ids.plain([1, "1", *"abcdef"])), "'1'")
+@pytest.mark.parametrize("double", [(1, "1"), (np.int64(1), b"1"), (torch.tensor(1), 1), ("1", "1")])
+def test_ids_that_are_equal_as_text_are_refused(double: tuple[Any, Any]) -> None:
+    assert_says(refusal(lambda: ids.plain([*"ab", *double, *"cdef"])), "'1'", "`item_ids` 2 and 3")
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        pytest.param([1.5, *range(7)], ["`item_ids` 0", "1.5", "float"], id="float"),
+        pytest.param([0, None, *range(2, 8)], ["`item_ids` 1", "None"], id="None"),
+        pytest.param([*range(7), b"\xff"], ["`item_ids` 7", "UTF-8"], id="bytes that are no text"),
+        pytest.param([[0], *range(1, 8)], ["`item_ids` 0", "list"], id="list"),
+        pytest.param(np.zeros((8, 2)), ["`item_ids` 0", "ndarray"], id="matrix"),
+        pytest.param("abcdefgh", ["`item_ids`", "list of texts"], id="one text"),
+        pytest.param(8, ["`item_ids`", "list of texts"], id="number"),
+        pytest.param(range(7), ["7 entries for 8 items"], id="too few"),
+    ],
+)
+def test_ids_that_cannot_be_text_are_refused(given: Any, words: list[str]) -> None:
+    assert_says(refusal(lambda: ids.plain(given)), *words)
+
+
+def test_names_of_pairs_become_text() -> None:
+    assert ti.Pairs([0, 1], [1, 2], [1, 1], ids=np.array([7, 8])).ids == ("7", "8")
+    found = ti.Pairs([0, 1], [1, 2], [1, 1], ids=iter([b"a", torch.tensor(3)])).ids
+    assert found == ("a", "3")
+    assert {type(name) for name in found} == {str}
+    assert_says(refusal(lambda: ti.Pairs([0], [1], [1], ids=[None])), "`ids` 0", "None")
 
 
 # Checkpoints in memory

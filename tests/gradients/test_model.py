@@ -202,8 +202,12 @@ def test_options_are_checked(linear: nn.Module, items: Tensor, options: Any, mes
     [
         (ti.Pairs([0], [9], [1]), {}, "train pair 0 names item 9, and there are 6 items. Expected positions 0 to 5."),
         (ti.Pairs([], [], []), {}, "there are no train pairs. Expected at least one."),
-        (PAIRS, {"item_ids": ["a"]}, "`item_ids` has 1 entries for 6 items. Expected one an item."),
-        (PAIRS, {"item_ids": list("abcdea")}, "two items have the id 'a'. Expected a different one for each."),
+        (PAIRS, {"item_ids": ["a"]}, "`item_ids` has 1 entries for 6 items. Expected one per item."),
+        (
+            PAIRS,
+            {"item_ids": list("abcdea")},
+            "two items have the id 'a': `item_ids` 0 and 5, compared as text. Rename one of them.",
+        ),
         (PAIRS, {"checkpoints": []}, "`checkpoints` is empty. Expected at least one."),
         (
             PAIRS,
@@ -215,7 +219,7 @@ def test_options_are_checked(linear: nn.Module, items: Tensor, options: Any, mes
             {"items": 3},
             "`items` should be a tensor, a dict or tuple of tensors, or a map-style dataset. Got int.",
         ),
-        (PAIRS, {"items": {"x": "text"}}, "`items` should hold tensors only. Got str."),
+        (PAIRS, {"items": {"x": "text"}}, r"`items\['x'\]` should be a tensor. Got str."),
     ],
 )
 def test_jobs_are_checked(linear: nn.Module, items: Tensor, pairs: ti.Pairs, changes: Any, message: str) -> None:

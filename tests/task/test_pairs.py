@@ -45,7 +45,7 @@ GOOD: dict[str, Any] = {"first": [0, 1], "second": [1, 2], "target": [1, -1]}
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"second": [1]}, "`second` has 1 rows, `first` has 2; expected one a pair."),
+        ({"second": [1]}, "`second` has 1 rows, `first` has 2; expected one per pair."),
         ({"weight": [1.0]}, "`weight` has 1 rows, `first` has 2"),
         ({"ids": ["a"]}, "`ids` has 1 rows, `first` has 2"),
         ({"first": [0, -1]}, "`first` should be a position of an item, 0 or more; row 1 is -1."),

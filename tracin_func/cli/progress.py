@@ -49,5 +49,5 @@ def progress(label: str, total: float, *, quiet: bool = False) -> Iterator[Calla
 
 
 def _bars() -> Progress:
-    columns = TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn()
+    columns = TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn()
     return Progress(*columns, console=open_console(stderr=True), transient=True)

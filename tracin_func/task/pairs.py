@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from tracin_func.errors import InputError
+from tracin_func.task.ids import as_texts
 
 IntLike = Tensor | Sequence[int]
 FloatLike = Tensor | Sequence[float]
@@ -30,7 +31,7 @@ class Pairs:
         margin: margin of each pair, [pairs]; the loss's own when left out.
         count: how often each pair was drawn, integer [pairs], at least 1; 1 when left out. Histograms and
             sums over pairs respect it; the score of a pair is per visit and does not.
-        ids: one name a pair, [pairs]; `first_second` by item id when left out.
+        ids: one name per pair, kept as text, [pairs]; `first_second` by item id when left out.
 
     Raises:
         InputError: lengths differ, a position is negative, an item is compared with itself, or a value lies
@@ -62,14 +63,14 @@ class Pairs:
             "weight": None if weight is None else _column("weight", weight, torch.float64),
             "margin": None if margin is None else _column("margin", margin, torch.float64),
             "count": None if count is None else _column("count", count, torch.int64),
-            "ids": None if ids is None else tuple(ids),
+            "ids": None if ids is None else tuple(as_texts(ids, "ids")),
         }
         for name, column in columns.items():
             object.__setattr__(self, name, column)
         pairs = len(self.first)
         for name, column in columns.items():
             if column is not None and len(column) != pairs:
-                raise InputError(f"`{name}` has {len(column)} rows, `first` has {pairs}; expected one a pair.")
+                raise InputError(f"`{name}` has {len(column)} rows, `first` has {pairs}; expected one per pair.")
         _require(self.first >= 0, "`first` should be a position of an item, 0 or more", self.first)
         _require(self.second >= 0, "`second` should be a position of an item, 0 or more", self.second)
         _require(self.target.abs() == 1, "`target` should be +1 or -1 (a tie cannot be ranked)", self.target)

@@ -9,6 +9,7 @@ from torch.utils import _pytree as pytree
 
 from tracin_func.errors import InputError
 from tracin_func.task.checkpoints import Checkpoint, copied, named_apart
+from tracin_func.task.ids import as_texts, require_distinct
 from tracin_func.task.items import as_items
 from tracin_func.task.loss import PairLoss
 from tracin_func.task.memory import address_of
@@ -29,9 +30,9 @@ class Task:
         test_pairs: the pairs whose loss is explained; needed for `influence` only.
         loss: one of ours, or any element-wise torch callable ℓ(s_a, s_b, y[, margin]); the margin ranking loss with
             margin 1 when None.
-        item_ids: one name an item; "0", "1", ... when left out.
+        item_ids: one name per item, kept as text; "0", "1", ... when left out.
         joint: the scorer takes both items of a pair at once.
-        item_classes: what each item is of, for tables by class; such as the angle of a recording.
+        item_classes: what each item is of, kept as text, for tables by class; such as the angle of a recording.
         held_out: the pairs on which the model is evaluated; `test_pairs` when None.
         trained_loss: the loss that the checkpoints say they were trained with, where `loss` is another one.
         describe: what provenance records about where all this came from.
@@ -64,15 +65,16 @@ class Task:
         _check_memory(self.checkpoints)
         apart = [_apart_from(self.scorer, each) for each in named_apart(self.checkpoints)]
         object.__setattr__(self, "checkpoints", apart)
-        if self.item_classes is not None and len(self.item_classes) != len(items):
-            raise InputError(f"`item_classes` has {len(self.item_classes)} entries for {len(items)} items.")
+        for name in ("item_ids", "item_classes"):
+            if (given := getattr(self, name)) is not None:
+                texts = as_texts(given, name)
+                if len(texts) != len(items):
+                    raise InputError(
+                        f"`{name}` has {len(texts)} entries for {len(items)} items. Expected one per item."
+                    )
+                object.__setattr__(self, name, texts)
         if self.item_ids is not None:
-            ids = list(self.item_ids)
-            if len(ids) != len(items):
-                raise InputError(f"`item_ids` has {len(ids)} entries for {len(items)} items. Expected one an item.")
-            if len(set(ids)) != len(ids):
-                double = next(name for name in ids if ids.count(name) > 1)
-                raise InputError(f"two items have the id {double!r}. Expected a different one for each.")
+            require_distinct(list(self.item_ids), "item_ids")
 
     def item_id(self, position: int) -> str:
         """The name of an item."""

@@ -71,7 +71,7 @@ class Field:
 
 
 def print_words(console: Console, sentence: str, indent: int = 0) -> None:
-    """A sentence as it is; ids may hold what rich would take for markup."""
+    """A sentence, indented where it goes on."""
     text = Text(sentence)
     console.print(Text("\n").join(Text(" " * indent) + line for line in text.wrap(console, console.width - indent)))
 

@@ -25,6 +25,7 @@ from tracin_func.scoring.self_influence import self_scores
 from tracin_func.scoring.steps import Traced
 from tracin_func.scoring.top_k.select import BLOCK, Columns, strongest
 from tracin_func.scoring.walk import Tracer
+from tracin_func.task.ids import as_texts
 from tracin_func.task.pair_table import PairBlock, PairBlocks, numbered, require_items
 from tracin_func.task.task import Task
 
@@ -69,6 +70,7 @@ def query(
         raise InputError("a query needs `test_pairs`. Expected at least one pair whose loss is to be explained.")
     _require_additive(compute, k)
     shares = None if compute.aggregate is None else task.test_pairs.shares
+    names = None if pair_ids is None else as_texts(pair_ids, "pair_ids")
     walked = _Walked(task, compute, pairs, norms=False)
     columns: list[Columns] = []
     test: list[Terms] = []
@@ -85,7 +87,7 @@ def query(
         if tracer.prepared.projection.kind != "none":
             errors = _standard_errors(walked, pairs, answer, columns, shares)
         run = walked.run()
-    return Queried(answer, record, run, walked.item_ids, pair_ids, errors)
+    return Queried(answer, record, run, walked.item_ids, names, errors)
 
 
 def query_self(
