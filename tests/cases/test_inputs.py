@@ -32,6 +32,7 @@ from tests.support.cases.items import (
     Output,
     PandasFrame,
     Returning,
+    Scaled,
     Text,
     Unsized,
     branching,
@@ -569,7 +570,16 @@ def test_sparse_items_are_scored_as_dense(sparse: Callable[[Tensor], Any], store
 @pytest.mark.parametrize(
     ("targets", "meant"),
     [
-        pytest.param(["1", "-1"], [1, -1], id="text", marks=wrong("natural calls: targets as text", TypeError)),
+        pytest.param(["1", "-1"], [1, -1], id="text"),
+        pytest.param(np.array(["+1", " -1.0"]), [1, -1], id="array of text"),
+        pytest.param([b"1", "-1"], [1, -1], id="bytes"),
+        pytest.param(np.array([1, -1], dtype=object), [1, -1], id="objects"),
+        pytest.param(["1", "0"], None, id="0 and 1 as text"),
+        pytest.param(["win", "loss"], None, id="words"),
+        pytest.param(["", "1"], None, id="empty"),
+        pytest.param([None, 1], None, id="None"),
+        pytest.param([[1], [1, -1]], None, id="lists of lists"),
+        pytest.param({1, -1}, None, id="set"),
         pytest.param([True, True], [1, 1], id="bool"),
         pytest.param([1.0, -1.0], [1, -1], id="float"),
         pytest.param([1, 0], None, id="0 and 1"),
@@ -583,23 +593,45 @@ def test_targets(targets: list[Any], meant: list[int] | None) -> None:
         assert_says(str(error), "target")
 
 
+@pytest.mark.parametrize(
+    ("columns", "words"),
+    [
+        pytest.param({"first": ["0", "1"]}, ["`first`", "positions", "item_ids"], id="positions as text"),
+        pytest.param({"second": ["a", "b"]}, ["`second`", "positions", "'a'"], id="ids"),
+        pytest.param({"weight": ["1", "heavy"]}, ["`weight`", "row 1", "'heavy'"], id="weight"),
+        pytest.param({"margin": [1.0, None]}, ["`margin`", "row 1", "None"], id="margin"),
+        pytest.param({"count": "ab"}, ["`count`", "list of numbers"], id="one text"),
+    ],
+)
+def test_columns_that_are_no_numbers_are_refused(columns: dict[str, Any], words: list[Words]) -> None:
+    assert_says(refusal(lambda: ti.Pairs(**{"first": [0, 1], "second": [1, 2], "target": [1, 1]} | columns)), *words)
+
+
+def test_columns_of_text_are_read_as_numbers() -> None:
+    table = ti.Pairs([0, 1], [1, 2], [1, 1], weight=["0.1", "2"], margin=["1e-3", "0"], count=["3", "4.0"])
+    found = [column.tolist() for column in (table.weight, table.margin, table.count) if column is not None]
+    assert found == [[0.1, 2.0], [1e-3, 0.0], [3, 4]]
+
+
 LOSSES: dict[str, tuple[Any, Any]] = {
     "instance": (ti.LogisticLoss(), None),
     "class": (ti.LogisticLoss, None),
+    "class of the margin loss": (ti.MarginRankingLoss, hinge(1.0)),
+    "class of torch": (nn.MarginRankingLoss, hinge(0.0)),
+    "class with arguments": (Scaled, branching),
     "module of torch": (nn.MarginRankingLoss(1.0), hinge(1.0)),
+    "module of torch without reduction": (nn.MarginRankingLoss(1.0, reduction="none"), hinge(1.0)),
     "branch": (branching, branching),
+    "number": (lambda first, second, target: 1.0, branching),
+    "detached": (lambda first, second, target: (first - second).detach(), branching),
+    "numpy": (lambda first, second, target: torch.tensor((first - second).numpy()), branching),
+    "item": (lambda first, second, target: first.item() - second, branching),
+    "one argument": (lambda first: first, branching),
+    "text": ("logistic", branching),
 }
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "instance",
-        "module of torch",
-        pytest.param("class", marks=wrong("natural calls: the class of a loss", TypeError)),
-        pytest.param("branch", marks=wrong("natural calls: a loss of one pair", RuntimeError)),
-    ],
-)
+@pytest.mark.parametrize("name", LOSSES)
 def test_losses(name: str) -> None:
     """The scores, or a refusal that names `loss`."""
     given, plain = LOSSES[name]

@@ -256,7 +256,7 @@ def test_a_default_margin_of_the_callable_stays() -> None:
 
 def test_a_loss_of_one_number_for_all_pairs_is_refused() -> None:
     pairs, layer = ti.Pairs([0, 1], [1, 2], [1, 1]), nn.Linear(2, 1)
-    with pytest.raises(ti.UsageError, match="`loss` returned shape .*Expected one value a pair"):
+    with pytest.raises(ti.UsageError, match="`loss` MarginRankingLoss returned shape .*Expected one value per pair"):
         ti.self_influence(
             layer, torch.randn(3, 2), pairs, [ti.Checkpoint(layer.state_dict(), 0.1)], loss=nn.MarginRankingLoss()
         )

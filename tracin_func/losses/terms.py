@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tracin_func.errors import NumericalError, UsageError
+from tracin_func.errors import InputError, NumericalError, UsageError
 from tracin_func.losses.custom import CallableLoss
 from tracin_func.losses.ghm import BinWeights, GHMRankingLoss
 from tracin_func.losses.logistic import LogisticLoss
@@ -84,12 +84,42 @@ def loss_terms(loss: PairLoss, weigh: Weigh, first: Tensor, second: Tensor, pair
     s_a = first.detach().clone().requires_grad_()
     s_b = second.detach().clone().requires_grad_()
     with torch.enable_grad():
-        value = loss(s_a, s_b, pairs.target.to(s_a), None if pairs.margin is None else pairs.margin.to(s_a))
-        if value.shape != s_a.shape:
-            got, expected = tuple(value.shape), tuple(s_a.shape)
-            raise UsageError(f"`loss` returned shape {got}. Expected one value a pair: {expected}.")
+        value = _values(loss, s_a, s_b, pairs)
         slopes = torch.autograd.grad(value.sum(), (s_a, s_b), materialize_grads=True)
     return _terms(value.detach(), weight, slopes[0], slopes[1], first, second, pairs)
+
+
+def _values(loss: PairLoss, first: Tensor, second: Tensor, pairs: Pairs) -> Tensor:
+    """ℓ of each pair, with the graph to its scores.
+
+    Raises:
+        UsageError: a loss of the user's that fails, or returns something else.
+    """
+    margin = None if pairs.margin is None else pairs.margin.to(first)
+    name, count = loss.describe().get("loss_type"), len(pairs)
+    try:
+        value = loss(first, second, pairs.target.to(first), margin)
+    except (InputError, UsageError):
+        raise
+    except Exception as error:
+        words = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(".")
+        raise UsageError(
+            f"`loss` {name} failed on scores of shape ({count},): {words}. Expected an element-wise function "
+            "ℓ(s_a, s_b, y[, margin]) of tensors [pairs], with torch.where in place of `if`."
+        ) from error
+    if not isinstance(value, Tensor):
+        raise UsageError(f"`loss` {name} returned {type(value).__name__}. Expected a tensor, one value per pair.")
+    if value.shape != first.shape:
+        hint = "" if value.ndim else '; losses of torch give it with reduction="none"'
+        raise UsageError(
+            f"`loss` {name} returned shape {tuple(value.shape)}. Expected one value per pair, ({count},){hint}."
+        )
+    if not value.requires_grad:
+        raise UsageError(
+            f"`loss` {name} returned values without a gradient. Expected torch operations on the scores, without "
+            "detach(), item() or numpy()."
+        )
+    return value
 
 
 def functional_terms(

@@ -6,6 +6,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from tracin_func.errors import UsageError
 from tracin_func.task.pairs import Pairs
 
 Weigh = Callable[[Tensor, Tensor, Pairs], Tensor]
@@ -26,6 +27,23 @@ class PairLoss(Protocol):
     def describe(self) -> dict[str, Any]:
         """The settings that provenance records."""
         ...
+
+
+def instance_of(loss: Any) -> Any:
+    """`loss`, or where it is a class, an instance of it without arguments.
+
+    Raises:
+        UsageError: the class needs arguments.
+    """
+    if not isinstance(loss, type):
+        return loss
+    try:
+        return loss()
+    except Exception as error:
+        raise UsageError(
+            f"`loss` is the class {loss.__name__}, which needs arguments ({error}). Give an instance: "
+            f"{loss.__name__}(...)."
+        ) from error
 
 
 def unit_weight(first: Tensor, second: Tensor, pairs: Pairs) -> Tensor:

@@ -6,7 +6,7 @@ A pair p = (a, b, y) names two items by their positions; y = +1 when item a shou
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -26,7 +26,7 @@ class Pairs:
     Args:
         first: positions of item a, integer [pairs].
         second: positions of item b, integer [pairs].
-        target: +1 (a above b) or -1 (a below b), [pairs].
+        target: +1 (a above b) or -1 (a below b), [pairs]; texts that spell these are read as numbers.
         weight: factor of each pair's loss, [pairs], at least 0; 1 when left out.
         margin: margin of each pair, [pairs]; the loss's own when left out.
         count: how often each pair was drawn, integer [pairs], at least 1; 1 when left out. Histograms and
@@ -126,7 +126,7 @@ def table_of(draws: Sequence[DrawnPair], count: Sequence[int], weight: Sequence[
 
 def _column(name: str, values: IntLike | FloatLike, dtype: torch.dtype) -> Tensor:
     # By way of numpy a list of Python floats keeps its double precision; torch would make it float32.
-    column = torch.as_tensor(values if isinstance(values, Tensor) else np.asarray(values)).detach().cpu()
+    column = (values if isinstance(values, Tensor) else torch.as_tensor(_array(name, values))).detach().cpu()
     if column.ndim != 1:
         raise InputError(f"`{name}` should have one axis, [pairs]; got shape {tuple(column.shape)}.")
     converted = column.to(dtype)
@@ -134,6 +134,34 @@ def _column(name: str, values: IntLike | FloatLike, dtype: torch.dtype) -> Tenso
         row = int((converted.to(column.dtype) != column).nonzero()[0])
         raise InputError(f"`{name}` should hold whole numbers that fit {dtype}; row {row} is {column[row].item()}.")
     return converted
+
+
+def _array(name: str, values: Any) -> np.ndarray[Any, Any]:
+    """Numbers as an array, texts that spell numbers too, but for positions: these may be meant as ids.
+
+    Raises:
+        InputError: something else.
+    """
+    try:
+        array = np.asarray(values)
+    except ValueError as error:  # rows of different lengths
+        raise InputError(f"`{name}` should have one axis, [pairs]: {error}") from None
+    if array.dtype.kind in "biuf":
+        return array
+    if array.ndim != 1:
+        raise InputError(f"`{name}` should be a list of numbers, [pairs]. Got {type(values).__name__}.")
+    numbers = []
+    for row, value in enumerate(array.tolist()):
+        if name in ("first", "second") and isinstance(value, str | bytes):
+            raise InputError(
+                f"`{name}` should hold positions of items, whole numbers; row {row} is the text {value!r}. "
+                "Look ids up: item_ids.index(id)."
+            )
+        try:
+            numbers.append(float(value))
+        except (TypeError, ValueError):
+            raise InputError(f"`{name}` should hold numbers; row {row} is {value!r}.") from None
+    return np.array(numbers)
 
 
 def _require(valid: Tensor, expectation: str, column: Tensor) -> None:

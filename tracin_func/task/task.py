@@ -11,7 +11,7 @@ from tracin_func.errors import InputError
 from tracin_func.task.checkpoints import Checkpoint, copied, named_apart
 from tracin_func.task.ids import as_texts, require_distinct
 from tracin_func.task.items import as_items
-from tracin_func.task.loss import PairLoss
+from tracin_func.task.loss import PairLoss, instance_of
 from tracin_func.task.memory import address_of
 from tracin_func.task.pairs import Pairs
 
@@ -28,8 +28,8 @@ class Task:
         checkpoints: the saved states to sum over, in the order of training; a state dict that is the memory of
             `scorer` itself is copied.
         test_pairs: the pairs whose loss is explained; needed for `influence` only.
-        loss: one of ours, or any element-wise torch callable ℓ(s_a, s_b, y[, margin]); the margin ranking loss with
-            margin 1 when None.
+        loss: a loss of the package, or any element-wise torch callable ℓ(s_a, s_b, y[, margin]); of a class its
+            instance with the defaults. The margin ranking loss with margin 1 when None.
         item_ids: one name per item, kept as text; "0", "1", ... when left out.
         joint: the scorer takes both items of a pair at once.
         item_classes: what each item is of, kept as text, for tables by class; such as the angle of a recording.
@@ -62,6 +62,8 @@ class Task:
         for role, pairs in (("train", self.train_pairs), ("test", self.test_pairs), ("held-out", self.held_out)):
             if pairs is not None:
                 _check_pairs(role, pairs, len(items))
+        for name in ("loss", "trained_loss"):
+            object.__setattr__(self, name, instance_of(getattr(self, name)))
         _check_memory(self.checkpoints)
         apart = [_apart_from(self.scorer, each) for each in named_apart(self.checkpoints)]
         object.__setattr__(self, "checkpoints", apart)
