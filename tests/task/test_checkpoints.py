@@ -229,7 +229,8 @@ def test_a_file_of_shards_stays_in_its_folder(tmp_path: Path, model: nn.Module) 
     torch.save(model.state_dict(), tmp_path / "secret.bin")
     folder = tmp_path / "checkpoint-1"
     folder.mkdir()
-    for listed in ({"0.weight": "../secret.bin"}, {"0.weight": 3}, ["0.weight"]):
+    own = {"0.weight": "pytorch_model.bin.index.json"}
+    for listed in ({"0.weight": "../secret.bin"}, {"0.weight": ".."}, own, {"0.weight": 3}, ["0.weight"]):
         (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": listed}))
         with pytest.raises(ti.InputError, match="not a readable index of shards"):
             read(folder, "x")

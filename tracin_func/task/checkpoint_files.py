@@ -123,7 +123,8 @@ def _shards(index: Path) -> list[str]:
         files = list(dict.fromkeys(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
     except (ValueError, LookupError, TypeError, AttributeError, OSError) as error:
         raise InputError(f"{index}: not a readable index of shards ({type(error).__name__}). {expected}.") from None
-    if not all(isinstance(name, str) and Path(name).name == name for name in files):  # never outside its folder
+    inside = (isinstance(name, str) and Path(name).name == name and name.endswith(SUFFIXES) for name in files)
+    if not all(inside):
         raise InputError(f"{index}: not a readable index of shards. {expected}.")
     return files
 
