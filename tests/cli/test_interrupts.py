@@ -83,6 +83,23 @@ def test_an_interrupt_outside_a_command_is_one_line(
     assert (end.value.code, capsys.readouterr().err) == (130, "interrupted.\n")
 
 
+def test_an_interrupt_inside_the_parser_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """typer makes an exit code of it, and says nothing."""
+
+    def interrupted(*words: object, **named: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(typer.core.TyperGroup, "invoke", interrupted)
+    monkeypatch.setattr(sys, "argv", ["tracin-func", "doctor"])
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(SystemExit) as end:
+        main()
+    signal.signal(signal.SIGINT, before)
+    assert (end.value.code, capsys.readouterr().err) == (130, "interrupted.\n")
+
+
 def test_an_interrupt_waits_for_an_import() -> None:
     done = []
 

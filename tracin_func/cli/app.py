@@ -9,7 +9,7 @@ import typer
 from typer import rich_utils
 
 from tracin_func.cli import demo, doctor, gradients, influence, merge, self_influence, show, store
-from tracin_func.cli.errors import open_streams, printing, say
+from tracin_func.cli.errors import INTERRUPTED, Reported, open_streams, printing, say
 from tracin_func.errors import OutputError
 from tracin_func.report.terminal.tables import is_plain
 
@@ -48,12 +48,15 @@ def main() -> None:
 def _run() -> int:
     try:
         with printing():
-            return app(sys.argv[1:] or ["--help"], standalone_mode=False) or 0
+            code: int = app(sys.argv[1:] or ["--help"], standalone_mode=False) or 0
+        if code == INTERRUPTED and not isinstance(code, Reported):
+            raise KeyboardInterrupt
+        return code
     except typer.Exit as end:
         return end.exit_code
     except (KeyboardInterrupt, typer.Abort):  # outside a command, which has its own words
         say("interrupted.")
-        return 130
+        return INTERRUPTED
     except OutputError as error:
         say(f"error: {error}")
         return 1

@@ -24,7 +24,12 @@ from tracin_func.errors import InputError, NumericalError, OutputError, ToldElse
 
 TIE = "\xa0"  # a space at which no line is broken
 
+INTERRUPTED = 130
 _EXIT_CODES: dict[type[Exception], int] = {UsageError: 2, InputError: 3, NumericalError: 1, OutputError: 1}
+
+
+class Reported(int):
+    """An exit code whose reason has been printed; typer gives its own, in silence, to an interrupt outside a command."""
 
 
 @dataclass
@@ -53,7 +58,7 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
             raise typer.Exit(next(code for kind, code in _EXIT_CODES.items() if isinstance(error, kind))) from None
         except KeyboardInterrupt as error:
             say(f"interrupted; {error.args[0] if error.args else 'result files are as they were'}.")
-            raise typer.Exit(130) from None
+            raise typer.Exit(Reported(INTERRUPTED)) from None
         except (typer.Exit, typer.Abort):
             raise
         except ToldElsewhereError:
