@@ -29,7 +29,7 @@ _EXIT_CODES: dict[type[Exception], int] = {UsageError: 2, InputError: 3, Numeric
 
 
 class Reported(int):
-    """An exit code whose reason has been printed; typer gives its own, in silence, to an interrupt outside a command."""
+    """An exit code whose reason is printed; typer gives its own, in silence, to an interrupt outside a command."""
 
 
 @dataclass
