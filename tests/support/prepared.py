@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
@@ -59,7 +59,9 @@ class Started:
         self.process.join()
 
     def send(self, number: signal.Signals) -> None:
-        os.kill(self.pid, number)
+        """A signal, to nobody where the process has ended."""
+        with suppress(ProcessLookupError):
+            os.kill(self.pid, number)
 
     def end(self) -> Ended:
         self.process.join()
