@@ -3,6 +3,7 @@
 A row marked xfail shows a kind that the package gets wrong; the reason names it.
 """
 
+import json
 import shutil
 import sys
 import unicodedata
@@ -822,6 +823,59 @@ def test_ids_that_differ_in_their_normal_form_alone_are_two(tmp_path: Path) -> N
     names = ["ö", unicodedata.normalize("NFD", "ö"), "a"]
     path = tables.write_parquet(tmp_path / "pairs.parquet", first=names[:2], second=names[1:])
     assert tables.read(path, names).rows() == [(0, 1, 1), (1, 2, -1)]
+
+
+# The order of checks
+
+
+def results_of_the_example(folder: Path, name: str) -> None:
+    """What a first run without options leaves in `metadata`."""
+    folder.mkdir()
+    (folder / name).write_text('{"a_b": {"tracin_self_influence": 1.0}}')
+    origin = {"format": 1, "columns": {"tracin_self_influence": {"source": {"kind": "embedded"}}}}
+    (folder / f"{name}.provenance.json").write_text(json.dumps(origin))
+
+
+WRONG_INPUTS: dict[str, tuple[list[str], Words]] = {
+    "root": (["--data-root", "nowhere"], "data root nowhere"),
+    "root, all tones": (["--data-root", "nowhere", "--frequency", "all"], "data root nowhere"),
+    "material": (["--material", "wood"], "wood"),
+    "tone": (["--frequency", "9hz"], "9hz"),
+    "classes": (["--classes", "deg999"], "deg999"),
+    "takes": (["--takes", "99"], "99"),
+    "checkpoints": (["--checkpoint-dir", "nowhere"], "nowhere"),
+    "numbers of checkpoints": (["--checkpoints", "77"], "77"),
+    "prefix": (["--checkpoint-prefix", "other"], "other"),
+    "model": (["--model", "nowhere.py:Net"], "nowhere.py"),
+    "exclusions": (["--exclusions-file", "nowhere.txt"], "nowhere.txt"),
+    "pairs": (["--pairs", "empty.csv"], "empty.csv"),
+    "store": (["--store", "store"], "store"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_INPUTS)
+def test_inputs_are_checked_before_outputs(name: str, recordings: Recordings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(recordings.folder)
+    Path("empty.csv").touch()
+    Path("store").mkdir()
+    Path("store/manifest.json").write_text("{")
+    words, said = WRONG_INPUTS[name]
+    given = dict(zip(words[::2], words[1::2], strict=True))
+    material, frequency = given.get("--material", "box"), given.get("--frequency", "500hz")
+    results_of_the_example(Path("metadata"), f"{material}_{frequency}_metadata.json")
+    error = refused("self", *recordings.arguments(*words, "--metadata-dir")[:-1])
+    assert_says(error, said)
+    assert "synthetic" not in error
+    assert len(list(Path("metadata").iterdir())) == 2
+
+
+def test_outputs_are_checked_before_recordings_are_read(
+    recordings: Recordings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(recordings.folder)
+    results_of_the_example(Path("metadata"), "box_500hz_metadata.json")
+    recordings.clips[0].write_bytes(b"")
+    assert_says(refused("self", *recordings.arguments("--metadata-dir")[:-1]), "metadata", "synthetic")
 
 
 # Tables of pairs

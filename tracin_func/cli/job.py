@@ -3,7 +3,7 @@
 import functools
 import logging
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -16,7 +16,7 @@ from tracin_func.cli.processes import record_job, recorded_job, require_same_job
 from tracin_func.cli.progress import progress
 from tracin_func.cli.query import Kept, check_query, is_query, is_streamed, kept_document, run_query, show_kept
 from tracin_func.cli.repeat import recorded_options, tell_changes
-from tracin_func.cli.tasks import check_checkpoints, each_tone, job_of, kind_of, with_tests
+from tracin_func.cli.tasks import check_folders, each_tone, job_of, kind_of, with_tests
 from tracin_func.errors import NumericalError, UsageError
 from tracin_func.gradients.compute import Compute
 from tracin_func.gradients.device import resolve_device
@@ -105,22 +105,27 @@ def run_merge(options: Mapping[str, Any]) -> None:
 
 
 def _score_all(command: str, options: Mapping[str, Any], scores: tuple[str, ...], world: World) -> None:
-    """Every tone, its files checked before the first is scored."""
+    """Every tone: first what is read is checked, then the files of all, then they are scored."""
     kind = kind_of(options)
-    runs = [(own, output_of(kind, own, scores)) for own in each_tone(kind, options)]
     resolve_device(options["device"])  # a device that is not there is told before anything is read
-    for own, output in runs:
-        output.check(kind, options["metadata_dir"] is not None)
-        check_checkpoints(kind, own)  # of all tones, before the first is scored
+    runs = [(own, output_of(kind, own, scores), compute_of(own, world)) for own in each_tone(kind, options)]
+    for own, _, _ in runs:
+        check_folders(kind, own)
+
+    @functools.cache
+    def check_files() -> None:
+        for _, output, _ in runs:
+            output.check(kind, options["metadata_dir"] is not None)
+
     finished: list[Finished | Kept] = []
-    for own, output in runs:
+    for own, output, compute in runs:
         if len(runs) > 1:
             say(f"{own['frequency']}:", quiet=options["quiet"])
         done: Finished | Kept | None
         if is_query(own, scores):
-            done = run_query(kind, own, output, compute_of(own, world), scores)
+            done = run_query(kind, own, output, compute, scores, check_files)
         else:
-            done = _run(kind, own, output, compute_of(own, world), scores)
+            done = _run(kind, own, output, compute, scores, check_files)
         if done is None:
             continue
         finished.append(done)
@@ -138,11 +143,11 @@ def _fill_all(options: Mapping[str, Any], world: World, scores: tuple[str, ...],
     resolve_device(options["device"])
     found = []
     for own in each_tone(kind, options):
-        tell = Teller(options["quiet"])
+        tell, compute = Teller(options["quiet"]), compute_of(own, world)
         of_items = command is None and is_parquet(own["pairs"])  # rows of all items, whatever the pairs
         with_test, streamed = "influence" in scores and not of_items, of_items or is_streamed(own, scores)
         task = job_of(kind, own, with_test, tell, streamed=streamed).task
-        compute = replace(compute_of(own, world), notice=functools.partial(note, quiet=options["quiet"]))
+        compute = replace(compute, notice=functools.partial(note, quiet=options["quiet"]))
         store = compute.store
         assert store is not None
         if command is not None:
@@ -163,16 +168,22 @@ def _fill_all(options: Mapping[str, Any], world: World, scores: tuple[str, ...],
 
 
 def _run(
-    kind: str, options: Mapping[str, Any], output: Output, compute: Compute, scores: tuple[str, ...]
+    kind: str,
+    options: Mapping[str, Any],
+    output: Output,
+    compute: Compute,
+    scores: tuple[str, ...],
+    check_files: Callable[[], None],
 ) -> Finished | None:
     """One tone, or one task: scores in their files; None for a dry run."""
     tell = Teller(options["quiet"])
     show = functools.partial(say, quiet=options["quiet"])
     with_influence = "influence" in scores
-    job = job_of(kind, options, with_influence, tell)
+    job = job_of(kind, options, with_influence, tell, chosen=check_files)
     if compute.weight_test_pairs and (compute.test_functional != "loss" or not _weighs(job.task.loss)):
         tell("warning: --weight-test-pairs changes nothing: there are GHM weights of losses only.")
     _require_classes(options["by"], job.task)
+    check_files()
     task = with_tests(job, options, replace(compute, notice=lambda _: None), tell) if with_influence else job.task
     assess = Assessment(show, tell, len(task.checkpoints), len(task.train_pairs), job.contradiction)
     task = replace(task, describe={**task.describe, "notices": tell.told})

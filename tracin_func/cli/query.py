@@ -1,7 +1,7 @@
 """Runs whose training pairs are read in blocks: the strongest pairs of each test pair, or a score of every pair."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -83,12 +83,18 @@ def is_streamed(options: Mapping[str, Any], scores: tuple[str, ...]) -> bool:
 
 
 def run_query(
-    kind: str, options: Mapping[str, Any], output: Output, compute: Compute, scores: tuple[str, ...]
+    kind: str,
+    options: Mapping[str, Any],
+    output: Output,
+    compute: Compute,
+    scores: tuple[str, ...],
+    check_files: Callable[[], None],
 ) -> Kept | None:
     """One tone, or one task: the answer in its file; None for a dry run."""
     tell = Teller(options["quiet"])
     streamed, of_self = is_streamed(options, scores), scores == ("self",)
-    job = job_of(kind, options, not of_self, tell, streamed=streamed)
+    job = job_of(kind, options, not of_self, tell, streamed=streamed, chosen=check_files)
+    check_files()
     quiet = replace(compute, notice=lambda _: None)
     task = job.task if of_self else with_tests(job, options, quiet, tell)
     task = replace(task, describe={**task.describe, "notices": tell.told})

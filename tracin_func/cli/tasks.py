@@ -100,12 +100,21 @@ def stem_of(kind: str, options: Mapping[str, Any]) -> str:
     return f"{options['material'] or DEFAULTS['material']}_{options['frequency'] or DEFAULTS['frequency']}"
 
 
-def job_of(kind: str, options: Mapping[str, Any], with_test: bool, tell: Tell, *, streamed: bool = False) -> Job:
+def job_of(
+    kind: str,
+    options: Mapping[str, Any],
+    with_test: bool,
+    tell: Tell,
+    *,
+    streamed: bool = False,
+    chosen: Callable[[], None] = lambda: None,
+) -> Job:
     """The job; `tell` is called with each sentence that the user should read.
 
-    Of a Parquet file that is `streamed` the first training pairs stand for all.
+    Of a Parquet file that is `streamed` the first training pairs stand for all. `chosen` is called before recordings
+    are read, when all else is checked.
     """
-    job = _own_job(options, tell) if kind == TASK else _tones_job(kind, options, with_test, tell, streamed)
+    job = _own_job(options, tell) if kind == TASK else _tones_job(kind, options, with_test, tell, streamed, chosen)
     task, limit = job.task, options["limit"]
     if limit is not None and limit < len(task.train_pairs):
         if isinstance(task.loss, GHMRankingLoss):
@@ -131,11 +140,18 @@ def _own_job(options: Mapping[str, Any], tell: Tell) -> Job:
     return Job(replace(task, describe={"kind": TASK, "task": options["task"], **task.describe}))
 
 
-def _tones_job(kind: str, options: Mapping[str, Any], with_test: bool, tell: Tell, streamed: bool) -> Job:
+def _tones_job(
+    kind: str,
+    options: Mapping[str, Any],
+    with_test: bool,
+    tell: Tell,
+    streamed: bool,
+    chosen: Callable[[], None],
+) -> Job:
     """Recordings of the lab's layout, or the embedded default, which lies in it too."""
     frequency, material = (options[name] or DEFAULTS[name] for name in ("frequency", "material"))
     asked = _asked_pairs(options)
-    chosen = checkpoint_choice("--checkpoints", options["checkpoints"])
+    choose = checkpoint_choice("--checkpoints", options["checkpoints"])
     model = _model(options)
     if kind == EMBEDDED:
         tell(f"note: {SYNTHETIC_NOTICE} For your own recordings give --data-root and --checkpoint-dir.")
@@ -143,7 +159,7 @@ def _tones_job(kind: str, options: Mapping[str, Any], with_test: bool, tell: Tel
         data_root, checkpoint_dir = demo.data_root, demo.checkpoint_dir
     else:
         data_root, checkpoint_dir = options["data_root"], _checkpoint_dir(options, frequency, material)
-    paths = chosen(_checkpoints(options, checkpoint_dir))
+    paths = choose(_checkpoints(options, checkpoint_dir))
     args = _args(paths, tell)
     settings = Settings(options, args[paths[0].name])
     settings.compare("frequency", frequency)
@@ -174,6 +190,7 @@ def _tones_job(kind: str, options: Mapping[str, Any], with_test: bool, tell: Tel
             kind=kind,
             with_test=with_test,
             workers=options["num_workers"] or 0,
+            chosen=chosen,
             loaded=lambda done, total: advance(1 / total),
             notice=lambda sentence: tell(f"note: {sentence}"),
         )
@@ -197,16 +214,17 @@ def with_tests(job: Job, options: Mapping[str, Any], compute: Compute, tell: Tel
     return replace(job.task, test_pairs=test)
 
 
-def check_checkpoints(kind: str, options: Mapping[str, Any]) -> None:
-    """Raise at once where a run would find no checkpoints.
+def check_folders(kind: str, options: Mapping[str, Any]) -> None:
+    """Raise at once where a run would find no recordings of the material, or no checkpoints.
 
     Raises:
-        UsageError, InputError: see `find_checkpoints`.
+        UsageError, InputError: see `find_tones` and `find_checkpoints`.
     """
     if kind == TONES:
         frequency, material = (options[name] or DEFAULTS[name] for name in ("frequency", "material"))
-        chosen = checkpoint_choice("--checkpoints", options["checkpoints"])
-        chosen(_checkpoints(options, _checkpoint_dir(options, frequency, material)))
+        find_tones(options["data_root"], material)
+        choose = checkpoint_choice("--checkpoints", options["checkpoints"])
+        choose(_checkpoints(options, _checkpoint_dir(options, frequency, material)))
 
 
 def _checkpoints(options: Mapping[str, Any], folder: Path) -> list[Path]:

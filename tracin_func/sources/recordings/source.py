@@ -80,10 +80,13 @@ class Tones:
         kind: str,
         with_test: bool,
         workers: int = 0,
+        chosen: Callable[[], None] = lambda: None,
         loaded: Callable[[int, int], None] = lambda done, total: None,
         notice: Callable[[str], None] = lambda sentence: None,
     ) -> Task:
         """The job of scoring these recordings; `kind` says in provenance whose they are.
+
+        `chosen` is called when all but the recordings' content is checked, which takes long to read.
 
         Raises:
             InputError: recordings, pairs or exclusions do not fit; see `find_clips`, `read_wav`, `read_pairs`.
@@ -103,6 +106,7 @@ class Tones:
             excluded = frozenset(name for name in excluded if not any(_is_of(item, one_form(name)) for item in gone))
         # Chosen before the recordings are read, which takes long, so that faults of the choice are told at once.
         train, test, held_out = self.choose_pairs(clips, excluded, with_test=with_test, notice=notice)
+        chosen()
         front_end, bad = FrontEnd(), dict[str, str]()
         items = load_items(
             clips,
