@@ -3,6 +3,7 @@
 import csv
 import difflib
 import io
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import repeat
@@ -21,12 +22,14 @@ from tracin_func.task.parquet import ParquetPairs
 SPLITS = ("train", "test")
 REQUIRED_COLUMNS = ("first", "second", "target")
 OPTIONAL_COLUMNS = ("split", "weight")
+_UNNAMED = re.compile(r"(Unnamed: \d+)?")  # of pandas, which writes no name and reads it as this
 FIRST = 2000  # pairs that stand for a table that is not read
 
 
 def read_pairs(path: str | Path, item_ids: Sequence[str]) -> tuple[Pairs, Pairs | None]:
     """Training and test pairs from a CSV or Parquet file with the columns first, second, target[, split, weight].
 
+    A column without a name before the others, the index of a data frame, is left out.
     `first` and `second` are item ids, `target` is 1 or -1, `split` is train (also when empty) or test,
     `weight` the factor of the pair's loss (1 when empty). A row given k times is one pair with `count` k. A Parquet
     file may have `margin` and `count` too, and positions of items as whole numbers in the place of their ids.
@@ -192,6 +195,7 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
     """Line number and fields by column of each row that is not blank."""
     reader = csv.reader(io.StringIO(read_text(path)), strict=True)
     columns: list[str] | None = None
+    index = 0  # columns before the first with a name: the index of a data frame
     try:
         for row in reader:
             fields = [field.strip() for field in row]
@@ -199,14 +203,15 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
                 continue
             if columns is None:
                 columns = fields
-                _require_columns(columns, path)
+                index = next((place for place, name in enumerate(columns) if not _UNNAMED.fullmatch(name)), 0)
+                _require_columns(columns[index:], path)
             elif len(fields) != len(columns):
                 raise InputError(
                     f"{path}, line {reader.line_num}: {len(fields)} fields; expected {len(columns)} "
                     f"({', '.join(columns)}). Mend the line."
                 )
             else:
-                yield reader.line_num, dict(zip(columns, fields, strict=True))
+                yield reader.line_num, dict(zip(columns[index:], fields[index:], strict=True))
     except csv.Error as error:
         raise InputError(f"{path}, line {reader.line_num}: not CSV ({error}). Mend the line.") from None
     if columns is None:
@@ -215,7 +220,7 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
 
 def _require_columns(columns: Sequence[str], path: Path) -> None:
     missing = [name for name in REQUIRED_COLUMNS if name not in columns]
-    unknown = [name for name in columns if name not in REQUIRED_COLUMNS + OPTIONAL_COLUMNS]
+    unknown = [name or "one without a name" for name in columns if name not in REQUIRED_COLUMNS + OPTIONAL_COLUMNS]
     if missing or unknown or len(set(columns)) < len(columns):
         raise InputError(
             f"{path}, header {', '.join(columns)!r}: expected the columns {', '.join(REQUIRED_COLUMNS)} "

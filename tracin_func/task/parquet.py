@@ -2,6 +2,7 @@
 
 import contextlib
 import difflib
+import re
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,7 @@ REQUIRED = COLUMNS[:3]
 OPTIONAL = (*COLUMNS[3:], "split")
 SPLITS = ("train", "test")
 _POSITIONS = REQUIRED[:2]
+_INDEX = re.compile(r"__index_level_\d+__")  # what pandas calls an index without a name
 _READ = 1 << 18  # rows that are decoded at a time
 
 
@@ -198,6 +200,7 @@ class ParquetPairs:
 
 
 def _chosen_columns(names: Sequence[str], path: Path) -> list[str]:
+    names = [name for name in names if not _INDEX.fullmatch(name)]
     missing = [name for name in REQUIRED if name not in names]
     unknown = [name for name in names if name not in REQUIRED + OPTIONAL]
     if missing or unknown or len(set(names)) < len(names):
