@@ -54,6 +54,7 @@ from tests.support.cases.runs import (
 from tracin_func.cli.progress import _bars
 from tracin_func.report.terminal.tables import new_table, open_console, print_facts
 from tracin_func.report.terminal.views import print_words
+from tracin_func.task.pair_files import read_pairs
 
 ITEMS = noise(6, 5)
 MISFIT = "Give the class it was trained with"  # misleads where only names differ
@@ -930,6 +931,69 @@ def test_tables_of_pairs(text: str, words: list[Words], recordings: Recordings) 
 def test_columns_in_parquet(columns: dict[str, Any], tmp_path: Path) -> None:
     found = tables.read(tables.write_parquet(tmp_path / "pairs.parquet", **columns), tables.LETTER_IDS)
     assert found.rows() == [(0, 1, 1), (1, 2, -1)]
+
+
+IDS = ["5", "4", "3", "2", "1", "0"]  # other numbers than the positions
+NAMED, PLACED = [(0, 1, 1), (1, 2, -1)], [(5, 4, 1), (4, 3, -1)]
+
+
+@pytest.mark.parametrize("ids", ["names", "positions", None])
+@pytest.mark.parametrize(
+    "given",
+    [
+        pytest.param([[5, 4], [4, 3]], id="whole numbers"),
+        pytest.param([np.array([5, 4], dtype=np.uint8), np.array([4, 3], dtype=np.int32)], id="small numbers"),
+        pytest.param([["5", "4"], ["4", "3"]], id="texts"),
+        pytest.param([["5", "4"], [4, 3]], id="one of each"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["parquet", "csv"])
+def test_numbers_as_ids_of_items_and_as_positions(kind: str, given: list[Any], ids: str | None, tmp_path: Path) -> None:
+    """Whole numbers in Parquet beside ids that are numbers have to be decided; texts are ids."""
+    first, second = given
+    path = tmp_path / f"pairs.{kind}"
+    if kind == "csv":
+        rows = zip(first, second, (1, -1), strict=True)
+        path.write_text("first,second,target\n" + "".join(f"{a},{b},{target}\n" for a, b, target in rows))
+    else:
+        tables.write_parquet(path, first=first, second=second)
+    numbers = kind == "parquet" and not isinstance(second[0], str)
+    if numbers and ids is None:
+        for run_ in (lambda: read_pairs(path, IDS), lambda: ti.ParquetPairs(path, IDS)):
+            assert_says(refusal(run_), path.name, "position 0", "'5'", "--ids names", "--ids positions")
+        return
+    train, _ = read_pairs(path, IDS, ids=ids)
+    found = list(zip(train.first.tolist(), train.second.tolist(), train.target.tolist(), strict=True))
+    assert found == (PLACED if ids == "positions" else NAMED)
+
+
+@pytest.mark.parametrize("item_ids", [["0", "1", "2"], ["a", "b", "c"], [0, 1, 2]])
+def test_whole_numbers_are_positions_where_nothing_else_can_be_meant(item_ids: list[Any], tmp_path: Path) -> None:
+    path = tables.write_parquet(tmp_path / "pairs.parquet", first=[0, 1], second=[1, 2])
+    assert tables.read(path, item_ids).rows() == [(0, 1, 1), (1, 2, -1)]
+
+
+@pytest.mark.parametrize("item_ids", [[7, 8, 9], ["0", "1", "02"], ["a", "-1", "b"]])
+def test_whole_numbers_beside_other_numbers_are_refused(item_ids: list[Any], tmp_path: Path) -> None:
+    path = tables.write_parquet(tmp_path / "pairs.parquet", first=[0, 1], second=[1, 2])
+    assert_says(refusal(lambda: tables.read(path, item_ids)), "--ids positions", 'ids="names"')
+
+
+def test_the_option_ids(recordings: Recordings) -> None:
+    path = recordings.folder / "pairs.csv"
+    path.write_text("first,second,target\n0,2,-1\n")
+    words = ["self", *recordings.arguments("--pairs", str(path))]
+    assert_says(refused(*words), "'0'", "--ids positions")
+    works(*words, "--ids", "positions")
+    ids = sorted(clip.stem for clip in recordings.clips)
+    assert list(scores_in(recordings.results)) == [f"{ids[0]}_{ids[2]}"]
+    assert_says(refused(*words, "--ids", "numbers", code=2), "--ids should be one of names, positions")
+    assert_says(refused("self", *recordings.arguments("--ids", "names"), code=2), "--ids", "--pairs")
+    tables.write_parquet(path.with_suffix(".parquet"), first=[0], second=[2], target=[-1])
+    words[words.index(str(path))] = str(path.with_suffix(".parquet"))
+    assert_says(refused(*words, "--ids", "names"), "'0'", "no item")
+    for more in ([], ["--ids", "positions"]):
+        works(*words, "--format", "parquet", *more)
 
 
 # Surroundings

@@ -114,7 +114,6 @@ def test_documents_that_carry_their_list() -> None:
 
 
 @pytest.mark.parametrize("kind", [pa.int64(), pa.int32(), pa.uint8()], ids=str)
-@wrong("integer ids: read as positions")
 def test_integer_ids_that_may_be_positions_are_refused(kind: pa.DataType, tmp_path: Path) -> None:
     columns = {"first": pa.array([5, 4], kind), "second": pa.array([0, 1], kind)}
     path = tables.write_parquet(tmp_path / "pairs.parquet", **columns)

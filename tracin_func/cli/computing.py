@@ -47,6 +47,8 @@ def check_options(options: Mapping[str, Any]) -> None:
     pairs = options["pairs"]
     if pairs is not None and pairs not in WORDS and not Path(pairs).exists():
         raise InputError(f"--pairs {pairs}: no such file. Expected {', '.join(WORDS)} or a CSV or Parquet FILE.")
+    if options["ids"] is not None and pairs in (None, *WORDS):
+        raise UsageError("--ids was given without --pairs FILE. Expected both.")
 
 
 def compute_of(options: Mapping[str, Any], world: World) -> Compute:

@@ -155,6 +155,13 @@ JOB = (
         PAIRS,
     ),
     Option(
+        "ids",
+        str,
+        "What first and second of the pairs FILE are: names (ids of items) or positions (0, 1, ...).",
+        "names; positions where Parquet holds whole numbers",
+        PAIRS,
+    ),
+    Option(
         "exclusions_file",
         Path,
         "Item or pair ids to leave out, one a line; applies after the split. Or none.",

@@ -98,7 +98,7 @@ def run_query(
     quiet = replace(compute, notice=lambda _: None)
     task = job.task if of_self else with_tests(job, options, quiet, tell)
     task = replace(task, describe={**task.describe, "notices": tell.told})
-    pairs = _pairs_of(task, options["pairs"] if streamed else None)
+    pairs = _pairs_of(task, options["pairs"] if streamed else None, options["ids"])
     assess = Assessment(
         lambda line: say(line, quiet=options["quiet"]), tell, len(task.checkpoints), len(pairs), job.contradiction
     )
@@ -158,10 +158,10 @@ def kept_document(done: Kept, top: int | None) -> dict[str, Any]:
     return result
 
 
-def _pairs_of(task: Task, file: str | None) -> PairBlocks:
+def _pairs_of(task: Task, file: str | None, ids: str | None) -> PairBlocks:
     """The training pairs: of the file, else those of the task."""
     if file is not None:
-        return ParquetPairs(file, [task.item_id(position) for position in range(len(task.items))])
+        return ParquetPairs(file, [task.item_id(position) for position in range(len(task.items))], ids=ids)
     own = task.train_pairs
     return ArrayPairs(own.first, own.second, own.target, own.weight, own.margin, own.count)
 

@@ -18,6 +18,7 @@ from tracin_func.losses.margin import MarginRankingLoss
 from tracin_func.results.files.table import FORMATS
 from tracin_func.results.views import VIEWS
 from tracin_func.scoring.accuracy import SELECTIONS
+from tracin_func.task.ids import IDS
 from tracin_func.task.loss import PairLoss
 from tracin_func.task.method import (
     AGGREGATES,
@@ -241,6 +242,7 @@ def check_words(options: Mapping[str, Any]) -> None:
         "dtype": tuple(DTYPES),
         "format": FORMATS,
         "by": VIEWS,
+        "ids": IDS,
         "test_select": SELECTIONS,
         "aggregate": AGGREGATES,
         "normalize": NORMALIZATIONS,

@@ -35,7 +35,7 @@ EMBEDDED, TONES, TASK = "embedded", "tones", "task"
 ALL = "all"
 TONES_OPTIONS = (
     *("data_root", "frequency", "material", "classes", "takes", "sample_rate", "clip_seconds", "skip_bad_audio"),
-    *("checkpoint_dir", "checkpoint_prefix", "checkpoints", "model", "model_arg", "pairs", "exclusions_file"),
+    *("checkpoint_dir", "checkpoint_prefix", "checkpoints", "model", "model_arg", "pairs", "ids", "exclusions_file"),
     *("exclude_before_split", "seed", "num_test", "test_pairs", "test_select", "num_workers"),
 )
 MOST_BYTES = 10**9  # of checkpoints whose args are compared
@@ -176,6 +176,7 @@ def _tones_job(
         clip_seconds=options["clip_seconds"],
         seed=seed,
         pairs=options["pairs"] or DEFAULTS["pairs"],
+        ids=options["ids"],
         exclusions=exclusions,
         exclude_before_split=options["exclude_before_split"],
         skip_bad=options["skip_bad_audio"],

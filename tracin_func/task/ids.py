@@ -1,10 +1,28 @@
 """Ids of items and pairs, and names of classes: text from the door on."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from tracin_func.errors import InputError
+from tracin_func.errors import InputError, UsageError
+
+NAMES, POSITIONS = IDS = "names", "positions"  # what `first` and `second` of a table of pairs may be
+
+
+def require_kind(ids: str | None) -> None:
+    """Refuse what is no kind of ids.
+
+    Raises:
+        UsageError: naming it.
+    """
+    if ids not in (None, *IDS):
+        raise UsageError(f"`ids` should be one of {', '.join(IDS)}. Got {ids!r}.")
+
+
+def numeric_id(ids: Sequence[str]) -> int | None:
+    """The position of the first id that is a whole number other than its own position."""
+    numbers = (row for row, value in enumerate(ids) if value != str(row) and value.removeprefix("-").isdecimal())
+    return next(numbers, None)
 
 
 def as_texts(values: Iterable[Any], name: str) -> list[str]:
@@ -34,6 +52,11 @@ def require_distinct(ids: list[str], name: str) -> None:
             raise InputError(
                 f"two items have the id {value!r}: `{name}` {first} and {row}, compared as text. Rename one of them."
             )
+
+
+def positions_hint(value: str, items: int) -> str:
+    """What a message adds about a value that is no id of `items` items and may be a position."""
+    return " If it is a position, add --ids positions." if value.isdecimal() and int(value) < items else ""
 
 
 def _as_text(value: Any, name: str, row: int) -> str:

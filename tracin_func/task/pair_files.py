@@ -15,6 +15,7 @@ from torch import Tensor
 
 from tracin_func.errors import InputError
 from tracin_func.files import one_form, read_lines, read_text
+from tracin_func.task.ids import POSITIONS, as_texts, positions_hint, require_distinct, require_kind
 from tracin_func.task.pair_table import PairBlocks
 from tracin_func.task.pairs import DrawnPair, Pairs, table_of
 from tracin_func.task.parquet import ParquetPairs
@@ -26,33 +27,40 @@ _UNNAMED = re.compile(r"(Unnamed: \d+)?")  # of pandas, which writes no name and
 FIRST = 2000  # pairs that stand for a table that is not read
 
 
-def read_pairs(path: str | Path, item_ids: Sequence[str]) -> tuple[Pairs, Pairs | None]:
+def read_pairs(path: str | Path, item_ids: Sequence[str], *, ids: str | None = None) -> tuple[Pairs, Pairs | None]:
     """Training and test pairs from a CSV or Parquet file with the columns first, second, target[, split, weight].
 
-    A column without a name before the others, the index of a data frame, is left out.
     `first` and `second` are item ids, `target` is 1 or -1, `split` is train (also when empty) or test,
-    `weight` the factor of the pair's loss (1 when empty). A row given k times is one pair with `count` k. A Parquet
-    file may have `margin` and `count` too, and positions of items as whole numbers in the place of their ids.
+    `weight` the factor of the pair's loss (1 when empty). A row given k times is one pair with `count` k. Columns
+    without a name before the others, the index of a data frame, are left out. A Parquet file may have `margin` and
+    `count` too, and positions of items as whole numbers in the place of their ids.
 
     Args:
         path: the file, UTF-8; of Parquet where its name ends in .parquet.
         item_ids: id of each item, [items].
+        ids: what `first` and `second` are: `names` of items (item ids) or `positions`. When None texts are names and
+            whole numbers of Parquet positions.
 
     Returns:
         The training pairs, and the test pairs or None when the file has none.
 
     Raises:
+        UsageError: `ids` is something else.
         InputError: the file cannot be read, is empty, has no training pair, lacks a column or has one of
-            another name, or a row does not fit: an unknown id, an item with itself, a wrong target, split or
-            weight, or a pair that stands elsewhere with another target or weight. The message names the line.
+            another name, whole numbers may be names or positions, or a row does not fit: an unknown id, an item with
+            itself, a wrong target, split or weight, or a pair that stands elsewhere with another target or weight. The
+            message names the line.
     """
     path = Path(path)
     if is_parquet(path):
-        return _merged(ParquetPairs(path, item_ids), f"{path}, train pair"), read_test_pairs(path, item_ids)
-    position = {item_id: place for place, item_id in enumerate(item_ids)}
-    if len(position) < len(item_ids):
-        raise InputError("item ids repeat; expected one id an item, since pairs name items by id. Rename them.")
-    position = {one_form(item_id): place for item_id, place in position.items()} | position
+        train = _merged(ParquetPairs(path, item_ids, ids=ids), f"{path}, train pair")
+        return train, read_test_pairs(path, item_ids, ids=ids)
+    require_kind(ids)
+    names = as_texts(item_ids, "item_ids")
+    require_distinct(names, "item_ids")
+    known = names if ids != POSITIONS else map(str, range(len(names)))
+    position = {name: place for place, name in enumerate(known)}
+    position = {one_form(name): place for name, place in position.items()} | position
     tables: dict[str, dict[DrawnPair, _Row]] = {split: {} for split in SPLITS}
     for line, fields in _csv_rows(path):
         where = f"{path}, line {line}"
@@ -69,23 +77,23 @@ def is_parquet(path: str | Path | None) -> bool:
     return path is not None and Path(path).suffix == ".parquet"
 
 
-def read_test_pairs(path: str | Path, item_ids: Sequence[str]) -> Pairs | None:
+def read_test_pairs(path: str | Path, item_ids: Sequence[str], *, ids: str | None = None) -> Pairs | None:
     """The rows of a Parquet file whose `split` is test, or None when it has none; its other rows are not looked at.
 
     Raises:
         InputError: see `read_pairs`.
     """
-    pairs = ParquetPairs(path, item_ids, "test")
+    pairs = ParquetPairs(path, item_ids, "test", ids=ids)
     return _merged(pairs, f"{path}, test pair") if len(pairs) else None
 
 
-def first_pairs(path: str | Path, item_ids: Sequence[str]) -> Pairs:
+def first_pairs(path: str | Path, item_ids: Sequence[str], *, ids: str | None = None) -> Pairs:
     """The first training pairs of a Parquet file, which is not read beyond them.
 
     Raises:
         InputError: see `read_pairs`.
     """
-    return next(block.pairs() for _, block in ParquetPairs(path, item_ids).blocks(FIRST))
+    return next(block.pairs() for _, block in ParquetPairs(path, item_ids, ids=ids).blocks(FIRST))
 
 
 def named_pairs(names: Sequence[str], item_ids: Sequence[str], classes: Tensor) -> Pairs:
@@ -234,9 +242,10 @@ def _parse_row(fields: dict[str, str], position: dict[str, int], where: str) -> 
     for column in ("first", "second"):
         place = position.get(fields[column], position.get(one_form(fields[column])))
         if place is None:
+            hint = positions_hint(fields[column], len(position))
             raise InputError(
                 f"{where}: `{column}` is {fields[column]!r}, which is no item; expected an id such as "
-                f"{next(iter(position), 'none')!r}. Mend the id or load the item."
+                f"{next(iter(position), 'none')!r}. Correct it or load the item.{hint}"
             )
         places.append(place)
     if places[0] == places[1]:

@@ -13,6 +13,7 @@ import torch
 
 from tracin_func.errors import InputError
 from tracin_func.files import pyarrow_module
+from tracin_func.task.ids import NAMES, POSITIONS, as_texts, numeric_id, positions_hint, require_distinct, require_kind
 from tracin_func.task.pair_table import COLUMNS, Mask, PairBlock, checked, require_items
 
 REQUIRED = COLUMNS[:3]
@@ -26,34 +27,43 @@ _READ = 1 << 18  # rows that are decoded at a time
 class ParquetPairs:
     """Pairs of a Parquet file with the columns first, second, target[, weight, margin, count, split].
 
-    `first` and `second` are item ids, or positions as whole numbers; `target` is 1 or −1. With a column `split` only
-    the rows of the split asked for are pairs, numbered in their order; empty ones are of `train`, as are all without
-    such a column. An empty weight or count is 1.
+    `first` and `second` are item ids where they are texts, positions where they are whole numbers; `target` is 1 or −1.
+    With a column `split` only the rows of the split asked for are pairs, numbered in their order; empty ones are of
+    `train`, as are all without such a column. An empty weight or count is 1.
 
     Args:
         path: the file.
         item_ids: id of each item, [items].
         split: `train` or `test`; of `test` there may be none.
+        ids: what `first` and `second` are, whatever their type: `names` of items (item ids) or `positions`.
 
     Raises:
         UsageError: pyarrow is not installed.
-        InputError: the file cannot be read, lacks a column, has one of a wrong type, or no training pair. Values are
-            checked when they are read; the message names file, row and column.
+        InputError: whole numbers without `ids`, where item ids are other whole numbers: both may be meant. The file
+            cannot be read, lacks a column, has one of a wrong type, or no training pair. Values are checked when they
+            are read; the message names file, row and column.
     """
 
-    def __init__(self, path: str | Path, item_ids: Sequence[str], split: str = "train") -> None:
-        self._path, self._items, self._split = Path(path), item_ids, split
-        if len(set(item_ids)) < len(item_ids):
-            raise InputError("item ids repeat; expected one id an item, since pairs name items by id. Rename them.")
+    def __init__(
+        self, path: str | Path, item_ids: Sequence[str], split: str = "train", *, ids: str | None = None
+    ) -> None:
+        require_kind(ids)
+        self._path, self._split = Path(path), split
+        own = as_texts(item_ids, "item_ids")
+        require_distinct(own, "item_ids")
+        self._items = [str(row) for row in range(len(own))] if ids == POSITIONS else own  # as the file names them
         self._arrow = pyarrow_module("pyarrow", f"the table of pairs {self._path.name}")
-        self._known = self._arrow.array(item_ids, self._arrow.string())
+        self._known = self._arrow.array(self._items, self._arrow.string())
         self._seen: dict[str, tuple[Any, Mask]] = {}
         self._texts: list[str] = []
         with self._opened() as file:
             schema = file.schema_arrow
             self._columns = _chosen_columns(schema.names, self._path)
             self._texts = [name for name in self._columns if self._is_text(name, schema.field(name).type)]
+            self._named = [name for name in _POSITIONS if name in self._texts or ids == NAMES]
             self._length = int(file.metadata.num_rows) if split == "train" or "split" in self._columns else 0
+        if len(self._named) < len(_POSITIONS) and ids is None:
+            self._require_clear()
         if "split" in self._columns:
             self._length = sum(len(rows) for _, rows, _ in self._batches(["split"]))
         if not self._length and split == "train":
@@ -125,7 +135,7 @@ class ParquetPairs:
     def _numbers(self, name: str, batch: Any, offset: int, rows: Mask) -> Mask:
         """A column as numbers, of the training pairs alone; ids as positions."""
         column = batch.column(name)
-        if name in self._texts:
+        if name in self._named:
             found = self._positions(name, column, offset, rows)
         else:
             if column.null_count and name in ("weight", "count"):
@@ -154,13 +164,13 @@ class ParquetPairs:
         lost = found[rows] < 0
         if lost.any():
             row = int(rows[np.argmax(lost)])
-            text = column[row].as_py()
-            if text is None:
+            if column[row].as_py() is None:
                 raise self._empty(name, offset, rows, lost)
+            text = str(column[row].as_py())
             near = difflib.get_close_matches(text, self._items, n=1, cutoff=0.3) or list(self._items[:1])
             raise InputError(
                 f"{self._path}, row {offset + row}: `{name}` is {text!r}, which is no item; expected an id such as "
-                f"{next(iter(near), 'none')!r}. Mend the id or load the item."
+                f"{next(iter(near), 'none')!r}. Correct it or load the item.{positions_hint(text, len(self._items))}"
             )
         return found
 
@@ -171,6 +181,14 @@ class ParquetPairs:
         return indices.to_numpy(), coded.dictionary.cast(self._arrow.string())
 
     # Words
+
+    def _require_clear(self) -> None:
+        if (row := numeric_id(self._items)) is not None:
+            raise InputError(
+                f"{self._path}: whole numbers in `first` and `second` may be ids of items or positions, since the item "
+                f"at position {row} has the id {self._items[row]!r}. Choose with --ids names or --ids positions (in "
+                'Python ids="names" or ids="positions").'
+            )
 
     def _is_text(self, name: str, kind: Any) -> bool:
         """Whether a column holds texts.

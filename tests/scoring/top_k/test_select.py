@@ -419,7 +419,7 @@ class TestParquet:
         pyarrow.parquet.write_table(pyarrow.table({"first": NAMES, "target": [1] * ITEMS}), path)
         with pytest.raises(ti.InputError, match="Missing: second; unknown: none"):
             ParquetPairs(path, NAMES)
-        with pytest.raises(ti.InputError, match="item ids repeat"):
+        with pytest.raises(ti.InputError, match="two items have the id"):
             ParquetPairs(path, ["a", "a"])
 
 

@@ -228,7 +228,7 @@ def test_files_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
     (tmp_path / "latin.csv").write_bytes("first,second,target\nflöte,clip1,1\n".encode("latin-1"))
     with pytest.raises(InputError, match=r"latin.csv is not UTF-8 text \(byte 22\)"):
         read_pairs(tmp_path / "latin.csv", IDS)
-    with pytest.raises(InputError, match="item ids repeat"):
+    with pytest.raises(InputError, match="two items have the id"):
         read_pairs(write(tmp_path, "first,second,target\na,b,1\n"), ["a", "b", "a"])
 
 

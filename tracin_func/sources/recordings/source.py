@@ -45,6 +45,7 @@ class Tones:
         seed: of split, drawing and the sample of test pairs.
         pairs: `drawn` as the lab trained, `all` unequal pairs of the training items once, or a CSV or Parquet
             file.
+        ids: what such a file names items by: `names` or `positions`; see `read_pairs`.
         num_test: how many test pairs, None for all; "default" for as many as there are, up to 5.
         test_pairs: ids of the test pairs, instead of a sample; their items may be any.
         exclusions: file of item or pair ids to leave out, after the split.
@@ -64,6 +65,7 @@ class Tones:
     clip_seconds: float | None = None
     seed: int = 42
     pairs: str = DRAWN
+    ids: str | None = None
     num_test: int | str | None = "default"
     test_pairs: Sequence[str] | None = None
     exclusions: Path | None = None
@@ -181,9 +183,9 @@ class Tones:
     def _from_file(self, ids: Sequence[str]) -> tuple[Pairs, Pairs, list[DrawnPair]]:
         """The same of a table, in which every row is one draw."""
         train, test = (
-            (first_pairs(self.pairs, ids), read_test_pairs(self.pairs, ids))
+            (first_pairs(self.pairs, ids, ids=self.ids), read_test_pairs(self.pairs, ids, ids=self.ids))
             if self.streamed
-            else read_pairs(self.pairs, ids)
+            else read_pairs(self.pairs, ids, ids=self.ids)
         )
         if test is None:
             return train, merge_repeats([]), []
