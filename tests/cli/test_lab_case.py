@@ -3,6 +3,8 @@
 import json
 import shlex
 import shutil
+import subprocess
+import sys
 import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -249,3 +251,69 @@ def test_the_old_commands_run_as_they_are_translated(
         f"{material}_{frequency}{kind}_metadata.json",
         f"{material}_{frequency}_per_checkpoint{kind}_metadata.json",
     }
+
+
+OLDER = "--compute-self-influence", "--compute-influence"
+
+
+@pytest.mark.parametrize(
+    ("older", "newer"),
+    [
+        pytest.param([OLDER[0]], ["self"], id="self"),
+        pytest.param([OLDER[1], "--num-test-samples", "3"], ["influence", "--num-test", "3"], id="influence"),
+        pytest.param([*OLDER, "--num-test-samples=3"], ["influence", "--with-self", "--num-test", "3"], id="both"),
+        pytest.param([OLDER[0], "--num-test-samples", "3", "--num-test=2"], ["self"], id="self and test pairs"),
+    ],
+)
+def test_options_of_the_older_script_write_the_files_of_the_commands(
+    older: list[str], newer: list[str], lab: Lab, tmp_path: Path
+) -> None:
+    common = words_of_the_table(lab)
+    files = [
+        written([*common[:4], *older, *common[4:]], tmp_path / "older"),
+        written([*newer, *common], tmp_path / "newer"),
+    ]
+    assert files[0] == files[1]
+    assert len(files[0]) == 2 * len([word for word in older if word in OLDER])
+
+
+def words_of_the_table(lab: Lab) -> list[str]:
+    """Every option of the older script."""
+    exclusions = lab.folder / "exclusions.txt"
+    exclusions.write_text("# none\n")
+    named = {
+        "--frequency": "1000hz",
+        "--material": "box",
+        "--data-root": lab.data,
+        "--checkpoint-dir": lab.checkpoints,
+        "--model": lab.ranker,
+        "--model-arg": "channels=4",
+        "--loss-type": "ghm",
+        "--margin": 10,
+        "--ghm-bins": 5,
+        "--ghm-alpha": 0.5,
+        "--batch-size": 8,
+        "--exclusions-file": exclusions,
+    }
+    return [*(str(word) for both in named.items() for word in both), "--per-checkpoint"]
+
+
+def written(words: list[str], folder: Path) -> dict[str, bytes]:
+    """The result files of a command, run as `python cli.py` runs it."""
+    result = CliRunner().invoke(app, [*words, "--metadata-dir", str(folder)])
+    assert result.exit_code == 0, result.output
+    return {path.name: path.read_bytes() for path in folder.glob("*_metadata.json")}
+
+
+@pytest.mark.parametrize("program", [["-m", "tracin_func"], ["cli.py"]], ids=["package", "cli.py"])
+def test_programs_take_the_older_options(program: list[str], lab: Lab, tmp_path: Path) -> None:
+    words = [*words_of_the_table(lab), *OLDER, "--num-test-samples", "2", "--metadata-dir", str(tmp_path / "older")]
+    done = subprocess.run([sys.executable, *program, *words], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    newer = written(["influence", "--with-self", "--num-test", "2", *words_of_the_table(lab)], tmp_path / "newer")
+    assert {path.name: path.read_bytes() for path in (tmp_path / "older").glob("*_metadata.json")} == newer
+
+
+def test_the_older_options_choose_no_command_where_one_is_given() -> None:
+    assert CliRunner().invoke(app, ["show", OLDER[0]]).exit_code == 2
+    assert "self" in CliRunner().invoke(app, [OLDER[0], "--help"]).stdout

@@ -10,6 +10,7 @@ from typer import rich_utils
 
 from tracin_func.cli import demo, doctor, gradients, influence, merge, self_influence, show, store
 from tracin_func.cli.errors import INTERRUPTED, Reported, open_streams, printing, say
+from tracin_func.cli.older import Commands
 from tracin_func.errors import OutputError
 from tracin_func.report.terminal.tables import is_plain
 
@@ -18,6 +19,7 @@ _ParseError: type[Exception] = typer.BadParameter.__bases__[0]
 
 app = typer.Typer(
     name="tracin-func",
+    cls=Commands,
     help="Which training pairs made my ranking model behave like this? TracIn (arXiv 2002.08484) on ranking pairs.",
     epilog="Options of self and influence can be environment variables too: TRACIN_FUNC_DATA_ROOT for --data-root.",
     no_args_is_help=True,

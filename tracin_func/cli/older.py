@@ -1,0 +1,42 @@
+"""Command lines of the lab's older script, which named what to compute by options instead of by a command."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from typer.core import TyperGroup
+
+from tracin_func.cli.errors import say
+
+SELF, INFLUENCE = "--compute-self-influence", "--compute-influence"
+_OF_TESTS = ("--num-test-samples", "--num-test")  # the script took them for self-influence too
+
+
+class Commands(TyperGroup):
+    """The commands; without one, the options of the older script choose it."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, with_command(args))
+
+
+def with_command(words: Sequence[str]) -> list[str]:
+    """`words` with the command that the older options ask for; both together are one pass."""
+    asked = [word for word in words if word in (SELF, INFLUENCE)]
+    if not asked or not words[0].startswith("-"):
+        return list(words)
+    rest = [word for word in words if word not in asked]
+    if INFLUENCE in asked:
+        return ["influence", *rest, *(["--with-self"] if SELF in asked else [])]
+    return ["self", *_without_tests(rest)]
+
+
+def _without_tests(words: Sequence[str]) -> list[str]:
+    kept, skipped = [], False
+    for word in words:
+        if skipped:  # the value of the option before
+            skipped = False
+        elif word.partition("=")[0] in _OF_TESTS:
+            say(f"note: {word.partition('=')[0]} has no effect on self-influence.")
+            skipped = "=" not in word
+        else:
+            kept.append(word)
+    return kept
