@@ -39,7 +39,6 @@ from tests.support.cases.items import (
     branching,
     encoded,
 )
-from tests.support.cases.marks import wrong
 from tests.support.cases.modules import perceptron
 from tests.support.cases.reference import Make, Right, State, copied, hinge, noise, reference, seeded, two_states
 from tests.support.cases.runs import (
