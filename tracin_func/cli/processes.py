@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from tracin_func.cli.errors import say
-from tracin_func.cli.options import TABLE
+from tracin_func.cli.repeat import as_options
 from tracin_func.errors import InputError, UsageError
 from tracin_func.files import read_object
 from tracin_func.gradients.processes import World, processes
@@ -93,7 +93,7 @@ def recorded_job(folder: Path) -> tuple[str, dict[str, Any]]:
         raise InputError(f"{folder}: no shard of self or influence was run on this store. {_REMEDY}")
     found = read_object(path, number=None, remedy=_REMEDY)
     command, options, shards = found.get("command"), found.get("options"), found.get("shards")
-    if command not in ("self", "influence") or not isinstance(options, dict) or not isinstance(shards, int):
+    if command not in ("self", "influence") or not isinstance(options, dict) or type(shards) is not int or shards < 1:
         raise InputError(f"{path} is no record of shards. {_REMEDY}")
     for each in checkpoint_folders(folder, manifest):
         left = sorted(set(range(manifest.blocks)) - each.finished())
@@ -104,8 +104,7 @@ def recorded_job(folder: Path) -> tuple[str, dict[str, Any]]:
                 f"{', '.join(f'{position}/{shards}' for position in of[:6])}{' ...' if len(of) > 6 else ''}. Expected "
                 "all. Fix: run these shards again; what they finished is kept."
             )
-    read = {name: Path(value) if TABLE[name].kind is Path else value for name, value in options.items()}
-    return str(command), read
+    return str(command), as_options(options, path, _REMEDY)
 
 
 def _counts(rates: Any) -> bool:

@@ -39,11 +39,26 @@ def recorded_options(command: str, options: Mapping[str, Any]) -> Mapping[str, A
         "memory_budget": str(engine["memory_budget"]),
     }
     threads = engine["threads"]
-    if threads <= (os.cpu_count() or 1):
+    if 1 <= threads <= (os.cpu_count() or 1):
         torch.set_num_threads(threads)
-    known = {name: value for name, value in before.items() if name in options}
-    paths = {name: Path(value) for name, value in known.items() if TABLE[name].kind is Path}
-    return {name: value if is_given(value) else (known | paths).get(name, value) for name, value in options.items()}
+    known = as_options({name: value for name, value in before.items() if name in options}, options["repeat"], _REMEDY)
+    return {name: value if is_given(value) else known.get(name, value) for name, value in options.items()}
+
+
+def as_options(recorded: Mapping[str, Any], path: Path, remedy: str) -> dict[str, Any]:
+    """Options as the command line gives them, of those that the file at `path` records.
+
+    Raises:
+        InputError: there is no such option, or its value is of another type.
+    """
+    types: dict[Any, tuple[type, ...]] = {str: (str,), Path: (str,), int: (int,), float: (int, float), bool: (bool,)}
+    found = {}
+    for name, value in recorded.items():
+        kind = TABLE[name].kind if name in TABLE else None
+        if kind is None or type(value) not in types.get(kind, (list,)):
+            raise InputError(f"`{path}` is damaged: it records the option `{name}` with the value {value!r}. {remedy}")
+        found[name] = Path(value) if kind is Path else [*map(str, value)] if kind == list[str] else value
+    return found
 
 
 def tell_changes(path: Path, score: str, run: Run, tell: Tell) -> None:
@@ -77,9 +92,15 @@ def _records(path: Path, command: str) -> dict[str, dict[str, Any]]:
 
 
 def _can_be_repeated(entry: Mapping[str, Any]) -> bool:
-    engine = entry.get("engine")
-    recorded = isinstance(engine, dict) and engine.keys() >= {"batch_size", "memory_budget", "threads"}
-    return recorded and isinstance(entry.get("options"), dict)
+    if not all(isinstance(entry.get(name), dict) for name in ("engine", "options", "source", "versions")):
+        return False
+    engine, checkpoints = entry["engine"], entry.get("checkpoints")
+    return (
+        engine.keys() >= {"batch_size", "memory_budget"}
+        and isinstance(engine.get("threads"), int)
+        and isinstance(checkpoints, list)
+        and all(isinstance(each, dict) and isinstance(each.get("name"), str) for each in checkpoints)
+    )
 
 
 def _changes(record: Mapping[str, Any], run: Run) -> Iterator[str]:

@@ -83,7 +83,8 @@ class ParquetPairs:
         start = 0
         for offset, rows, batch in self._batches(self._columns) if self._length else ():
             names = [name for name in self._columns if name != "split"]
-            columns = {name: torch.from_numpy(self._numbers(name, batch, offset, rows)) for name in names}
+            with self._read():
+                columns = {name: torch.from_numpy(self._numbers(name, batch, offset, rows)) for name in names}
             where = partial(self._where, offset, rows)
             whole = checked(columns, where)
             require_items(whole, len(self._items), where)
@@ -95,11 +96,19 @@ class ParquetPairs:
 
     @contextlib.contextmanager
     def _opened(self) -> Iterator[Any]:
-        """The file; what goes wrong with it in the block is told in one line."""
+        """The file, open in the block."""
+        with (
+            self._read(),
+            pyarrow_module("pyarrow.parquet").ParquetFile(self._path, read_dictionary=self._texts) as file,
+        ):
+            yield file
+
+    @contextlib.contextmanager
+    def _read(self) -> Iterator[None]:
+        """What goes wrong with the file in the block is told in one line."""
         try:
-            with pyarrow_module("pyarrow.parquet").ParquetFile(self._path, read_dictionary=self._texts) as file:
-                yield file
-        except self._arrow.ArrowException as error:
+            yield
+        except (self._arrow.ArrowException, UnicodeDecodeError) as error:  # of names and ids that are not UTF-8
             reason = str(error).partition("\n")[0].rstrip(".")
             raise InputError(f"{self._path} is no whole Parquet file: {reason}. Write it again.") from error
         except OSError as error:

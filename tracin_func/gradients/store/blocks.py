@@ -38,6 +38,8 @@ class CheckpointRecord:
     values: str = "float32"
 
     def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not isinstance(self.weights, str):
+            raise InputError(f"`name` and `weights` should be texts. Got {self.name!r} and {self.weights!r}.")
         if self.values not in VALUE_DTYPES:
             raise InputError(f"`values` should be one of {', '.join(VALUE_DTYPES)}. Got {self.values!r}.")
 

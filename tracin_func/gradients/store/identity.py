@@ -59,8 +59,8 @@ class Manifest:
                 raise InputError(f"`{name}` should be one of {', '.join(allowed)}. Got {getattr(self, name)!r}.")
         for name in ("units", "width", "block", "chunk"):
             number = getattr(self, name)
-            if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-                raise InputError(f"`{name}` should be a whole number from 1 on. Got {number!r}.")
+            if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number < 2**63:
+                raise InputError(f"`{name}` should be a whole number from 1 to 2^63 - 1. Got {number!r}.")
         for name in ("identity", "notes"):
             if not isinstance(getattr(self, name), Mapping):
                 raise InputError(f"`{name}` should be values by name. Got {getattr(self, name)!r}.")

@@ -171,7 +171,7 @@ def _groups(path: Path, values: Mapping[str, float], by: str, items: Items, clas
 def _meaning(result: ResultFile, column: str) -> str | None:
     """What a column is, by its provenance or else by its name."""
     origin = result.origin(column) or {}
-    by_score = {"self": "self", "influence": origin.get("test_functional", "loss")}
+    by_score = {"self": "self", "influence": str(origin.get("test_functional", "loss"))}
     found = by_score.get(str(origin.get("score")), meaning_of(column))
     return found if found in _READING else None
 

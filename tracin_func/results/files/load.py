@@ -191,14 +191,15 @@ def _cell(name: str | None, text: Any) -> Json:
 
 def _parquet_rows(path: Path) -> tuple[list[str], Sequence[Row]]:
     try:
+        arrow: Any = importlib.import_module("pyarrow")
         parquet: Any = importlib.import_module("pyarrow.parquet")
     except ImportError as error:
         raise InputError(f'`{path}`: reading Parquet needs pyarrow: pip install "tracin-func[parquet]".') from error
     try:
         table = parquet.read_table(path)
-    except (OSError, ValueError) as error:  # pyarrow's own errors are of these types
-        raise InputError(f"`{path}` is not Parquet: {str(error).splitlines()[0]} {_REMEDY}") from error
-    return list(table.column_names), table.to_pylist()
+        return list(table.column_names), table.to_pylist()
+    except (OSError, ValueError, arrow.ArrowException) as error:  # ValueError: a name or an id is not UTF-8
+        raise InputError(f"`{path}` is not Parquet: {str(error).partition(chr(10))[0]} {_REMEDY}") from error
 
 
 # What is around the scores

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tracin_func.errors import InputError
-from tracin_func.files import dumps, kind, read_object, real_path
+from tracin_func.files import kind, read_object, real_path
 
 Json = Any
 
@@ -42,7 +42,7 @@ def read_provenance(path: Path) -> dict[str, Json]:
     if document.get("format") != FORMAT or not isinstance(columns, dict):
         raise InputError(
             f'`{path}` should be {{"format": {FORMAT}, "columns": {{...}}}}. Got format '
-            f"{dumps(document.get('format'))} with {kind(columns)} of columns. Fix: use the version of "
+            f"{kind(document.get('format'))} with {kind(columns)} of columns. Fix: use the version of "
             "tracin-func that wrote it, or move the file away; the scores stand without it."
         )
     return columns
