@@ -427,6 +427,18 @@ TABLE = (
     Row("a projection that is none", given("--projection", "srp"), 2, "--projection should be one of none, auto, "),
     Row("numbers of no projection", given("--proj-dim", "64"), 2, "--proj-dim was given without --projection"),
     Row("a seed of no projection", given("--projection-seed", "1"), 2, "--projection-seed was given without"),
+    Row(
+        "a dimension of none",
+        given("--store", "{folder}/store", "--projection", "none", "--proj-dim", "64"),
+        2,
+        "--proj-dim was given with --projection none",
+    ),
+    Row(
+        "a store of exact gradients out of proportion",
+        given("--store", "{folder}/store", "--proj-dim", "64"),
+        3,
+        "store would take 38.3 MB for exact gradients of 398,793 dimensions; projected to 64 they take 6.14 kB",
+    ),
     Row("one number", given("--projection", "sjlt", "--proj-dim", "1"), 2, "--proj-dim should be at least 2. Got 1"),
     Row("a shard beyond the last", given("--store", "{folder}/store", "--shard", "3/2"), 2, "I from 1 to N"),
     Row("a shard that is none", given("--store", "{folder}/store", "--shard", "1"), 2, "--shard should be I/N"),

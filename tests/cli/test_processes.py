@@ -26,6 +26,7 @@ from tests.support.lab import Lab, refused, run
 from tests.support.places import ROOT
 from tests.support.prepared import Ended, Started, end, errors_of, start, world
 from tests.support.series import several
+from tracin_func.gradients.store.identity import read_manifest
 
 JOB = """
 import dataclasses, os, time, torch
@@ -474,6 +475,35 @@ def test_a_store_of_other_recordings_is_refused(lab: Lab) -> None:
     for path in lab.data.rglob("*.wav"):
         soundfile.write(path, soundfile.read(path)[0][::2], 24000)
     assert "was made with another `items`" in refused("self", lab, *store, "--sample-rate", "24000", code=3)
+
+
+def test_a_dimension_for_a_store_asks_for_a_projection(lab: Lab) -> None:
+    """As --projection auto does, which projects 12 gradients to 8 dimensions."""
+
+    def scores(name: str, *more: str) -> tuple[bytes, Any]:
+        store, results = lab.folder / name, lab.folder / f"results of {name}"
+        code, _, stderr = run("self", lab, "--store", str(store), "--metadata-dir", str(results), *more)
+        assert code == 0, stderr
+        assert f"note: the new store {store} takes " in stderr
+        return (results / "box_500hz_metadata.json").read_bytes(), read_manifest(store).identity["projection"]
+
+    common = "--proj-dim", "8", "--projection-seed", "3", "--engine", "item", "--batch-size", "4"
+    found = scores("alone", *common)
+    assert found == scores("auto", *common, "--projection", "auto")
+    assert (found[1]["kind"], found[1]["dim"], found[1]["seed"]) == ("sjlt", 8, 3)
+    store = "--store", str(lab.folder / "alone")
+    for more in (["--proj-dim", "8"], ["--projection-seed", "3"], []):
+        code, _, stderr = run("self", lab, *store, *more)
+        assert (code, "new store" in stderr) == (0, False)
+    assert "--proj-dim 9 was given, and the store" in refused("self", lab, *store, "--proj-dim", "9", code=2)
+    assert "has 3. Leave the option out" in refused("self", lab, *store, "--projection-seed", "0", code=2)
+
+
+def test_a_store_of_exact_gradients_has_no_dimension(lab: Lab) -> None:
+    store = "--store", str(lab.folder / "store")
+    assert run("self", lab, *store, "--projection", "none")[0] == 0
+    assert "holds exact gradients" in refused("self", lab, *store, "--proj-dim", "8", code=2)
+    assert run("self", lab, *store)[0] == 0
 
 
 def test_an_item_that_is_nan_is_named_and_the_blocks_before_it_stay(runs: Runs) -> None:

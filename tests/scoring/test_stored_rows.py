@@ -122,3 +122,70 @@ def test_checkpoints_of_one_block_are_shared_by_shards(tmp_path):
     assert [[each.made for each in share] for share in shares] == [[1, 0, 1], [0, 1, 0]]
     assert [each.blocks for each in shares[1]] == [1, 1, 1]
     assert not any(each.missing for each in fill_store(task, ti.Compute(store=tmp_path / "store")))
+
+
+class Wide(nn.Module):
+    """A scorer of 1 + 6 × `wide` parameters."""
+
+    def __init__(self, wide: int) -> None:
+        super().__init__()
+        self.out = nn.Linear(6 * wide, 1)
+
+    def forward(self, x):
+        return self.out(x.repeat(1, self.out.in_features // 6))
+
+
+LONG = 100 * 32 // 6 + 1  # so wide that rows of 32 are a hundredth
+AUTO = ti.Projection("auto", 32)
+
+
+def folder_of(tmp_path, wide, projection, rates=(0.1,), **compute):
+    """What a run with a store of rows of that scorer says, and the store."""
+    said = []
+    torch.manual_seed(0)
+    score(
+        task_of(Wide(wide), rates),
+        ti.Compute(store=tmp_path / "s", projection=projection, notice=said.append, **compute),
+    )
+    return said, json.loads((tmp_path / "s" / "manifest.json").read_text())
+
+
+def test_exact_gradients_a_hundred_times_as_large_have_to_be_confirmed(tmp_path):
+    with pytest.raises(ti.InputError) as error:
+        folder_of(tmp_path, LONG, AUTO)
+    assert str(error.value) == (
+        f"{tmp_path / 's'} would take 154 kB for exact gradients of 3,205 dimensions; projected to 32 they take "
+        "1.54 kB. Confirm with --projection none, or estimate scores with --projection sjlt."
+    )
+    assert not (tmp_path / "s").exists()
+    said, manifest = folder_of(tmp_path, LONG, ti.Projection("none"))
+    assert manifest["width"] == 3205
+    assert f"the new store {tmp_path / 's'} takes 154 kB: 12 gradients of 3,205 dimensions at 1 checkpoints." in said
+    said, manifest = folder_of(tmp_path, LONG, ti.Projection("none"))  # it is there
+    assert not [sentence for sentence in said if "new store" in sentence]
+
+
+def test_projected_rows_need_no_confirmation(tmp_path):
+    said, manifest = folder_of(tmp_path, LONG, ti.Projection("sjlt", 32))
+    assert manifest["width"] == 32
+    assert [sentence for sentence in said if "takes 1.54 kB: 12 gradients of 32 dimensions" in sentence]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_smaller_exact_gradients_are_announced(dtype, tmp_path):
+    said, manifest = folder_of(tmp_path, LONG - 20, AUTO, store_dtype=dtype)
+    assert manifest["width"] == 3085
+    size = "148 kB" if dtype == "float32" else "74 kB"
+    assert [sentence for sentence in said if f"takes {size}: 12 gradients" in sentence]
+
+
+def test_exact_gradients_above_a_gigabyte_have_to_be_confirmed(tmp_path):
+    """They need not be a hundred times as large as projected ones."""
+    with pytest.raises(ti.InputError, match="would take 1.02 GB for exact .* projected to 100,000 they take 408 MB"):
+        folder_of(tmp_path, 41_667, ti.Projection("auto", 100_000), [0.1] * 85)
+
+
+def test_a_store_of_exact_gradients_goes_on_unasked(tmp_path):
+    folder_of(tmp_path, LONG, ti.Projection("none"), shard=None)
+    said, _ = folder_of(tmp_path, LONG, ti.Projection("none"))
+    assert not [sentence for sentence in said if "takes" in sentence]

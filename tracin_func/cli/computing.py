@@ -106,11 +106,28 @@ def _projection(options: Mapping[str, Any], store: Path | None) -> Projection:
     """As asked; else the one of the store; and of a new store what is cheaper."""
     kind, dim, seed = options["projection"], options["proj_dim"], options["projection_seed"]
     for name, value, least in (("proj_dim", dim, 2), ("projection_seed", seed, 0)):
+        flag = TABLE[name].flag
         if value is not None and value < least:
-            raise UsageError(f"{TABLE[name].flag} should be at least {least}. Got {value}.")
-        if value is not None and kind in (None, NONE.kind):
-            raise UsageError(f"{TABLE[name].flag} was given without --projection. Expected both.")
+            raise UsageError(f"{flag} should be at least {least}. Got {value}.")
+        if value is not None and kind == NONE.kind:
+            raise UsageError(f"{flag} was given with --projection none, which projects nothing. Leave one of them out.")
+        if value is not None and kind is None and store is None:
+            raise UsageError(f"{flag} was given without --projection. Expected both.")
     if kind is None and store is not None:
-        known = _stored(store).get("projection")
-        return Projection(**known) if isinstance(known, dict) else Projection("auto")
+        found = _stored(store).get("projection")
+        if not isinstance(found, dict):
+            return Projection("auto", dim, seed=seed or 0)
+        known = Projection(**found)
+        projected = known.kind != NONE.kind
+        for name, value, own in (
+            ("proj_dim", dim, known.width if projected else None),
+            ("projection_seed", seed, known.seed if projected else None),
+        ):
+            if value not in (None, own):
+                has = f"has {own}" if projected else "holds exact gradients"
+                raise UsageError(
+                    f"{TABLE[name].flag} {value} was given, and the store {store} {has}. Leave the option out, or name "
+                    "another folder with --store."
+                )
+        return known
     return Projection(kind or NONE.kind, dim, seed=seed or 0)

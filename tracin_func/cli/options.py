@@ -198,10 +198,17 @@ JOB = (
         str,
         "auto, kronecker, sjlt, rademacher or gaussian: scores are estimates, with a standard error each. auto stays "
         "exact where that is cheaper.",
-        "none",
+        "none; with --store auto",
         ESTIMATES,
     ),
-    Option("proj_dim", int, "Numbers a projected gradient; of kronecker at most.", "4096, dense ones 512", ESTIMATES),
+    Option(
+        "proj_dim",
+        int,
+        "Dimension of each projected gradient (for kronecker: an upper limit). With --store and without --projection "
+        "it means --projection auto.",
+        "4096, dense ones 512",
+        ESTIMATES,
+    ),
     Option("projection_seed", int, "Seed of the projection.", "0", ESTIMATES),
     Option(
         "store",

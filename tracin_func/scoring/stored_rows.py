@@ -2,6 +2,7 @@
 
 import hashlib
 import inspect
+import math
 import shlex
 import sys
 from collections.abc import Sequence
@@ -21,6 +22,7 @@ from tracin_func.gradients.representations.projected import ProjectingEngine
 from tracin_func.gradients.representations.shared import SharedEngine
 from tracin_func.gradients.representations.stored import StoredEngine
 from tracin_func.gradients.store.blocks import CheckpointRecord
+from tracin_func.gradients.store.encoding import DTYPES
 from tracin_func.gradients.store.identity import NAME, Manifest, items_digest, read_manifest, weights_digest
 from tracin_func.gradients.store.locks import Shard
 from tracin_func.gradients.store.store import Store, open_store
@@ -29,6 +31,7 @@ from tracin_func.task.items import DatasetItems, StackedItems
 from tracin_func.task.method import Projection
 
 BLOCK_BYTES = 1 << 23  # of rows, that are written and finished together
+LARGE, LONG = 10**9, 100  # bytes of a store, and dimensions of its rows by those projected, that have to be confirmed
 ROUNDING = {"float16": 2.0**-11, "bfloat16": 2.0**-8}
 LARGEST_BLOCK = 4096  # units, of narrow rows
 
@@ -107,9 +110,11 @@ def open_for(
     """The store of a run, open until `stack` is closed; by the first process, and then by the others.
 
     Raises:
-        InputError: it was made from something else, or is in use. OutputError: it cannot be written.
+        InputError: it was made from something else, is in use, or is new and so large that it has to be asked for.
+        OutputError: it cannot be written.
     """
     assert compute.store is not None
+    _announce(prepared, state, compute, len(records))
     store: Store | None = None
     for turn in (True, False):
         if compute.world.first is turn:
@@ -165,6 +170,38 @@ def _projecting(prepared: Prepared) -> ProjectingEngine:
     """The engine, with rows that are short, or whole where nothing is projected."""
     engine = prepared.choice.engine
     return engine if isinstance(engine, ProjectingEngine) else ProjectingEngine(engine, Projection("none"))
+
+
+def _announce(prepared: Prepared, state: State, compute: Compute, checkpoints: int) -> None:
+    """Say how much room a new store takes, before it is made.
+
+    Raises:
+        InputError: `auto` keeps exact gradients where projected ones take far less room; asked for by name they pass.
+    """
+    store = compute.store
+    assert store is not None
+    if (store / NAME).is_file():
+        return
+    width, units = _projecting(prepared).projector(state).width, prepared.scored.count
+    number = units * checkpoints * DTYPES[compute.store_dtype].itemsize
+    if compute.projection.kind == "auto" and prepared.projection.kind == "none":
+        short = replace(compute.projection, kind="sjlt").width
+        if short < width and (number * width > LARGE or width >= LONG * short):
+            raise InputError(
+                f"{store} would take {_size(number * width)} for exact gradients of {width:,} dimensions; projected "
+                f"to {short:,} they take {_size(number * short)}. Confirm with --projection none, or estimate scores "
+                "with --projection sjlt."
+            )
+    compute.notice(
+        f"the new store {store} takes {_size(number * width)}: {units:,} gradients of {width:,} dimensions at "
+        f"{checkpoints} checkpoints."
+    )
+
+
+def _size(count: int) -> str:
+    """Bytes, to three digits."""
+    power = 0 if count < 1000 else min(4, int(math.log10(count)) // 3)
+    return f"{count / 1000**power:.3g} {('bytes', 'kB', 'MB', 'GB', 'TB')[power]}"
 
 
 def _source(model: type) -> str:
