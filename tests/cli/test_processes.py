@@ -369,7 +369,7 @@ def test_a_killed_run_goes_on_where_it_was(runs: Runs, undisturbed: Runs) -> Non
 # One line for all processes
 
 
-ALL_FAULTS = ("checkpoints", "nan", "memory", "engine")
+ALL_FAULTS = ("recordings", "nan", "memory", "engine")
 
 
 @pytest.mark.parametrize(
@@ -382,7 +382,7 @@ ALL_FAULTS = ("checkpoints", "nan", "memory", "engine")
 def test_processes_tell_a_fault_once(runs: Runs, how: str, fault: str) -> None:
     (runs.folder / "data").mkdir()
     words, told = {
-        "checkpoints": (("self", "--data-root", "data", "--checkpoint-dir", "none", *COMPUTING), "none"),
+        "recordings": (("self", "--data-root", "data", "--checkpoint-dir", "none", *COMPUTING), "no class folder"),
         "memory": (job("--memory-budget", "1KB"), "every process would hold 0.0 GB of gradients"),
         "engine": (job(factory="rotating"), "processes that share a run cannot take another on the way"),
         "nan": (job("--store", "store", factory="with_nan"), "epoch 1: the score of item 9000 is NaN"),
