@@ -54,11 +54,8 @@ def begun(how: str, lab: Lab, *words: str) -> New | Started:
     """The command at work."""
     if how == "new":
         return New(*words)
-    log = lab.folder / "log"
-    (lab.folder / "log.stderr").unlink(missing_ok=True)
-    process = start(words, log)
-    while not (lab.folder / "log.stderr").exists():
-        time.sleep(0.001)
+    process = start(words, lab.folder / "log")
+    process.await_start()
     return process
 
 

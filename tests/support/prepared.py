@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+import psutil
 from torch.distributed import TCPStore
 
 from tracin_func.cli.app import main
@@ -54,9 +56,16 @@ class Started:
         assert self.process.pid is not None
         return self.process.pid
 
+    def await_start(self) -> None:
+        """Until the command begins."""
+        while not _mark(self.log).exists():
+            assert self.process.is_alive()
+            time.sleep(0.001)
+
     def kill(self) -> None:
         self.process.kill()
         self.process.join()
+        await_end(self.pid)
 
     def send(self, number: signal.Signals) -> None:
         """A signal, to nobody where the process has ended."""
@@ -72,6 +81,7 @@ class Started:
 def start(words: tuple[str, ...], log: Path, *, folder: Path | None = None, **environment: str) -> Started:
     """The command `tracin-func` with these words; in `folder`, and with these variables beside those there are."""
     variables = {**os.environ, **environment}
+    _mark(log).unlink(missing_ok=True)
     process = PREPARED.Process(target=_work, args=(words, log, folder or Path.cwd(), variables))
     process.start()
     return Started(process, log)
@@ -110,6 +120,12 @@ def end(ranks: list[Started]) -> Ended:
     return Ended(code, "".join(each.stdout for each in ends), "".join(each.stderr for each in ends))
 
 
+def await_end(pid: int) -> None:
+    """Until a killed process has closed all its files; `join` waits for one of them."""
+    while psutil.pid_exists(pid):  # the server of the copies collects it when its last thread has ended
+        time.sleep(0.01)
+
+
 def errors_of(stderr: str) -> list[str]:
     return [line for line in stderr.splitlines() if line.startswith("error: ")]
 
@@ -122,7 +138,12 @@ def _work(words: tuple[str, ...], log: Path, folder: Path, environment: Mapping[
     for number, path in enumerate(_streams(log), start=1):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
     sys.argv = ["tracin-func", *words]
+    _mark(log).touch()
     main()
+
+
+def _mark(log: Path) -> Path:
+    return log.with_name(f"{log.name}.started")
 
 
 def _streams(log: Path) -> tuple[Path, Path]:

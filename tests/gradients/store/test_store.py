@@ -19,13 +19,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.support.prepared import PREPARED
+from tests.support.prepared import PREPARED, await_end
 from tests.support.series import several
 from tracin_func.errors import InputError, NumericalError, OutputError, UsageError
 from tracin_func.gradients.store.blocks import CheckpointRecord
@@ -239,13 +238,6 @@ def test_checkpoints_are_added_and_others_stay(tmp_path: Path) -> None:
     states = inspect(tmp_path / "store").checkpoints
     assert [(state.name, state.done) for state in states] == [("epoch 1", 6), ("epoch/2", 6), ("epoch 3", 0)]
     assert [state.folder for state in states] == ["001-epoch_1", "002-epoch_2", "003-epoch_3"]
-
-
-def await_end(pid: int) -> None:
-    """Until a killed process has closed all its files; `join` waits for one of them."""
-    with contextlib.suppress(psutil.NoSuchProcess):
-        while psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
-            time.sleep(0.01)
 
 
 @pytest.mark.parametrize("seed", range(several(8, 20)))
