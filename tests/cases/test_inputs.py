@@ -217,6 +217,7 @@ def test_ids_that_are_equal_as_text_are_refused(double: tuple[Any, Any]) -> None
         pytest.param(np.zeros((8, 2)), ["`item_ids` 0", "ndarray"], id="matrix"),
         pytest.param("abcdefgh", ["`item_ids`", "list of texts"], id="one text"),
         pytest.param(8, ["`item_ids`", "list of texts"], id="number"),
+        pytest.param(set("abcdefgh"), ["`item_ids`", "list of texts"], id="set"),
         pytest.param(range(7), ["7 entries for 8 items"], id="too few"),
     ],
 )

@@ -160,7 +160,7 @@ def test_exact_gradients_a_hundred_times_as_large_have_to_be_confirmed(tmp_path)
     assert not (tmp_path / "s").exists()
     said, manifest = folder_of(tmp_path, LONG, ti.Projection("none"))
     assert manifest["width"] == 3205
-    assert f"the new store {tmp_path / 's'} takes 154 kB: 12 gradients of 3,205 dimensions at 1 checkpoints." in said
+    assert f"the new store {tmp_path / 's'} takes 154 kB: 12 gradients of 3,205 dimensions at 1 checkpoint." in said
     said, manifest = folder_of(tmp_path, LONG, ti.Projection("none"))  # it is there
     assert not [sentence for sentence in said if "new store" in sentence]
 

@@ -194,7 +194,7 @@ def _announce(prepared: Prepared, state: State, compute: Compute, checkpoints: i
             )
     compute.notice(
         f"the new store {store} takes {_size(number * width)}: {units:,} gradients of {width:,} dimensions at "
-        f"{checkpoints} checkpoints."
+        f"{checkpoints} checkpoint{'' if checkpoints == 1 else 's'}."
     )
 
 

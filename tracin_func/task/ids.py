@@ -1,7 +1,7 @@
 """Ids of items and pairs, and names of classes: text from the door on."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from typing import Any
 
 from tracin_func.errors import InputError, UsageError
@@ -33,9 +33,10 @@ def as_texts(values: Iterable[Any], name: str) -> list[str]:
         name: how a message calls them.
 
     Raises:
-        InputError: `values` is a single text or no sequence, or one of them is neither text nor a whole number.
+        InputError: `values` is a single text or has no order, or one of them is neither text nor a whole number.
     """
-    if isinstance(values, str | bytes) or not isinstance(values, Iterable) or getattr(values, "ndim", 1) == 0:
+    unordered = isinstance(values, str | bytes | Set) or not isinstance(values, Iterable)
+    if unordered or getattr(values, "ndim", 1) == 0:
         raise InputError(f"`{name}` should be a list of texts. Got {values!r}.")
     return [value if type(value) is str else _as_text(value, name, row) for row, value in enumerate(values)]
 
