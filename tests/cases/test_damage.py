@@ -247,7 +247,7 @@ KINDS = {
 
 def tries(kind: Kind, request: pytest.FixtureRequest) -> int:
     """How many damaged files are tried."""
-    return kind.count * (20 if request.config.getoption("--thorough", default=False) else 1)
+    return kind.count * (10 if request.config.getoption("--thorough", default=False) else 1)
 
 
 def contents(folder: Path) -> dict[Path, bytes]:

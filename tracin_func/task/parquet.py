@@ -187,7 +187,10 @@ class ParquetPairs:
         """Codes of a column of texts, −1 where it is empty, and the texts they stand for."""
         coded = column if isinstance(column, self._arrow.DictionaryArray) else column.dictionary_encode()
         indices = coded.indices.fill_null(-1) if coded.null_count else coded.indices
-        return indices.to_numpy(), coded.dictionary.cast(self._arrow.string())
+        codes, texts = indices.to_numpy(), coded.dictionary.cast(self._arrow.string())
+        if len(codes) and not -1 <= codes.min() <= codes.max() < len(texts):
+            raise InputError(f"{self._path} is no whole Parquet file: a text is not in its dictionary. Write it again.")
+        return codes, texts
 
     # Words
 

@@ -121,7 +121,7 @@ def _plain(path: Path, content: bytes) -> bytes:
     if size > _MOST:
         return content[start:]
     first, length = chunks[b"fmt "]
-    layout = content[first : first + length]
+    layout = content[first : first + length + length % 2]
     head = struct.pack(
         f"{order}4sI4s4sI", b"RIFX" if order == ">" else b"RIFF", 20 + len(layout) + size, b"WAVE", b"fmt ", len(layout)
     )
