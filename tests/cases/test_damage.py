@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from dataclasses import dataclass
@@ -216,11 +217,12 @@ def describe_store(path: Path) -> None:
 
 @dataclass(frozen=True)
 class Kind:
-    """Files of a kind, what reads one, and how many damaged ones are tried."""
+    """Files of a kind, what reads one, how many damaged ones are tried, and whether a checkpoint may be added."""
 
     write: Callable[[Path], list[Path]]
     read: Callable[[Path], None]
     count: int = 300
+    adds: bool = False
 
 
 KINDS = {
@@ -240,7 +242,7 @@ KINDS = {
     "provenance, repeated": Kind(provenance, repeat),
     "blocks of a store": Kind(store_blocks, use_store, 30),
     "blocks of a store, described": Kind(store_blocks, describe_store),
-    "records of a store": Kind(store_records, use_store, 50),
+    "records of a store": Kind(store_records, use_store, 50, adds=True),  # where a record names another checkpoint
     "records of a store, described": Kind(store_records, describe_store),
 }
 
@@ -267,10 +269,16 @@ def attempt(kind: Kind, folder: Path, path: Path, content: bytes, whole: dict[Pa
     except Exception as error:
         raise AssertionError(about) from error
     left = contents(folder)
-    assert left.keys() == whole.keys(), about
+    added = left.keys() - whole.keys()
+    assert whole.keys() <= left.keys(), about
+    assert kind.adds or not added, about
+    tops = {folder / Path(*each.relative_to(folder).parts[:2]) for each in added}  # store/002-NAME
+    assert all((top / "checkpoint.json") in added for top in tops), about
     if refused is not None:
         assert len(refused) > 20, about
         assert left == whole | {path: content}, about
+    for top in tops:
+        shutil.rmtree(top)
     for each, text in whole.items():
         if left[each] != text:
             each.write_bytes(text)

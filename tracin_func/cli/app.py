@@ -43,7 +43,7 @@ def main() -> None:
     if is_plain():
         rich_utils.COLOR_SYSTEM = None  # of the parser's help
     code = _run()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is done and told; Python would end with another exit code
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is done and reported; Python would end with another exit code
     sys.exit(code)
 
 

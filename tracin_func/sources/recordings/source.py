@@ -101,11 +101,7 @@ class Tones:
             takes=self.takes,
             notice=notice,
         )
-        excluded = frozenset[str]() if self.exclusions is None else read_exclusions(self.exclusions)
-        if self.exclude_before_split and self.pairs in WORDS:  # a table of pairs has no split to come before
-            gone = set(map(one_form, excluded)).intersection(one_form(clip.id) for clip in clips)
-            clips = [clip for clip in clips if one_form(clip.id) not in gone]
-            excluded = frozenset(name for name in excluded if not any(_is_of(item, one_form(name)) for item in gone))
+        clips, excluded = self._without_excluded(clips)
         # Chosen before the recordings are read, which takes long, so that faults of the choice are told at once.
         train, test, held_out = self.choose_pairs(clips, excluded, with_test=with_test, notice=notice)
         chosen()
@@ -134,6 +130,15 @@ class Tones:
             held_out=held_out,
             describe=describe,
         )
+
+    def _without_excluded(self, clips: list[Clip]) -> tuple[list[Clip], frozenset[str]]:
+        """The recordings to split, and the exclusions that apply after the split."""
+        excluded = frozenset[str]() if self.exclusions is None else read_exclusions(self.exclusions)
+        if not self.exclude_before_split or self.pairs not in WORDS:  # a table of pairs has no split to come before
+            return clips, excluded
+        gone = set(map(one_form, excluded)).intersection(one_form(clip.id) for clip in clips)
+        kept = [clip for clip in clips if one_form(clip.id) not in gone]
+        return kept, frozenset(name for name in excluded if not any(_is_of(item, one_form(name)) for item in gone))
 
     def choose_pairs(
         self,
