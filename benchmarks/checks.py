@@ -82,7 +82,7 @@ def main() -> None:
             for when, each in checks.items():
                 for module, word in each:
                     setattr(module, word, timed(getattr(module, word), seconds[when], running))
-            score(task, Compute(device="cpu"))
+            score(task, compute=Compute(device="cpu"))
             for module, word, function in kept:
                 setattr(module, word, function)
             shares[ONCE].append(sum(seconds[ONCE]) / whole)

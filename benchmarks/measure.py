@@ -109,12 +109,14 @@ def floor(task: Task, device: torch.device, with_test: bool = False) -> dict[int
     return _timed(run, _count(items), device)
 
 
-def engine(task: Task, compute: Compute, **asked: bool) -> tuple[Timed, list[Scores]]:
+def engine(
+    task: Task, compute: Compute, *, self_influence: bool = True, influence: bool = False
+) -> tuple[Timed, list[Scores]]:
     """Seconds of gradients and scores, without probes and file output; the last scores are kept in the list."""
     kept: list[Scores] = []
 
     def run() -> float:
-        kept[:] = [score(task, compute, **asked)]
+        kept[:] = [score(task, compute=compute, self_influence=self_influence, influence=influence)]
         return seconds_of(kept[0])
 
     return run, kept

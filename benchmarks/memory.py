@@ -39,7 +39,7 @@ def main() -> None:
     task = Task(model, Spectrograms(count), pairs, [Checkpoint(state, 1.0)], loss=MarginRankingLoss(1e4))
     model(torch.zeros(2, 1, 1025, 188)).sum().backward()  # the libraries' own memory is not ours
     with peak_memory(torch.device("cpu")) as peak:
-        found = score(task, Compute(engine=name, memory_budget=budget)).self_influence
+        found = score(task, compute=Compute(engine=name, memory_budget=budget)).self_influence
     assert found is not None
     print(json.dumps({"peak": peak["bytes"], "planned": found.run.engine["expected_bytes"]}))
 

@@ -8,9 +8,8 @@ from dataclasses import replace
 
 import torch
 
-from tracin_func import Checkpoint, MarginRankingLoss, Pairs, Task, find_checkpoints, score
+from tracin_func import Checkpoint, MarginRankingLoss, Pairs, Task, find_checkpoints, self_influence
 from tracin_func.cli.settings import Settings
-from tracin_func.gradients.compute import Compute
 from tracin_func.sources.demo.ranker import AngleRanker
 from tracin_func.sources.demo.source import embedded
 from tracin_func.sources.recordings.source import Tones
@@ -42,10 +41,8 @@ def main() -> None:
     for seed in range(DRAWS):
         rows = torch.randperm(len(task.train_pairs), generator=torch.Generator().manual_seed(seed))[:FLIPPED]
         job = replace(task, train_pairs=flipped(task.train_pairs, rows))
-        plain = score(replace(job, loss=MarginRankingLoss(10.0)), Compute()).self_influence
-        weighted = score(job, Compute()).self_influence
-        assert plain is not None
-        assert weighted is not None
+        plain = self_influence(replace(job, loss=MarginRankingLoss(10.0)))
+        weighted = self_influence(job)
         found = (plain.scores, weighted.scores, plain.pairs.loss.mean(dim=0))
         print(f"draw {seed}: " + " | ".join(str(on_top(values, rows)) for values in found))
 

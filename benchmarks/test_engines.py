@@ -9,7 +9,7 @@ import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from tracin_func import Compute, Pairs, Task
+from tracin_func import Compute, Method, Pairs, Task
 from tracin_func.gradients.budget import available_bytes
 from tracin_func.gradients.engines.vmap import VmappedEngine
 from tracin_func.gradients.model import Scorer, State
@@ -43,7 +43,7 @@ def test_engine(benchmark: BenchmarkFixture, embedded_task: Task, device: torch.
     compute = Compute(engine=engine, device=device, batch_size=16)
 
     def run() -> object:
-        return score(task, compute, self_influence=True, influence=True)
+        return score(task, compute=compute, self_influence=True, influence=True)
 
     result = benchmark.pedantic(run, rounds=ROUNDS, warmup_rounds=1)
     assert result.influence is not None
@@ -60,7 +60,7 @@ def test_pair_against_item(benchmark: BenchmarkFixture, embedded_task: Task, dev
     count = 566 if benchmark.enabled else 100
     task = replace(embedded_task, train_pairs=embedded_task.train_pairs.select(torch.arange(count)))
     scorer = Scorer(task.scorer)
-    make = UnitMaker(task, scorer, as_loss(task.loss), "loss", device, None)
+    make = UnitMaker(task, scorer, as_loss(task.loss), Method(), device, None)
     loaded = load(task.checkpoints[0], 1)
     state = scorer.state(loaded.name, loaded.weights, device, None)
     rows = torch.arange(len(task.train_pairs) + len(make.tables[1]))

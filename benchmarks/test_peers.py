@@ -100,7 +100,7 @@ def test_peer(benchmark: BenchmarkFixture, peer: Peer) -> None:
     taken = []
     for _ in range(3 if enabled else 1):
         start = time.perf_counter()
-        ours = score(task, Compute(), self_influence=True, influence=True)
+        ours = score(task, self_influence=True, influence=True)
         taken.append(time.perf_counter() - start)
 
     def run(batch_size: int, pairs: Pairs = train, task: Task = task) -> tuple[Tensor, Tensor]:
@@ -125,7 +125,7 @@ def test_peer(benchmark: BenchmarkFixture, peer: Peer) -> None:
     in_float32 = [_deviation(own, ours.self_influence.scores), _deviation(influence, ours.influence.scores)]
     assert max(in_float32) < EQUAL_IN_FLOAT32
     few = _doubled(replace(task, train_pairs=train.select(torch.arange(CHECKED))))
-    exact = score(few, Compute(engine="loop", dtype=torch.float64), self_influence=True, influence=True)
+    exact = score(few, compute=Compute(engine="loop", dtype=torch.float64), self_influence=True, influence=True)
     assert exact.self_influence is not None
     assert exact.influence is not None
     assert _deviation(ours.self_influence.scores[:CHECKED], exact.self_influence.scores) < OURS_IN_FLOAT32

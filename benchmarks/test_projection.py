@@ -13,7 +13,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks.measure import Timed, alternate, best, ratio, synchronise, yardstick
 from benchmarks.workloads import conv, transformer
-from tracin_func import Projection, Task
+from tracin_func import Method, Projection, Task
 from tracin_func.gradients.engines.ghost.engine import GhostEngine
 from tracin_func.gradients.model import Scorer, State
 from tracin_func.gradients.projection.sparse import SparseProjector
@@ -79,7 +79,7 @@ class Job:
 def job(task: Task, device: torch.device) -> Job:
     """Of the items of `task`."""
     scorer = Scorer(task.scorer)
-    make = UnitMaker(task, scorer, as_loss(task.loss), "loss", device, None, every=True)
+    make = UnitMaker(task, scorer, as_loss(task.loss), Method(), device, None, every=True)
     source = task.checkpoints[0].source
     assert isinstance(source, dict)
     units, state = make.items(), scorer.state("epoch", source, device, None)

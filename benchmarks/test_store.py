@@ -9,7 +9,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks.measure import facts, peak_memory
 from benchmarks.workloads import mlp
-from tracin_func import Compute, Projection
+from tracin_func import Compute, Method, Projection
 from tracin_func.scoring.fill import fill_store
 
 DEVICE = torch.device("cpu")
@@ -28,15 +28,16 @@ def test_items_by_the_thousand(benchmark: BenchmarkFixture, tmp_path: Path, kind
     for items in SIZES if benchmark.enabled else TINY:
         task = mlp(items, CHECKPOINTS)
         folder = tmp_path / str(items)
-        compute = Compute(device="cpu", memory_budget=BUDGET, store=folder, projection=Projection(kind, 512))
+        compute = Compute(device="cpu", memory_budget=BUDGET, store=folder)
+        method = Method(projection=Projection(kind, 512))
         with peak_memory(DEVICE) as peak:
             start = time.perf_counter()
-            filled = fill_store(task, compute)
+            filled = fill_store(task, compute, method=method)
             seconds[items] = time.perf_counter() - start
         peaks[items] = peak["bytes"]
         assert sum(each.made for each in filled) == sum(each.blocks for each in filled) > 0
         again = time.perf_counter()
-        assert not sum(each.made for each in fill_store(task, compute))
+        assert not sum(each.made for each in fill_store(task, compute, method=method))
         size = sum(path.stat().st_size for path in folder.rglob("*.bin"))
         each_takes = 1e6 * seconds[items] / items / CHECKPOINTS
         print(
@@ -50,4 +51,4 @@ def test_items_by_the_thousand(benchmark: BenchmarkFixture, tmp_path: Path, kind
         assert max(peaks.values()) < BUDGET
     benchmark.extra_info |= {**facts(task, DEVICE), "seconds": seconds, "peak_bytes": peaks}
     benchmark.group = "stores"
-    benchmark.pedantic(lambda: fill_store(task, compute), rounds=1)
+    benchmark.pedantic(lambda: fill_store(task, compute, method=method), rounds=1)

@@ -20,14 +20,20 @@ if TYPE_CHECKING:
     from tracin_func.results.influence import SelfInfluence as SelfInfluence
     from tracin_func.results.top import Queried as Queried
     from tracin_func.results.top import QueriedSelf as QueriedSelf
-    from tracin_func.scoring.api import influence as influence
-    from tracin_func.scoring.api import self_influence as self_influence
-    from tracin_func.scoring.score import Scores as Scores
-    from tracin_func.scoring.score import score as score
+    from tracin_func.scoring.accuracy import Evaluation as Evaluation
+    from tracin_func.scoring.accuracy import accuracy as accuracy
+    from tracin_func.scoring.fill import fill_store as fill_store
+    from tracin_func.scoring.forecast import Forecast as Forecast
+    from tracin_func.scoring.forecast import forecast as forecast
+    from tracin_func.scoring.observer import Observer as Observer
+    from tracin_func.scoring.score import influence as influence
+    from tracin_func.scoring.score import self_influence as self_influence
     from tracin_func.scoring.top_k.run import query as query
     from tracin_func.scoring.top_k.run import query_self as query_self
+    from tracin_func.scoring.verify import verify as verify
     from tracin_func.task.checkpoints import Checkpoint as Checkpoint
     from tracin_func.task.checkpoints import find_checkpoints as find_checkpoints
+    from tracin_func.task.method import Method as Method
     from tracin_func.task.method import Projection as Projection
     from tracin_func.task.pair_table import ArrayPairs as ArrayPairs
     from tracin_func.task.pairs import Pairs as Pairs
@@ -42,11 +48,15 @@ _MODULES = {
     "losses.margin": ("MarginRankingLoss",),
     "results.influence": ("Influence", "SelfInfluence"),
     "results.top": ("Queried", "QueriedSelf"),
-    "scoring.api": ("influence", "self_influence"),
-    "scoring.score": ("Scores", "score"),
+    "scoring.accuracy": ("Evaluation", "accuracy"),
+    "scoring.fill": ("fill_store",),
+    "scoring.forecast": ("Forecast", "forecast"),
+    "scoring.observer": ("Observer",),
+    "scoring.score": ("influence", "self_influence"),
     "scoring.top_k.run": ("query", "query_self"),
+    "scoring.verify": ("verify",),
     "task.checkpoints": ("Checkpoint", "find_checkpoints"),
-    "task.method": ("Projection",),
+    "task.method": ("Method", "Projection"),
     "task.pair_table": ("ArrayPairs",),
     "task.pairs": ("Pairs",),
     "task.parquet": ("ParquetPairs",),

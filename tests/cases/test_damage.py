@@ -16,6 +16,7 @@ import safetensors.torch
 import torch
 
 import tracin_func as ti
+from tests.support import calls
 from tests.support.cases.audio import HEADERS, TAG
 from tests.support.cases.damage import damaged
 from tests.support.cases.modules import perceptron
@@ -55,9 +56,9 @@ def task_at(source: Any, rate: float | None = None) -> ti.Task:
     return ti.Task(perceptron(), ITEMS, TRAIN, [ti.Checkpoint(source, rate)], TEST, ti.LogisticLoss())
 
 
-def scored(source: Any, rate: float | None = None, **compute: Any) -> ti.Scores:
+def scored(source: Any, rate: float | None = None, **compute: Any) -> calls.Scores:
     compute = {"device": "cpu", "engine": "item", "batch_size": 6, "notice": lambda _: None} | compute
-    return ti.score(task_at(source, rate), ti.Compute(**compute), influence=True)
+    return calls.score(task_at(source, rate), calls.how(**compute), influence=True)
 
 
 RIGHT = scored(copied(seeded(perceptron).state_dict()), 0.1)

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 import tracin_func as ti
+from tests.support import calls
 from tests.support.cases import audio, checkpoints, ids, job_files, tables
 from tests.support.cases.audio import Recordings
 from tests.support.cases.checkpoints import Adapted, Extra
@@ -177,7 +178,7 @@ KINDS_OF_IDS = ["integers", "arrays", "tensors", "numbers", "raw", "zeros", "pat
 @pytest.mark.parametrize("kind", KINDS_OF_IDS)
 def test_ids_become_text(kind: str) -> None:
     task: ti.Task = getattr(ids, kind)()
-    found = ti.score(task, ti.Compute(device="cpu")).self_influence
+    found = calls.score(task, calls.how(device="cpu")).self_influence
     assert found is not None
     wanted = ["d0", "d1"] if kind in ("arrays", "raw", "paths") else ["101", "102"]
     table = found.to_table()
@@ -1031,6 +1032,6 @@ def test_names_of_checkpoints_in_a_store(names: tuple[str, str], tmp_path: Path)
     pairs = ti.Pairs([0, 1, 2, 3, 4, 5, 0, 2], [1, 2, 3, 4, 5, 0, 3, 5], [1, -1, 1, 1, -1, 1, -1, 1])
     task = ti.Task(perceptron(), ITEMS, pairs, checkpoints_, loss=ti.LogisticLoss())
     for _ in range(2):
-        found = ti.score(task, ti.Compute(device="cpu", store=tmp_path / "store")).self_influence
+        found = calls.score(task, calls.how(device="cpu", store=tmp_path / "store")).self_influence
         assert found is not None
         assert torch.allclose(found.scores, right.own, rtol=1e-5)

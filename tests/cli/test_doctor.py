@@ -21,6 +21,7 @@ from tracin_func.gradients.engines.ghost.engine import GhostEngine
 from tracin_func.report.terminal import doctor as health
 from tracin_func.results.verification import TOLERANCE
 from tracin_func.scoring import selftest
+from tracin_func.scoring.observer import LOG, Observer
 from tracin_func.sources.demo.source import CACHE_VARIABLE
 
 
@@ -127,8 +128,8 @@ def test_an_engine_that_breaks_is_told_and_the_others_are_tried(monkeypatch: pyt
 def test_a_device_that_is_left_for_another_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
     plain = selftest._scores
 
-    def on_the_cpu(task: Any, compute: Compute) -> Any:
-        compute.notice("mps: gradients deviate by 3.0e-02 from the CPU's; the run goes on on the CPU.")
+    def on_the_cpu(task: Any, compute: Compute, observer: Observer = LOG) -> Any:
+        observer.notice("mps: gradients deviate by 3.0e-02 from the CPU's; the run goes on on the CPU.")
         return plain(task, Compute(compute.engine, "cpu", compute.dtype, compute.batch_size))
 
     monkeypatch.setattr(selftest, "_scores", on_the_cpu)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import tracin_func as ti
+from tests.support import calls
 from tests.support.architectures import BY_NAME, ITEMS
 
 PAIRS = ti.Pairs([0, 1, 2], [1, 2, 3], [1, -1, 1])
@@ -17,7 +18,7 @@ PAIRS = ti.Pairs([0, 1, 2], [1, 2, 3], [1, -1, 1])
 
 def scored(module: nn.Module, items: Any, weights: Any = None, rate: Any = 0.1, **options: Any) -> Tensor:
     checkpoint = ti.Checkpoint(module.state_dict() if weights is None else weights, rate, "epoch 1")
-    return ti.self_influence(module, items, PAIRS, [checkpoint], **options).scores
+    return calls.self_influence(module, items, PAIRS, [checkpoint], **options).scores
 
 
 @pytest.fixture
@@ -34,10 +35,10 @@ def items() -> Tensor:
 def test_what_is_no_scorer(linear: nn.Module, items: Tensor) -> None:
     checkpoint = [ti.Checkpoint(linear.state_dict(), 0.1)]
     with pytest.raises(ti.UsageError, match="`scorer` should be a torch.nn.Module. Got function"):
-        ti.self_influence(lambda x: x, items, PAIRS, checkpoint)  # type: ignore[arg-type]
+        calls.self_influence(lambda x: x, items, PAIRS, checkpoint)  # type: ignore[arg-type]
     linear.requires_grad_(False)
     with pytest.raises(ti.UsageError, match="every parameter of Linear is frozen, so no gradient exists"):
-        ti.self_influence(linear, items, PAIRS, checkpoint)
+        calls.self_influence(linear, items, PAIRS, checkpoint)
 
 
 @pytest.mark.parametrize(
@@ -107,7 +108,7 @@ def test_tied_weights_saved_under_one_name(tmp_path: Path, frozen: bool) -> None
     module, items = tied(frozen)
     safetensors.torch.save_model(module, str(tmp_path / "model.safetensors"))
     checkpoint = ti.Checkpoint(tmp_path / "model.safetensors", 0.1)
-    found = ti.self_influence(module, items, PAIRS, [checkpoint]).scores
+    found = calls.self_influence(module, items, PAIRS, [checkpoint]).scores
     assert torch.equal(found, scored(module, items))
     assert bool((found > 0).any())
 
@@ -225,7 +226,7 @@ def test_options_are_checked(linear: nn.Module, items: Tensor, options: Any, mes
 def test_jobs_are_checked(linear: nn.Module, items: Tensor, pairs: ti.Pairs, changes: Any, message: str) -> None:
     job: dict[str, Any] = {"items": items, "checkpoints": [ti.Checkpoint(linear.state_dict(), 0.1)], **changes}
     with pytest.raises(ti.InputError, match=message):
-        ti.self_influence(linear, job.pop("items"), pairs, job.pop("checkpoints"), **job)
+        calls.self_influence(linear, job.pop("items"), pairs, job.pop("checkpoints"), **job)
 
 
 def test_a_dataset_of_single_items(linear: nn.Module, items: Tensor) -> None:

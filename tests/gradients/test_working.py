@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 import tracin_func as ti
+from tests.support import calls
 from tests.support.cases.reference import RATES, TEST, TRAIN, noise, seeded, two_states
 from tests.support.cases.runs import pairs
 from tests.support.kinds import KINDS
@@ -76,7 +77,7 @@ def test_every_kind_has_the_right_scores(name: str, engine: str) -> None:
     if name == "a `.data` alias":  # which float64 would break: the reference is the module's own type
         pytest.skip("compared in test_an_alias_is_read_at_the_checkpoint")
     try:
-        found = ti.score(task, ti.Compute(engine=engine, device="cpu"), self_influence=True, influence=True)
+        found = calls.score(task, calls.how(engine=engine, device="cpu"), self_influence=True, influence=True)
     except ti.InputError as error:
         if engine not in ("item", "pair") or "cannot differentiate this scorer: " not in str(error):
             raise
@@ -196,7 +197,7 @@ def test_a_random_scorer_runs_the_hooks_of_its_parameters() -> None:
     module.bias.requires_grad_(False)
     module.register_forward_hook(lambda _, __, scores: scores + torch.rand(()))
     task = ti.Task(module, ITEMS, pairs(TRAIN), [ti.Checkpoint(module.state_dict(), 0.1)], loss=ti.LogisticLoss())
-    found = ti.score(task, ti.Compute(device="cpu")).self_influence
+    found = calls.score(task, calls.how(device="cpu")).self_influence
     assert found is not None
     for words in ("the scorer is random", "a hook changes the gradient of a parameter"):
         assert any(words in notice for notice in found.run.notices)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, margin_ranking_loss
 
 import tracin_func as ti
+from tests.support import calls
 from tests.support.reference import ghm_bin
 from tracin_func.losses.custom import CallableLoss
 from tracin_func.losses.ghm import batch_expectation
@@ -257,7 +258,7 @@ def test_a_default_margin_of_the_callable_stays() -> None:
 def test_a_loss_of_one_number_for_all_pairs_is_refused() -> None:
     pairs, layer = ti.Pairs([0, 1], [1, 2], [1, 1]), nn.Linear(2, 1)
     with pytest.raises(ti.UsageError, match="`loss` MarginRankingLoss returned shape .*Expected one value per pair"):
-        ti.self_influence(
+        calls.self_influence(
             layer, torch.randn(3, 2), pairs, [ti.Checkpoint(layer.state_dict(), 0.1)], loss=nn.MarginRankingLoss()
         )
 
@@ -269,6 +270,6 @@ def test_slopes_that_are_not_finite_stop_the_run() -> None:
         return (y * (a - b) - 100) ** 0.5
 
     with pytest.raises(ti.NumericalError, match="pair 0_1"):
-        ti.self_influence(
+        calls.self_influence(
             layer, torch.randn(3, 2), pairs, [ti.Checkpoint(layer.state_dict(), 0.1)], loss=loss, engine="item"
         )

@@ -10,6 +10,7 @@ from torch import nn
 from torch.func import functional_call
 
 import tracin_func as ti
+from tests.support import calls
 
 
 def small(ids: list[str] | None = None, learning_rate: object = 0.1) -> dict[str, object]:
@@ -26,7 +27,7 @@ def small(ids: list[str] | None = None, learning_rate: object = 0.1) -> dict[str
 
 def test_a_case_that_can_be_done_by_hand() -> None:
     # s = x, hinge of margin 1: ∂ℓ/∂w = −y (x_a − x_b) where active, so self = η (x_a − x_b)².
-    result = ti.self_influence(**small())  # type: ignore[arg-type]
+    result = calls.self_influence(**small())  # type: ignore[arg-type]
     torch.testing.assert_close(result.scores, torch.tensor([0.025, 0.025, 0.025, 0.0], dtype=torch.float64))
     assert result.inactive.tolist() == [[False, False, False, True]]
     assert result.pairs.loss.tolist() == [[0.5, 1.5, 0.5, 0.0]]
@@ -37,7 +38,7 @@ def test_a_case_that_can_be_done_by_hand() -> None:
     assert table["active_share"] == [1.0, 1.0, 1.0, 0.0]
     job = small()
     # Training on 0_1 (which is ranked wrong) lowers w, and so raises the loss of 4_3, ranked right.
-    influence = ti.influence(job["scorer"], job["items"], job["pairs"], ti.Pairs([4], [3], [1]), job["checkpoints"])  # type: ignore[arg-type]
+    influence = calls.influence(job["scorer"], job["items"], job["pairs"], ti.Pairs([4], [3], [1]), job["checkpoints"])  # type: ignore[arg-type]
     expected = 0.1 * 0.25 * torch.tensor([[0.5], [-0.5], [0.5], [0.0]], dtype=torch.float64)
     torch.testing.assert_close(influence.scores, expected)
     assert influence.top(1) == [("1_0", pytest.approx(0.0125))]
@@ -46,7 +47,7 @@ def test_a_case_that_can_be_done_by_hand() -> None:
 
 
 def test_saved_scores_are_those_of_the_run(tmp_path: Path) -> None:
-    result = ti.self_influence(**small(learning_rate=torch.tensor(0.1)))  # type: ignore[arg-type]
+    result = calls.self_influence(**small(learning_rate=torch.tensor(0.1)))  # type: ignore[arg-type]
     path = tmp_path / "scores.json"
     assert result.save(path) == path.resolve()
     saved = {pair: values["tracin_self_influence"] for pair, values in json.loads(path.read_text()).items()}
@@ -58,7 +59,7 @@ def test_saved_scores_are_those_of_the_run(tmp_path: Path) -> None:
 
 
 def test_two_pairs_of_one_name_are_not_saved_over_each_other(tmp_path: Path) -> None:
-    result = ti.self_influence(**small(ids=["x", "y", "x", "z"]))  # type: ignore[arg-type]
+    result = calls.self_influence(**small(ids=["x", "y", "x", "z"]))  # type: ignore[arg-type]
     with pytest.raises(ti.InputError, match="two pairs are called 'x'"):
         result.save(tmp_path / "scores.json")
     assert not (tmp_path / "scores.json").exists()
@@ -91,7 +92,7 @@ def test_what_a_forward_leaves_on_the_module_is_taken_away_again() -> None:
     cache, first = scorer.cache, scorer.cache[0]
     job = small() | {"scorer": scorer, "checkpoints": [ti.Checkpoint(scorer.state_dict(), 0.1)]}
     for engine in ("item", "loop"):
-        assert float(ti.self_influence(**job, engine=engine).scores.sum()) > 0  # type: ignore[arg-type]
+        assert float(calls.self_influence(**job, engine=engine).scores.sum()) > 0  # type: ignore[arg-type]
         assert scorer.product is None
         assert scorer.cache is cache
         assert scorer.cache[0] is first

@@ -1,15 +1,15 @@
 """The record of a column: complete, writable as JSON, and read with the right sign."""
 
 import json
-from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import tracin_func as ti
 from tracin_func.gradients.device import versions
-from tracin_func.results.run import COSINE_UNIT, SIGN, UNIFORM_UNIT, UNIT, Choices, provenance
+from tracin_func.results.run import COSINE_UNIT, SIGN, UNIFORM_UNIT, UNIT, provenance
 
 PARTS: dict[str, Any] = {
     "command": ("tracin-func", "self"),
@@ -18,7 +18,7 @@ PARTS: dict[str, Any] = {
     "loss": {"name": "standard", "margin": 1.0},
     "pairs": {"drawn": 566, "distinct": 441},
     "engine": {"name": "item", "chunk": 16},
-    "choices": asdict(Choices()),
+    "method": ti.Method(),
 }
 
 
@@ -26,7 +26,7 @@ PARTS: dict[str, Any] = {
 def test_record_is_json_and_complete(score: str) -> None:
     record = provenance(**PARTS, score=score)
     assert json.loads(json.dumps(record)) == record
-    parts = json.loads(json.dumps({name: part for name, part in PARTS.items() if name != "choices"}))
+    parts = json.loads(json.dumps({name: part for name, part in PARTS.items() if name != "method"}))
     assert {name: record[name] for name in parts} == parts
     meaning = "loss" if score == "influence" else "self"
     assert (record["score"], record["sign"], record["unit"]) == (score, SIGN[meaning], UNIT[meaning])
@@ -41,18 +41,18 @@ def test_sign_sentences_say_what_larger_means() -> None:
 
 
 def test_a_score_margin_is_said_to_be_one() -> None:
-    choices = asdict(Choices(test_functional="score-margin", weight_test_pairs=True))
-    record = provenance(**{**PARTS, "choices": choices}, score="influence")
+    method = ti.Method(test_functional="score-margin", weight_test_pairs=True)
+    record = provenance(**{**PARTS, "method": method}, score="influence")
     assert (record["sign"], record["unit"]) == (SIGN["score-margin"], UNIT["score-margin"])
     assert (record["test_functional"], record["weight_test_pairs"]) == ("score-margin", True)
 
 
 def test_other_units_are_said_to_be_others() -> None:
-    uniform = asdict(Choices(checkpoint_weights="uniform"))
-    assert provenance(**{**PARTS, "choices": uniform}, score="self")["unit"] == UNIFORM_UNIT
-    cosine = asdict(Choices(normalize="cosine"))
-    assert provenance(**{**PARTS, "choices": cosine}, score="influence")["unit"] == COSINE_UNIT
-    assert "normalize" not in provenance(**{**PARTS, "choices": cosine}, score="self")
+    uniform = ti.Method(checkpoint_weights="uniform")
+    assert provenance(**{**PARTS, "method": uniform}, score="self")["unit"] == UNIFORM_UNIT
+    cosine = ti.Method(normalize="cosine")
+    assert provenance(**{**PARTS, "method": cosine}, score="influence")["unit"] == COSINE_UNIT
+    assert "normalize" not in provenance(**{**PARTS, "method": cosine}, score="self")
 
 
 def test_where_it_ran_is_recorded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

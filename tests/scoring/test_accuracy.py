@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 import tracin_func as ti
-from tracin_func.scoring.accuracy import Evaluation, select_test_pairs
-from tracin_func.scoring.forecast import outlook
+from tests.support import calls
+from tracin_func.scoring.accuracy import EVALUATED_PAIRS, Evaluation
 
 ITEMS = torch.tensor([[0.0], [1.0], [2.0], [3.0], [4.0]])  # the score is the item, times a weight
 TRAIN = ti.Pairs([1, 2, 3, 0], [0, 1, 0, 4], [1, 1, 1, 1], count=[3, 1, 1, 1])  # the last is ranked wrong
@@ -25,7 +25,7 @@ def task(loss: Any = ti.MarginRankingLoss(1.5), **changes: Any) -> ti.Task:
 
 def evaluations(of: ti.Task) -> list[Evaluation]:
     found: list[Evaluation] = []
-    ti.score(of, ti.Compute(device="cpu", evaluated=found.append))
+    calls.score(of, calls.how(device="cpu", evaluated=found.append))
     return found
 
 
@@ -46,20 +46,24 @@ def test_the_loss_of_the_training_is_compared() -> None:
     assert (first.inactive_as_trained, second.inactive_as_trained) == pytest.approx((0, 1 / 4))
 
 
-def test_large_tables_are_sampled(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tracin_func.scoring.score.EVALUATED_PAIRS", 2)
-    (first, _) = evaluations(task())
-    assert first.train_pairs == 2
+def test_a_forecast_looks_at_a_sample_of_large_tables() -> None:
+    many = TRAIN.select(torch.arange(EVALUATED_PAIRS + 1) % len(TRAIN))
+    expected = calls.foreseen(task(train_pairs=many), calls.how(device="cpu"))
+    assert [each.train_pairs for each in expected.evaluations] == [EVALUATED_PAIRS] * 2
 
 
 def test_what_was_measured_is_recorded() -> None:
-    result = ti.score(task(), ti.Compute(device="cpu", evaluated=lambda _: None)).self_influence
+    result = calls.score(task(), calls.how(device="cpu", evaluated=lambda _: None)).self_influence
     assert result is not None
     assert result.run.checkpoints[0]["evaluation"]["test_right"] == pytest.approx(2 / 5)
-    plain = ti.score(task(), ti.Compute(device="cpu")).self_influence
+    plain = calls.score(task(), calls.how(device="cpu")).self_influence
     assert plain is not None
-    assert "evaluation" not in plain.run.checkpoints[0]
+    assert plain.run.checkpoints == result.run.checkpoints
     assert torch.equal(plain.scores, result.scores)
+
+
+def test_accuracy_is_that_of_the_run() -> None:
+    assert ti.accuracy(task(), compute=ti.Compute(device="cpu")) == evaluations(task())
 
 
 @pytest.mark.parametrize(
@@ -67,19 +71,19 @@ def test_what_was_measured_is_recorded() -> None:
     [("misranked", None, [1, 3, 4]), ("lowest-margin", 2, [1, 3]), ("active", None, [1, 2, 3, 4])],
 )
 def test_test_pairs_by_score(how: str, count: int | None, rows: list[int]) -> None:
-    found = select_test_pairs(task(), ti.Compute(device="cpu"), how, count, seed=1)
+    found = calls.selected(task(), calls.how(device="cpu"), how, count, seed=1)
     assert found.first.tolist() == HELD_OUT.first[rows].tolist()
     assert found.second.tolist() == HELD_OUT.second[rows].tolist()
 
 
 def test_a_selection_is_random_by_its_seed_and_never_short() -> None:
     def chosen(seed: int) -> list[int]:
-        return select_test_pairs(task(), ti.Compute(device="cpu"), "misranked", 2, seed).first.tolist()
+        return calls.selected(task(), calls.how(device="cpu"), "misranked", 2, seed).first.tolist()
 
     assert chosen(1) == chosen(1)
     assert len({tuple(chosen(seed)) for seed in range(8)}) > 1
     with pytest.raises(ti.InputError, match="4 test pairs were to be misranked, and 3 of 5 are"):
-        select_test_pairs(task(), ti.Compute(device="cpu"), "misranked", 4, seed=1)
+        calls.selected(task(), calls.how(device="cpu"), "misranked", 4, seed=1)
 
 
 def test_the_outlook_scores_nothing_and_tells_the_plan() -> None:
@@ -87,7 +91,7 @@ def test_the_outlook_scores_nothing_and_tells_the_plan() -> None:
     scorer = nn.Linear(1, 1, bias=False)
     nn.init.ones_(scorer.weight)
     of = task(scorer=scorer)
-    expected = outlook(of, ti.Compute(device="cpu", engine="item", batch_size=2, evaluated=told.append))
+    expected = calls.foreseen(of, calls.how(device="cpu", engine="item", batch_size=2, evaluated=told.append))
     assert (expected.units, expected.tried) == (5, 5)
     assert expected.seconds > 0
     assert expected.engine["engine"] == "item"
@@ -99,5 +103,7 @@ def test_the_outlook_scores_nothing_and_tells_the_plan() -> None:
 @pytest.mark.parametrize("influence", [False, True])
 def test_every_engine_can_be_looked_at(engine: str, influence: bool) -> None:
     of = task(test_pairs=HELD_OUT)
-    expected = outlook(of, ti.Compute(device="cpu", engine=engine), self_influence=not influence, influence=influence)
+    expected = calls.foreseen(
+        of, calls.how(device="cpu", engine=engine), self_influence=not influence, influence=influence
+    )
     assert expected.seconds > 0

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import tracin_func as ti
+from tests.support import calls
 from tests.support.series import several
 
 settings.register_profile(
@@ -47,13 +48,13 @@ class Small:
             self.checkpoints.append(ti.Checkpoint(weights, rates, f"t{t}"))
 
     def own(self, pairs: ti.Pairs, **options: Any) -> ti.SelfInfluence:
-        return ti.self_influence(
+        return calls.self_influence(
             self.module, self.items, pairs, options.pop("checkpoints", self.checkpoints), **options
         )
 
     def cross(self, train: ti.Pairs, test: ti.Pairs, **options: Any) -> ti.Influence:
         checkpoints = options.pop("checkpoints", self.checkpoints)
-        return ti.influence(self.module, self.items, train, test, checkpoints, **options)
+        return calls.influence(self.module, self.items, train, test, checkpoints, **options)
 
 
 @st.composite

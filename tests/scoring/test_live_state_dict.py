@@ -6,10 +6,10 @@ import pytest
 import torch
 
 import tracin_func as ti
+from tests.support import calls
 from tests.support.cases.reference import RATES, TRAIN, noise, seeded, two_states
 from tests.support.cases.runs import pairs
 from tests.support.kinds import KINDS
-from tracin_func.scoring.verify import verify
 
 
 @pytest.mark.parametrize("name", ["plain layers", "a closure"])
@@ -20,9 +20,9 @@ def test_a_live_state_dict_may_come_second(name: str) -> None:
         checkpoints = [ti.Checkpoint(state, rate) for state, rate in zip(states, RATES, strict=True)]
         return ti.Task(module, noise(6, 5), pairs(TRAIN), checkpoints, loss=ti.LogisticLoss())
 
-    compute = ti.Compute(device="cpu")
-    found, right = ti.score(task(live=True), compute), ti.score(task(live=False), compute)
+    compute = calls.how(device="cpu")
+    found, right = calls.score(task(live=True), compute), calls.score(task(live=False), compute)
     assert found.self_influence is not None
     assert right.self_influence is not None
     torch.testing.assert_close(found.self_influence.scores, right.self_influence.scores)
-    assert verify(task(live=True), compute, right, 20).passed
+    assert calls.verified(task(live=True), compute, right, 20).passed

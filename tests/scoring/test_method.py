@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 import tracin_func as ti
+from tests.support import calls
 from tests.support.jobs import job_of
 from tests.support.reference import Job, reference
 from tracin_func.gradients.engines.choose import NAMES
@@ -29,7 +30,7 @@ def job(**changes: Any) -> Job:
 
 def influence(of: Job, engine: str, **choices: Any) -> ti.Influence:
     task = ti.Task(of.module, of.items, of.train, of.checkpoints, of.test, of.loss)
-    result = ti.score(task, ti.Compute(engine=engine, device="cpu", **choices), self_influence=False, influence=True)
+    result = calls.score(task, calls.how(engine=engine, device="cpu", **choices), self_influence=False, influence=True)
     assert result.influence is not None
     return result.influence
 
@@ -62,7 +63,7 @@ def test_cosine_self_influence_is_refused() -> None:
     of = job()
     task = ti.Task(of.module, of.items, of.train, of.checkpoints, of.test)
     with pytest.raises(ti.UsageError, match="makes every self-influence 1"):
-        ti.score(task, ti.Compute(normalize="cosine"))
+        calls.score(task, calls.how(normalize="cosine"))
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -118,7 +119,7 @@ def test_a_weight_that_is_not_differentiated_is_needed_all_the_same() -> None:
 def test_choices_of_no_name_are_refused() -> None:
     for name, allowed in (("normalize", "none, cosine"), ("aggregate", "mean"), ("checkpoint_weights", "lr, uniform")):
         with pytest.raises(ti.UsageError, match=f"`{name}` should be one of {allowed}. Got 'x'."):
-            ti.Compute(**{name: "x"})
+            calls.how(**{name: "x"})
 
 
 def test_influence_by_parameters_adds_up() -> None:

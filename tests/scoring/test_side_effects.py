@@ -9,14 +9,11 @@ import torch
 from torch import Tensor, nn
 
 import tracin_func as ti
+from tests.support import calls
 from tests.support.caller import untouched
 from tests.support.cases.reference import TEST, TRAIN, noise, seeded, two_states
 from tests.support.cases.runs import pairs
 from tests.support.kinds import KINDS
-from tracin_func.scoring.accuracy import select_test_pairs
-from tracin_func.scoring.fill import fill_store
-from tracin_func.scoring.forecast import outlook
-from tracin_func.scoring.verify import verify
 
 ITEMS = noise(6, 5)
 MODULES = [
@@ -47,22 +44,22 @@ def streamed() -> ti.ArrayPairs:
     return ti.ArrayPairs(TRAIN.first, TRAIN.second, TRAIN.target)
 
 
-def scored(task: ti.Task, **compute: Any) -> ti.Scores:
-    return ti.score(task, ti.Compute(device="cpu", **compute), self_influence=True, influence=True)
+def scored(task: ti.Task, **compute: Any) -> calls.Scores:
+    return calls.score(task, calls.how(device="cpu", **compute), self_influence=True, influence=True)
 
 
 CALLS: dict[str, Callable[[ti.Task, Path], Any]] = {
     "score": lambda task, _: scored(task, evaluated=lambda found: None),
     "score by the loop": lambda task, _: scored(task, engine="loop"),
     "score projected": lambda task, _: scored(task, projection=ti.Projection("sjlt", dim=8)),
-    "self_influence": lambda task, _: ti.self_influence(task.scorer, ITEMS, task.train_pairs, task.checkpoints),
-    "influence": lambda task, _: ti.influence(task.scorer, ITEMS, task.train_pairs, pairs(TEST), task.checkpoints),
-    "query": lambda task, _: ti.query(task, ti.Compute(), streamed(), 2),
-    "query_self": lambda task, _: ti.query_self(task, ti.Compute(), streamed()),
-    "verify": lambda task, _: verify(task, ti.Compute(), scored(task), 3),
-    "fill_store": lambda task, folder: fill_store(task, ti.Compute(store=folder / "store")),
-    "outlook": lambda task, _: outlook(task, ti.Compute()),
-    "select_test_pairs": lambda task, _: select_test_pairs(task, ti.Compute(), "lowest-margin", 2, 0),
+    "self_influence": lambda task, _: calls.self_influence(task.scorer, ITEMS, task.train_pairs, task.checkpoints),
+    "influence": lambda task, _: calls.influence(task.scorer, ITEMS, task.train_pairs, pairs(TEST), task.checkpoints),
+    "query": lambda task, _: calls.query(task, calls.how(), streamed(), 2),
+    "query_self": lambda task, _: calls.query_self(task, calls.how(), streamed()),
+    "verify": lambda task, _: calls.verified(task, calls.how(), scored(task), 3),
+    "fill_store": lambda task, folder: calls.filled(task, calls.how(store=folder / "store")),
+    "outlook": lambda task, _: calls.foreseen(task, calls.how()),
+    "select_test_pairs": lambda task, _: calls.selected(task, calls.how(), "lowest-margin", 2, 0),
 }
 
 
@@ -105,7 +102,7 @@ def test_a_run_that_is_ended_leaves_all_as_it_was(error: BaseException, at: int,
     with untouched(module):
         try:
             scores = scored(task, engine="loop")
-            verify(task, ti.Compute(), scores, 5)
+            calls.verified(task, calls.how(), scores, 5)
         except (KeyboardInterrupt, ti.InputError, ValueError):
             pass
     assert module.counted()[0] >= at

@@ -7,8 +7,7 @@ import torch
 from torch import nn
 
 import tracin_func as ti
-from tracin_func.scoring.fill import fill_store
-from tracin_func.scoring.score import score
+from tests.support import calls
 
 
 class Net(nn.Module):
@@ -40,14 +39,14 @@ def task_of(model, rates=(0.1,), items=12):
 def test_a_scalar_parameter_is_projected(kind, engine, tmp_path):
     task = task_of(Net(scalar=True))
     asked = ti.Projection(kind, None if kind == "none" else 4096)
-    found = score(task, ti.Compute(engine=engine, projection=asked, store=tmp_path / "s")).self_influence
-    exact = score(task, ti.Compute(engine="loop")).self_influence
+    found = calls.score(task, calls.how(engine=engine, projection=asked, store=tmp_path / "s")).self_influence
+    exact = calls.score(task, calls.how(engine="loop")).self_influence
     assert torch.allclose(found.scores, exact.scores, rtol=1e-4 if kind in ("kronecker", "none") else 0.5)
 
 
 def test_a_rate_of_zero_leaves_a_variance_at_every_checkpoint(tmp_path):
     task = task_of(Net(), rates=(0.1, 0.0, 0.1))
-    found = score(task, ti.Compute(projection=ti.Projection("sjlt", 64)), influence=True).influence
+    found = calls.score(task, calls.how(projection=ti.Projection("sjlt", 64)), influence=True).influence
     assert found.variance.shape == found.per_checkpoint.shape
     assert not found.variance[1].any()
     assert found.variance[2].any()
@@ -56,8 +55,8 @@ def test_a_rate_of_zero_leaves_a_variance_at_every_checkpoint(tmp_path):
 
 def test_auto_does_not_fill_a_store_with_whole_gradients_for_influence_alone(tmp_path):
     task = task_of(Net(wide=1000), items=4200)
-    compute = ti.Compute(store=tmp_path / "s", projection=ti.Projection("auto"))
-    score(task, compute, self_influence=False, influence=True)
+    compute = calls.how(store=tmp_path / "s", projection=ti.Projection("auto"))
+    calls.score(task, compute, self_influence=False, influence=True)
     manifest = json.loads((tmp_path / "s" / "manifest.json").read_text())
     assert manifest["width"] <= 4096 < 8001
 
@@ -83,8 +82,8 @@ def branching():
 
 def test_another_engine_goes_on_with_a_store_that_was_begun_in_batches(tmp_path):
     task = branching()  # once: another one has other random weights
-    found = score(task, ti.Compute(store=tmp_path / "s", batch_size=4)).self_influence.scores
-    assert torch.allclose(found, score(task, ti.Compute()).self_influence.scores, rtol=1e-4)
+    found = calls.score(task, calls.how(store=tmp_path / "s", batch_size=4)).self_influence.scores
+    assert torch.allclose(found, calls.score(task, calls.how()).self_influence.scores, rtol=1e-4)
 
 
 def NotANumber(model):  # noqa: N802 - in the place of a class, and of its name in a store
@@ -101,27 +100,27 @@ def NotANumber(model):  # noqa: N802 - in the place of a class, and of its name 
 def test_a_model_of_other_code_is_refused_by_its_scores(tmp_path):
     """Class, names, shapes and weights are equal, and the activation is not."""
     model = Net()
-    score(task_of(model), ti.Compute(store=tmp_path / "store"))
+    calls.score(task_of(model), calls.how(store=tmp_path / "store"))
     other = Net(act=torch.tanh)
     other.load_state_dict(model.state_dict())
     for now in (other, NotANumber(other)):
         with pytest.raises(ti.InputError, match=r"at c0 the score of item 0 was .*, and is .* now, with equal weights"):
-            score(task_of(now), ti.Compute(store=tmp_path / "store"))
-    score(task_of(model), ti.Compute(store=tmp_path / "store"))
+            calls.score(task_of(now), calls.how(store=tmp_path / "store"))
+    calls.score(task_of(model), calls.how(store=tmp_path / "store"))
 
 
 def test_half_precision_is_told_and_recorded(tmp_path):
-    found = score(task_of(Net()), ti.Compute(store=tmp_path / "store", store_dtype="bfloat16")).self_influence
+    found = calls.score(task_of(Net()), calls.how(store=tmp_path / "store", store_dtype="bfloat16")).self_influence
     assert any("keeps bfloat16: gradients are rounded to 4e-03" in notice for notice in found.run.notices)
     assert found.run.engine["store"] == {"path": str(tmp_path / "store"), "dtype": "bfloat16"}
 
 
 def test_checkpoints_of_one_block_are_shared_by_shards(tmp_path):
     task = task_of(Net(), rates=(0.1, 0.2, 0.3))
-    shares = [fill_store(task, ti.Compute(store=tmp_path / "store", shard=(shard, 2))) for shard in (1, 2)]
+    shares = [calls.filled(task, calls.how(store=tmp_path / "store", shard=(shard, 2))) for shard in (1, 2)]
     assert [[each.made for each in share] for share in shares] == [[1, 0, 1], [0, 1, 0]]
     assert [each.blocks for each in shares[1]] == [1, 1, 1]
-    assert not any(each.missing for each in fill_store(task, ti.Compute(store=tmp_path / "store")))
+    assert not any(each.missing for each in calls.filled(task, calls.how(store=tmp_path / "store")))
 
 
 class Wide(nn.Module):
@@ -143,9 +142,9 @@ def folder_of(tmp_path, wide, projection, rates=(0.1,), **compute):
     """What a run with a store of rows of that scorer says, and the store."""
     said = []
     torch.manual_seed(0)
-    score(
+    calls.score(
         task_of(Wide(wide), rates),
-        ti.Compute(store=tmp_path / "s", projection=projection, notice=said.append, **compute),
+        calls.how(store=tmp_path / "s", projection=projection, notice=said.append, **compute),
     )
     return said, json.loads((tmp_path / "s" / "manifest.json").read_text())
 

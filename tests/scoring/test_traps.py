@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 import tracin_func as ti
+from tests.support import calls
 from tracin_func.gradients.device import _full_float32
 
 PAIRS = ti.Pairs([0, 1, 2, 3, 4], [1, 2, 3, 4, 0], [1, -1, 1, 1, -1])
@@ -24,7 +25,7 @@ def two_states(module: nn.Module, rates: tuple[float, float] = (0.1, 0.2)) -> li
 def scores(module: nn.Module, items: object, engine: str = "auto", **more: object) -> Tensor:
     """Per checkpoint self-influence with a loss that is active everywhere."""
     more = {"checkpoints": two_states(module), "pairs": PAIRS, "loss": ti.LogisticLoss()} | more
-    return ti.self_influence(module, items, engine=engine, **more).per_checkpoint  # type: ignore[arg-type]
+    return calls.self_influence(module, items, engine=engine, **more).per_checkpoint  # type: ignore[arg-type]
 
 
 class Doubled(nn.Module):
@@ -81,7 +82,7 @@ def test_losses_of_half_precision_scores_are_taken_in_float32(engine: str, items
     pairs = ti.Pairs(PAIRS.first, PAIRS.second, PAIRS.target, weight=[0.1] * 5, margin=[10.3] * 5)
     loss = ti.MarginRankingLoss()
     checkpoint = [ti.Checkpoint(module.state_dict(), 0.1)]
-    found = ti.self_influence(module, items.bfloat16(), pairs, checkpoint, loss=loss, engine=engine)
+    found = calls.self_influence(module, items.bfloat16(), pairs, checkpoint, loss=loss, engine=engine)
     # In bfloat16 the margin would be 10.3125, and a loss near 10 a multiple of 1/16.
     torch.testing.assert_close(found.pairs.loss[0], 10.3 - found.pairs.score_margin[0], rtol=1e-6, atol=0)
     assert found.pairs.weight[0].tolist() == [0.1] * 5
@@ -103,7 +104,7 @@ def test_large_finite_gradients_are_no_error() -> None:
     items = torch.tensor([[1e19], [-1e19], [3e19]])
     pairs = ti.Pairs([0, 1], [1, 2], [-1, 1])
     checkpoints = [ti.Checkpoint({"weight": torch.ones(1, 1), "bias": torch.zeros(1)}, 1.0)]
-    found = ti.self_influence(module, items, pairs, checkpoints, engine="item")
+    found = calls.self_influence(module, items, pairs, checkpoints, engine="item")
     torch.testing.assert_close(found.scores, torch.tensor([4e38, 16e38], dtype=torch.float64), rtol=1e-5, atol=0)
 
 
@@ -150,7 +151,7 @@ def test_a_checkpoint_of_adapters_leaves_the_frozen_base_to_the_model(items: Ten
     module[0].requires_grad_(False)
     adapter = {name: tensor for name, tensor in module.state_dict().items() if name.startswith("2.")}
     whole = scores(module, items, checkpoints=[ti.Checkpoint(module.state_dict(), 0.1)])
-    found = ti.self_influence(module, items, PAIRS, [ti.Checkpoint(adapter, 0.1)], loss=ti.LogisticLoss())
+    found = calls.self_influence(module, items, PAIRS, [ti.Checkpoint(adapter, 0.1)], loss=ti.LogisticLoss())
     assert torch.equal(found.per_checkpoint, whole)
     assert "2 frozen parameters are not in it; the model's own are used" in found.run.notices[0]
 
@@ -177,7 +178,7 @@ class Louder(nn.Module):
 def test_coupling_is_found_where_the_first_item_dominates(items: Tensor) -> None:
     items[0] *= 100
     module = Louder()
-    found = ti.self_influence(module, items, PAIRS, two_states(module), loss=ti.LogisticLoss())
+    found = calls.self_influence(module, items, PAIRS, two_states(module), loss=ti.LogisticLoss())
     assert "depends on the others in its batch, first through div" in found.run.notices[0]
 
 
@@ -197,7 +198,7 @@ def test_items_of_different_lengths_are_taken_one_by_one(engine: str, budget: in
     module = Tokens()
     texts = [torch.randint(0, 7, (length,)) for length in (2, 2, 3, 5, 3)]
     states, loss = two_states(module), ti.LogisticLoss()
-    found = ti.self_influence(module, texts, PAIRS, states, loss=loss, engine=engine, memory_budget=budget)
+    found = calls.self_influence(module, texts, PAIRS, states, loss=loss, engine=engine, memory_budget=budget)
     assert not any("scored alone" in notice for notice in found.run.notices)
     alone = [float(module(text[None]).detach()) for text in texts]
     margins = [(alone[a] - alone[b]) * y for a, b, y in zip(PAIRS.first, PAIRS.second, PAIRS.target, strict=True)]
@@ -223,7 +224,7 @@ def test_a_parameter_that_some_items_do_not_use_is_not_lost() -> None:
     message = "engine 'ghost' cannot .* uses long.bias, long.weight, short.bias, short.weight for some items only. Use"
     with pytest.raises(ti.InputError, match=message):
         scores(module, items, "ghost")
-    found = ti.self_influence(module, items, PAIRS, two_states(module), loss=ti.LogisticLoss())
+    found = calls.self_influence(module, items, PAIRS, two_states(module), loss=ti.LogisticLoss())
     torch.testing.assert_close(found.per_checkpoint, scores(module, items, "loop"), rtol=1e-5, atol=0)
     assert found.run.engine["engine"] == "item"
     assert "first: engine ghost cannot go on: the scorer uses long.bias" in found.run.notices[0]
@@ -243,8 +244,8 @@ def test_a_forward_that_asserts_a_batch_of_one_can_be_scored(items: Tensor) -> N
     module = Alone(3, 1)
     job = module, items, PAIRS, two_states(module)
     with pytest.raises(ti.InputError, match="scores one item but fails on a batch: assert 3 == 1 .in Alone.. Fix the"):
-        ti.self_influence(*job, loss=ti.LogisticLoss())
-    found = ti.self_influence(*job, loss=ti.LogisticLoss(), batch_size=1)
+        calls.self_influence(*job, loss=ti.LogisticLoss())
+    found = calls.self_influence(*job, loss=ti.LogisticLoss(), batch_size=1)
     assert torch.equal(found.per_checkpoint, scores(nn.Linear(3, 1), items, checkpoints=job[3], batch_size=1))
 
 
@@ -264,7 +265,7 @@ def test_progress_of_a_checkpoint_adds_up_to_one(items: Tensor) -> None:
     for engine, budget in (("item", None), ("item", 50), ("pair", 50), ("loop", 50)):
         told: list[float] = []
         task = ti.Task(module, items, PAIRS, two_states(module), loss=ti.LogisticLoss())
-        ti.score(task, ti.Compute(engine=engine, memory_budget=budget, progress=told.append))
+        calls.score(task, calls.how(engine=engine, memory_budget=budget, progress=told.append))
         assert sum(told) == pytest.approx(2.0)
 
 
@@ -274,7 +275,7 @@ def test_missing_files_are_told_before_anything_is_scored(items: Tensor, tmp_pat
     checkpoints = [ti.Checkpoint(module.state_dict(), 0.1), ti.Checkpoint(tmp_path / "gone.pt", 0.1)]
     task = ti.Task(module, items, PAIRS, checkpoints)
     with pytest.raises(ti.InputError, match="gone.pt: no such checkpoint file"):
-        ti.score(task, ti.Compute(progress=told.append))
+        calls.score(task, calls.how(progress=told.append))
     assert told == []
 
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 import tracin_func as ti
+from tests.support import calls
 from tracin_func.results.verification import TOLERANCE, Verification
-from tracin_func.scoring.verify import verify
 
 TRAIN = ti.Pairs(
     first=[0, 1, 2, 3, 4, 0, 3, 1],
@@ -61,13 +61,13 @@ def task(joint: bool = False, **changes: Any) -> ti.Task:
     return replace(made, **changes)
 
 
-def run(of: ti.Task, kinds: str = "both", **compute: Any) -> tuple[ti.Compute, ti.Scores]:
-    settings = ti.Compute(device="cpu", **compute)
-    return settings, ti.score(of, settings, self_influence=kinds != "influence", influence=kinds != "self")
+def run(of: ti.Task, kinds: str = "both", **compute: Any) -> tuple[calls.How, calls.Scores]:
+    settings = calls.how(device="cpu", **compute)
+    return settings, calls.score(of, settings, self_influence=kinds != "influence", influence=kinds != "self")
 
 
 def verified(of: ti.Task, n: int = 100, kinds: str = "both", **compute: Any) -> Verification:
-    return verify(of, *run(of, kinds, **compute), n)
+    return calls.verified(of, *run(of, kinds, **compute), n)
 
 
 def spoiled(result: Any, share: float) -> Any:
@@ -111,7 +111,7 @@ def test_scores_off_by_a_thousandth_fail(name: str, wrong: str) -> None:
     of, compute = CASES[name]
     settings, scores = run(of, **compute)
     scores = replace(scores, **{wrong: spoiled(getattr(scores, wrong), 1e-3)})
-    found = verify(of, settings, scores, 100)
+    found = calls.verified(of, settings, scores, 100)
     assert not found.passed
     assert found.worst is not None
     assert (found.worst.test_pair is None) == (wrong == "self_influence")
@@ -131,7 +131,7 @@ def test_what_is_there_is_verified(kinds: str) -> None:
 def test_entries_are_drawn_by_the_seed() -> None:
     of = task()
     settings, scores = run(of)
-    one, same, other = (verify(of, settings, scores, 4, seed).entries for seed in (1, 1, 2))
+    one, same, other = (calls.verified(of, settings, scores, 4, seed).entries for seed in (1, 1, 2))
     assert one == same
     assert [str(entry) for entry in one] != [str(entry) for entry in other]
 
@@ -142,7 +142,7 @@ def test_one_wrong_entry_is_named() -> None:
     assert scores.influence is not None
     wrong = scores.influence.per_checkpoint.clone()
     wrong[1, 3, 2] += 1.0
-    found = verify(of, settings, replace(scores, influence=replace(scores.influence, per_checkpoint=wrong)), 24)
+    found = calls.verified(of, settings, replace(scores, influence=replace(scores.influence, per_checkpoint=wrong)), 24)
     assert str(found.worst) == f"{scores.influence.ids[3]} on {scores.influence.test_ids[2]}"
     assert sum(entry.deviation > TOLERANCE for entry in found.entries) == 1
 
@@ -155,19 +155,21 @@ def test_a_score_that_is_nan_fails() -> None:
     values[0, 3] = float("nan")
     scores = replace(scores, self_influence=replace(scores.self_influence, per_checkpoint=values))
     for seed in range(3):
-        assert not verify(of, settings, scores, 8, seed).passed
+        assert not calls.verified(of, settings, scores, 8, seed).passed
 
 
 def test_the_cost_is_at_most_two_gradients_an_entry_and_checkpoint(monkeypatch: pytest.MonkeyPatch) -> None:
-    of, calls, shares = task(), [], []
+    of, taken, shares = task(), [], []
     settings, scores = run(of)
     plain = torch.autograd.grad
-    monkeypatch.setattr(torch.autograd, "grad", lambda *args, **more: calls.append(1) or plain(*args, **more))
-    verify(of, replace(settings, progress=shares.append), scores, 5)
+    monkeypatch.setattr(torch.autograd, "grad", lambda *args, **more: taken.append(1) or plain(*args, **more))
+    calls.verified(of, calls.but(settings, progress=shares.append), scores, 5)
     monkeypatch.undo()
-    assert len(calls) <= 5 * 2 * 2
-    pairs = {(entry.pair, entry.test_pair) for entry in verify(of, settings, scores, 5).entries if entry.test_pair}
-    assert len(calls) == 2 * (len({pair for pair, _ in pairs}) + len({test for _, test in pairs}))
+    assert len(taken) <= 5 * 2 * 2
+    pairs = {
+        (entry.pair, entry.test_pair) for entry in calls.verified(of, settings, scores, 5).entries if entry.test_pair
+    }
+    assert len(taken) == 2 * (len({pair for pair, _ in pairs}) + len({test for _, test in pairs}))
     assert sum(shares) == pytest.approx(2)
 
 
@@ -183,7 +185,7 @@ def test_the_users_model_is_unchanged() -> None:
         return stream.getvalue(), modes, [p.grad for p in of.scorer.parameters()], torch.get_rng_state()
 
     before = everything()
-    verify(of, settings, scores, 3)
+    calls.verified(of, settings, scores, 3)
     after = everything()
     assert after[:3] == before[:3]
     assert torch.equal(after[3], before[3])
@@ -210,7 +212,7 @@ def contradicted(of: ti.Task) -> Verification:
     inactive[0, 0] = ~inactive[0, 0]
     values[0, 0] = 0.0 if inactive[0, 0] else 0.1
     own = replace(own, per_checkpoint=values, pairs=replace(own.pairs, inactive=inactive))
-    return verify(of, settings, replace(scores, self_influence=own), 2)
+    return calls.verified(of, settings, replace(scores, self_influence=own), 2)
 
 
 @pytest.mark.parametrize("distance", [1e-6, -1e-6])
@@ -260,11 +262,9 @@ def test_faults() -> None:
     of = task()
     settings, scores = run(of)
     with pytest.raises(ti.UsageError, match="`n` should be at least 1. Got 0."):
-        verify(of, settings, scores, 0)
-    with pytest.raises(ti.UsageError, match="neither self-influence nor influence"):
-        verify(of, settings, ti.Scores(None, None), 1)
-    with pytest.raises(ti.UsageError, match=r"Got .* \(8, 3, 2\) in the scores and \(8, 3, 1\) in the task"):
-        verify(replace(of, checkpoints=of.checkpoints[:1]), settings, scores, 1)
+        calls.verified(of, settings, scores, 0)
+    with pytest.raises(ti.UsageError, match=r"Got .* \(8, 3, 2\) in the result and \(8, 3, 1\) in the task"):
+        calls.verified(replace(of, checkpoints=of.checkpoints[:1]), settings, scores, 1)
 
 
 def test_a_scorer_that_does_not_run_in_float64_is_verified_in_its_own_type() -> None:
@@ -273,7 +273,7 @@ def test_a_scorer_that_does_not_run_in_float64_is_verified_in_its_own_type() -> 
     assert verified(of, 20).passed
     assert all(tensor.dtype == torch.float32 for tensor in scorer.state_dict().values())
     settings, scores = run(of)
-    assert not verify(of, settings, replace(scores, influence=spoiled(scores.influence, 1e-3)), 20).passed
+    assert not calls.verified(of, settings, replace(scores, influence=spoiled(scores.influence, 1e-3)), 20).passed
 
 
 def test_json() -> None:

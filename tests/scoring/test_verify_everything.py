@@ -7,11 +7,11 @@ import torch
 from torch import nn
 
 import tracin_func as ti
+from tests.support import calls
 from tests.support.architectures import ARCHITECTURES, Architecture
 from tests.support.cases.reference import RATES, TEST, TRAIN, noise, seeded, two_states
 from tests.support.cases.runs import pairs
 from tests.support.kinds import KINDS
-from tracin_func.scoring.verify import verify
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*weight_norm. is deprecated")
 
@@ -19,8 +19,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*weight_norm. is deprecated")
 def verified(module: nn.Module, items: Any) -> bool:
     checkpoints = [ti.Checkpoint(state, rate) for state, rate in zip(two_states(module), RATES, strict=True)]
     task = ti.Task(module, items, pairs(TRAIN), checkpoints, pairs(TEST), ti.LogisticLoss())
-    compute = ti.Compute(device="cpu")
-    return verify(task, compute, ti.score(task, compute, self_influence=True, influence=True), 20).passed
+    compute = calls.how(device="cpu")
+    return calls.verified(task, compute, calls.score(task, compute, self_influence=True, influence=True), 20).passed
 
 
 @pytest.mark.parametrize("architecture", [row for row in ARCHITECTURES if not row.constant], ids=lambda row: row.name)
@@ -38,8 +38,8 @@ def test_what_is_off_does_not_pass() -> None:
     module = seeded(KINDS["plain layers"][2])
     checkpoints = [ti.Checkpoint(state, rate) for state, rate in zip(two_states(module), RATES, strict=True)]
     task = ti.Task(module, noise(6, 5), pairs(TRAIN), checkpoints, pairs(TEST), ti.LogisticLoss())
-    found = ti.score(task, ti.Compute(device="cpu"), self_influence=True, influence=True)
+    found = calls.score(task, calls.how(device="cpu"), self_influence=True, influence=True)
     assert found.influence is not None
     assert found.influence.per_checkpoint is not None
     found.influence.per_checkpoint.mul_(torch.tensor(1.01))
-    assert not verify(task, ti.Compute(device="cpu"), found, 20).passed
+    assert not calls.verified(task, calls.how(device="cpu"), found, 20).passed

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 import tracin_func as ti
+from tests.support import calls
 from tests.support.cases import aliases, backwards, companions, encoders
 from tests.support.cases.reference import RATES, TEST, TRAIN, Make, noise, reference, seeded, two_states
 from tests.support.cases.runs import pairs
 from tests.support.kinds import Running
-from tracin_func.scoring.verify import verify
 
 Gradients = Callable[[nn.Module, Any, dict[str, Tensor]], list[tuple[Tensor, Tensor]]]  # a score and gradient per item
 
@@ -134,7 +134,7 @@ def task_of(kind: Wrong) -> ti.Task:
 def test_a_wrong_procedure_is_caught_by_the_reference_and_by_verify(name: str) -> None:
     kind = KINDS[name]
     task = task_of(kind)
-    right = ti.score(task, ti.Compute(device="cpu"), self_influence=True, influence=True)
+    right = calls.score(task, calls.how(device="cpu"), self_influence=True, influence=True)
     assert right.self_influence is not None
     assert right.influence is not None
     own, cross = scores_of(kind)
@@ -143,10 +143,10 @@ def test_a_wrong_procedure_is_caught_by_the_reference_and_by_verify(name: str) -
         for found, wanted in ((right.self_influence.scores, expected.own), (right.influence.scores, expected.cross)):
             assert float((found - wanted).abs().max() / wanted.abs().max()) < 1e-5
         assert float((own.sum(dim=0) - expected.own).abs().max() / expected.own.abs().max()) > 1e-3
-    assert verify(task, ti.Compute(), right, 20).passed
+    assert calls.verified(task, calls.how(), right, 20).passed
     spoiled = replace(
         right,
         self_influence=replace(right.self_influence, per_checkpoint=own),
         influence=replace(right.influence, per_checkpoint=cross),
     )
-    assert not verify(task, ti.Compute(), spoiled, 20).passed
+    assert not calls.verified(task, calls.how(), spoiled, 20).passed

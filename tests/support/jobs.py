@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import tracin_func as ti
+from tests.support import calls
 from tests.support.reference import TOLERANCE, Job, Trace, assert_same
 
 PRECISIONS = [pytest.param(torch.float64, id="float64"), pytest.param(torch.float32, id="float32")]
@@ -36,19 +37,19 @@ def job_of(module: nn.Module, items: Any, loss: Any = None, **changes: Any) -> J
     return replace(job, **changes)
 
 
-def scores(job: Job, engine: str, **compute: Any) -> ti.Scores:
+def scores(job: Job, engine: str, **compute: Any) -> calls.Scores:
     task = ti.Task(job.module, job.items, job.train, job.checkpoints, job.test, job.loss, joint=job.joint)
-    settings = ti.Compute(
+    settings = calls.how(
         engine=engine,
         device="cpu",
         test_functional=job.test_functional,
         weight_test_pairs=job.weight_test_pairs,
         **compute,
     )
-    return ti.score(task, settings, self_influence=True, influence=True)
+    return calls.score(task, settings, self_influence=True, influence=True)
 
 
-def check(job: Job, right: Trace, engine: str, dtype: torch.dtype, **compute: Any) -> ti.Scores:
+def check(job: Job, right: Trace, engine: str, dtype: torch.dtype, **compute: Any) -> calls.Scores:
     found = scores(job.at(dtype), engine, **compute)
     assert found.self_influence is not None
     assert found.influence is not None

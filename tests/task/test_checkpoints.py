@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 import tracin_func as ti
+from tests.support import calls
 from tracin_func.task.checkpoints import Checkpoint, load, named_apart, read
 from tracin_func.task.learning_rates import learning_rates
 from tracin_func.task.weight_names import renamed, unwrapped
@@ -334,7 +335,7 @@ def test_changed_names_are_reported_once(tmp_path: Path, model: nn.Module) -> No
     states = [{f"model.{name}": (n + 1) * value for name, value in model.state_dict().items()} for n in range(3)]
     task = ti.Task(model, torch.randn(3, 3), ti.Pairs([0], [1], [1]), [ti.Checkpoint(state, 0.1) for state in states])
     notices: list[str] = []
-    ti.score(task, ti.Compute(device="cpu", notice=notices.append))
+    calls.score(task, calls.how(device="cpu", notice=notices.append))
     assert [line for line in notices if "prefix" in line] == [
         "checkpoint 1: the names of its weights are read without the prefix 'model.'."
     ]
@@ -416,7 +417,7 @@ def test_given_rates_are_checked(rate: Any) -> None:
 
 def scored(model: nn.Module, checkpoint: ti.Checkpoint) -> ti.SelfInfluence:
     items = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
-    return ti.self_influence(model, items, ti.Pairs([0, 1], [1, 2], [1, -1]), [checkpoint])
+    return calls.self_influence(model, items, ti.Pairs([0, 1], [1, 2], [1, -1]), [checkpoint])
 
 
 def test_a_rate_of_every_parameter_is_needed(model: nn.Module) -> None:
@@ -431,7 +432,7 @@ def test_a_rate_of_zero_is_told(model: nn.Module) -> None:
     first = ti.Checkpoint({name: 2 * weight for name, weight in model.state_dict().items()}, 0.1, "first")
     pairs = ti.Pairs([0, 1], [1, 2], [1, 1])
     task = ti.Task(model, torch.randn(3, 3), pairs, [first, last], loss=ti.LogisticLoss())
-    found = ti.score(task, ti.Compute()).self_influence
+    found = calls.score(task, calls.how()).self_influence
     assert found is not None
     assert "last: its learning rate is 0, so it adds nothing to any score." in found.run.notices
     assert not bool(found.per_checkpoint[1].any())

@@ -4,7 +4,7 @@ import copy
 import json
 import math
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from typer.testing import CliRunner
 
 import tracin_func as ti
+from tests.support import calls
 from tests.support.architectures import BY_NAME, WITHOUT_RULE
 from tests.support.jobs import TEST as ENGINE_TEST
 from tests.support.jobs import TRAIN as ENGINE_TRAIN
@@ -26,9 +27,8 @@ from tracin_func.gradients.engines.choose import ENGINES, NAMES
 from tracin_func.gradients.model import Scorer
 from tracin_func.gradients.protocol import Request
 from tracin_func.losses.registry import as_loss
-from tracin_func.results.run import ADAM_UNIT, Choices, provenance
+from tracin_func.results.run import ADAM_UNIT, provenance
 from tracin_func.scoring.units import UnitMaker
-from tracin_func.scoring.verify import verify
 from tracin_func.scoring.walk import ADAM_NOTICE
 from tracin_func.task.checkpoints import LoadedCheckpoint, read
 from tracin_func.task.optimizer_state import adam_preconditioner, holds_second_moments
@@ -60,10 +60,10 @@ def saved(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer) -> Pa
     return path
 
 
-def scored(module: nn.Module, items: Tensor, path: Path, **compute: Any) -> ti.Scores:
+def scored(module: nn.Module, items: Tensor, path: Path, **compute: Any) -> calls.Scores:
     task = ti.Task(module, items, TRAIN, [ti.Checkpoint(path)], TEST, ti.LogisticLoss())
-    settings = ti.Compute(device="cpu", notice=lambda _: None, **{"preconditioner": "adam", **compute})
-    return ti.score(task, settings, self_influence=True, influence=True)
+    settings = calls.how(device="cpu", notice=lambda _: None, **{"preconditioner": "adam", **compute})
+    return calls.score(task, settings, self_influence=True, influence=True)
 
 
 # Against real steps
@@ -218,8 +218,8 @@ def test_gradients_that_are_not_held_have_the_metric(need: str, engine: str, tmp
     plain = [rows_of(job, checkpoint) for checkpoint in job.checkpoints]
     right = trace(job, [(train * root, test * root) for (train, test), root in zip(plain, roots, strict=True)])
     task = ti.Task(job.module, job.items, job.train, files, job.test, job.loss)
-    settings = ti.Compute(engine=engine, device="cpu", preconditioner="adam")
-    found = ti.score(task, settings, self_influence=False, influence=True).influence
+    settings = calls.how(engine=engine, device="cpu", preconditioner="adam")
+    found = calls.score(task, settings, self_influence=False, influence=True).influence
     assert found is not None
     assert ("score differences" in found.run.engine["gradients"]) == (need == "differences")
     assert_same(None, found.per_checkpoint, right, 1e-9)
@@ -232,7 +232,7 @@ def test_engines_scale_on_meta_tensors(engine: str) -> None:
     checkpoints = [ti.Checkpoint(module.state_dict(), 0.1)]
     task = ti.Task(module, items, ENGINE_TRAIN, checkpoints, ENGINE_TEST, ti.LogisticLoss())
     scorer = Scorer(module.eval())
-    make = UnitMaker(task, scorer, as_loss(task.loss), "loss", torch.device("meta"), None)
+    make = UnitMaker(task, scorer, as_loss(task.loss), ti.Method(), torch.device("meta"), None)
     scale = {name: torch.rand_like(tensor) for name, tensor in scorer.current().items()}
     state = scorer.state("meta", module.state_dict(), make.device, None, scale)
     every = torch.arange(len(ENGINE_TRAIN) + len(ENGINE_TEST))
@@ -254,8 +254,8 @@ def test_half_precision_does_not_overflow(engine: str, tmp_path: Path) -> None:
     content["state"][0]["exp_avg_sq"].zero_()
     torch.save({"model_state_dict": module.state_dict(), "optimizer_state_dict": content}, tmp_path / "m.pt")
     task = ti.Task(module, items, TRAIN, [ti.Checkpoint(tmp_path / "m.pt")], loss=ti.MarginRankingLoss(1e4))
-    compute = ti.Compute(engine=engine, device="cpu", preconditioner="adam")
-    wide, half = (ti.score(task, replace(compute, dtype=dtype)).self_influence for dtype in (None, torch.float16))
+    compute = calls.how(engine=engine, device="cpu", preconditioner="adam")
+    wide, half = (calls.score(task, calls.but(compute, dtype=dtype)).self_influence for dtype in (None, torch.float16))
     assert wide is not None
     assert half is not None
     assert half.scores.tolist() == pytest.approx(wide.scores.tolist(), rel=1e-2)
@@ -477,7 +477,7 @@ def test_the_weights_alone_are_no_optimiser() -> None:
     module, items = net()
     task = ti.Task(module, items, TRAIN, [ti.Checkpoint(module.state_dict(), 0.1)])
     with pytest.raises(ti.InputError, match="checkpoint 1: holds no optimiser state"):
-        ti.score(task, ti.Compute(preconditioner="adam"))
+        calls.score(task, calls.how(preconditioner="adam"))
 
 
 def test_rates_left_out_leave_the_metric(tmp_path: Path) -> None:
@@ -500,15 +500,15 @@ def test_verification_confirms_and_refutes(dtype: torch.dtype | None, tmp_path: 
     trained(module, items, optimizer)
     checkpoints = [ti.Checkpoint(saved(tmp_path / "m.pt", module, optimizer))]
     task = ti.Task(module, items, TRAIN, checkpoints, TEST, ti.LogisticLoss())
-    compute = ti.Compute(device="cpu", preconditioner="adam", dtype=dtype)
-    found = ti.score(task, compute, self_influence=True, influence=True)
-    checked = verify(task, compute, found, 20)
+    compute = calls.how(device="cpu", preconditioner="adam", dtype=dtype)
+    found = calls.score(task, compute, self_influence=True, influence=True)
+    checked = calls.verified(task, compute, found, 20)
     assert checked.passed, str(checked)
-    plain = ti.score(task, replace(compute, preconditioner="none"), self_influence=True, influence=True)
+    plain = calls.score(task, calls.but(compute, preconditioner="none"), self_influence=True, influence=True)
     assert found.influence is not None
     assert plain.influence is not None
     mixed = replace(found, influence=replace(found.influence, per_checkpoint=plain.influence.per_checkpoint))
-    assert not verify(task, compute, mixed, 20).passed
+    assert not calls.verified(task, compute, mixed, 20).passed
 
 
 def test_moments_that_are_not_used_are_told_once(tmp_path: Path) -> None:
@@ -518,11 +518,11 @@ def test_moments_that_are_not_used_are_told_once(tmp_path: Path) -> None:
     checkpoints = [ti.Checkpoint(saved(tmp_path / f"{t}.pt", module, optimizer)) for t in range(3)]
     task = ti.Task(module, items, TRAIN, checkpoints)
     told: list[str] = []
-    compute = ti.Compute(device="cpu", notice=told.append, evaluated=lambda _: None)
-    ti.score(task, compute)
+    compute = calls.how(device="cpu", notice=told.append, evaluated=lambda _: None)
+    calls.score(task, compute)
     assert told.count(ADAM_NOTICE) == 1
     told.clear()
-    ti.score(task, replace(compute, preconditioner="adam"))
+    calls.score(task, calls.but(compute, preconditioner="adam"))
     assert ADAM_NOTICE not in told
     momentum = torch.optim.SGD(module.parameters(), lr=RATE, momentum=0.9)
     trained(module, items, momentum)
@@ -532,20 +532,20 @@ def test_moments_that_are_not_used_are_told_once(tmp_path: Path) -> None:
 def test_the_record_says_what_the_step_is() -> None:
     parts: dict[str, Any] = {"command": None, "source": {}, "checkpoints": (), "loss": {}, "pairs": {}, "engine": {}}
     for score, of in (("self", "self"), ("influence", "loss")):
-        record = provenance(**parts, choices=asdict(Choices(preconditioner="adam")), score=score)
+        record = provenance(**parts, method=ti.Method(preconditioner="adam"), score=score)
         assert record["preconditioner"] == "adam"
         assert record["unit"] == ADAM_UNIT[of]
         assert "per visit with Adam's step, moments held fixed, momentum and weight decay left out" in record["unit"]
         assert "P = 1 / (√v̂ + ε)" in record["sign"]
-        uniform = asdict(Choices(preconditioner="adam", checkpoint_weights="uniform"))
-        assert "along Adam's step, without learning rates" in provenance(**parts, choices=uniform, score=score)["unit"]
-    cosine = asdict(Choices(preconditioner="adam", normalize="cosine"))
-    assert "preconditioned by √P" in provenance(**parts, choices=cosine, score="influence")["unit"]
+        uniform = ti.Method(preconditioner="adam", checkpoint_weights="uniform")
+        assert "along Adam's step, without learning rates" in provenance(**parts, method=uniform, score=score)["unit"]
+    cosine = ti.Method(preconditioner="adam", normalize="cosine")
+    assert "preconditioned by √P" in provenance(**parts, method=cosine, score="influence")["unit"]
 
 
 def test_a_word_that_is_none_is_refused() -> None:
     with pytest.raises(ti.UsageError, match="`preconditioner` should be one of none, adam. Got 'adamw'."):
-        ti.Compute(preconditioner="adamw")  # type: ignore[arg-type]
+        calls.how(preconditioner="adamw")  # type: ignore[arg-type]
 
 
 # By the command line

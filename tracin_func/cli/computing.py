@@ -14,10 +14,9 @@ from tracin_func.gradients.compute import Compute
 from tracin_func.gradients.processes import World
 from tracin_func.gradients.store.identity import NAME as MANIFEST
 from tracin_func.gradients.store.identity import read_manifest
-from tracin_func.report.terminal.scores import print_plan
 from tracin_func.results.files.table import require_format
 from tracin_func.sources.recordings.source import WORDS
-from tracin_func.task.method import NONE, Projection
+from tracin_func.task.method import NONE, Method, Projection
 
 
 def check_options(options: Mapping[str, Any]) -> None:
@@ -51,6 +50,24 @@ def check_options(options: Mapping[str, Any]) -> None:
         raise UsageError("--ids was given without --pairs FILE. Expected both.")
 
 
+def method_of(options: Mapping[str, Any]) -> Method:
+    """What the options say that changes a score.
+
+    Raises:
+        As `compute_of`.
+    """
+    return Method(
+        test_functional=options.get("test_functional") or "loss",
+        weight_test_pairs=bool(options.get("weight_test_pairs")),
+        aggregate=options.get("aggregate"),
+        normalize=options.get("normalize") or "none",
+        checkpoint_weights=options["checkpoint_weights"] or "lr",
+        preconditioner=options["preconditioner"] or "none",
+        params=options["params"],
+        projection=_projection(options, _store(options)),
+    )
+
+
 def compute_of(options: Mapping[str, Any], world: World) -> Compute:
     """How the options say to compute, by these processes.
 
@@ -65,19 +82,10 @@ def compute_of(options: Mapping[str, Any], world: World) -> Compute:
         dtype=DTYPES.get(options["dtype"] or ""),
         batch_size=batch_size if isinstance(batch_size, int) else "auto",
         memory_budget=size_in_bytes("--memory-budget", options["memory_budget"]),
-        test_functional=options.get("test_functional") or "loss",
-        weight_test_pairs=bool(options.get("weight_test_pairs")),
-        aggregate=options.get("aggregate"),
-        normalize=options.get("normalize") or "none",
-        checkpoint_weights=options["checkpoint_weights"] or "lr",
-        preconditioner=options["preconditioner"] or "none",
-        params=options["params"],
-        projection=_projection(options, store),
         store=store,
         store_dtype=options["store_dtype"] or (None if store is None else _stored(store).get("dtype")) or "float32",
         shard=shard_of(options["shard"]),
         world=world,
-        planned=print_plan if options["explain_plan"] else lambda _: None,
     )
 
 

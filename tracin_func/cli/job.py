@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from tracin_func.cli.assess import Assessment
-from tracin_func.cli.computing import check_options, compute_of
+from tracin_func.cli.computing import check_options, compute_of, method_of
 from tracin_func.cli.errors import Teller, interruption, note, printing, say
 from tracin_func.cli.options import INFLUENCE_ONLY, JOB
 from tracin_func.cli.output import Output, given, output_of
@@ -23,22 +23,23 @@ from tracin_func.gradients.device import resolve_device
 from tracin_func.gradients.processes import World
 from tracin_func.losses.logistic import LogisticLoss
 from tracin_func.losses.margin import MarginRankingLoss
-from tracin_func.report.terminal.forecast import print_outlook
+from tracin_func.report.terminal.forecast import print_forecast
 from tracin_func.report.terminal.scores import (
     estimated,
     item_classes,
     print_document,
     print_influence,
+    print_plan,
     print_self,
     run_document,
 )
-from tracin_func.results.verification import Verification
 from tracin_func.results.views import CLASS, CLASS_PAIR
 from tracin_func.scoring.fill import fill_store
-from tracin_func.scoring.forecast import outlook
+from tracin_func.scoring.forecast import forecast
+from tracin_func.scoring.observer import Observer
 from tracin_func.scoring.score import Scores, score
-from tracin_func.scoring.verify import verify
 from tracin_func.task.loss import PairLoss
+from tracin_func.task.method import Method
 from tracin_func.task.pair_files import is_parquet
 from tracin_func.task.task import Task
 
@@ -51,7 +52,6 @@ class Finished:
     task: Task
     scores: Scores
     told: list[str]
-    verification: Verification | None
 
 
 def run_job(command: str, options: Mapping[str, Any]) -> None:
@@ -108,24 +108,26 @@ def _score_all(command: str, options: Mapping[str, Any], scores: tuple[str, ...]
     """Every tone: first what is read is checked, then the files of all, then they are scored."""
     kind = kind_of(options)
     resolve_device(options["device"])  # a device that is not there is told before anything is read
-    runs = [(own, output_of(kind, own, scores), compute_of(own, world)) for own in each_tone(kind, options)]
-    for own, _, _ in runs:
+    runs = [
+        (own, output_of(kind, own, scores), method_of(own), compute_of(own, world)) for own in each_tone(kind, options)
+    ]
+    for own, *_ in runs:
         check_folders(kind, own)
 
     @functools.cache
     def check_files() -> None:
-        for _, output, _ in runs:
+        for _, output, *_ in runs:
             output.check(kind, options["metadata_dir"] is not None)
 
     finished: list[Finished | Kept] = []
-    for own, output, compute in runs:
+    for own, output, method, compute in runs:
         if len(runs) > 1:
             say(f"{own['frequency']}:", quiet=options["quiet"])
         done: Finished | Kept | None
         if is_query(own, scores):
-            done = run_query(kind, own, output, compute, scores, check_files)
+            done = run_query(kind, own, output, method, compute, scores, check_files)
         else:
-            done = _run(kind, own, output, compute, scores, check_files)
+            done = _run(kind, own, output, method, compute, scores, check_files)
         if done is None:
             continue
         finished.append(done)
@@ -143,11 +145,11 @@ def _fill_all(options: Mapping[str, Any], world: World, scores: tuple[str, ...],
     resolve_device(options["device"])
     found = []
     for own in each_tone(kind, options):
-        tell, compute = Teller(options["quiet"]), compute_of(own, world)
+        tell, method, compute = Teller(options["quiet"]), method_of(own), compute_of(own, world)
         of_items = command is None and is_parquet(own["pairs"])  # rows of all items, whatever the pairs
         with_test, streamed = "influence" in scores and not of_items, of_items or is_streamed(own, scores)
         task = job_of(kind, own, with_test, tell, streamed=streamed).task
-        compute = replace(compute, notice=functools.partial(note, quiet=options["quiet"]))
+        notice = functools.partial(note, quiet=options["quiet"])
         store = compute.store
         assert store is not None
         if command is not None:
@@ -157,7 +159,8 @@ def _fill_all(options: Mapping[str, Any], world: World, scores: tuple[str, ...],
             progress("gradients", len(task.checkpoints), quiet=options["quiet"]) as advance,
         ):
             items = command is None or is_query(own, scores)
-            filled = fill_store(task, replace(compute, progress=advance), items=items)
+            observer = Observer(notice, advance, _planned(options))
+            filled = fill_store(task, compute, items=items, method=method, observer=observer)
         if command is not None and world.first:
             record_job(store, command, given(own), compute.shard)
         say_filled(filled, store, quiet=options["quiet"])
@@ -171,6 +174,7 @@ def _run(
     kind: str,
     options: Mapping[str, Any],
     output: Output,
+    method: Method,
     compute: Compute,
     scores: tuple[str, ...],
     check_files: Callable[[], None],
@@ -180,33 +184,32 @@ def _run(
     show = functools.partial(say, quiet=options["quiet"])
     with_influence = "influence" in scores
     job = job_of(kind, options, with_influence, tell, chosen=check_files)
-    if compute.weight_test_pairs and (compute.test_functional != "loss" or not _weighs(job.task.loss)):
+    if method.weight_test_pairs and (method.test_functional != "loss" or not _weighs(job.task.loss)):
         tell("warning: --weight-test-pairs changes nothing: there are GHM weights of losses only.")
     _require_classes(options["by"], job.task)
     check_files()
-    task = with_tests(job, options, replace(compute, notice=lambda _: None), tell) if with_influence else job.task
+    task = with_tests(job, options, method, compute, tell) if with_influence else job.task
     assess = Assessment(show, tell, len(task.checkpoints), len(task.train_pairs), job.contradiction)
     task = replace(task, describe={**task.describe, "notices": tell.told})
-    compute = replace(compute, evaluated=assess, notice=functools.partial(note, quiet=options["quiet"]))
+    observer = Observer(functools.partial(note, quiet=options["quiet"]), planned=_planned(options), evaluated=assess)
     asked = {"self_influence": "self" in scores, "influence": with_influence}
     if options["dry_run"]:
-        expected = outlook(task, compute, **asked)
+        expected = forecast(task, **asked, method=method, compute=compute, observer=observer)
         with printing():
-            print_outlook(task, expected, output.files.values(), as_json=options["json"])
+            print_forecast(task, expected, output.files.values(), as_json=options["json"])
         return None
     with progress("scoring", len(task.checkpoints), quiet=options["quiet"]) as advance:
-        found = score(task, replace(compute, progress=advance), **asked)
+        verify = options["verify"] if compute.world.first else None
+        found = score(task, method, compute, replace(observer, progress=advance), **asked, verify=verify)
     if options["repeat"] is not None:
         result = found.influence or found.self_influence
         assert result is not None
         tell_changes(options["repeat"], "self" if found.influence is None else "influence", result.run, tell)
-    checked = None
-    if options["verify"] is not None and compute.world.first:
-        checked = verify(task, compute, found, options["verify"], seed=0)
+    if (checked := found.verification) is not None:
         tell(f"note: {checked}" if checked.passed else f"warning: {checked}")
     if compute.world.first:
         output.save(found, tell)
-    return Finished(output, task, found, tell.told, checked)
+    return Finished(output, task, found, tell.told)
 
 
 def _show(done: Finished | Kept, options: Mapping[str, Any]) -> None:
@@ -251,16 +254,16 @@ def _document(done: Finished | Kept, options: Mapping[str, Any]) -> dict[str, An
             }
     if (scores := found or own) is not None:
         result["notices"] += scores.run.notices
-    if done.verification is not None:
-        result["verification"] = done.verification.describe()
+    if done.scores.verification is not None:
+        result["verification"] = done.scores.verification.describe()
     return result
 
 
 def _require_verified(finished: Sequence[Finished | Kept]) -> None:
     for done in finished:
-        if isinstance(done, Finished) and done.verification is not None and not done.verification.passed:
+        if isinstance(done, Finished) and (checked := done.scores.verification) is not None and not checked.passed:
             raise NumericalError(
-                f"{done.verification} The scores are in {done.output}. Score with --dtype float64, or with another "
+                f"{checked} The scores are in {done.output}. Score with --dtype float64, or with another "
                 "--engine, and compare."
             )
 
@@ -270,6 +273,10 @@ def _require_classes(by: str | None, task: Task) -> None:
         raise UsageError(
             f"--by {by} needs classes of items, and this task has none. Give `Task(item_classes=...)`, or --by item."
         )
+
+
+def _planned(options: Mapping[str, Any]) -> Callable[[Mapping[str, Any]], None]:
+    return print_plan if options["explain_plan"] else lambda _: None
 
 
 def _weighs(loss: Any) -> bool:

@@ -16,12 +16,14 @@ from tracin_func.cli.repeat import tell_changes
 from tracin_func.cli.tasks import job_of, with_tests
 from tracin_func.errors import UsageError
 from tracin_func.gradients.compute import Compute
-from tracin_func.report.terminal.forecast import print_outlook
-from tracin_func.report.terminal.scores import estimated, print_hardest, print_strongest, run_document
+from tracin_func.report.terminal.forecast import print_forecast
+from tracin_func.report.terminal.scores import estimated, print_hardest, print_plan, print_strongest, run_document
 from tracin_func.results.top import Queried, QueriedSelf
 from tracin_func.results.views import PAIR
-from tracin_func.scoring.forecast import outlook
+from tracin_func.scoring.forecast import forecast
+from tracin_func.scoring.observer import Observer
 from tracin_func.scoring.top_k.run import query, query_self
+from tracin_func.task.method import Method
 from tracin_func.task.pair_files import is_parquet
 from tracin_func.task.pair_table import ArrayPairs, PairBlocks
 from tracin_func.task.parquet import ParquetPairs
@@ -86,6 +88,7 @@ def run_query(
     kind: str,
     options: Mapping[str, Any],
     output: Output,
+    method: Method,
     compute: Compute,
     scores: tuple[str, ...],
     check_files: Callable[[], None],
@@ -95,28 +98,35 @@ def run_query(
     streamed, of_self = is_streamed(options, scores), scores == ("self",)
     job = job_of(kind, options, not of_self, tell, streamed=streamed, chosen=check_files)
     check_files()
-    quiet = replace(compute, notice=lambda _: None)
-    task = job.task if of_self else with_tests(job, options, quiet, tell)
+    task = job.task if of_self else with_tests(job, options, method, compute, tell)
     task = replace(task, describe={**task.describe, "notices": tell.told})
     pairs = _pairs_of(task, options["pairs"] if streamed else None, options["ids"])
     assess = Assessment(
         lambda line: say(line, quiet=options["quiet"]), tell, len(task.checkpoints), len(pairs), job.contradiction
     )
-    compute = replace(compute, evaluated=assess, notice=partial(note, quiet=options["quiet"]))
+    planned = print_plan if options["explain_plan"] else lambda _: None
+    observer = Observer(partial(note, quiet=options["quiet"]), planned=planned, evaluated=assess)
     if options["dry_run"]:
-        expected = outlook(task, compute, self_influence=of_self, influence=not of_self, every=True)
+        asked = {"self_influence": of_self, "influence": not of_self, "every": True}
+        expected = forecast(task, **asked, method=method, compute=compute, observer=observer)
         with printing():
-            print_outlook(task, expected, output.files.values(), as_json=options["json"], streamed=len(pairs))
+            print_forecast(task, expected, output.files.values(), as_json=options["json"], streamed=len(pairs))
         return None
     totals = {"gradients": len(task.checkpoints), "pairs": 1.0}
     with phases(totals, quiet=options["quiet"]) as (of_checkpoints, of_pairs):
-        compute = replace(compute, progress=of_checkpoints)
+        observer = replace(observer, progress=of_checkpoints)
         found: Queried | QueriedSelf
         if of_self:
-            found = query_self(task, compute, pairs, progress=of_pairs)
+            found = query_self(task, compute, pairs, method=method, observer=observer, progress=of_pairs)
         else:
             ids = None if streamed else task.train_pairs.ids
-            found = query(task, compute, pairs, options["keep"], pair_ids=ids, progress=of_pairs)
+            found = query(
+                *(task, compute, pairs, options["keep"]),
+                method=method,
+                observer=observer,
+                pair_ids=ids,
+                progress=of_pairs,
+            )
     if options["repeat"] is not None:
         tell_changes(options["repeat"], "self" if of_self else "influence", found.run, tell)
     if compute.world.first:

@@ -21,6 +21,7 @@ from tracin_func.gradients.model import Scorer
 from tracin_func.losses.ghm import GHMRankingLoss
 from tracin_func.losses.registry import DEFAULT
 from tracin_func.scoring.accuracy import BY_SCORE, select_test_pairs
+from tracin_func.scoring.observer import Observer
 from tracin_func.sources.demo.ranker import AngleRanker
 from tracin_func.sources.demo.source import SYNTHETIC_NOTICE, embedded
 from tracin_func.sources.demo.synthesis import FREQUENCIES
@@ -28,6 +29,7 @@ from tracin_func.sources.python import load_model, load_task, parse_arguments
 from tracin_func.sources.recordings.source import NUM_TEST, Tones
 from tracin_func.sources.recordings.tree import find_tones
 from tracin_func.task.checkpoints import Checkpoint, find_checkpoints, load
+from tracin_func.task.method import Method
 from tracin_func.task.pair_files import read_ids
 from tracin_func.task.task import Task
 
@@ -200,7 +202,7 @@ def _tones_job(
     return Job(replace(task, trained_loss=trained_loss, describe=describe), settings.contradiction)
 
 
-def with_tests(job: Job, options: Mapping[str, Any], compute: Compute, tell: Tell) -> Task:
+def with_tests(job: Job, options: Mapping[str, Any], method: Method, compute: Compute, tell: Tell) -> Task:
     """The task with the test pairs that --test-select asks for."""
     how = options["test_select"]
     if how not in BY_SCORE:
@@ -210,7 +212,8 @@ def with_tests(job: Job, options: Mapping[str, Any], compute: Compute, tell: Tel
     seed = job.task.describe.get("seed", 0)
     wanted = min(NUM_TEST, len(held_out or ())) if count == "default" else count
     assert not isinstance(wanted, str)
-    test = select_test_pairs(job.task, compute, how, wanted, seed)
+    silent = Observer(notice=lambda _: None)
+    test = select_test_pairs(job.task, method, compute, how, wanted, seed, silent)
     tell(f"note: {len(test)} of {len(held_out or ())} test pairs were selected as {how}.")
     return replace(job.task, test_pairs=test)
 

@@ -112,6 +112,7 @@ class Influence:
         test: of the test pairs.
         run: how they were computed.
         variance: of `per_checkpoint` over random projections, of the same shape; None where gradients are exact.
+        self_influence: of the training pairs, from the same pass, where it was asked for.
     """
 
     per_checkpoint: Tensor
@@ -119,6 +120,7 @@ class Influence:
     test: PairRecord
     run: Run
     variance: Tensor | None = None
+    self_influence: SelfInfluence | None = None
 
     @property
     def scores(self) -> Tensor:
@@ -143,18 +145,18 @@ class Influence:
     @property
     def test_ids(self) -> tuple[str, ...]:
         """Names of the test columns: the test pairs, or `mean`."""
-        return self.test.ids if self.run.choices.aggregate is None else (MEAN,)
+        return self.test.ids if self.run.method.aggregate is None else (MEAN,)
 
     @property
     def column(self) -> str:
         """What a file or table calls these scores; what has another meaning has another name."""
-        return INFLUENCE_COLUMNS[self.run.choices.test_functional, self.run.choices.normalize]
+        return INFLUENCE_COLUMNS[self.run.method.test_functional, self.run.method.normalize]
 
     @property
     def zero_columns(self) -> list[int]:
         """Test columns whose gradient is exactly 0 at every checkpoint: no training pair can show an influence."""
         zero = self.test.inactive.all(dim=0)
-        return (zero if self.run.choices.aggregate is None else zero.all()[None]).nonzero()[:, 0].tolist()
+        return (zero if self.run.method.aggregate is None else zero.all()[None]).nonzero()[:, 0].tolist()
 
     def top(self, k: int = 10, *, test: int = 0) -> list[tuple[str, float]]:
         """The k strongest proponents of one test pair (positive scores first), ties in the order of pairs."""

@@ -1,13 +1,12 @@
-"""How scores came about: the settings that change them, the run, and its provenance in words and numbers."""
+"""How scores came about: the run, and its provenance in words and numbers."""
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
-from tracin_func.gradients.compute import Compute
 from tracin_func.gradients.device import versions
-from tracin_func.task.method import Projection
+from tracin_func.task.method import Method
 
 SIGN = {
     "self": "Σ_t η_t ‖∇ℓ_p‖²: larger = harder pair",
@@ -38,32 +37,6 @@ COSINE_UNIT = (
     "none: the score divided by √(self(p) self(q)), the cosine of the gradients at all checkpoints, in [-1, 1]"
 )
 SCORES = ("self", "influence")
-OF_EVERY_SCORE = (
-    "checkpoint_weights",
-    "preconditioner",
-    "params",
-    "projection",
-)  # the other choices are about test pairs
-
-
-@dataclass(frozen=True)
-class Choices:
-    """What was asked for that changes a score; see `Compute`. All but the last four are about influence only."""
-
-    test_functional: str = "loss"
-    weight_test_pairs: bool = False
-    aggregate: str | None = None
-    normalize: str = "none"
-    checkpoint_weights: str = "lr"
-    preconditioner: str = "none"
-    params: str | None = None
-    projection: Mapping[str, Any] | None = None
-
-    @classmethod
-    def of(cls, compute: Compute, projection: Projection) -> "Choices":
-        """Those of `compute`, and the projection that was taken."""
-        own = {name.name: getattr(compute, name.name) for name in fields(cls)}
-        return cls(**own | {"projection": None if projection.kind == "none" else projection.describe()})
 
 
 @dataclass(frozen=True)
@@ -75,7 +48,7 @@ class Run:
     engine: Mapping[str, Any]
     source: Mapping[str, Any]
     notices: tuple[str, ...]
-    choices: Choices = Choices()
+    method: Method = Method()
 
     @property
     def names(self) -> list[str]:
@@ -100,7 +73,7 @@ class Run:
             engine=self.engine,
             score=score,
             notices=self.notices,
-            choices=asdict(self.choices),
+            method=self.method,
         )
 
 
@@ -114,7 +87,7 @@ def provenance(
     pairs: Mapping[str, Any],
     engine: Mapping[str, Any],
     score: str,
-    choices: Mapping[str, Any],
+    method: Method,
     notices: Sequence[str] = (),
 ) -> dict[str, Any]:
     """The record of one column: what was computed from what, by which versions, and how to read it.
@@ -128,8 +101,7 @@ def provenance(
         pairs: how they were chosen, and how many.
         engine: its name, plan and precision.
         score: "self" or "influence".
-        choices: what was asked for that changes a score (`results.Choices`); of self-influence only those that
-            concern it are recorded. With `score` they choose the sentences about sign and unit.
+        method: recorded as far as it concerns the score; with `score` it chooses the sentences about sign and unit.
         notices: what the user was told while it ran.
 
     Returns:
@@ -140,11 +112,10 @@ def provenance(
     """
     if score not in SCORES:
         raise ValueError(f"`score` should be one of {', '.join(map(repr, SCORES))}. Got {score!r}.")
-    own = {name: value for name, value in choices.items() if score == "influence" or name in OF_EVERY_SCORE}
     return {
         "score": score,
-        **meaning(score, choices),
-        **own,
+        **meaning(score, method),
+        **method.describe(score),
         "command": None if command is None else list(command),
         "options": None if options is None else dict(options),
         "working_folder": _working_folder(),
@@ -159,14 +130,14 @@ def provenance(
     }
 
 
-def meaning(score: str, choices: Mapping[str, Any]) -> dict[str, str]:
+def meaning(score: str, method: Method) -> dict[str, str]:
     """Sign and unit of a score, in words."""
-    of = choices["test_functional"] if score == "influence" else "self"
-    adam = choices["preconditioner"] == "adam"
+    of = method.test_functional if score == "influence" else "self"
+    adam = method.preconditioner == "adam"
     unit = (ADAM_UNIT if adam else UNIT)[of]
-    if choices["checkpoint_weights"] == "uniform":
+    if method.checkpoint_weights == "uniform":
         unit = ADAM_UNIFORM_UNIT if adam else UNIFORM_UNIT
-    if score == "influence" and choices["normalize"] == "cosine":
+    if score == "influence" and method.normalize == "cosine":
         unit = f"{COSINE_UNIT}, preconditioned by √P" if adam else COSINE_UNIT
     return {"sign": (ADAM_SIGN if adam else SIGN)[of], "unit": unit}
 

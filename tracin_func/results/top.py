@@ -80,13 +80,13 @@ class Queried:
     @property
     def test_ids(self) -> tuple[str, ...]:
         """Names of the test columns: the test pairs, or `mean`."""
-        return self.test.ids if self.run.choices.aggregate is None else (MEAN,)
+        return self.test.ids if self.run.method.aggregate is None else (MEAN,)
 
     @property
     def zero_columns(self) -> list[int]:
         """Test columns whose gradient is exactly 0 at every checkpoint, and which have no winners therefore."""
         zero = self.test.inactive.all(dim=0)
-        return (zero if self.run.choices.aggregate is None else zero.all()[None]).nonzero()[:, 0].tolist()
+        return (zero if self.run.method.aggregate is None else zero.all()[None]).nonzero()[:, 0].tolist()
 
     def sides(self, test: int) -> tuple[Winners, Winners]:
         """Proponents and opponents of one test pair."""

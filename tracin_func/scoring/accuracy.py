@@ -10,9 +10,14 @@ from torch import Tensor
 from tracin_func.errors import InputError
 from tracin_func.gradients.compute import Compute
 from tracin_func.gradients.processes import ALONE
-from tracin_func.losses.terms import Terms
-from tracin_func.scoring.steps import Evaluated
-from tracin_func.scoring.walk import Tracer
+from tracin_func.losses.registry import as_loss
+from tracin_func.losses.terms import Terms, functional_terms, loss_terms
+from tracin_func.scoring.combinations import PairScores
+from tracin_func.scoring.observer import LOG, Observer
+from tracin_func.scoring.steps import Opened
+from tracin_func.scoring.walk import Walk
+from tracin_func.task.loss import PairLoss, unit_weight
+from tracin_func.task.method import Method
 from tracin_func.task.pairs import Pairs
 from tracin_func.task.task import Task
 
@@ -57,27 +62,74 @@ class Evaluation:
         return {name: value for name, value in asdict(self).items() if name not in said}
 
 
-def evaluate(evaluated: Evaluated) -> Evaluation:
-    """The numbers of a forward pass."""
-    train, test, describe = evaluated.train, evaluated.test, evaluated.describe
-    shares = evaluated.pairs[0].shares
-    of_test = None if test is None else evaluated.pairs[1].shares
-    return Evaluation(
-        evaluated.name,
-        describe["learning_rate"],
-        describe["learning_rate_from"],
-        describe["recorded"],
-        len(shares),
-        _mean(train.score_margin > 0, shares),
-        None if test is None or of_test is None else _mean(test.score_margin > 0, of_test),
-        _mean(train.loss, shares),
-        None if test is None or of_test is None else _mean(test.loss, of_test),
-        _inactive(train),
-        None if evaluated.as_trained is None else _inactive(evaluated.as_trained),
-    )
+class Evaluating:
+    """A visitor that evaluates the model at each checkpoint, reports it at once and keeps it in `found`.
+
+    Args:
+        walk: the walk that it visits.
+        observer: receives each evaluation.
+        sample: pairs of each table that are evaluated at most, chosen at random once; all when None.
+    """
+
+    def __init__(self, walk: Walk, observer: Observer, sample: int | None = EVALUATED_PAIRS) -> None:
+        task = walk.task
+        held_out = task.test_pairs if task.held_out is None else task.held_out
+        self._walk, self._observer = walk, observer
+        self._held_out = None if held_out is None else _some(held_out, sample)
+        self._train = task.train_pairs if sample is None else _some(task.train_pairs, sample)
+        self.found: list[Evaluation] = []
+
+    def __call__(self, opened: Opened) -> None:
+        """By forward passes alone."""
+        scores = self._walk.scores(opened, self._train)
+        self.add(opened, self._train, scores, _terms(as_loss(self._walk.task.loss), scores, self._train))
+
+    def add(self, opened: Opened, train: Pairs, scores: PairScores, own: Terms) -> None:
+        """By scores and terms of the pairs `train` that are at hand, and a forward pass over held-out pairs."""
+        task, describe, loss = self._walk.task, opened.describe, as_loss(self._walk.task.loss)
+        test_right, test_loss = None, None
+        if (held_out := self._held_out) is not None:
+            test = functional_terms("loss", loss, unit_weight, *self._walk.scores(opened, held_out), held_out)
+            test_right, test_loss = _mean(test.score_margin > 0, held_out), _mean(test.loss, held_out)
+        as_trained = None
+        if task.trained_loss is not None:
+            as_trained = _inactive(_terms(as_loss(task.trained_loss), scores, train))
+        evaluation = Evaluation(
+            opened.loaded.name,
+            describe["learning_rate"],
+            describe["learning_rate_from"],
+            describe["recorded"],
+            len(train),
+            _mean(own.score_margin > 0, train),
+            test_right,
+            _mean(own.loss, train),
+            test_loss,
+            _inactive(own),
+            as_trained,
+        )
+        self.found.append(evaluation)
+        self._observer.evaluated(evaluation)
 
 
-def select_test_pairs(task: Task, compute: Compute, how: str, count: int | None, seed: int) -> Pairs:
+def accuracy(
+    task: Task, *, method: Method = Method(), compute: Compute = Compute(), observer: Observer = LOG
+) -> list[Evaluation]:
+    """Pair accuracy and mean loss of the model at each checkpoint, on all training pairs and on all held-out pairs.
+
+    Held-out pairs are `task.held_out`, else `task.test_pairs`. Nothing is differentiated.
+
+    Raises:
+        As `self_influence`, of what is found without gradients.
+    """
+    with Walk(task, method, replace(compute, store=None, shard=None, world=ALONE), observer) as walk:
+        evaluating = Evaluating(walk, observer, sample=None)
+        walk.visit(evaluating)
+    return evaluating.found
+
+
+def select_test_pairs(
+    task: Task, method: Method, compute: Compute, how: str, count: int | None, seed: int, observer: Observer = LOG
+) -> Pairs:
     """`count` of the held-out pairs (all such when None) by the model's scores, in their order.
 
     `misranked`: ranked wrong at the last checkpoint, at random; `lowest-margin`: those with the smallest
@@ -88,8 +140,12 @@ def select_test_pairs(task: Task, compute: Compute, how: str, count: int | None,
     """
     pairs = task.held_out if task.held_out is not None else task.test_pairs
     assert pairs is not None
+    loss, tests = as_loss(task.loss), list[Terms]()
     alone = replace(compute, store=None, shard=None, world=ALONE)  # scores are enough
-    tests = [_terms_of_test(evaluated) for evaluated in Tracer(task, alone).evaluations(len(pairs))]
+    with Walk(replace(task, test_pairs=None), method, alone, observer) as walk:
+        walk.visit(
+            lambda opened: tests.append(functional_terms("loss", loss, unit_weight, *walk.scores(opened, pairs), pairs))
+        )
     margin, active = tests[-1].score_margin, torch.stack([terms.active for terms in tests]).any(dim=0)
     if how == "lowest-margin":
         rows = torch.sort(margin, stable=True).indices[:count]
@@ -127,14 +183,20 @@ def recorded_share(recorded: Mapping[str, Any], names: tuple[str, ...]) -> float
     return None
 
 
-def _terms_of_test(evaluated: Evaluated) -> Terms:
-    assert evaluated.test is not None
-    return evaluated.test
+def _some(pairs: Pairs, count: int | None) -> Pairs:
+    if count is None or len(pairs) <= count:
+        return pairs
+    chosen = torch.randperm(len(pairs), generator=torch.Generator().manual_seed(0))[:count]
+    return pairs.select(chosen.sort().values)
+
+
+def _terms(loss: PairLoss, scores: PairScores, pairs: Pairs) -> Terms:
+    return loss_terms(loss, loss.bind(*scores, pairs), *scores, pairs)
 
 
 def _inactive(terms: Terms) -> float:
     return float((~terms.active).double().mean())
 
 
-def _mean(values: Tensor, shares: Tensor) -> float:
-    return float((values.double() * shares).sum())
+def _mean(values: Tensor, pairs: Pairs) -> float:
+    return float((values.double() * pairs.shares).sum())

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from tracin_func.errors import InputError
-from tracin_func.gradients.companions import SAMPLE, apart, differ, rank_correlation, sample_of
+from tracin_func.gradients.companions import SAMPLE, differ, rank_correlation, sample_of
 from tracin_func.gradients.coupling import FORWARD_FAULTS, cause, mixing_operation
 from tracin_func.gradients.linearity import deviation, is_linear
 from tracin_func.gradients.model import State
@@ -86,13 +86,8 @@ def runs(make: UnitMaker, state: State) -> bool:
     return True
 
 
-def change_of(
-    prepared: Prepared, state: State, values: Tensor, train: PairTable, earlier: Tensor | None
-) -> Change | None:
-    """What one checkpoint shows to be wrong with how the units are made; None where nothing is.
-
-    `earlier` are the scores of the same units in another order, where a separate pass made them.
-    """
+def change_of(prepared: Prepared, state: State, values: Tensor, train: PairTable) -> Change | None:
+    """What one checkpoint shows to be wrong with how the units are made; None where nothing is."""
     make = prepared.make
     unchecked = make.random or any(tensor.is_meta for tensor in state.parameters.values())
     if prepared.choice.unit != "items" or unchecked:
@@ -105,12 +100,7 @@ def change_of(
             with units.holding(state):
                 return batched(units.take(sample))
 
-        scale = _scale(prepared, state)
-        if earlier is not None:
-            mixes = apart(values, earlier, scale)
-        else:
-            mixes = differ(values, again, sample_of(values, make.outstanding, seed=0), scale)
-        if mixes:
+        if differ(values, again, sample_of(values, make.outstanding, seed=0), _scale(prepared, state)):
             coupled = replace(make, coupled="an operation that depends on rare companions")
             return Change(
                 coupled,

@@ -10,111 +10,124 @@ import torch
 from torch import Tensor
 
 from tracin_func.errors import NumericalError
-from tracin_func.gradients.compute import Compute
 from tracin_func.gradients.model import State
 from tracin_func.gradients.processes import World
 from tracin_func.gradients.protocol import Combination, Gradients, Need, Units
 from tracin_func.losses.ghm import BinWeights
 from tracin_func.losses.terms import Terms, functional_terms, loss_terms
+from tracin_func.scoring.observer import Observer
 from tracin_func.scoring.plan import Prepared
 from tracin_func.scoring.units import loss_type
 from tracin_func.task.items import Batch
 from tracin_func.task.loss import unit_weight
 from tracin_func.task.pairs import Pairs
 
+PairScores = tuple[Tensor, Tensor]
+
 PAIR_RUN = 1 << 18  # pairs scored at a time
 
 
 @dataclass(frozen=True, eq=False)
 class PairTable:
-    """The pairs of one table at one checkpoint: their terms, and each as a combination of unit gradients."""
+    """The pairs of one table at one checkpoint: scores, terms, and each as a combination of unit gradients.
 
+    `scores` are s_a and s_b, each [pairs]; Δ and 0 where the units have a Δ.
+    """
+
+    scores: PairScores
     terms: Terms
     combination: Combination
 
 
 def over_items(
-    prepared: Prepared, compute: Compute, state: State, scales: dict[str, float], asked: Need
+    prepared: Prepared, observer: Observer, state: State, scales: dict[str, float], asked: Need
 ) -> tuple[Gradients | None, list[PairTable]]:
     """Item gradients; ∇ℓ_p = u g_a + v g_b."""
-    units, done = reporting(prepared.scored, compute)
+    units, done = reporting(prepared.scored, observer)
     gradients = prepared.choice.engine.gradients(units, state, scales, prepared.plan, asked)
     done()
     used = prepared.make.used_items
     tables = []
-    for pairs, terms in zip(prepared.make.tables, terms_of(prepared, compute, gradients.values), strict=True):
+    found = terms_of(prepared, observer, gradients.values)
+    for pairs, (scores, terms) in zip(prepared.make.tables, found, strict=True):
         index = torch.searchsorted(used, torch.stack([pairs.first, pairs.second], dim=1))
         slopes = torch.stack([terms.first_slope, terms.second_slope], dim=1)
-        tables.append(PairTable(terms, Combination(index, slopes)))
+        tables.append(PairTable(scores, terms, Combination(index, slopes)))
     return gradients, tables
 
 
 def over_differences(
-    prepared: Prepared, compute: Compute, state: State, scales: dict[str, float], asked: Need
+    prepared: Prepared, observer: Observer, state: State, scales: dict[str, float], asked: Need
 ) -> tuple[Gradients | None, list[PairTable]]:
     """Gradients of score differences; ∇ℓ_p = u (g_a − g_b), as u + v = 0."""
-    units, done = reporting(prepared.scored, compute)
+    units, done = reporting(prepared.scored, observer)
     gradients = prepared.choice.engine.gradients(units, state, scales, prepared.plan, asked)
     done()
     tables, start = [], 0
-    for terms in terms_of(prepared, compute, gradients.values):
+    for scores, terms in terms_of(prepared, observer, gradients.values):
         index = torch.arange(start, start + len(terms.active))[:, None]
-        tables.append(PairTable(terms, Combination(index, terms.first_slope[:, None])))
+        tables.append(PairTable(scores, terms, Combination(index, terms.first_slope[:, None])))
         start += len(index)
     return gradients, tables
 
 
 def over_pairs(
-    prepared: Prepared, compute: Compute, state: State, scales: dict[str, float], asked: Need
+    prepared: Prepared, observer: Observer, state: State, scales: dict[str, float], asked: Need
 ) -> tuple[Gradients | None, list[PairTable]]:
     """Gradients of whole weighted pair losses, of active pairs only; every such pair is a unit of its own."""
     engine, plan = prepared.choice.engine, prepared.plan
-    tables = terms_of(prepared, compute, engine.values(prepared.scored, state, plan.chunk))
-    active = torch.cat([terms.active for terms in tables])
+    tables = terms_of(prepared, observer, engine.values(prepared.scored, state, plan.chunk))
+    active = torch.cat([terms.active for _, terms in tables])
     if not bool(active.any()):
-        return None, without_gradients(tables, compute)
-    units = prepared.make.pairs(torch.cat([terms.weight for terms in tables]), active.nonzero()[:, 0])
+        return None, without_gradients(tables, observer)
+    units = prepared.make.pairs(torch.cat([terms.weight for _, terms in tables]), active.nonzero()[:, 0])
     rows = active.nonzero()[:, 0]
-    asked = replace(asked, right=(rows >= len(tables[0].active)).nonzero()[:, 0])
-    units, done = reporting(units, compute)
+    asked = replace(asked, right=(rows >= len(tables[0][1].active)).nonzero()[:, 0])
+    units, done = reporting(units, observer)
     gradients = engine.gradients(units, state, scales, plan, asked)
     done()
     unit = (active.cumsum(0) - 1).clamp(min=0)[:, None]
-    sizes = [len(terms.active) for terms in tables]
+    sizes = [len(terms.active) for _, terms in tables]
     combined = zip(tables, unit.split(sizes), active[:, None].double().split(sizes), strict=True)
-    return gradients, [PairTable(terms, Combination(index, ones)) for terms, index, ones in combined]
+    return gradients, [PairTable(*table, Combination(index, ones)) for table, index, ones in combined]
 
 
-def without_gradients(tables: list[Terms], compute: Compute) -> list[PairTable]:
+def without_gradients(tables: list[tuple[PairScores, Terms]], observer: Observer) -> list[PairTable]:
     """Terms alone, where no gradient is worth computing."""
-    compute.progress(1.0)
-    zeros = [torch.zeros(len(terms.active), 1, dtype=torch.int64) for terms in tables]
-    return [PairTable(terms, Combination(zero, zero.double())) for terms, zero in zip(tables, zeros, strict=True)]
+    observer.progress(1.0)
+    zeros = [torch.zeros(len(terms.active), 1, dtype=torch.int64) for _, terms in tables]
+    return [PairTable(*table, Combination(zero, zero.double())) for table, zero in zip(tables, zeros, strict=True)]
 
 
-def terms_of(prepared: Prepared, compute: Compute, values: Tensor) -> list[Terms]:
-    """Bind the loss to the training population, then take the terms of both tables."""
+def terms_of(prepared: Prepared, observer: Observer, values: Tensor) -> list[tuple[PairScores, Terms]]:
+    """Bind the loss to the training population, then take scores and terms of both tables."""
+    make, scores = prepared.make, pair_scores(prepared, values)
+    weigh = make.loss.bind(*scores[0], make.tables[0])
+    tables = [loss_terms(make.loss, weigh, *scores[0], make.tables[0])]
+    if len(scores) > 1:
+        test_weigh = weigh if make.method.weight_test_pairs else unit_weight
+        tables.append(functional_terms(make.method.test_functional, make.loss, test_weigh, *scores[1], make.tables[1]))
+        if isinstance(test_weigh, BinWeights) and (borrowed := test_weigh.borrowed(*scores[1], make.tables[1])):
+            observer.notice(
+                f"{borrowed} test pairs fall in a GHM bin without training pairs; the nearest bin's weighs."
+            )
+    for terms, offset in zip(tables, (0, len(make.tables[0])), strict=False):
+        if (row := terms.not_finite()) is not None:
+            raise NumericalError(f"the loss of {make.pair_label(offset + row)}, or its slope, is NaN or infinite.")
+    return list(zip(scores, tables, strict=True))
+
+
+def pair_scores(prepared: Prepared, values: Tensor) -> list[PairScores]:
+    """s_a and s_b of each table's pairs; Δ and 0 where the units have a Δ.
+
+    Raises:
+        NumericalError: one of the `values` of the units is NaN or infinite.
+    """
     finite = values.isfinite()
     if not bool(finite.all()):
         label = prepared.scored.label(int((~finite).nonzero()[0]))
         raise NumericalError(f"the score of {label} is NaN or infinite.")
-    make = prepared.make
-    scores = _pair_scores(prepared, values.to(loss_type(values)))
-    weigh = make.loss.bind(*scores[0], make.tables[0])
-    tables = [loss_terms(make.loss, weigh, *scores[0], make.tables[0])]
-    if len(scores) > 1:
-        test_weigh = weigh if compute.weight_test_pairs else unit_weight
-        tables.append(functional_terms(compute.test_functional, make.loss, test_weigh, *scores[1], make.tables[1]))
-        if isinstance(test_weigh, BinWeights) and (borrowed := test_weigh.borrowed(*scores[1], make.tables[1])):
-            compute.notice(f"{borrowed} test pairs fall in a GHM bin without training pairs; the nearest bin's weighs.")
-    for terms, offset in zip(tables, (0, len(make.tables[0])), strict=False):
-        if (row := terms.not_finite()) is not None:
-            raise NumericalError(f"the loss of {make.pair_label(offset + row)}, or its slope, is NaN or infinite.")
-    return tables
-
-
-def _pair_scores(prepared: Prepared, values: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """s_a and s_b of each table's pairs; Δ and 0 where the units have a Δ."""
+    values = values.to(loss_type(values))
     tables: list[Pairs] = prepared.make.tables
     if prepared.make.task.joint or prepared.make.by_difference:
         return [(part, torch.zeros_like(part)) for part in values.split([len(pairs) for pairs in tables])]
@@ -126,7 +139,7 @@ def _pair_scores(prepared: Prepared, values: Tensor) -> list[tuple[Tensor, Tenso
     return [(scores(pairs.first), scores(pairs.second)) for pairs in tables]
 
 
-def reporting(units: Units, compute: Compute) -> tuple[Units, Callable[[], None]]:
+def reporting(units: Units, observer: Observer) -> tuple[Units, Callable[[], None]]:
     """`units` that tell how many of them are begun, and what to call when all is done: others may have been there.
 
     Units taken again are not told again.
@@ -137,7 +150,7 @@ def reporting(units: Units, compute: Compute) -> tuple[Units, Callable[[], None]
         nonlocal left
         share = min(share, left)
         left -= share
-        compute.progress(share)
+        observer.progress(share)
 
     def take(index: Tensor) -> Batch:
         batch = units.take(index)

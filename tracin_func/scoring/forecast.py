@@ -6,17 +6,20 @@ from typing import Any
 
 from tracin_func.gradients.compute import Compute
 from tracin_func.gradients.processes import ALONE
-from tracin_func.scoring.accuracy import EVALUATED_PAIRS, Evaluation, evaluate
-from tracin_func.scoring.walk import Tracer
+from tracin_func.scoring.accuracy import Evaluating, Evaluation
+from tracin_func.scoring.observer import LOG, Observer
+from tracin_func.scoring.steps import Opened
+from tracin_func.scoring.walk import Walk
+from tracin_func.task.method import Method
 from tracin_func.task.task import Task
 
 
 @dataclass(frozen=True)
-class Outlook:
+class Forecast:
     """A run that was not made.
 
     Args:
-        evaluations: of each checkpoint.
+        evaluations: of each checkpoint, on a sample of the pairs.
         engine: what was decided, as in provenance.
         units: what is differentiated at each checkpoint, and `tried` how many of these were, for the measurement.
         seconds: expected of the gradients of all checkpoints; products of pairs come on top.
@@ -31,30 +34,40 @@ class Outlook:
     bytes: int
 
 
-def outlook(
-    task: Task, compute: Compute, *, self_influence: bool = True, influence: bool = False, every: bool = False
-) -> Outlook:
+def forecast(
+    task: Task,
+    *,
+    self_influence: bool = True,
+    influence: bool = False,
+    every: bool = False,
+    method: Method = Method(),
+    compute: Compute = Compute(),
+    observer: Observer = LOG,
+) -> Forecast:
     """Evaluate every checkpoint, choose the engine and its sizes, and time it on a few units of the first one.
 
-    With `every`, of a query: all items are units, whatever the pairs.
+    A store is neither made nor filled.
+
+    Args:
+        self_influence, influence: what would be scored.
+        every: all items are units, whatever the pairs, as when these are read in blocks.
 
     Raises:
-        As `score`, of what is found without scoring.
+        As `self_influence` and `influence`, of what is found without scoring.
     """
-    # A store is neither made nor filled.
-    tracer = Tracer(
-        task,
-        replace(compute, store=None, shard=None, world=ALONE),
-        norms=self_influence or compute.normalize == "cosine",
-        every=every,
-    )
-    evaluations = []
-    for evaluated in tracer.evaluations(EVALUATED_PAIRS):
-        evaluations.append(evaluate(evaluated))
-        if compute.evaluated is not None:
-            compute.evaluated(evaluations[-1])
-    tried, units, seconds = tracer.sample()
-    assert tracer.prepared is not None
-    engine = tracer.prepared.describe()
+    task = task if influence else replace(task, test_pairs=None)
+    alone = replace(compute, store=None, shard=None, world=ALONE)
+    norms = self_influence or method.normalize == "cosine"
+    measured: list[tuple[int, int, float]] = []
+    with Walk(task, method, alone, observer, norms=norms, every=every) as walk:
+        evaluating = Evaluating(walk, observer)
+
+        def measure(opened: Opened) -> None:
+            if not measured:
+                measured.append(walk.sample(opened))
+
+        walk.visit(evaluating, measure)
+    assert walk.prepared is not None
+    (tried, units, seconds), engine = measured[0], walk.prepared.describe()
     expected = seconds / tried * units * len(task.checkpoints)
-    return Outlook(tuple(evaluations), engine, units, tried, expected, engine["expected_bytes"])
+    return Forecast(tuple(evaluating.found), engine, units, tried, expected, engine["expected_bytes"])

@@ -63,6 +63,7 @@ class PlainModel:
                 yield
         finally:
             torch.backends.mha.set_fastpath_enabled(fast)
+            self._kept = None
             before.restore()
             for tensor, data, content, gradient in saved:
                 tensor.data = data
@@ -80,6 +81,8 @@ class PlainModel:
         named = {name: self._rounded(tensor) for name, tensor in weights.items() if isinstance(tensor, Tensor)}
         named = {name: tensor for name, tensor in unwrapped(named, known).items() if name in known}
         module.to(_CPU)
+        if self._double:
+            module.double()
         self._place(named)
         if self._double is None:
             self._double = self._runs_in_float64(named)

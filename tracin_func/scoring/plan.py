@@ -16,9 +16,9 @@ from tracin_func.gradients.engines.ghost.engine import GhostEngine
 from tracin_func.gradients.model import State
 from tracin_func.gradients.protocol import Need, Plan, Request, Units, UnsuitableError
 from tracin_func.gradients.representations.projected import ProjectingEngine
+from tracin_func.scoring.observer import Observer
 from tracin_func.scoring.units import UnitMaker
 from tracin_func.task.method import NONE, Projection
-from tracin_func.task.pairs import Pairs
 
 MPS_TOLERANCE = 1e-3
 
@@ -38,14 +38,6 @@ class Prepared:
     def scored(self) -> Units:
         """The units whose values are scores: items, or joint pairs."""
         return self.make.joint() if self.make.task.joint else self.make.singles()
-
-    def sampled(self, pairs: int) -> "Prepared":
-        """The same for at most so many training and held-out pairs each, chosen at random once and for all."""
-        task = self.make.task
-        held_out = task.test_pairs if task.held_out is None else task.held_out
-        test = None if held_out is None else _some(held_out, pairs)
-        task = replace(task, train_pairs=_some(task.train_pairs, pairs), test_pairs=test)
-        return replace(self, make=replace(self.make, task=task))
 
     @property
     def _over(self) -> str:
@@ -73,18 +65,12 @@ class Prepared:
         }
 
 
-def _some(pairs: Pairs, count: int) -> Pairs:
-    if len(pairs) <= count:
-        return pairs
-    chosen = torch.randperm(len(pairs), generator=torch.Generator().manual_seed(0))[:count]
-    return pairs.select(chosen.sort().values)
-
-
 def prepare(
     make: UnitMaker,
     state: State,
     weights: Mapping[str, Tensor],
     compute: Compute,
+    observer: Observer,
     visits: int,
     norms: bool,
     without: Collection[str] = (),
@@ -98,46 +84,54 @@ def prepare(
         InputError: no engine that was allowed can run the scorer.
     """
     if state.left:
-        compute.notice(f"{state.name}: {len(state.left)} frozen parameters are not in it; the model's own are used.")
+        observer.notice(f"{state.name}: {len(state.left)} frozen parameters are not in it; the model's own are used.")
     kinds = _units(make)
     choice = choose(compute.engine, kinds, state, without)
     if make.device.type == "mps":
         deviation = _mps_deviation(make, choice, state, weights)
         if deviation > MPS_TOLERANCE:
-            compute.notice(f"mps: gradients deviate by {deviation:.1e} from the CPU's; the run goes on on the CPU.")
+            observer.notice(f"mps: gradients deviate by {deviation:.1e} from the CPU's; the run goes on on the CPU.")
             make = replace(make, device=torch.device("cpu"))
             state = make.scorer.state(state.name, weights, make.device, make.dtype, state.scale)
-            return prepare(make, state, weights, compute, visits, norms, without)
-        compute.notice(f"mps: gradients of two units agree with the CPU's float64 to {deviation:.1e}.")
+            return prepare(make, state, weights, compute, observer, visits, norms, without)
+        observer.notice(f"mps: gradients of two units agree with the CPU's float64 to {deviation:.1e}.")
     if choice.name == "loop" and compute.engine == "auto":
-        compute.notice(f"engine loop: {choice.reason}.")
+        observer.notice(f"engine loop: {choice.reason}.")
     budget = compute.memory_budget or available_bytes(make.device)
     request = Request(compute.batch_size, budget, visits, needed(make, choice.unit, norms))
-    choice, projection = _projected(compute, choice, kinds[choice.unit], state, request)
+    choice, projection = _projected(
+        make.method.projection, compute, observer, choice, kinds[choice.unit], state, request
+    )
     try:
         plan = choice.engine.plan(kinds[choice.unit], state, request)
     except UnsuitableError as error:  # found while it was measured
         if compute.engine != "auto":
             raise InputError(f"engine {choice.name!r} cannot differentiate this scorer: {error}. Use 'auto'.") from None
-        compute.notice(f"{state.name}: engine {choice.name} cannot go on: {error}; another engine does.")
-        return prepare(make, state, weights, compute, visits, norms, [*without, choice.name])
+        observer.notice(f"{state.name}: engine {choice.name} cannot go on: {error}; another engine does.")
+        return prepare(make, state, weights, compute, observer, visits, norms, [*without, choice.name])
     if plan.chunk_bytes > budget // 2:
         need, have = plan.chunk_bytes / 1e9, budget / 2e9
-        compute.notice(f"a batch of {plan.chunk} is expected to take {need:.2f} GB; {have:.2f} GB are meant for it.")
+        observer.notice(f"a batch of {plan.chunk} is expected to take {need:.2f} GB; {have:.2f} GB are meant for it.")
     return Prepared(make, choice, plan, budget, projection)
 
 
 def _projected(
-    compute: Compute, choice: Choice, units: Units, state: State, request: Request
+    asked: Projection,
+    compute: Compute,
+    observer: Observer,
+    choice: Choice,
+    units: Units,
+    state: State,
+    request: Request,
 ) -> tuple[Choice, Projection]:
     """`choice` with its gradients projected as asked; all processes as the first one."""
     kept = compute.store is not None or compute.world.started
-    projection, reason = _projection(compute.projection, choice, units, state, request, kept)
-    if compute.projection.kind == "auto" and compute.world.size > 1:  # memory, which it hangs on, may differ by host
-        projection = replace(compute.projection, kind=compute.world.agree(projection.kind))
+    projection, reason = _projection(asked, choice, units, state, request, kept)
+    if asked.kind == "auto" and compute.world.size > 1:  # memory, which it hangs on, may differ by host
+        projection = replace(asked, kind=compute.world.agree(projection.kind))
     if projection.kind == "none":
         if reason:
-            compute.notice(f"projection auto: {reason}.")
+            observer.notice(f"projection auto: {reason}.")
         return choice, projection
     engine = ProjectingEngine(choice.engine, projection)
     return replace(choice, engine=engine, reason=f"{choice.reason}; {reason}" if reason else choice.reason), projection

@@ -11,6 +11,7 @@ from torch import nn
 from tracin_func.gradients.compute import Compute
 from tracin_func.losses.margin import MarginRankingLoss
 from tracin_func.results.verification import TOLERANCE
+from tracin_func.scoring.observer import LOG, Observer
 from tracin_func.scoring.score import Scores, score
 from tracin_func.task.checkpoints import Checkpoint
 from tracin_func.task.pairs import Pairs
@@ -60,7 +61,7 @@ def _outcome(task: Task, right: Scores, engine: str, device: str) -> Outcome:
     notices: list[str] = []
     start = time.perf_counter()
     try:
-        found = _scores(task, Compute(engine, device, batch_size=4, notice=notices.append))
+        found = _scores(task, Compute(engine, device, batch_size=4), Observer(notices.append))
         used = _device_of(found)
         if torch.device(used).type != torch.device(device).type:
             fault = f"it went on on {used}: gradients on {device} deviate too far"
@@ -93,8 +94,8 @@ def _task() -> Task:
     return Task(scorer, items, pairs, checkpoints, test, MarginRankingLoss(100.0))
 
 
-def _scores(task: Task, compute: Compute) -> Scores:
-    return score(task, compute, self_influence=True, influence=True)
+def _scores(task: Task, compute: Compute, observer: Observer = LOG) -> Scores:
+    return score(task, compute=compute, observer=observer, self_influence=True, influence=True)
 
 
 def _device_of(scores: Scores) -> str:

@@ -1,4 +1,4 @@
-"""What a walk over checkpoints has at each of them: the checkpoint as it was opened, and what a step makes of it."""
+"""What a walk over checkpoints has at each of them: the checkpoint as it was opened, and what visitors make of it."""
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -8,10 +8,8 @@ from torch import Tensor
 
 from tracin_func.gradients.model import State
 from tracin_func.gradients.protocol import Gradients
-from tracin_func.losses.terms import Terms
 from tracin_func.scoring.combinations import PairTable
 from tracin_func.task.checkpoints import LoadedCheckpoint, digest
-from tracin_func.task.pairs import Pairs
 from tracin_func.task.weight_names import renamed
 
 
@@ -19,7 +17,7 @@ from tracin_func.task.weight_names import renamed
 class Traced:
     """One checkpoint. `gradients` is None where no pair is active or the rate is 0; `seconds` is what they took.
 
-    `values` are the objectives of the units; `describe` is what provenance records of the checkpoint.
+    `values` are the objectives of the units.
     """
 
     name: str
@@ -27,24 +25,7 @@ class Traced:
     gradients: Gradients | None
     train: PairTable
     test: PairTable | None
-    describe: dict[str, Any]
     seconds: float
-
-
-@dataclass(frozen=True, eq=False)
-class Evaluated:
-    """How the model of one checkpoint does on pairs, by a forward pass alone.
-
-    `pairs` are the tables of which `train` and `test` are terms; `as_trained` are the terms of the training pairs
-    under `Task.trained_loss`, `describe` is as of `Traced`.
-    """
-
-    name: str
-    pairs: list[Pairs]
-    train: Terms
-    test: Terms | None
-    as_trained: Terms | None
-    describe: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -59,8 +40,12 @@ class Filled:
 
 @dataclass(frozen=True, eq=False)
 class Opened:
-    """A checkpoint that was read: its state on the device, and its rate by parameter as √η."""
+    """A checkpoint that was read: its place among all, its state on the device, and its rate by parameter as √η.
 
+    `describe` is what provenance records of it.
+    """
+
+    position: int
     loaded: LoadedCheckpoint
     state: State
     scales: dict[str, float]

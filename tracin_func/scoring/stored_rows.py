@@ -26,6 +26,7 @@ from tracin_func.gradients.store.encoding import DTYPES
 from tracin_func.gradients.store.identity import NAME, Manifest, items_digest, read_manifest, weights_digest
 from tracin_func.gradients.store.locks import Shard
 from tracin_func.gradients.store.store import Store, open_store
+from tracin_func.scoring.observer import Observer
 from tracin_func.scoring.plan import Prepared
 from tracin_func.task.items import DatasetItems, StackedItems
 from tracin_func.task.method import Projection
@@ -105,7 +106,12 @@ def record_of(state: State, rate: Any, values: torch.dtype) -> CheckpointRecord:
 
 
 def open_for(
-    prepared: Prepared, state: State, compute: Compute, records: Sequence[CheckpointRecord], stack: ExitStack
+    prepared: Prepared,
+    state: State,
+    compute: Compute,
+    observer: Observer,
+    records: Sequence[CheckpointRecord],
+    stack: ExitStack,
 ) -> Store:
     """The store of a run, open until `stack` is closed; by the first process, and then by the others.
 
@@ -114,7 +120,7 @@ def open_for(
         OutputError: it cannot be written.
     """
     assert compute.store is not None
-    _announce(prepared, state, compute, len(records))
+    _announce(prepared, state, compute, observer, len(records))
     store: Store | None = None
     for turn in (True, False):
         if compute.world.first is turn:
@@ -126,9 +132,9 @@ def open_for(
         compute.world.wait()
     assert store is not None
     for warning in store.warnings:
-        compute.notice(warning)
+        observer.notice(warning)
     if store.manifest.dtype != "float32":
-        compute.notice(
+        observer.notice(
             f"the store keeps {store.manifest.dtype}: gradients are rounded to {ROUNDING[store.manifest.dtype]:.0e} of "
             "themselves, which self-influence of nearly equal items does not stand, and no standard error tells it."
         )
@@ -172,7 +178,7 @@ def _projecting(prepared: Prepared) -> ProjectingEngine:
     return engine if isinstance(engine, ProjectingEngine) else ProjectingEngine(engine, Projection("none"))
 
 
-def _announce(prepared: Prepared, state: State, compute: Compute, checkpoints: int) -> None:
+def _announce(prepared: Prepared, state: State, compute: Compute, observer: Observer, checkpoints: int) -> None:
     """Say how much room a new store takes, before it is made.
 
     Raises:
@@ -184,15 +190,16 @@ def _announce(prepared: Prepared, state: State, compute: Compute, checkpoints: i
         return
     width, units = _projecting(prepared).projector(state).width, prepared.scored.count
     number = units * checkpoints * DTYPES[compute.store_dtype].itemsize
-    if compute.projection.kind == "auto" and prepared.projection.kind == "none":
-        short = replace(compute.projection, kind="sjlt").width
+    asked = prepared.make.method.projection
+    if asked.kind == "auto" and prepared.projection.kind == "none":
+        short = replace(asked, kind="sjlt").width
         if short < width and (number * width > LARGE or width >= LONG * short):
             raise InputError(
                 f"{store} would take {_size(number * width)} for exact gradients of {width:,} dimensions; projected "
                 f"to {short:,} they take {_size(number * short)}. Confirm with --projection none, or estimate scores "
                 "with --projection sjlt."
             )
-    compute.notice(
+    observer.notice(
         f"the new store {store} takes {_size(number * width)}: {units:,} gradients of {width:,} dimensions at "
         f"{checkpoints} checkpoint{'' if checkpoints == 1 else 's'}."
     )

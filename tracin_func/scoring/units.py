@@ -18,6 +18,7 @@ from tracin_func.gradients.protocol import Units
 from tracin_func.losses.registry import sees_only_difference
 from tracin_func.task.items import Batch, RaggedItemsError, StackedItems, have_one_shape, interleave, place
 from tracin_func.task.loss import PairLoss
+from tracin_func.task.method import Method
 from tracin_func.task.pairs import Pairs
 from tracin_func.task.task import Task
 
@@ -40,7 +41,7 @@ class UnitMaker:
     task: Task
     scorer: Scorer
     loss: PairLoss
-    test_functional: str
+    method: Method
     device: torch.device
     dtype: torch.dtype | None
     coupled: str | None = None  # the operation through which a batched forward mixes items
@@ -208,7 +209,7 @@ class UnitMaker:
         row = pair["test" if "test" in pair else "train"]
         wide = loss_type(first)
         first, second, target = first.to(wide), second.to(wide), row["target"].to(wide)
-        if "test" in pair and self.test_functional == "score-margin":
+        if "test" in pair and self.method.test_functional == "score-margin":
             loss = -target * (first - second)
         else:
             loss = self.loss(first, second, target, row["margin"].to(wide) if "margin" in row else None)

@@ -12,6 +12,7 @@ score could be at most, as a sum of terms that cancel cannot be right to its own
 
 import random
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -21,15 +22,15 @@ from tracin_func.errors import UsageError
 from tracin_func.gradients.compute import Compute
 from tracin_func.gradients.model import Scorer
 from tracin_func.losses.registry import as_loss
-from tracin_func.losses.terms import functional_terms
-from tracin_func.results.frame import PairRecord
-from tracin_func.results.run import Run
+from tracin_func.losses.terms import Terms, functional_terms
+from tracin_func.results.influence import Influence, SelfInfluence
 from tracin_func.results.verification import Entry, Verification
+from tracin_func.scoring.observer import LOG, Observer
 from tracin_func.scoring.plain import PlainModel
-from tracin_func.scoring.score import Scores
-from tracin_func.task.checkpoints import load
+from tracin_func.task.checkpoints import LearningRate, LoadedCheckpoint, load
 from tracin_func.task.learning_rates import root_rates
 from tracin_func.task.loss import unit_weight
+from tracin_func.task.method import Method
 from tracin_func.task.optimizer_state import adam_preconditioner
 from tracin_func.task.task import Task
 
@@ -41,8 +42,71 @@ TOGETHER = 16  # entries whose training gradients are held together
 _CPU = torch.device("cpu")
 
 
-def verify(task: Task, compute: Compute, scores: Scores, n: int, seed: int = 0) -> Verification:
-    """n random entries of `scores` again, by at most 2n gradients a checkpoint.
+def verify(
+    task: Task,
+    result: SelfInfluence | Influence,
+    *,
+    n: int = 20,
+    seed: int = 0,
+    compute: Compute = Compute(),
+    observer: Observer = LOG,
+) -> Verification:
+    """n random scores again, by at most 2n gradients per checkpoint; each checkpoint is read once.
+
+    See `Verifying` for what is compared. The user's model is unchanged.
+
+    Args:
+        task: what was scored, with the checkpoints that were summed over.
+        result: its scores; self-influence beside influence is compared for the same training pairs, at no cost.
+        n: number of scores; all where there are fewer.
+        seed: of the choice of scores.
+        compute: as in the run; its `dtype` is what weights are rounded to.
+        observer: `progress` receives the share of each checkpoint.
+
+    Raises:
+        UsageError: n is less than 1, or the scores are those of another task.
+        InputError: the scorer cannot be run on the CPU.
+    """
+    influence = result if isinstance(result, Influence) else None
+    own = result.self_influence if isinstance(result, Influence) else result
+    records = [result.pairs] if isinstance(result, SelfInfluence) else [result.train, result.test]
+    task = task if influence is not None else replace(task, test_pairs=None)
+    of_result = *(len(record.ids) for record in records), len(result.run.checkpoints)
+    of_task = len(task.train_pairs), *([len(task.test_pairs or ())] if influence else []), len(task.checkpoints)
+    if of_result != of_task:
+        raise UsageError(
+            "`result` should be that of `task`. Got training pairs, test pairs and checkpoints "
+            f"{of_result} in the result and {of_task} in the task."
+        )
+    verifying = Verifying(task, result.run.method, compute, n, seed, observer)
+    for t, (described, checkpoint) in enumerate(zip(result.run.checkpoints, task.checkpoints, strict=True)):
+        seen = [Seen(each.weight[t], each.inactive[t], each.score_margin[t]) for each in records]
+        verifying.add(load(checkpoint, t + 1), described["learning_rate"], seen)
+    return verifying.compare(own, influence)
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """What the run saw of the pairs of one table at a checkpoint, each [pairs]."""
+
+    weight: Tensor
+    inactive: Tensor
+    score_margin: Tensor
+
+    @classmethod
+    def of(cls, terms: Terms) -> "Seen":
+        return cls(terms.weight, ~terms.active, terms.score_margin)
+
+
+def _draw(train: int, columns: int, n: int, seed: int) -> list[tuple[int, int | None]]:
+    """Different entries (p, test column), or (p, None) where there are none."""
+    total = train * max(columns, 1)
+    chosen = random.Random(seed).sample(range(total), min(n, total))
+    return [divmod(entry, columns) if columns else (entry, None) for entry in chosen]
+
+
+class Verifying:
+    """Sums over checkpoints for each drawn score: products of gradients, their scale, and what is undecided.
 
     An entry is a training pair p for self-influence, and (p, q) for influence; where there are both, self(p) is
     compared too, and costs nothing more. A column that is the mean of all test pairs takes the gradients of all. Rates
@@ -56,113 +120,66 @@ def verify(task: Task, compute: Compute, scores: Scores, n: int, seed: int = 0) 
     word is NOT taken for that: where float64 contradicts it, the loss is asked again at scores moved by 1e-5 of their
     size; if these disagree as well, the entry is left out and counted, else it is compared and fails. A ReLU inside
     the scorer may flip likewise, at one position of many, which stays below the tolerance.
-
-    The user's model is unchanged.
-
-    Args:
-        task: what was scored, with the checkpoints that were summed over.
-        compute: as in the run; `progress` is told of each checkpoint as of 1.
-        scores: what `score` returned.
-        n: entries; all where there are fewer.
-        seed: of the choice of entries.
-
-    Raises:
-        UsageError: n is less than 1, or there are no scores, or those of another task.
-        InputError: the scorer cannot be run on the CPU.
     """
-    if n < 1:
-        raise UsageError(f"`n` should be at least 1. Got {n}.")
-    result = scores.influence or scores.self_influence
-    if result is None:
-        raise UsageError("`scores` holds neither self-influence nor influence, so there is nothing to verify.")
-    tests = 0 if scores.influence is None else len(scores.influence.test.ids)
-    columns = 0 if scores.influence is None else len(scores.influence.test_ids)
-    task = task if tests else replace(task, test_pairs=None)
-    of_scores = len(result.ids), tests, len(result.run.checkpoints)
-    of_task = len(task.train_pairs), len(task.test_pairs or ()), len(task.checkpoints)
-    if of_scores != of_task:
-        raise UsageError(
-            "`scores` should be those of `task`. Got training pairs, test pairs and checkpoints "
-            f"{of_scores} in the scores and {of_task} in the task."
-        )
-    sums = _Sums(task, compute, result.run, _records(scores), _draw(len(result.ids), columns, n, seed))
-    sums.add_checkpoints()
-    return Verification(tuple(sums.entries(scores)), seed)
-
-
-def _records(scores: Scores) -> list[PairRecord]:
-    """Of the training pairs, and of test pairs where there are some."""
-    if scores.influence is not None:
-        return [scores.influence.train, scores.influence.test]
-    assert scores.self_influence is not None
-    return [scores.self_influence.pairs]
-
-
-def _draw(train: int, columns: int, n: int, seed: int) -> list[tuple[int, int | None]]:
-    """Different entries (p, test column), or (p, None) where there are none."""
-    total = train * max(columns, 1)
-    chosen = random.Random(seed).sample(range(total), min(n, total))
-    return [divmod(entry, columns) if columns else (entry, None) for entry in chosen]
-
-
-class _Sums:
-    """What is summed over checkpoints for each entry: products of gradients, their scale, and what is undecided."""
 
     def __init__(
-        self, task: Task, compute: Compute, run: Run, records: list[PairRecord], drawn: list[tuple[int, int | None]]
+        self, task: Task, method: Method, compute: Compute, n: int, seed: int = 0, observer: Observer = LOG
     ) -> None:
-        scorer = Scorer(task.scorer, joint=task.joint, params=compute.params)
+        if n < 1:
+            raise UsageError(f"`n` should be at least 1. Got {n}.")
+        scorer = Scorer(task.scorer, joint=task.joint, params=method.params)
         first = int(task.train_pairs.first[0]), int(task.train_pairs.second[0])
-        self._task, self._names = task, scorer.canonical()
+        self._task, self._method, self._names = task, method, scorer.canonical()
         self._every = dict(scorer.module.named_parameters())
         tried = first if task.joint else first[:1]
         self._plain = PlainModel(scorer.module, task.items, scorer.trainable, tried, compute.dtype)
         self._loss = as_loss(task.loss)
         self._tables = [pairs for pairs in (task.train_pairs, task.test_pairs) if pairs is not None]
-        self._functionals = ("loss", run.choices.test_functional)
-        self._compute, self._run, self._records, self._drawn = compute, run, records, drawn
+        self._functionals = ("loss", method.test_functional)
+        self._observer, self._seed, self._checkpoint = observer, seed, -1
+        tests = len(task.test_pairs or ())
+        self._drawn = _draw(len(task.train_pairs), min(tests, 1) if method.aggregate else tests, n, seed)
+        self._seen: Sequence[Seen] = ()
         self._own: dict[int, _Sum] = defaultdict(_Sum)  # by training pair, and
         self._of_test: dict[int, _Sum] = defaultdict(_Sum)  # by test pair
         self._cross: dict[tuple[int, int], _Sum] = defaultdict(_Sum)  # by both
 
-    def add_checkpoints(self) -> None:
-        """Walk them all."""
-        one, unscaled = torch.ones((), dtype=torch.float64), self._run.choices.preconditioner == "none"
+    def add(self, loaded: LoadedCheckpoint, rate: LearningRate, seen: Sequence[Seen]) -> None:
+        """What the drawn scores should get from one checkpoint, by plain autograd; `seen` is by table."""
+        one = torch.ones((), dtype=torch.float64)
+        scaled = self._method.preconditioner == "adam"
+        found = adam_preconditioner(loaded, self._every, self._names) if scaled else {}
+        roots = {name: root * found.get(name, one).sqrt() for name, root in root_rates(rate, self._names).items()}
+        self._seen, self._checkpoint = seen, self._checkpoint + 1
         with self._plain.borrowed():
-            for t, (described, checkpoint) in enumerate(
-                zip(self._run.checkpoints, self._task.checkpoints, strict=True)
-            ):
-                loaded = load(checkpoint, t + 1)
-                found = {} if unscaled else adam_preconditioner(loaded, self._every, self._names)
-                rates = root_rates(described["learning_rate"], self._names)
-                roots = {name: root * found.get(name, one).sqrt() for name, root in rates.items()}
-                self._plain.load(loaded.weights)
-                for start in range(0, len(self._drawn), TOGETHER):
-                    entries = self._drawn[start : start + TOGETHER]
-                    self._add(entries, t, roots)
-                    self._compute.progress(len(entries) / len(self._drawn))
+            self._plain.load(loaded.weights)
+            for start in range(0, len(self._drawn), TOGETHER):
+                entries = self._drawn[start : start + TOGETHER]
+                self._add(entries, roots)
+                self._observer.progress(len(entries) / len(self._drawn))
 
-    def _add(self, entries: list[tuple[int, int | None]], t: int, roots: dict[str, Tensor]) -> None:
+    def _add(self, entries: list[tuple[int, int | None]], roots: dict[str, Tensor]) -> None:
         """What the pairs of some entries add at one checkpoint; their test pairs one at a time."""
+        t = self._checkpoint
         rows: dict[int, list[int]] = defaultdict(list)  # of each test pair, the training pairs it meets
         drawn = dict.fromkeys(p for p, _ in entries)
-        train = {p: self._gradient(0, p, t, roots) for p in drawn}
+        train = {p: self._gradient(0, p, roots) for p in drawn}
         for p, column in entries:
             for q in () if column is None else self._tests_of(column):
                 rows[q].append(p)
         for p, (_, norm, doubt) in train.items():
             self._own[p].add_once(t, norm**2, (norm + SMALLEST) ** 2, doubt)
         for q, pairs in rows.items():
-            of_q, length, unsure = self._gradient(1, q, t, roots)
+            of_q, length, unsure = self._gradient(1, q, roots)
             self._of_test[q].add_once(t, length**2, (length + SMALLEST) ** 2, unsure)
             for p in pairs:
                 gradient, norm, doubt = train[p]
                 scale = (norm + SMALLEST) * (length + SMALLEST)
                 self._cross[p, q].add_once(t, float(gradient @ of_q), scale, doubt or unsure)
 
-    def _gradient(self, table: int, row: int, t: int, roots: dict[str, Tensor]) -> tuple[Tensor, float, bool]:
+    def _gradient(self, table: int, row: int, roots: dict[str, Tensor]) -> tuple[Tensor, float, bool]:
         """√(η P) ∇ℓ of a pair, its length, and whether rounding decides if it is active."""
-        weight = self._records[table].weight[t, row]
+        weight = self._seen[table].weight[row]
 
         def value() -> Tensor:
             pairs, (first, second) = self._tables[table], self._scores_of(table, row)
@@ -175,8 +192,8 @@ class _Sums:
         parts = self._plain.gradient(value)
         gradient = torch.cat([(roots[name] * part).flatten() for name, part in parts.items()])
         norm = float(torch.linalg.vector_norm(gradient))
-        inactive = bool(self._records[table].inactive[t, row])
-        return gradient, norm, (norm == 0) != inactive and self._at_kink(table, row, t)
+        inactive = bool(self._seen[table].inactive[row])
+        return gradient, norm, (norm == 0) != inactive and self._at_kink(table, row)
 
     def _scores_of(self, table: int, row: int) -> tuple[Tensor, Tensor]:
         """s_a and s_b of a pair, each item scored alone; Δ and 0 of a pairwise scorer."""
@@ -189,24 +206,23 @@ class _Sums:
 
     def _tests_of(self, column: int) -> range:
         """The test pairs that a column is of: one, or all of them."""
-        if self._run.choices.aggregate is None:
+        if self._method.aggregate is None:
             return range(column, column + 1)
         return range(len(self._tables[1]))
 
-    def _at_kink(self, table: int, row: int, t: int) -> bool:
+    def _at_kink(self, table: int, row: int) -> bool:
         """Whether scores moved by their rounding make the pair active and inactive."""
-        record, pairs = self._records[table], self._tables[table].select(torch.tensor([row] * 3))
+        pairs = self._tables[table].select(torch.tensor([row] * 3))
         with torch.no_grad():
             first, second = (score.double() for score in self._scores_of(table, row))
-        size = first.abs() + second.abs() + record.score_margin[t].abs().max()
+        size = first.abs() + second.abs() + self._seen[table].score_margin.abs().max()
         moved = first + size * ROUNDING * torch.tensor([-1.0, 0.0, 1.0], dtype=torch.float64)
         terms = functional_terms(self._functionals[table], self._loss, unit_weight, moved, second.expand(3), pairs)
         return bool(terms.active.any()) and not bool(terms.active.all())
 
-    def entries(self, scores: Scores) -> list[Entry]:
-        """Each beside what the run found."""
+    def compare(self, own: SelfInfluence | None, influence: Influence | None) -> Verification:
+        """The drawn scores beside what the run found."""
         found = []
-        own, influence = scores.self_influence, scores.influence
         if influence is not None:
             values, errors = influence.scores, influence.standard_error
             for p, column in self._drawn:
@@ -216,15 +232,10 @@ class _Sums:
                 found.append(total.entry(*names, float(values[p, column]), error))
         if own is not None:
             values, errors = own.scores, own.standard_error
-            for p in dict.fromkeys(self.drawn_pairs):
+            for p in dict.fromkeys(p for p, _ in self._drawn):
                 error = 0.0 if errors is None else float(errors[p])
                 found.append(self._own[p].entry(own.ids[p], None, float(values[p]), error))
-        return found
-
-    @property
-    def drawn_pairs(self) -> list[int]:
-        """The training pair of each entry."""
-        return [p for p, _ in self._drawn]
+        return Verification(tuple(found), self._seed)
 
     def _influence(self, p: int, column: int) -> "_Sum":
         """What a column should be: a product, or the mean of several; divided by both lengths for a cosine."""
@@ -233,7 +244,7 @@ class _Sums:
         total = _Sum()
         for q, share in zip(tests, shares, strict=True):
             cross, lengths = self._cross[p, q], 1.0
-            if self._run.choices.normalize == "cosine":
+            if self._method.normalize == "cosine":
                 lengths = (self._own[p].expected * self._of_test[q].expected) ** 0.5
             by = share / lengths if lengths else 0.0
             total.expected += by * cross.expected

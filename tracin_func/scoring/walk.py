@@ -4,11 +4,10 @@ Everything costly is per unit and checkpoint and happens here; what pairs make o
 """
 
 import time
-from collections.abc import Callable, Generator, Iterator
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -25,16 +24,19 @@ from tracin_func.gradients.working import random_numbers_kept, uncompiled
 from tracin_func.losses.registry import as_loss
 from tracin_func.scoring.checks import Change, change_of, probed, runs
 from tracin_func.scoring.combinations import (
+    PairScores,
     PairTable,
     over_differences,
     over_items,
     over_pairs,
+    pair_scores,
     reporting,
     terms_of,
     without_gradients,
 )
+from tracin_func.scoring.observer import Observer
 from tracin_func.scoring.plan import Prepared, needed, prepare
-from tracin_func.scoring.steps import Evaluated, Filled, Opened, Reading, Traced
+from tracin_func.scoring.steps import Filled, Opened, Reading, Traced
 from tracin_func.scoring.stored_rows import open_for, record_of, require_items_in, require_rows, shared, stored, unit_in
 from tracin_func.scoring.units import UnitMaker
 from tracin_func.task.checkpoints import (
@@ -42,160 +44,124 @@ from tracin_func.task.checkpoints import (
     LearningRate,
     LoadedCheckpoint,
     description,
-    file_digest,
     load,
 )
 from tracin_func.task.learning_rates import learning_rates, root_rates
+from tracin_func.task.method import Method
 from tracin_func.task.optimizer_state import adam_preconditioner, holds_second_moments
+from tracin_func.task.pairs import Pairs
 from tracin_func.task.task import Task
 
 SAMPLED = 16  # units that a measurement differentiates, or a whole chunk
 
 ADAM_NOTICE = "the checkpoints hold Adam's second moments; --preconditioner adam scores the steps Adam would take."
 
-Step = TypeVar("Step")
 
+class Walk:
+    """Opens each checkpoint of a task once, in order, and hands it to the visitors of a run.
 
-class Tracer:
-    """Walks the checkpoints of a task, each loaded when it is its turn and dropped; `prepared` once, at the first.
+    `prepared` (device, units, engine and sizes) is decided once, at the first.
 
-    `norms` tells whether norms of pairs will be asked for, and not products with test pairs alone; `every`, that
-    every item is a unit, to serve pairs beyond those of the task.
+    Args:
+        norms: whether norms of pairs will be asked for, and not products with test pairs alone.
+        every: every item is a unit, to serve pairs beyond those of the task.
 
     Raises:
-        InputError: a checkpoint file is missing: told before any is scored.
+        InputError: a checkpoint file is missing; raised before any is scored.
     """
 
-    def __init__(self, task: Task, compute: Compute, *, norms: bool = True, every: bool = False) -> None:
+    def __init__(
+        self,
+        task: Task,
+        method: Method,
+        compute: Compute,
+        observer: Observer,
+        *,
+        norms: bool = True,
+        every: bool = False,
+    ) -> None:
         for checkpoint in task.checkpoints:
             if isinstance(checkpoint.source, str | Path) and not Path(checkpoint.source).exists():
                 raise InputError(f"{checkpoint.source}: no such checkpoint file.")
-        self._task = task
-        self._compute = compute
+        self.task = task
+        self._method, self._compute, self._observer = method, compute, observer
         self._norms = norms
         self._every = every
-        self._scorer = Scorer(task.scorer, joint=task.joint, params=compute.params)
+        self._scorer = Scorer(task.scorer, joint=task.joint, params=method.params)
         self._device = resolve_device(compute.device)
         self._dtype = compute.dtype or self._scorer.wider_dtype()
         self.prepared: Prepared | None = None
         self._opened = ExitStack()  # the store
         self._store: Store | None = None
-        self._told = False  # of second moments that are not used
+        self._adam_notice_shown = False
         self._rated = False  # whether any checkpoint has a learning rate above 0
-        self._report = Reading(self._scorer.canonical(), compute.notice)
-        self._scores: dict[str, Tensor] = {}  # of all units by checkpoint, where a pass before this one made them
+        self._report = Reading(self._scorer.canonical(), observer.notice)
 
-    def __enter__(self) -> "Tracer":
+    def __enter__(self) -> "Walk":
         return self
 
     def __exit__(self, *_: object) -> None:
         self._opened.close()
 
-    def __iter__(self) -> Iterator[Traced]:
-        return self._walk(self._step)
+    def visit(self, *visitors: Callable[[Opened], None]) -> None:
+        """Call the visitors in turn at each checkpoint.
 
-    def filled(self) -> Iterator[Filled]:
-        """What this process added to the store, checkpoint by checkpoint."""
-        return self._walk(self._filled)
+        Products are exact on the device meanwhile, and random numbers are our own; all is as before afterwards.
 
-    def evaluations(self, pairs: int) -> Iterator[Evaluated]:
-        """The terms of at most so many training and held-out pairs each, chosen at random; no gradients."""
-        return self._walk(lambda opened: self._evaluated(opened, pairs))
-
-    def sample(self) -> tuple[int, int, float]:
-        """How many units were differentiated at the first checkpoint, of how many, and the seconds it took."""
-        with closing(self._walk(self._sampled)) as walk:
-            return next(walk)
-
-    def _walk(self, step: Callable[[Opened], Step]) -> Generator[Step, None, None]:
-        with closing(visited(self._task, self._scorer, self._device)) as checkpoints:
-            for checkpoint, loaded in checkpoints:
+        Raises:
+            InputError: no checkpoint has a learning rate above 0. NumericalError: naming the checkpoint.
+        """
+        cuda = [self._device] if self._device.type == "cuda" else []
+        with self._scorer.session(), random_numbers_kept(cuda), exact_products(self._device), uncompiled():
+            for position, checkpoint in enumerate(self.task.checkpoints, start=1):
+                loaded = load(checkpoint, position)
                 try:
-                    yield step(self._open(checkpoint, loaded))
+                    opened = self._open(position, checkpoint, loaded)
+                    for visitor in visitors:
+                        visitor(opened)
                 except NumericalError as error:
                     raise NumericalError(f"{loaded.name}: {error}") from None
         self._require_a_rate()
 
-    def _require_a_rate(self) -> None:
-        if not self._rated:
-            names = ", ".join(each.known_as(place) for place, each in enumerate(self._task.checkpoints, start=1))
-            raise InputError(
-                f"the learning rate is 0 at every checkpoint ({names}), so every score would be 0; a schedule may end "
-                "there. Give one with --learning-rate, or use none: --checkpoint-weights uniform."
-            )
-
-    def _open(self, checkpoint: Checkpoint, loaded: LoadedCheckpoint) -> Opened:
-        state = self._state(loaded)
-        if self._compute.preconditioner == "none" and not self._told and holds_second_moments(loaded):
-            self._told = True
-            self._compute.notice(ADAM_NOTICE)
-        rate, source = self._rate(checkpoint, loaded)
-        scales = root_rates(rate, self._scorer.canonical())
-        self._rated = self._rated or any(scales.values())
-        if self.prepared is None:
-            self.prepared = self._prepare(state, loaded)
-            self._compute.planned(self.prepared.describe())
-            state = state if self.prepared.make.device == self._device else self._state(loaded)
-        return Opened(loaded, state, scales, description(checkpoint, loaded, rate, source))
-
-    def _rate(self, checkpoint: Checkpoint, loaded: LoadedCheckpoint) -> tuple[LearningRate, str]:
-        if self._compute.checkpoint_weights == "uniform":
-            return 1.0, "uniform"
-        return learning_rates(loaded, self._scorer.trained(), checkpoint.learning_rate)
-
-    def _step(self, opened: Opened) -> Traced:
-        self._report(opened.loaded)
+    def trace(self, opened: Opened) -> Traced:
+        """The gradients of the units at a checkpoint, and the pairs of both tables as combinations of them."""
         prepared, loaded, state = self._ready, opened.loaded, opened.state
         start = time.perf_counter()
         try:
             gradients, values, tables = self._gradients(prepared, state, opened.scales)
         except UnsuitableError as error:
             self.prepared = self._other_engine(prepared, state, loaded, error)
-            self._compute.planned(self.prepared.describe())
+            self._observer.planned(self.prepared.describe())
             state = self._state(loaded)  # its device may be another one
             gradients, values, tables = self._gradients(self.prepared, state, opened.scales)
-        if self.prepared is not None and any(opened.scales.values()):
-            earlier = self._scores.pop(loaded.name, None)
-            while change := change_of(self._ready, state, values, tables[0], earlier):
-                state, earlier = self._changed(change, state, loaded), None
+        if any(opened.scales.values()):
+            while change := change_of(self._ready, state, values, tables[0]):
+                state = self._changed(change, state, loaded)
                 gradients, values, tables = self._gradients(self._ready, state, opened.scales)
         seconds = time.perf_counter() - start
-        test = tables[1] if len(tables) > 1 else None
-        describe = {**opened.describe, "sha256": file_digest(opened.describe["path"])}
-        return Traced(loaded.name, values, gradients, tables[0], test, describe, seconds)
+        return Traced(loaded.name, values, gradients, tables[0], tables[1] if len(tables) > 1 else None, seconds)
 
-    def _filled(self, opened: Opened) -> Filled:
-        self._report(opened.loaded)
+    def fill(self, opened: Opened) -> Filled:
+        """Add to the store what this process has to make of a checkpoint."""
         prepared = self._ready
         engine, state = prepared.choice.engine, opened.state
         assert isinstance(engine, StoredEngine)
         made = 0
         if any(opened.scales.values()):
-            units, done = reporting(prepared.scored, self._compute)
+            units, done = reporting(prepared.scored, self._observer)
             made = engine.fill(units, state, opened.scales, prepared.plan)
             done()
         return Filled(state.name, made, len(engine.store.missing(state.name)), engine.store.blocks)
 
-    def _evaluated(self, opened: Opened, pairs: int) -> Evaluated:
-        prepared = self._ready.sampled(pairs)
-        units = prepared.scored
-        # In another order than for gradients, so that scores that depend on companions differ.
-        order = torch.randperm(units.count, generator=torch.Generator().manual_seed(0))
-        shuffled = replace(units, take=lambda index: units.take(order[index]))
-        found = prepared.choice.engine.values(shuffled, opened.state, prepared.plan.chunk)
-        values = found[torch.argsort(order).to(found.device)]
-        if units.count == self._ready.scored.count:
-            self._scores[opened.loaded.name] = values
-        plain = replace(self._compute, test_functional="loss", weight_test_pairs=False)
-        tables = terms_of(prepared, plain, values)
-        as_trained = None
-        if self._task.trained_loss is not None:
-            make = replace(prepared.make, loss=as_loss(self._task.trained_loss))
-            as_trained = terms_of(replace(prepared, make=make), plain, values)[0]
-        test = tables[1] if len(tables) > 1 else None
-        return Evaluated(opened.loaded.name, prepared.make.tables, tables[0], test, as_trained, opened.describe)
+    def scores(self, opened: Opened, pairs: Pairs) -> PairScores:
+        """s_a and s_b of any pairs of the items by a forward pass, each [pairs]; Δ and 0 of a pairwise scorer."""
+        task = replace(self.task, train_pairs=pairs, test_pairs=None)
+        prepared = replace(self._ready, make=replace(self._ready.make, task=task, every=False))
+        values = prepared.choice.engine.values(prepared.scored, opened.state, prepared.plan.chunk)
+        return pair_scores(prepared, values)[0]
 
-    def _sampled(self, opened: Opened) -> tuple[int, int, float]:
+    def sample(self, opened: Opened) -> tuple[int, int, float]:
+        """The number of units that were differentiated for a measurement, that of all units, and the seconds taken."""
         prepared = self._ready
         make, unit = prepared.make, prepared.choice.unit
         every = torch.arange(sum(map(len, make.tables)))
@@ -213,6 +179,34 @@ class Tracer:
             seconds = time.perf_counter() - start
         return few, units.count, seconds
 
+    def _open(self, position: int, checkpoint: Checkpoint, loaded: LoadedCheckpoint) -> Opened:
+        state = self._state(loaded)
+        if self._method.preconditioner == "none" and not self._adam_notice_shown and holds_second_moments(loaded):
+            self._adam_notice_shown = True
+            self._observer.notice(ADAM_NOTICE)
+        rate, source = self._rate(checkpoint, loaded)
+        scales = root_rates(rate, self._scorer.canonical())
+        self._rated = self._rated or any(scales.values())
+        if self.prepared is None:
+            self.prepared = self._prepare(state, loaded)
+            self._observer.planned(self.prepared.describe())
+            state = state if self.prepared.make.device == self._device else self._state(loaded)
+        self._report(loaded)
+        return Opened(position, loaded, state, scales, description(checkpoint, loaded, rate, source))
+
+    def _rate(self, checkpoint: Checkpoint, loaded: LoadedCheckpoint) -> tuple[LearningRate, str]:
+        if self._method.checkpoint_weights == "uniform":
+            return 1.0, "uniform"
+        return learning_rates(loaded, self._scorer.trained(), checkpoint.learning_rate)
+
+    def _require_a_rate(self) -> None:
+        if not self._rated:
+            names = ", ".join(each.known_as(place) for place, each in enumerate(self.task.checkpoints, start=1))
+            raise InputError(
+                f"the learning rate is 0 at every checkpoint ({names}), so every score would be 0; a schedule may end "
+                "there. Give one with --learning-rate, or use none: --checkpoint-weights uniform."
+            )
+
     @property
     def _ready(self) -> Prepared:
         assert self.prepared is not None
@@ -222,13 +216,13 @@ class Tracer:
         self, prepared: Prepared, state: State, scales: dict[str, float]
     ) -> tuple[Gradients | None, Tensor, list[PairTable]]:
         if not any(scales.values()):
-            self._compute.notice(f"{state.name}: its learning rate is 0, so it adds nothing to any score.")
+            self._observer.notice(f"{state.name}: its learning rate is 0, so it adds nothing to any score.")
             values = prepared.choice.engine.values(prepared.scored, state, prepared.plan.chunk)
-            return None, values, without_gradients(terms_of(prepared, self._compute, values), self._compute)
+            return None, values, without_gradients(terms_of(prepared, self._observer, values), self._observer)
         over = over_differences if prepared.make.by_difference else over_items
         over = over_pairs if prepared.choice.unit == "pairs" else over
         asked = needed(prepared.make, prepared.choice.unit, self._norms)
-        gradients, tables = over(prepared, self._compute, state, scales, asked)
+        gradients, tables = over(prepared, self._observer, state, scales, asked)
         return gradients, torch.empty(0) if gradients is None else gradients.values, tables
 
     def _other_engine(
@@ -243,14 +237,16 @@ class Tracer:
             )
         if self._compute.engine != "auto":
             raise InputError(f"{loaded.name}: engine {name!r} cannot differentiate this scorer: {error}. Use 'auto'.")
-        self._compute.notice(f"{loaded.name}: engine {name} cannot go on: {error}; another engine does.")
-        visits = len(self._task.checkpoints)
-        again = prepare(prepared.make, state, loaded.weights, self._compute, visits, self._norms, without=[name])
+        self._observer.notice(f"{loaded.name}: engine {name} cannot go on: {error}; another engine does.")
+        visits = len(self.task.checkpoints)
+        again = prepare(
+            prepared.make, state, loaded.weights, self._compute, self._observer, visits, self._norms, without=[name]
+        )
         return self._with_rows(again, state)
 
     def _changed(self, change: Change, state: State, loaded: LoadedCheckpoint) -> State:
         """Go on with units made otherwise, said; where that cannot be, raise."""
-        compute, prepared = self._compute, self._ready
+        compute, observer, prepared = self._compute, self._observer, self._ready
         if compute.engine != "auto":
             raise InputError(
                 f"{loaded.name}: engine {compute.engine!r} cannot differentiate this scorer: {change.reason}. "
@@ -261,47 +257,47 @@ class Tracer:
                 f"{loaded.name}: {change.reason}, so rows of items cannot serve the pairs. Score without --store, "
                 "--keep and torchrun."
             )
-        compute.notice(f"{loaded.name}: {change.reason}; {change.remedy}.")
-        visits = len(self._task.checkpoints)
-        self.prepared = prepare(change.make, state, loaded.weights, compute, visits, self._norms)
-        compute.planned(self.prepared.describe())
+        observer.notice(f"{loaded.name}: {change.reason}; {change.remedy}.")
+        visits = len(self.task.checkpoints)
+        self.prepared = prepare(change.make, state, loaded.weights, compute, observer, visits, self._norms)
+        observer.planned(self.prepared.describe())
         return state if self.prepared.make.device == prepared.make.device else self._state(loaded)
 
     def _state(self, loaded: LoadedCheckpoint) -> State:
         device = self._device if self.prepared is None else self.prepared.make.device
         scale = {}
-        if self._compute.preconditioner == "adam":
+        if self._method.preconditioner == "adam":
             every = dict(self._scorer.module.named_parameters())
             found = adam_preconditioner(loaded, every, self._scorer.canonical())
             scale = {name: preconditioner.sqrt() for name, preconditioner in found.items()}
         return self._scorer.state(loaded.name, loaded.weights, device, self._dtype, scale)
 
     def _prepare(self, state: State, loaded: LoadedCheckpoint) -> Prepared:
-        task, compute = self._task, self._compute
+        task, compute, notice = self.task, self._compute, self._observer.notice
         loss = as_loss(task.loss)
         if self._every:
             require_items_in(compute.store)
         every = self._every or compute.store is not None
         by_items = self._every or unit_in(compute.store) == "items"
         make = UnitMaker(
-            *(task, self._scorer, loss, compute.test_functional, self._device, self._dtype),
+            *(task, self._scorer, loss, self._method, self._device, self._dtype),
             every=every,
             by_items=by_items,
         )
-        make = probed(make, state, compute.notice, alone=compute.batch_size == 1)
+        make = probed(make, state, notice, alone=compute.batch_size == 1)
         if self._dtype is not None and compute.dtype is None:
             half = self._scorer.current_dtype()
             if not runs(make, state):
                 self._dtype, make = None, replace(make, dtype=None, probed=False)
                 state = self._state(loaded)
-                make = probed(make, state, compute.notice, alone=compute.batch_size == 1)
-                compute.notice(
+                make = probed(make, state, notice, alone=compute.batch_size == 1)
+                notice(
                     f"the model is {half} and does not run in float32: its gradients are {half}, and small ones "
                     "underflow to 0."
                 )
             else:
-                compute.notice(f"the model is {half}: its gradients are computed in float32, from weights as saved.")
-        prepared = prepare(make, state, loaded.weights, compute, len(task.checkpoints), self._norms)
+                notice(f"the model is {half}: its gradients are computed in float32, from weights as saved.")
+        prepared = prepare(make, state, loaded.weights, compute, self._observer, len(task.checkpoints), self._norms)
         return self._with_rows(prepared, state)
 
     def _with_rows(self, prepared: Prepared, state: State) -> Prepared:
@@ -318,24 +314,11 @@ class Tracer:
         if self._store is None:
             values = prepared.choice.engine.values(replace(prepared.scored, count=1), state, 1).dtype
             records = list(self._records(values))
-            self._store = open_for(prepared, state, compute, records, self._opened)
+            self._store = open_for(prepared, state, compute, self._observer, records, self._opened)
         return stored(prepared, self._store, compute.world, compute.shard)
 
     def _records(self, values: torch.dtype) -> Iterator[CheckpointRecord]:
         """Of every checkpoint; each is read for this alone."""
-        for position, checkpoint in enumerate(self._task.checkpoints, start=1):
+        for position, checkpoint in enumerate(self.task.checkpoints, start=1):
             loaded = load(checkpoint, position)
             yield record_of(self._state(loaded), self._rate(checkpoint, loaded)[0], values)
-
-
-def visited(
-    task: Task, scorer: Scorer, device: torch.device
-) -> Generator[tuple[Checkpoint, LoadedCheckpoint], None, None]:
-    """The checkpoints in turn, each loaded once and dropped. Close it, and all is as before.
-
-    Meanwhile products are exact on `device`, and random numbers are our own.
-    """
-    cuda = [device] if device.type == "cuda" else []
-    with scorer.session(), random_numbers_kept(cuda), exact_products(device), uncompiled():
-        for position, checkpoint in enumerate(task.checkpoints, start=1):
-            yield checkpoint, load(checkpoint, position)

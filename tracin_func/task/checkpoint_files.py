@@ -4,6 +4,7 @@ A file holds a dict with the weights under one of `WEIGHT_KEYS`, or the weights 
 strings and numpy scalars; nothing a file holds is executed.
 """
 
+import hashlib
 import json
 import pickle
 import re
@@ -66,19 +67,26 @@ _NUMPY_SCALARS: list[Any] = [
 _REFUSED = re.compile(r"GLOBAL ([\w.]+)|Unsupported (?:global|class) ([\w.]+)|but got <class '([\w.]+)'>")
 
 
-def content_of(path: Path) -> Any:
-    """What the file or the folder at `path` holds.
+def content_of(path: Path) -> tuple[Any, str]:
+    """What the file or the folder at `path` holds, and the SHA-256 of the files of its weights as hex.
+
+    A file is hashed before it is unpickled, through the same handle: it is opened once.
 
     Raises:
         InputError: missing, truncated, or holding objects that are refused.
     """
+    digest = hashlib.sha256()
+    return _content(path, digest), digest.hexdigest()
+
+
+def _content(path: Path, digest: Any) -> Any:
     if path.is_dir():
-        return _read_folder(path)
+        return _read_folder(path, digest)
     if not path.is_file():
         raise InputError(f"{path}: no such checkpoint file.")
     if path.name.endswith(INDEX):
-        return _read_shards(path)
-    return _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
+        return _read_shards(path, digest)
+    return _read_safetensors(path, digest) if path.suffix == ".safetensors" else _read_torch(path, digest)
 
 
 def is_checkpoint(path: Path) -> bool:
@@ -91,49 +99,42 @@ def weights_in(folder: Path) -> Path | None:
     return next((path for name in _WEIGHTS_IN_FOLDER if (path := folder / name).is_file()), None)
 
 
-def files_of(path: Path) -> list[Path]:
-    """The files that the weights at `path` are read from."""
-    file = weights_in(path) if path.is_dir() else path
-    if file is None:
-        return []
-    return [file, *(file.parent / name for name in _shards(file))] if file.name.endswith(INDEX) else [file]
-
-
-def _read_folder(folder: Path) -> Mapping[str, Any]:
+def _read_folder(folder: Path, digest: Any) -> Mapping[str, Any]:
     file = weights_in(folder)
     if file is None:
         names = ", ".join(sorted(each.name for each in folder.iterdir())[:6]) or "nothing"
         raise InputError(f"{folder}: a folder without {' or '.join(_WEIGHTS_IN_FOLDER[::2])}; it holds {names}.")
     optimizer = folder / _OPTIMIZER_IN_FOLDER
-    content = {WEIGHT_KEYS[0]: content_of(file)}
+    content = {WEIGHT_KEYS[0]: _content(file, digest)}
     return content | ({OPTIMIZER_KEYS[0]: _read_torch(optimizer)} if optimizer.is_file() else {})
 
 
-def _read_shards(index: Path) -> dict[str, Any]:
-    weights: dict[str, Any] = {}
-    for name in _shards(index):
-        weights |= content_of(index.parent / name)
-    return weights
-
-
-def _shards(index: Path) -> list[str]:
-    """The names of the files that an index lists."""
+def _read_shards(index: Path, digest: Any) -> dict[str, Any]:
+    """The weights in the files that an index lists."""
     expected = "Expected a JSON object with `weight_map`, from names of weights to files beside it"
     try:
-        files = list(dict.fromkeys(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        text = index.read_bytes()
+        digest.update(text)
+        files = list(dict.fromkeys(json.loads(text)["weight_map"].values()))
     except (ValueError, LookupError, TypeError, AttributeError, OSError) as error:
         raise InputError(f"{index}: not a readable index of shards ({type(error).__name__}). {expected}.") from None
     inside = (isinstance(name, str) and Path(name).name == name and name.endswith(SUFFIXES) for name in files)
     if not all(inside):
         raise InputError(f"{index}: not a readable index of shards. {expected}.")
-    return files
+    weights: dict[str, Any] = {}
+    for name in files:
+        weights |= _content(index.parent / name, digest)
+    return weights
 
 
-def _read_torch(path: Path) -> Any:
+def _read_torch(path: Path, digest: Any = None) -> Any:
     try:
-        with _allowed(_NUMPY_SCALARS), warnings.catch_warnings():
+        with open(path, "rb") as file, _allowed(_NUMPY_SCALARS), warnings.catch_warnings():
+            if digest is not None:
+                hashlib.file_digest(file, lambda: digest)
+                file.seek(0)
             warnings.simplefilter("ignore")  # of what it refuses a moment later, in words for torch's developers
-            return torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         refused = _REFUSED.search(str(error))
         if refused is None:
@@ -191,8 +192,10 @@ def _allowed(objects: list[Any]) -> Iterator[None]:
         torch.serialization.add_safe_globals(left)
 
 
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
+def _read_safetensors(path: Path, digest: Any) -> dict[str, Tensor]:
     try:
-        return safetensors.torch.load_file(path)
+        with open(path, "rb") as file:
+            hashlib.file_digest(file, lambda: digest)
+        return safetensors.torch.load_file(path)  # maps the file: no second copy in memory
     except (safetensors.SafetensorError, OSError) as error:
         raise InputError(f"{path}: not a readable safetensors file: {error}") from None

@@ -17,7 +17,6 @@ from tracin_func.task.checkpoint_files import (
     OPTIMIZER_KEYS,
     WEIGHT_KEYS,
     content_of,
-    files_of,
     is_checkpoint,
 )
 from tracin_func.task.weight_names import EXTRA_STATE
@@ -42,12 +41,19 @@ class Checkpoint:
     source: Mapping[str, Any] | nn.Module | Path | str
     learning_rate: LearningRate | None = None
     name: str | None = None
+    _read: "list[LoadedCheckpoint]" = field(default_factory=list, repr=False, compare=False)
 
     def known_as(self, position: int) -> str:
         """What outputs call it where it is the one at `position`, counted from 1."""
         if self.name is not None:
             return self.name
         return Path(self.source).name if isinstance(self.source, str | Path) else f"checkpoint {position}"
+
+    def peek(self) -> "LoadedCheckpoint":
+        """What it holds, kept for the next `load`: the file is opened once for both."""
+        if not self._read:
+            self._read.append(load(self, 1))
+        return self._read[0]
 
     def __post_init__(self) -> None:
         if isinstance(self.source, nn.Module):
@@ -70,7 +76,10 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class LoadedCheckpoint:
-    """What a checkpoint holds. `args` are the training's settings, `recorded` its other plain values."""
+    """What a checkpoint holds. `args` are the training's settings, `recorded` its other plain values.
+
+    `sha256` is of the files of its weights, as hex; None where it was in memory.
+    """
 
     name: str
     weights: dict[str, Tensor]
@@ -78,6 +87,7 @@ class LoadedCheckpoint:
     args: Mapping[str, Any] = field(default_factory=dict)
     recorded: Mapping[str, Any] = field(default_factory=dict)
     args_key: str = ARGUMENT_KEYS[0]
+    sha256: str | None = None
 
 
 def load(checkpoint: Checkpoint, position: int) -> LoadedCheckpoint:
@@ -87,6 +97,8 @@ def load(checkpoint: Checkpoint, position: int) -> LoadedCheckpoint:
         InputError: missing, truncated, holding objects that are refused, or without weights.
     """
     name = checkpoint.known_as(position)
+    if checkpoint._read:
+        return replace(checkpoint._read.pop(), name=name)
     if isinstance(checkpoint.source, Mapping):
         return parsed(checkpoint.source, name, name)
     assert not isinstance(checkpoint.source, nn.Module)
@@ -95,7 +107,8 @@ def load(checkpoint: Checkpoint, position: int) -> LoadedCheckpoint:
 
 def read(path: Path, name: str) -> LoadedCheckpoint:
     """Read the checkpoint file or folder at `path`; see `load`."""
-    return parsed(content_of(path), name, str(path))
+    content, sha256 = content_of(path)
+    return replace(parsed(content, name, str(path)), sha256=sha256)
 
 
 def parsed(content: Any, name: str, where: str) -> LoadedCheckpoint:
@@ -190,20 +203,8 @@ def digest(weights: Mapping[str, Tensor]) -> str:
     return found.hexdigest()
 
 
-def file_digest(path: str | None) -> str | None:
-    """SHA-256 of a checkpoint file, as hex; of all files of a folder or of shards."""
-    if path is None:
-        return None
-    found = hashlib.sha256()
-    for each in files_of(Path(path)):
-        with open(each, "rb") as file:
-            while block := file.read(1 << 20):
-                found.update(block)
-    return found.hexdigest()
-
-
 def description(checkpoint: Checkpoint, loaded: LoadedCheckpoint, rate: LearningRate, source: str) -> dict[str, Any]:
-    """What provenance records of a checkpoint; its file is not read again for it."""
+    """What provenance records of a checkpoint."""
     path = None if not isinstance(checkpoint.source, str | Path) else str(Path(checkpoint.source).absolute())
     recorded = dict(loaded.recorded)
     return {
@@ -212,6 +213,7 @@ def description(checkpoint: Checkpoint, loaded: LoadedCheckpoint, rate: Learning
         "learning_rate": rate,
         "learning_rate_from": source,
         "recorded": recorded,
+        "sha256": loaded.sha256,
     }
 
 

@@ -1,6 +1,7 @@
-"""What changes a score: the words that are allowed for it, and the projection of gradients."""
+"""What changes a score, beside the task itself: how gradients meet, how checkpoints weigh, what is explained."""
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from tracin_func.errors import UsageError
@@ -65,3 +66,52 @@ class Projection:
 
 
 NONE = Projection("none")
+
+
+def _choice(default: str | None, allowed: tuple[str | None, ...], *, of_self: bool = False) -> Any:
+    return field(default=default, metadata={"allowed": allowed, "of_self": of_self})
+
+
+@dataclass(frozen=True)
+class Method:
+    """What changes a number. Provenance records all of it.
+
+    Args:
+        test_functional: the query objective: `loss` or `score-margin`.
+        weight_test_pairs: test pairs get the loss's population weights too (GHM); `score-margin` has none.
+        aggregate: `mean`: one column, of the mean of the test pairs' objectives, repeats counted; None: a column each.
+        normalize: `cosine`: influence divided by √(self(p) self(q)), the cosine of the gradients of all checkpoints
+            as one vector, in [-1, 1].
+        checkpoint_weights: the checkpoint weighting: `lr`, or `uniform`: every checkpoint weighs 1, whatever its
+            learning rate.
+        preconditioner: `adam`: gradients meet as Adam's steps take them, M_t = diag(η / (√v̂ + ε)), by the second
+            moments that checkpoints hold; `none`: as those of SGD, M_t = diag η.
+        params: regular expression; only parameters in whose name it is found are differentiated.
+        projection: how gradients are projected to short rows; scores are then estimates with a standard error.
+
+    Raises:
+        UsageError: a value outside what is listed.
+    """
+
+    test_functional: str = _choice("loss", TEST_FUNCTIONALS)
+    weight_test_pairs: bool = False
+    aggregate: str | None = _choice(None, (None, *AGGREGATES))
+    normalize: str = _choice("none", NORMALIZATIONS)
+    checkpoint_weights: str = _choice("lr", CHECKPOINT_WEIGHTS, of_self=True)
+    preconditioner: str = _choice("none", PRECONDITIONERS, of_self=True)
+    params: str | None = field(default=None, metadata={"of_self": True})
+    projection: Projection = field(default=NONE, metadata={"of_self": True})
+
+    def __post_init__(self) -> None:
+        for each in fields(self):
+            allowed, value = each.metadata.get("allowed"), getattr(self, each.name)
+            if allowed is not None and value not in allowed:
+                words = ", ".join(word for word in allowed if word is not None)
+                raise UsageError(f"`{each.name}` should be one of {words}. Got {value!r}.")
+
+    def describe(self, score: str) -> Mapping[str, Any]:
+        """What provenance records of the method of a score, `self` or `influence`: what concerns it."""
+        own = {each.name: getattr(self, each.name) for each in fields(self)}
+        own["projection"] = None if self.projection.kind == NONE.kind else self.projection.describe()
+        of_self = [each.name for each in fields(self) if each.metadata.get("of_self")]
+        return own if score == "influence" else {name: own[name] for name in of_self}

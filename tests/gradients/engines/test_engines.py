@@ -14,6 +14,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 import tracin_func as ti
+from tests.support import calls
 from tests.support.architectures import ARCHITECTURES, BY_NAME, ITEMS, WITHOUT_RULE, Architecture, JointGRU, JointScorer
 from tests.support.jobs import DEVICES, PRECISIONS, RICH_TRAIN, TEST, TRAIN, RootOfSquare, check, job_of, scores
 from tests.support.reference import Job, Trace, assert_same, one_step_change, reference
@@ -282,7 +283,7 @@ def test_engines_run_on_meta_tensors(architecture: Architecture, engine: str) ->
     checkpoints = [ti.Checkpoint(module.state_dict(), 0.1)]
     task = ti.Task(module, items, TRAIN, checkpoints, TEST, ti.LogisticLoss())
     scorer = Scorer(module.eval())
-    make = UnitMaker(task, scorer, as_loss(task.loss), "loss", torch.device("meta"), None)
+    make = UnitMaker(task, scorer, as_loss(task.loss), ti.Method(), torch.device("meta"), None)
     state = scorer.state("meta", module.state_dict(), make.device, None)
     every = torch.arange(len(TRAIN) + len(TEST))
     units = make.pairs(torch.ones(len(every)), every) if engine == "pair" else make.items()
@@ -342,7 +343,7 @@ def test_products_of_one_position_survive_float32(scale: float) -> None:
     module[2].requires_grad_(False)
     items, checkpoints = torch.randn(6, 5), [ti.Checkpoint(module.state_dict(), 1.0)]
     job = job_of(module, items, loss=lambda a, b, y: -y * (a - b), checkpoints=checkpoints)
-    found = ti.self_influence(module, items, TRAIN, job.checkpoints, loss=job.loss, engine="ghost")
+    found = calls.self_influence(module, items, TRAIN, job.checkpoints, loss=job.loss, engine="ghost")
     assert "factors" in {part["form"] for part in found.run.engine["parts"]}
     right = reference(job).own.sum(dim=0)
     assert bool(((found.scores - right).abs() <= 1e-4 * right).all())
@@ -355,7 +356,7 @@ def test_the_plan_counts_what_it_keeps() -> None:
     checkpoints = [ti.Checkpoint(module.state_dict(), 1.0)]
     task = ti.Task(module, torch.randn(5, 40).double(), pairs, checkpoints, loss=ti.LogisticLoss())
     scorer = Scorer(module)
-    units = UnitMaker(task, scorer, as_loss(task.loss), "loss", torch.device("cpu"), None).items()
+    units = UnitMaker(task, scorer, as_loss(task.loss), ti.Method(), torch.device("cpu"), None).items()
     state = scorer.state("first", module.state_dict(), torch.device("cpu"), None)
     engine = ENGINES["ghost"].engine
     plan = engine.plan(units, state, Request(1, 10**9, 1))
@@ -377,7 +378,7 @@ def test_other_devices(name: str, engine: str, device: str) -> None:
     job, right = known(BY_NAME[name], torch.float32)
     job = job.at(torch.float32)
     task = ti.Task(job.module, job.items, job.train, job.checkpoints, job.test, job.loss)
-    found = ti.score(task, ti.Compute(engine=engine, device=device), influence=True)
+    found = calls.score(task, calls.how(engine=engine, device=device), influence=True)
     assert found.self_influence is not None
     assert found.influence is not None
     assert_same(found.self_influence.per_checkpoint, found.influence.per_checkpoint, right, 1e-4)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import tracin_func as ti
+from tests.support import calls
 from tests.support.jobs import check
 from tests.support.reference import Job, assert_same, reference
 from tests.support.series import several
@@ -98,7 +99,7 @@ def test_ghost_equals_the_float64_loop(job: Job, size: int, budget: int | None) 
     found = check(job, right, "ghost", torch.float64, **options)
     assert found.self_influence is not None
     assert found.self_influence.run.engine["engine"] == "ghost"
-    alone = ti.influence(  # norms are not asked for: gradients are not held
+    alone = calls.influence(  # norms are not asked for: gradients are not held
         job.module, job.items, job.train, job.test, job.checkpoints, loss=job.loss, engine="ghost", **options
     )
     assert_same(None, alone.per_checkpoint, right, 1e-9)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import tracin_func as ti
+from tests.support import calls
 from tests.support.series import several
 from tracin_func.gradients.factors import Contribution, Factors, Lookup
 from tracin_func.gradients.projection.dense import DenseProjector
@@ -20,7 +21,6 @@ from tracin_func.gradients.projection.projector import Projector, projector
 from tracin_func.gradients.projection.random import generator, orthonormal, signs
 from tracin_func.gradients.projection.sparse import SparseProjector
 from tracin_func.results.verification import TOLERANCE
-from tracin_func.scoring.verify import verify
 
 SEEDS = 2000
 SCORED_SEEDS = several(30, 60)
@@ -253,9 +253,9 @@ def job(checkpoints: int = 2) -> ti.Task:
     return ti.Task(model, items, train, states, test, ti.LogisticLoss())
 
 
-def scored(projection: ti.Projection, task: ti.Task | None = None, **settings: object) -> ti.Scores:
-    compute = ti.Compute(projection=projection, device="cpu", **settings)  # type: ignore[arg-type]
-    return ti.score(task or job(), compute, self_influence=True, influence=True)
+def scored(projection: ti.Projection, task: ti.Task | None = None, **settings: object) -> calls.Scores:
+    compute = calls.how(projection=projection, device="cpu", **settings)  # type: ignore[arg-type]
+    return calls.score(task or job(), compute, self_influence=True, influence=True)
 
 
 @pytest.mark.parametrize("kind", ["rademacher", "sjlt", "kronecker"])
@@ -321,14 +321,16 @@ def test_auto_stays_exact_where_that_is_cheaper_and_says_so() -> None:
     found = scored(ti.Projection("auto"), engine="ghost").influence
     assert found is not None
     assert found.standard_error is None
-    assert found.run.choices.projection is None
+    assert found.run.method.projection.kind == "none"
     assert any("no more than 4,096; they stay exact" in notice for notice in found.run.notices)
 
 
 def test_auto_stays_exact_where_a_projected_row_would_be_no_shorter() -> None:
     task = job()
     numbers = sum(parameter.numel() for parameter in task.scorer.parameters())
-    found = ti.score(task, ti.Compute(projection=ti.Projection("auto", numbers), engine="item", memory_budget=100_000))
+    found = calls.score(
+        task, calls.how(projection=ti.Projection("auto", numbers), engine="item", memory_budget=100_000)
+    )
     assert found.self_influence is not None
     assert found.self_influence.standard_error is None
     assert any(f"{numbers:,} numbers, which are no more than" in notice for notice in found.self_influence.run.notices)
@@ -336,15 +338,15 @@ def test_auto_stays_exact_where_a_projected_row_would_be_no_shorter() -> None:
 
 def test_auto_projects_where_there_are_more_units_than_numbers() -> None:
     for engine, kind in (("ghost", "kronecker"), ("item", "sjlt")):
-        found = ti.score(
-            job(), ti.Compute(projection=ti.Projection("auto", 400 if kind == "kronecker" else 20), engine=engine)
+        found = calls.score(
+            job(), calls.how(projection=ti.Projection("auto", 400 if kind == "kronecker" else 20), engine=engine)
         )
         assert found.self_influence is not None
         if kind == "kronecker":  # 30 items are no more than 400 numbers
             assert found.self_influence.standard_error is None
             continue
-        assert found.self_influence.run.choices.projection is not None
-        assert found.self_influence.run.choices.projection["kind"] == kind
+        assert found.self_influence.run.method.projection.kind != "none"
+        assert found.self_influence.run.method.projection.kind == kind
         assert "more than the 20 numbers of a row" in found.self_influence.run.engine["reason"]
 
 
@@ -385,16 +387,16 @@ def test_a_projection_that_cannot_be_is_refused(arguments: dict[str, object], wo
 @pytest.mark.parametrize("kind", ["sjlt", "kronecker"])
 def test_estimates_are_verified_within_their_standard_errors(kind: str) -> None:
     task, projection = job(), ti.Projection(kind, 64 if kind == "sjlt" else 350)
-    compute = ti.Compute(projection=projection, device="cpu")
-    found = ti.score(task, compute, self_influence=True, influence=True)
-    checked = verify(task, compute, found, 20)
+    compute = calls.how(projection=projection, device="cpu")
+    found = calls.score(task, compute, self_influence=True, influence=True)
+    checked = calls.verified(task, compute, found, 20)
     assert checked.passed
     assert checked.tolerance > 100 * TOLERANCE
     assert "six standard errors of the projection" in str(checked)
     assert found.influence is not None
     assert found.influence.variance is not None
     wrong = replace(found.influence, per_checkpoint=found.influence.per_checkpoint * 20)
-    assert not verify(task, compute, replace(found, influence=wrong), 20).passed
+    assert not calls.verified(task, compute, replace(found, influence=wrong), 20).passed
 
 
 class Rotating(Ranker):

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 import tracin_func as ti
+from tests.support import calls
 from tests.support.pairs_alike import ITEMS, TRAIN, nearly_equal
 from tests.support.reference import Job, assert_same, reference
 from tracin_func.gradients.protocol import Combination
@@ -44,7 +45,7 @@ def test_nearly_equal_items_in_float32(engine: str, gap: float) -> None:
     right = reference(job).own[0]
     norm = item_rows(job).norm(dim=1)[TRAIN.first].double()
     assert 0.2 * gap < float((right.sqrt() / norm).median()) < 5 * gap
-    found = ti.self_influence(job.module, job.items, TRAIN, job.checkpoints, loss=job.loss, engine=engine)
+    found = calls.self_influence(job.module, job.items, TRAIN, job.checkpoints, loss=job.loss, engine=engine)
     assert float(((found.scores - right) / right).abs().max()) < 0.01
     assert bool((found.scores > 0).all())
 
@@ -54,7 +55,7 @@ def test_nearly_equal_items_in_float64(engine: str) -> None:
     """A float64 Gram matrix would leave 4 digits."""
     job = nearly_equal(1e-6).at(torch.float64)
     task = ti.Task(job.module, job.items, job.train, job.checkpoints, job.test, job.loss)
-    found = ti.score(task, ti.Compute(engine=engine), self_influence=True, influence=True)
+    found = calls.score(task, calls.how(engine=engine), self_influence=True, influence=True)
     assert found.self_influence is not None
     assert found.influence is not None
     assert_same(found.self_influence.per_checkpoint, found.influence.per_checkpoint, reference(job), 1e-7)
@@ -108,8 +109,8 @@ def test_every_column_and_combination_counts_once() -> None:
 def test_equal_items_give_exactly_zero() -> None:
     job = nearly_equal(0.0)
     for engine in ("pair", "item", "loop"):
-        found = ti.influence(job.module, job.items, TRAIN, TRAIN, job.checkpoints, loss=job.loss, engine=engine)
+        found = calls.influence(job.module, job.items, TRAIN, TRAIN, job.checkpoints, loss=job.loss, engine=engine)
         assert float(found.scores.abs().max()) < 1e-10
-        own = ti.self_influence(job.module, job.items, TRAIN, job.checkpoints, loss=job.loss, engine=engine)
+        own = calls.self_influence(job.module, job.items, TRAIN, job.checkpoints, loss=job.loss, engine=engine)
         assert float(own.scores.max()) < 1e-10
         assert float(own.scores.min()) >= 0

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import tracin_func as ti
+from tests.support import calls
 from tests.support.architectures import ARCHITECTURES, BY_NAME, WITHOUT_RULE, Architecture
 from tests.support.jobs import DEVICES, RootOfSquare, check, job_of
 from tests.support.pairs_alike import nearly_equal
@@ -60,7 +61,7 @@ def test_units_are_items_where_pairs_share_them_or_the_loss_sees_more_than_the_d
     for changes in ({"train": shared}, {"loss": lambda a, b, y: torch.relu(1 - y * (a - 2 * b))}):
         job = job_of(*BY_NAME["convolution in groups"](), **({"train": TRAIN, "test": TEST} | changes))
         task = ti.Task(job.module, job.items, job.train, job.checkpoints, job.test, job.loss)
-        found = ti.score(task, ti.Compute(engine="ghost"), self_influence=True, influence=True).self_influence
+        found = calls.score(task, calls.how(engine="ghost"), self_influence=True, influence=True).self_influence
         assert found is not None
         assert found.run.engine["gradients"] == f"{ENGINES['ghost'].engine.name} over items"
 
@@ -92,7 +93,7 @@ def test_nearly_equal_items_in_float32(gap: float) -> None:
     checkpoint = ti.Checkpoint(module.state_dict(), 1.0)
     job = Job(module, {"ids": ids, "noise": noise}, pairs, pairs, [checkpoint], ti.MarginRankingLoss(5.0))
     right = reference(job).own[0]
-    found = ti.self_influence(module, job.items, pairs, [checkpoint], loss=job.loss, engine="ghost")
+    found = calls.self_influence(module, job.items, pairs, [checkpoint], loss=job.loss, engine="ghost")
     assert found.run.engine["gradients"].endswith(OVER)
     assert float(((found.scores - right) / right).abs().max()) < 0.01
 
@@ -103,7 +104,7 @@ def test_norms_of_factors_of_nearly_equal_items(gap: float) -> None:
     job = nearly_equal(gap)
     once = job.train.select(torch.arange(12))  # each item in one pair
     right = reference(replace(job, train=once, test=once)).own[0]
-    found = ti.self_influence(job.module, job.items, once, job.checkpoints, loss=job.loss, engine="ghost")
+    found = calls.self_influence(job.module, job.items, once, job.checkpoints, loss=job.loss, engine="ghost")
     assert found.run.engine["gradients"].endswith(OVER)
     assert found.run.engine["parts"][0]["form"] == "factors"
     assert float(((found.scores - right) / right).abs().max()) < 0.01
@@ -127,7 +128,7 @@ def test_a_gradient_that_is_not_finite_is_told_whatever_is_asked(engine: str, as
     task = ti.Task(module, items, TRAIN, [ti.Checkpoint(module.state_dict(), 1.0, "first")], TEST, ti.LogisticLoss())
     only = {"self_influence": False, "influence": False, asked: True}
     with pytest.raises(ti.NumericalError, match=r"first: the gradient of .* with respect to 'layer.weight' is NaN"):
-        ti.score(task, ti.Compute(engine=engine), **only)
+        calls.score(task, calls.how(engine=engine), **only)
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -139,7 +140,7 @@ def test_other_devices(name: str, device: str) -> None:
     job = apart(BY_NAME[name]) if name in BY_NAME else job_of(Tokens(), items, train=TRAIN, test=TEST)
     job = job.at(torch.float32)
     task = ti.Task(job.module, job.items, job.train, job.checkpoints, job.test, job.loss)
-    found = ti.score(task, ti.Compute(device=device), influence=True)
+    found = calls.score(task, calls.how(device=device), influence=True)
     assert found.self_influence is not None
     assert found.influence is not None
     assert_same(found.self_influence.per_checkpoint, found.influence.per_checkpoint, reference(job), 1e-4)

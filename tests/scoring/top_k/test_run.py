@@ -15,11 +15,10 @@ from torch import nn
 from typer.testing import CliRunner
 
 import tracin_func as ti
+from tests.support import calls
 from tracin_func.cli.app import app
 from tracin_func.results.files.origins import provenance_path
 from tracin_func.results.top import Queried
-from tracin_func.scoring.fill import fill_store
-from tracin_func.scoring.top_k.run import query, query_self
 from tracin_func.sources.demo.source import EmbeddedDemo
 from tracin_func.sources.recordings.source import Tones
 from tracin_func.sources.recordings.tree import find_clips
@@ -92,16 +91,18 @@ def test_winners_are_those_of_all_scores(
 ) -> None:
     task = task_of(LOSSES[loss])
     own = {} if projection is None else {"projection": projection}
-    dense = ti.score(task, ti.Compute(**own), self_influence=False, influence=True).influence
+    dense = calls.score(task, calls.how(**own), self_influence=False, influence=True).influence
     assert dense is not None
     assert bool((dense.scores > 0).any())
-    found = query(task, ti.Compute(**own, store=tmp_path / "store" if stored else None), arrays(task.train_pairs), 5)
+    found = calls.query(
+        task, calls.how(**own, store=tmp_path / "store" if stored else None), arrays(task.train_pairs), 5
+    )
     assert found.strongest.pairs == 200
     assert found.strongest.inactive == pytest.approx(float(dense.inactive.double().mean()))
     assert found.run.checkpoints == dense.run.checkpoints
     if stored:  # rows are float32 there
-        same = ti.score(
-            task, ti.Compute(**own, store=tmp_path / "store"), self_influence=False, influence=True
+        same = calls.score(
+            task, calls.how(**own, store=tmp_path / "store"), self_influence=False, influence=True
         ).influence
         assert same is not None
         dense = same
@@ -114,38 +115,38 @@ def test_pairs_with_weights_margins_and_names_of_their_own(projection: ti.Projec
     own = {"weight": torch.rand(200, generator=generator), "margin": torch.rand(200, generator=generator)}
     train = pairs_of(200, 1, **own, ids=[f"comparison {row}" for row in range(200)])
     task = task_of(LOSSES["ghm of the lab"], train)
-    compute = ti.Compute() if projection is None else ti.Compute(projection=projection)
-    dense = ti.score(task, compute, self_influence=False, influence=True).influence
+    compute = calls.how() if projection is None else calls.how(projection=projection)
+    dense = calls.score(task, compute, self_influence=False, influence=True).influence
     assert dense is not None
-    require_same(query(task, compute, arrays(train), 3, pair_ids=train.ids), dense, 3)
+    require_same(calls.query(task, compute, arrays(train), 3, pair_ids=train.ids), dense, 3)
 
 
 def test_a_checkpoint_without_a_rate_adds_nothing_and_is_counted() -> None:
     task = task_of(rates=(0.1, 0.0))
-    dense = ti.score(task, ti.Compute(), self_influence=False, influence=True).influence
-    found = query(task, ti.Compute(projection=ti.Projection("sjlt", 32)), arrays(task.train_pairs), 4)
+    dense = calls.score(task, calls.how(), self_influence=False, influence=True).influence
+    found = calls.query(task, calls.how(projection=ti.Projection("sjlt", 32)), arrays(task.train_pairs), 4)
     assert dense is not None
     assert found.strongest.inactive == pytest.approx(float(dense.inactive.double().mean()))
     assert sum("learning rate is 0" in each for each in found.run.notices) == 1
-    require_same(query(task, ti.Compute(), arrays(task.train_pairs), 4), dense, 4)
+    require_same(calls.query(task, calls.how(), arrays(task.train_pairs), 4), dense, 4)
 
 
 @pytest.mark.parametrize("projection", [None, ti.Projection("sjlt", 32)], ids=["exact", "projected"])
 def test_the_mean_of_the_test_pairs_is_one_column(projection: ti.Projection | None) -> None:
     task = task_of(LOSSES["logistic"])
     own: dict[str, Any] = {} if projection is None else {"projection": projection}
-    compute = ti.Compute(aggregate="mean", **own)
-    dense = ti.score(task, compute, self_influence=False, influence=True).influence
+    compute = calls.how(aggregate="mean", **own)
+    dense = calls.score(task, compute, self_influence=False, influence=True).influence
     assert dense is not None
-    require_same(query(task, compute, arrays(task.train_pairs), 4), dense, 4)
+    require_same(calls.query(task, compute, arrays(task.train_pairs), 4), dense, 4)
 
 
 def test_the_training_pairs_of_the_task_are_not_looked_at() -> None:
     task = task_of(LOSSES["ghm of the lab"])
     other = replace(task, train_pairs=pairs_of(7, 9))
-    dense = ti.score(task, ti.Compute(), self_influence=False, influence=True).influence
+    dense = calls.score(task, calls.how(), self_influence=False, influence=True).influence
     assert dense is not None
-    require_same(query(other, ti.Compute(), arrays(task.train_pairs), 4), dense, 4)
+    require_same(calls.query(other, calls.how(), arrays(task.train_pairs), 4), dense, 4)
 
 
 @pytest.mark.parametrize("loss", LOSSES)
@@ -153,9 +154,9 @@ def test_the_training_pairs_of_the_task_are_not_looked_at() -> None:
 def test_self_influence_of_a_table(loss: str, stored: bool, tmp_path: Path) -> None:
     task = task_of(LOSSES[loss], rates=(0.1, 0.0, 0.03))
     store = tmp_path / "store" if stored else None
-    dense = ti.score(task, ti.Compute()).self_influence
+    dense = calls.score(task, calls.how()).self_influence
     assert dense is not None
-    found = query_self(task, ti.Compute(store=store), arrays(task.train_pairs))
+    found = calls.query_self(task, calls.how(store=store), arrays(task.train_pairs))
     torch.testing.assert_close(found.scores, dense.scores, rtol=1e-5 if stored else 1e-9, atol=1e-9)
     path = found.save(tmp_path / "self.parquet")
     table = pyarrow.parquet.read_table(path)
@@ -168,7 +169,7 @@ def test_self_influence_of_a_table(loss: str, stored: bool, tmp_path: Path) -> N
 @pytest.mark.parametrize("ending", ["parquet", "csv"])
 def test_both_formats_hold_the_same_table(ending: str, tmp_path: Path) -> None:
     task = task_of()
-    found = query(task, ti.Compute(projection=ti.Projection("sjlt", 32)), arrays(task.train_pairs), 3)
+    found = calls.query(task, calls.how(projection=ti.Projection("sjlt", 32)), arrays(task.train_pairs), 3)
     path = found.save(tmp_path / f"strongest.{ending}", command=["run"])
     expected = found.to_table()
     read = pyarrow.parquet.read_table(path) if ending == "parquet" else pyarrow.csv.read_csv(path)
@@ -191,30 +192,30 @@ def unit_of(store: Path) -> str:
 
 
 def test_a_store_that_gradients_made_serves_self_and_queries(tmp_path: Path) -> None:
-    task, compute = chosen_and_rejected(), ti.Compute(store=tmp_path / "store")
-    fill_store(task, compute)
+    task, compute = chosen_and_rejected(), calls.how(store=tmp_path / "store")
+    calls.filled(task, compute)
     assert unit_of(tmp_path / "store") == "items"
-    dense = ti.score(task, ti.Compute(), influence=True)
-    found = ti.score(task, compute, influence=True)
+    dense = calls.score(task, calls.how(), influence=True)
+    found = calls.score(task, compute, influence=True)
     assert found.self_influence is not None
     assert dense.self_influence is not None
     assert found.influence is not None
     torch.testing.assert_close(found.self_influence.scores, dense.self_influence.scores, rtol=1e-5, atol=0)
-    require_same(query(task, compute, arrays(task.train_pairs), 3), found.influence, 3)
+    require_same(calls.query(task, compute, arrays(task.train_pairs), 3), found.influence, 3)
 
 
 def test_a_store_of_differences_goes_on_and_refuses_queries(tmp_path: Path) -> None:
-    task, compute = chosen_and_rejected(), ti.Compute(store=tmp_path / "store")
-    ti.score(task, compute, influence=True)
+    task, compute = chosen_and_rejected(), calls.how(store=tmp_path / "store")
+    calls.score(task, compute, influence=True)
     assert unit_of(tmp_path / "store") == "differences"
-    assert [each.missing for each in fill_store(task, compute)] == [0, 0]
+    assert [each.missing for each in calls.filled(task, compute)] == [0, 0]
     with pytest.raises(ti.InputError, match="a row of each of its own pairs.*another folder with --store"):
-        query(task, compute, arrays(task.train_pairs), 3)
+        calls.query(task, compute, arrays(task.train_pairs), 3)
 
 
 def test_a_query_makes_a_store_of_items(tmp_path: Path) -> None:
-    task, compute = chosen_and_rejected(), ti.Compute(store=tmp_path / "store")
-    query(task, compute, arrays(task.train_pairs), 3)
+    task, compute = chosen_and_rejected(), calls.how(store=tmp_path / "store")
+    calls.query(task, compute, arrays(task.train_pairs), 3)
     assert unit_of(tmp_path / "store") == "items"
 
 
@@ -226,17 +227,17 @@ def test_what_a_query_cannot_do_is_refused(tmp_path: Path) -> None:
         ({"weight_test_pairs": True}, "Leave it out"),
     ):
         with pytest.raises(ti.UsageError, match=words):
-            query(task, ti.Compute(**wrong), pairs, 3)
+            calls.query(task, calls.how(**wrong), pairs, 3)
     with pytest.raises(ti.UsageError, match="`k` should be at least 1"):
-        query(task, ti.Compute(), pairs, 0)
+        calls.query(task, calls.how(), pairs, 0)
     with pytest.raises(ti.InputError, match="needs `test_pairs`"):
-        query(replace(task, test_pairs=None), ti.Compute(), pairs, 3)
+        calls.query(replace(task, test_pairs=None), calls.how(), pairs, 3)
     with pytest.raises(ti.InputError, match="engine 'pair', which differentiates whole pairs"):
-        query(task, ti.Compute("pair"), pairs, 3)
+        calls.query(task, calls.how("pair"), pairs, 3)
     with pytest.raises(ti.InputError, match="there are no train pairs"):
-        query(task, ti.Compute(), ArrayPairs([], [], []), 3)
+        calls.query(task, calls.how(), ArrayPairs([], [], []), 3)
     with pytest.raises(ti.InputError, match="pairs, row 0: `second` is 99"):
-        query(task, ti.Compute(), ArrayPairs([0], [99], [1]), 3)
+        calls.query(task, calls.how(), ArrayPairs([0], [99], [1]), 3)
 
 
 # The command line

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import tracin_func as ti
+from tests.support import calls
 from tests.support.cases.reference import RATES, TEST, TRAIN, Right, Table
 
 TOLERANCE = 1e-6  # deviation allowed, relative to the largest right score
@@ -48,7 +49,7 @@ def score(
     loss = ti.LogisticLoss() if loss is None else loss
     task = ti.Task(module, items, pairs(train), checkpoints, pairs(test), loss, item_ids=item_ids)
     notices: list[str] = []
-    scores = ti.score(task, ti.Compute(device="cpu", notice=notices.append, **compute), influence=True)
+    scores = calls.score(task, calls.how(device="cpu", notice=notices.append, **compute), influence=True)
     assert scores.self_influence is not None
     assert scores.influence is not None
     own, cross = scores.self_influence.scores, scores.influence.scores

@@ -9,13 +9,13 @@ from typing import Any
 
 from tracin_func.losses.registry import as_loss
 from tracin_func.report.terminal.tables import open_console, print_facts
-from tracin_func.scoring.forecast import Outlook
+from tracin_func.scoring.forecast import Forecast
 from tracin_func.task.pairs import Pairs
 from tracin_func.task.task import Task
 
 
-def print_outlook(
-    task: Task, expected: Outlook, files: Iterable[Path], *, as_json: bool, streamed: int | None = None
+def print_forecast(
+    task: Task, expected: Forecast, files: Iterable[Path], *, as_json: bool, streamed: int | None = None
 ) -> None:
     """What would be scored, how, and at what cost; of so many pairs that are `streamed` the task has the first."""
     if as_json:
@@ -43,7 +43,7 @@ def print_outlook(
     print("Nothing was scored and no file was written.")
 
 
-def _document(task: Task, expected: Outlook, files: Iterable[Path]) -> dict[str, Any]:
+def _document(task: Task, expected: Forecast, files: Iterable[Path]) -> dict[str, Any]:
     return {
         "dry_run": True,
         "items": len(task.items),
@@ -72,12 +72,12 @@ def _counted(number: int, what: str) -> str:
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
-def _inactive(expected: Outlook) -> str:
+def _inactive(expected: Forecast) -> str:
     shares = [each.inactive for each in expected.evaluations]
     return f"{sum(shares) / len(shares):.0%} of training pairs × checkpoints have gradient 0"
 
 
-def _units(expected: Outlook) -> str:
+def _units(expected: Forecast) -> str:
     return (
         "score differences"
         if "difference" in expected.engine["gradients"]

@@ -59,7 +59,7 @@ def print_self(result: SelfInfluence, task: Task, by: str, top: int) -> None:
     for rank, pair in enumerate(_order(scores)[:top], start=1):
         table.add_row(str(rank), *(cell(pair) for cell in columns.values()))
     console.print(table)
-    preconditioner = result.run.choices.preconditioner
+    preconditioner = result.run.method.preconditioner
     formula = "Σ_t η_t ‖√P_t ∇ℓ‖²" if preconditioner == "adam" else "Σ_t η_t ‖∇ℓ‖²"
     console.print(
         f"self-influence = {formula}, summed over checkpoints: large for pairs the model finds hard. Unit: first-order "
@@ -79,7 +79,7 @@ def print_self(result: SelfInfluence, task: Task, by: str, top: int) -> None:
 def print_influence(result: Influence, task: Task, by: str, top: int) -> None:
     """For each test pair its strongest proponents and opponents, or the groups of another view."""
     console = open_console()
-    functional = result.run.choices.test_functional
+    functional = result.run.method.test_functional
     scores, zero = result.scores, set(result.zero_columns)
     for test in range(len(result.test_ids)):
         title = _title(result, test)
@@ -105,7 +105,7 @@ def print_influence(result: Influence, task: Task, by: str, top: int) -> None:
 def print_strongest(result: Queried, top: int) -> None:
     """For each test pair its strongest proponents and opponents among pairs that were read in blocks."""
     console = open_console()
-    functional = result.run.choices.test_functional
+    functional = result.run.method.test_functional
     zero = set(result.zero_columns)
     for test in range(len(result.test_ids)):
         title = _title(result, test)
@@ -198,32 +198,32 @@ def _print_zero(console: Console, title: str, functional: str) -> None:
 def _title(result: Influence | Queried, test: int) -> str:
     """What a test column is of, and how the model does on it."""
     margin, loss = result.test.score_margin[-1], result.test.loss[-1]
-    if result.run.choices.aggregate is not None:
+    if result.run.method.aggregate is not None:
         right = int((margin > 0).sum())
         return f"Mean of {len(margin)} test pairs, {right} of them ranked right at the last checkpoint"
     verdict = "ranked right" if margin[test] > 0 else "ranked wrong"
-    with_loss = f", loss {loss[test]:.4g}" if result.run.choices.test_functional == "loss" else ""
+    with_loss = f", loss {loss[test]:.4g}" if result.run.method.test_functional == "loss" else ""
     facts = f"score margin {margin[test]:.4g}{with_loss}"
     return f"Test pair {result.test_ids[test]}: {verdict} at the last checkpoint ({facts})"
 
 
 def _reading(run: Run) -> str:
     """How influence is read: formula, sign and unit."""
-    choices = run.choices
-    adam = choices.preconditioner == "adam"
-    if choices.normalize == "cosine":
-        effect, weighted = _EFFECT_OF_P[choices.test_functional], "√(η P)" if adam else "√η"
+    method = run.method
+    adam = method.preconditioner == "adam"
+    if method.normalize == "cosine":
+        effect, weighted = _EFFECT_OF_P[method.test_functional], "√(η P)" if adam else "√η"
         return (
             f"Scores are cosines of the gradients at all checkpoints, {weighted}-weighted, in [-1, 1]: positive where "
             f"training on p {effect} of the test pair q."
         )
-    meaning = _MEANINGS[choices.test_functional]
+    meaning = _MEANINGS[method.test_functional]
     if adam:
         meaning = meaning.replace("η_t", "η_t P_t")
-    if choices.checkpoint_weights == "uniform":
+    if method.checkpoint_weights == "uniform":
         return f"{meaning}, without learning rates (η = 1): an order, no amount."
     return (
-        f"{meaning} per visit of p with {STEP[choices.preconditioner]}; the true change is about score × visits of p "
+        f"{meaning} per visit of p with {STEP[method.preconditioner]}; the true change is about score × visits of p "
         "between checkpoints / batch size."
     )
 
@@ -269,9 +269,9 @@ def _print_facts(console: Console, run: Run, pairs: PairRecord) -> None:
 
 
 def _print_run(console: Console, run: Run, inactive: str) -> None:
-    if (projection := run.choices.projection) is not None:
+    if (projection := run.method.projection).kind != "none":
         console.print(
-            f"Scores are estimates: gradients are projected ({projection['kind']}, seed {projection['seed']}); ± is "
+            f"Scores are estimates: gradients are projected ({projection.kind}, seed {projection.seed}); ± is "
             "one standard error, over other seeds.",
             highlight=False,
         )

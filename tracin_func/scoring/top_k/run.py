@@ -4,28 +4,30 @@ Every checkpoint gives the gradients of all items once; the pairs are then read 
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from tracin_func.errors import InputError, NumericalError, UsageError
+from tracin_func.errors import InputError, UsageError
 from tracin_func.gradients.compute import Compute
 from tracin_func.gradients.protocol import Combination
 from tracin_func.gradients.representations.projected import ProjectedGradients
 from tracin_func.losses.registry import as_loss
 from tracin_func.losses.terms import Terms, bound_losses, loss_values, slopes_of
-from tracin_func.results.run import Choices, Run
+from tracin_func.results.run import Run
 from tracin_func.results.top import Queried, QueriedSelf, Strongest, Winners
-from tracin_func.scoring.accuracy import EVALUATED_PAIRS, Evaluation, evaluate
-from tracin_func.scoring.score import pair_record, tell_zero_columns
+from tracin_func.scoring.accuracy import EVALUATED_PAIRS, Evaluating
+from tracin_func.scoring.observer import LOG, Observer
+from tracin_func.scoring.score import pair_record, report_zero_columns
 from tracin_func.scoring.self_influence import self_scores
-from tracin_func.scoring.steps import Traced
+from tracin_func.scoring.steps import Opened, Traced
 from tracin_func.scoring.top_k.select import BLOCK, Columns, strongest
-from tracin_func.scoring.walk import Tracer
+from tracin_func.scoring.walk import Walk
 from tracin_func.task.ids import as_texts
+from tracin_func.task.method import Method
 from tracin_func.task.pair_table import PairBlock, PairBlocks, numbered, require_items
 from tracin_func.task.task import Task
 
@@ -42,6 +44,8 @@ def query(
     pairs: PairBlocks,
     k: int,
     *,
+    method: Method = Method(),
+    observer: Observer = LOG,
     pair_ids: Sequence[str] | None = None,
     progress: Callable[[float], None] = _silent,
 ) -> Queried:
@@ -55,9 +59,10 @@ def query(
 
     Args:
         task: items, checkpoints, loss and test pairs.
-        compute: how; `compute.progress` is of the checkpoints.
+        compute, method: how.
         pairs: the training pairs, positions in the items of `task`.
         k: how many of each sign.
+        observer: its `progress` is of the checkpoints.
         pair_ids: name of each of `pairs` where they have names of their own, [pairs].
         progress: called with the share of the pass over `pairs` that is done since the last call.
 
@@ -68,30 +73,39 @@ def query(
     """
     if task.test_pairs is None:
         raise InputError("a query needs `test_pairs`. Expected at least one pair whose loss is to be explained.")
-    _require_additive(compute, k)
-    shares = None if compute.aggregate is None else task.test_pairs.shares
+    _require_additive(method, k)
+    shares = None if method.aggregate is None else task.test_pairs.shares
     names = None if pair_ids is None else as_texts(pair_ids, "pair_ids")
-    walked = _Walked(task, compute, pairs, norms=False)
+    walked = _Walked(task, method, compute, observer, pairs, norms=False)
     columns: list[Columns] = []
     test: list[Terms] = []
-    with walked.tracer as tracer:
-        for traced in walked.checkpoints():
-            assert traced.test is not None
-            test.append(traced.test.terms)
-            columns.append(_columns(traced, shares))
+
+    def visit(traced: Traced) -> None:
+        assert traced.test is not None
+        test.append(traced.test.terms)
+        columns.append(_columns(traced, shares))
+
+    with walked.walk as walk:
+        walked.first(visit)
         record = pair_record(task, task.test_pairs, test)
-        tell_zero_columns(record, walked.notice)
+        report_zero_columns(record, walked.notice)
         loss, errors = as_loss(task.loss), None
         answer = strongest(pairs, loss, columns, k, progress=progress)
-        assert tracer.prepared is not None
-        if tracer.prepared.projection.kind != "none":
+        assert walk.prepared is not None
+        if walk.prepared.projection.kind != "none":
             errors = _standard_errors(walked, pairs, answer, columns, shares)
         run = walked.run()
     return Queried(answer, record, run, walked.item_ids, names, errors)
 
 
 def query_self(
-    task: Task, compute: Compute, pairs: PairBlocks, *, progress: Callable[[float], None] = _silent
+    task: Task,
+    compute: Compute,
+    pairs: PairBlocks,
+    *,
+    method: Method = Method(),
+    observer: Observer = LOG,
+    progress: Callable[[float], None] = _silent,
 ) -> QueriedSelf:
     """self(p) = Σ_t ‖∇ℓ_p‖²_M of each of `pairs`, which are read in blocks at every checkpoint; see `query`.
 
@@ -100,27 +114,28 @@ def query_self(
     Raises:
         As `query`.
     """
-    walked = _Walked(replace(task, test_pairs=None), compute, pairs, norms=True)
+    walked = _Walked(replace(task, test_pairs=None), method, compute, observer, pairs, norms=True)
     loss, scores = as_loss(task.loss), torch.zeros(len(pairs), dtype=torch.float64)
     share = 1 / (len(pairs) * len(task.checkpoints))
-    with walked.tracer:
-        for traced in walked.checkpoints():
-            if traced.gradients is None:
-                continue
-            try:
-                for start, found in self_scores(pairs, loss, [(traced.values, traced.gradients)]):
-                    scores[start : start + len(found)] += found
-                    progress(len(found) * share)
-            except NumericalError as error:
-                raise NumericalError(f"{traced.name}: {error}") from None
+
+    def visit(traced: Traced) -> None:
+        if traced.gradients is not None:
+            for start, found in self_scores(pairs, loss, [(traced.values, traced.gradients)]):
+                scores[start : start + len(found)] += found
+                progress(len(found) * share)
+
+    with walked.walk:
+        walked.first(visit)
         run = walked.run()
     return QueriedSelf(scores, pairs, run, walked.item_ids)
 
 
 class _Walked:
-    """A walk over the checkpoints for pairs that are read in blocks: what is told, recorded and timed on the way."""
+    """A walk over the checkpoints for pairs that are read in blocks: what is reported, recorded and timed."""
 
-    def __init__(self, task: Task, compute: Compute, pairs: PairBlocks, *, norms: bool) -> None:
+    def __init__(
+        self, task: Task, method: Method, compute: Compute, observer: Observer, pairs: PairBlocks, *, norms: bool
+    ) -> None:
         self.item_ids = [task.item_id(position) for position in range(len(task.items))]
         read = next(iter(pairs.blocks(EVALUATED_PAIRS)), None)
         if read is None:
@@ -129,60 +144,64 @@ class _Walked:
         require_items(self.sample, len(self.item_ids), numbered(start))
         # A task has training pairs: the first ones stand for all where a model is evaluated.
         self.task = replace(task, train_pairs=self.sample.pairs())
-        self._compute = replace(compute, notice=self.notice, progress=self._advance)
-        self._told, self._advanced = compute.notice, compute.progress
-        self.tracer = Tracer(self.task, self._compute, norms=norms, every=True)
+        self._method, self._observer = method, observer
+        own = replace(observer, notice=self.notice, progress=self._advance)
+        self.walk = Walk(self.task, method, compute, own, norms=norms, every=True)
+        self._evaluating = Evaluating(self.walk, observer)
         self._notices: list[str] = []
-        self._evaluations: list[Evaluation] = []
         self._describe: list[dict[str, Any]] = []
         self._seconds = 0.0
 
     def notice(self, sentence: str) -> None:
-        """Tell the user, and keep it for the record; once, however often checkpoints are walked over."""
+        """Report a sentence, and keep it for the record; once, however often checkpoints are walked over."""
         if sentence not in self._notices:
             self._notices.append(sentence)
-            self._told(sentence)
+            self._observer.notice(sentence)
 
-    def checkpoints(self) -> Iterator[Traced]:
-        """Every checkpoint, after an evaluation of all where one is asked for."""
-        if self._compute.evaluated is not None:
-            for evaluated in self.tracer.evaluations(EVALUATED_PAIRS):
-                self._evaluations.append(evaluate(evaluated))
-                self._compute.evaluated(self._evaluations[-1])
-        for traced in self.tracer:
+    def first(self, visitor: Callable[[Traced], None]) -> None:
+        """Call `visitor` at every checkpoint, and keep what provenance records of it."""
+
+        def visit(opened: Opened) -> None:
             start = time.perf_counter()
-            try:
-                yield traced
-            finally:
-                self._describe.append(traced.describe)
-                self._seconds += traced.seconds + time.perf_counter() - start
+            traced = self.walk.trace(opened)
+            visitor(traced)
+            self._seconds += time.perf_counter() - start
+            train = traced.train
             del traced  # its rows, before the next ones are made
+            self._describe.append(opened.describe)
+            self._evaluating.add(opened, self.task.train_pairs, train.scores, train.terms)
+
+        self.walk.visit(visit)
+
+    def again(self, visitor: Callable[[Traced], None]) -> None:
+        """Call `visitor` at every checkpoint a second time."""
+        self.walk.visit(lambda opened: visitor(self.walk.trace(opened)))
 
     def run(self) -> Run:
         """How all this was computed."""
-        assert self.tracer.prepared is not None
-        engine = self.tracer.prepared.describe() | {"seconds": round(self._seconds, 6)}
-        for checkpoint, evaluation in zip(self._describe, self._evaluations, strict=False):
+        assert self.walk.prepared is not None
+        engine = self.walk.prepared.describe() | {"seconds": round(self._seconds, 6)}
+        for checkpoint, evaluation in zip(self._describe, self._evaluating.found, strict=True):
             checkpoint["evaluation"] = evaluation.figures()
-        choices = Choices.of(self._compute, self.tracer.prepared.projection)
+        method = replace(self._method, projection=self.walk.prepared.projection)
         loss = as_loss(self.task.loss).describe()
-        return Run(tuple(self._describe), loss, engine, self.task.describe, tuple(self._notices), choices)
+        return Run(tuple(self._describe), loss, engine, self.task.describe, tuple(self._notices), method)
 
     def _advance(self, share: float) -> None:
-        if len(self._describe) < len(self.task.checkpoints):  # a second walk is not told again
-            self._advanced(share)
+        if len(self._describe) < len(self.task.checkpoints):  # a second walk is not reported again
+            self._observer.progress(share)
 
 
-def _require_additive(compute: Compute, k: int) -> None:
+def _require_additive(method: Method, k: int) -> None:
     """Refuse what needs more of a training pair than two numbers a checkpoint."""
     if k < 1:
         raise UsageError(f"`k` should be at least 1. Got {k}.")
-    if compute.normalize != "none":
+    if method.normalize != "none":
         raise UsageError(
-            f"`normalize` {compute.normalize!r} needs the length of every training pair's gradient, and pairs are read "
+            f"`normalize` {method.normalize!r} needs the length of every training pair's gradient, and pairs are read "
             "in blocks here. Expected 'none'."
         )
-    if compute.weight_test_pairs:
+    if method.weight_test_pairs:
         raise UsageError(
             "`weight_test_pairs` needs the weights of all training pairs before these are read in blocks. Leave it out."
         )
@@ -195,10 +214,7 @@ def _columns(traced: Traced, shares: Tensor | None) -> Columns:
     products = torch.zeros(len(values), len(test.combination) if shares is None else 1, dtype=torch.float64)
     active = test.terms.active.nonzero()[:, 0]
     if traced.gradients is not None and len(active):
-        try:
-            found = traced.gradients.columns(test.combination.select(active))
-        except NumericalError as error:  # gradients are checked when they are used
-            raise NumericalError(f"{traced.name}: {error}") from None
+        found = traced.gradients.columns(test.combination.select(active))
         if shares is None:
             products[:, active] = found
         else:
@@ -221,11 +237,16 @@ def _standard_errors(
         index = torch.stack([chosen.first.long(), chosen.second.long()], dim=1)
         loss, values = as_loss(walked.task.loss), [loss_values(each.values) for each in columns]
         weighs = bound_losses(loss, values, pairs, BLOCK)
-        for traced, weigh, table, each in zip(walked.tracer, weighs, values, columns, strict=True):
+        each = iter(zip(weighs, values, columns, strict=True))
+
+        def visit(traced: Traced) -> None:
+            weigh, table, column = next(each)
             if isinstance(traced.gradients, ProjectedGradients):
                 slopes = slopes_of(loss, weigh, table, chosen, 0, traced.name)
                 left = Combination(index, torch.stack(slopes.wide(slice(None)), dim=1))
-                variance += _variance(traced, traced.gradients, left, each.products, sizes, shares)
+                variance.add_(_variance(traced, traced.gradients, left, column.products, sizes, shares))
+
+        walked.again(visit)
     errors = variance.sqrt().split(sizes)
     return tuple(zip(errors[::2], errors[1::2], strict=True))
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import tracin_func as ti
+from tests.support import calls
 from tests.support.jobs import check, job_of
 from tests.support.reference import Job, reference
 from tracin_func.gradients.engines.ghost.order import reorders
@@ -207,8 +208,8 @@ def test_ragged_items_that_a_measurement_meets(monkeypatch: pytest.MonkeyPatch) 
     table = ti.Pairs([0, 1, 2, 3], [1, 2, 3, 4], [1, 1, -1, 1])
     told: list[str] = []
     task = ti.Task(scorer, items, table, [checkpoint])
-    found = ti.score(task, ti.Compute(device="cpu", notice=told.append)).self_influence
-    exact = ti.score(task, ti.Compute(device="cpu", engine="loop")).self_influence
+    found = calls.score(task, calls.how(device="cpu", notice=told.append)).self_influence
+    exact = calls.score(task, calls.how(device="cpu", engine="loop")).self_influence
     assert found is not None
     assert exact is not None
     torch.testing.assert_close(found.scores, exact.scores, rtol=1e-9, atol=0)
@@ -237,7 +238,7 @@ def test_influence_of_pairs_that_hardly_differ(relative: float) -> None:
 
 def scores_of(job: Job) -> Tensor:
     task = ti.Task(job.module, job.items, job.train, job.checkpoints, job.test, job.loss)
-    found = ti.score(task, ti.Compute(engine="ghost", device="cpu"), self_influence=False, influence=True).influence
+    found = calls.score(task, calls.how(engine="ghost", device="cpu"), self_influence=False, influence=True).influence
     assert found is not None
     assert found.run.engine["gradients"].endswith("score differences")
     assert any(part["form"] == "factors" for part in found.run.engine["parts"])
