@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from tracin_func.task.pairs import Pairs as Pairs
     from tracin_func.task.parquet import ParquetPairs as ParquetPairs
     from tracin_func.task.task import Task as Task
+    from tracin_func.training.checkpoint import save_checkpoint as save_checkpoint
 
 _MODULES = {
     "errors": ("InputError", "NumericalError", "OutputError", "UsageError"),
@@ -61,6 +62,7 @@ _MODULES = {
     "task.pairs": ("Pairs",),
     "task.parquet": ("ParquetPairs",),
     "task.task": ("Task",),
+    "training.checkpoint": ("save_checkpoint",),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 __all__ = sorted(_HOME)

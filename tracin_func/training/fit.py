@@ -7,7 +7,6 @@ pair p, p weighs R_k^(−alpha), and the loss is the mean over the batch of weig
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,7 @@ from torch import Tensor, nn
 from tracin_func.errors import NumericalError, UsageError
 from tracin_func.losses.ghm import GHMRankingLoss
 from tracin_func.task.pairs import Pairs
-
-CHECKPOINT_PREFIX = "model_epoch_"
+from tracin_func.training.checkpoint import save_checkpoint
 
 
 @dataclass(frozen=True)
@@ -117,7 +115,6 @@ def train(
     Raises:
         NumericalError: a score is no longer finite.
     """
-    directory.mkdir(parents=True, exist_ok=True)
     optimizer = torch.optim.Adam(model.parameters(), lr=settings.learning_rate)
     shuffle = torch.Generator().manual_seed(settings.seed)
     visits = train_pairs.select(torch.arange(len(train_pairs)).repeat_interleave(train_pairs.counts))
@@ -128,8 +125,8 @@ def train(
             scores = score(model, items)
         report = EpochReport(epoch, last, loss, accuracy(scores, train_pairs), accuracy(scores, test_pairs))
         if epoch in settings.epochs:
-            paths.append(directory / f"{CHECKPOINT_PREFIX}{epoch}.pt")
-            _save(_checkpoint(model, optimizer, report, settings), paths[-1])
+            shares = {"train_accuracy": report.train_accuracy, "test_accuracy": report.test_accuracy}
+            paths.append(save_checkpoint(model, optimizer, epoch, directory, args=settings.as_args(), **shares))
         if on_epoch is not None:
             on_epoch(report)
     return paths
@@ -204,23 +201,3 @@ def _train_epoch(
         optimizer.step()
         total += loss.item()
     return total / len(batches)
-
-
-def _save(checkpoint: dict[str, Any], path: Path) -> None:
-    # Through a buffer: a full disk is then an OSError, and the bytes do not depend on the file's name.
-    buffer = BytesIO()
-    torch.save(checkpoint, buffer)
-    path.write_bytes(buffer.getvalue())
-
-
-def _checkpoint(
-    model: nn.Module, optimizer: torch.optim.Optimizer, report: EpochReport, settings: TrainingSettings
-) -> dict[str, Any]:
-    return {
-        "model_state_dict": model.state_dict(),
-        "optimizer_state_dict": optimizer.state_dict(),
-        "epoch": report.epoch,
-        "train_accuracy": report.train_accuracy,
-        "test_accuracy": report.test_accuracy,
-        "args": settings.as_args(),
-    }

@@ -80,7 +80,7 @@ def embedded(frequency: str = "500hz", material: str = "plastic", *, progress: P
             demo = _demo_at(folder / name)
             if not _is_made(demo):
                 _make_whole(folder / name, frequency, material, progress or _ignore)
-    except (OSError, soundfile.SoundFileError) as error:
+    except (OSError, OutputError, soundfile.SoundFileError) as error:
         raise OutputError(
             f"the embedded default could not be written to {folder}: {error}. Free some space there, or set "
             f"{CACHE_VARIABLE} to another folder."

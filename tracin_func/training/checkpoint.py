@@ -1,0 +1,68 @@
+"""Save, during any training loop, the checkpoints that this package reads."""
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from tracin_func.errors import UsageError
+from tracin_func.files import replace
+
+PREFIX = "model_epoch_"
+_OWN = ("model_state_dict", "optimizer_state_dict", "epoch", "args")
+
+
+def save_checkpoint(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer | None,
+    step: int,
+    folder: str | Path,
+    *,
+    args: Mapping[str, Any] | None = None,
+    **recorded: float | str,
+) -> Path:
+    """Write `folder/model_epoch_{step}.pt`: weights, optimiser state with its learning rates, and what is recorded.
+
+    The file is replaced as a whole: a training that is killed leaves the old file or the new one.
+
+    Args:
+        model: its `state_dict()` is saved; `model.module` of a parallel wrapper.
+        optimizer: its learning rates and moments are those that scores use; None where rates are given otherwise.
+        step: epoch or step, which orders checkpoints; at least 0.
+        folder: made when missing.
+        args: settings of the training that scoring takes as defaults: `margin`, `loss_type`, `ghm_bins`, `seed`.
+        recorded: plain values to keep, such as `train_accuracy=0.93`, which scoring compares with its own figure.
+
+    Returns:
+        The path of the file.
+
+    Raises:
+        UsageError: `step` is negative, or a recorded value has the name of a part of the file.
+        OutputError: the disk is full or refuses; what was there before is unharmed.
+
+    Example:
+        >>> import tempfile, torch, tracin_func as ti
+        >>> model = torch.nn.Linear(4, 1)
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        >>> folder = tempfile.mkdtemp()
+        >>> ti.save_checkpoint(model, optimizer, 1, folder, train_accuracy=0.9).name
+        'model_epoch_1.pt'
+        >>> [path.name for path in ti.find_checkpoints(folder)]
+        ['model_epoch_1.pt']
+    """
+    if step < 0:
+        raise UsageError(f"`step` should be at least 0. Got {step}.")
+    if taken := [name for name in _OWN if name in recorded]:
+        raise UsageError(f"`{taken[0]}` is a part of the file. Give the recorded value another name.")
+    path = Path(folder) / f"{PREFIX}{step}.pt"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    model = model.module if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel) else model
+    content: dict[str, Any] = {"model_state_dict": model.state_dict()}
+    if optimizer is not None:
+        content["optimizer_state_dict"] = optimizer.state_dict()
+    content |= {"epoch": step, **recorded, "args": dict(args or {})}
+    replace(path, [(path, partial(torch.save, content))])
+    return path
