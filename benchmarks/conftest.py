@@ -19,6 +19,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--large", action="store_true", help="run the benchmarks of long tables and of many items, too")
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """What is measured has the machine for itself."""
+    return 0
+
+
 @pytest.fixture
 def large(request: pytest.FixtureRequest) -> None:
     """A benchmark of minutes: skipped unless it is asked for; its smoke run is not."""
