@@ -14,7 +14,7 @@ from tracin_func.gradients.budget import available_bytes
 from tracin_func.gradients.engines.vmap import VmappedEngine
 from tracin_func.gradients.model import Scorer, State
 from tracin_func.gradients.protocol import Combination, Gradients, Plan, Request, Units
-from tracin_func.losses.registry import as_loss
+from tracin_func.losses.custom import as_loss
 from tracin_func.scoring.score import score
 from tracin_func.scoring.units import UnitMaker
 from tracin_func.task.checkpoints import load

@@ -19,7 +19,7 @@ from tracin_func.gradients.model import Scorer, State
 from tracin_func.gradients.projection.sparse import SparseProjector
 from tracin_func.gradients.protocol import Combination, Need, Plan, Request, Units
 from tracin_func.gradients.representations.projected import ProjectedGradients, ProjectingEngine
-from tracin_func.losses.registry import as_loss
+from tracin_func.losses.custom import as_loss
 from tracin_func.scoring.units import UnitMaker
 
 CHUNKS = (4, 8, 16, 32, 64, 128)

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from tracin_func.scoring.verify import verify as verify
     from tracin_func.task.checkpoints import Checkpoint as Checkpoint
     from tracin_func.task.checkpoints import find_checkpoints as find_checkpoints
+    from tracin_func.task.loss import PairLoss as PairLoss
     from tracin_func.task.method import Method as Method
     from tracin_func.task.method import Projection as Projection
     from tracin_func.task.pair_table import ArrayPairs as ArrayPairs
@@ -57,6 +58,7 @@ _MODULES = {
     "scoring.top_k.run": ("query", "query_self"),
     "scoring.verify": ("verify",),
     "task.checkpoints": ("Checkpoint", "find_checkpoints"),
+    "task.loss": ("PairLoss",),
     "task.method": ("Method", "Projection"),
     "task.pair_table": ("ArrayPairs",),
     "task.pairs": ("Pairs",),

@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 from tests.support.places import ROOT
 from tracin_func.cli.app import app
 from tracin_func.losses.ghm import GHMRankingLoss
+from tracin_func.losses.terms import scored_pairs, weigh_by
 from tracin_func.sources.python import load_model
 from tracin_func.sources.recordings.drawing import draw_sequence, merge_repeats, sample_test_pairs, split_items
 from tracin_func.sources.recordings.frontend import FrontEnd
@@ -152,9 +153,10 @@ def loop_in_float64(lab: Lab) -> tuple[dict[str, float], dict[tuple[str, str], f
         single.load_state_dict(torch.load(path, weights_only=False)["model_state_dict"])
         with torch.no_grad():
             scores = torch.cat([single(item[None])[0] for item in items])
-        weight = loss.bind(scores[train.first], scores[train.second], train)(
-            scores[train.first], scores[train.second], train
-        ).double()
+        paired = scores[train.first], scores[train.second], train
+        weigh = weigh_by(loss, *paired)
+        assert weigh is not None
+        weight = weigh(*scored_pairs(*paired))
         score: Callable[[int], Tensor] = lambda item: model(items[item].double()[None])[0, 0]  # noqa: B023, E731
 
         def gradients(pairs: Pairs, weight: Tensor) -> Tensor:

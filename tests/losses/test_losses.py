@@ -12,9 +12,9 @@ from torch.nn.functional import binary_cross_entropy_with_logits, margin_ranking
 import tracin_func as ti
 from tests.support import calls
 from tests.support.reference import ghm_bin
-from tracin_func.losses.custom import CallableLoss
+from tracin_func.losses.custom import CallableLoss, as_loss
 from tracin_func.losses.ghm import batch_expectation
-from tracin_func.losses.registry import as_loss
+from tracin_func.losses.terms import scored_pairs, weigh_by
 
 
 def gradient(loss: Any, s_a: Tensor, s_b: Tensor, y: Tensor, margin: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -29,6 +29,13 @@ def some_pairs(count: int = 200, seed: int = 0) -> tuple[Tensor, Tensor, ti.Pair
     target = torch.randint(0, 2, (count,), generator=generator) * 2 - 1
     first = torch.arange(count)
     return s_a, s_b, ti.Pairs(first, first + 1, target)
+
+
+def weights(loss: Any, s_a: Tensor, s_b: Tensor, pairs: ti.Pairs, trained: Tensor | None = None) -> Tensor:
+    """The weights at scores s_a and s_b where training pairs have these scores, or `trained` and s_b."""
+    weigh = weigh_by(loss, s_a if trained is None else trained, s_b, pairs)
+    assert weigh is not None
+    return weigh(*scored_pairs(s_a, s_b, pairs))
 
 
 # Hinge and logistic
@@ -114,11 +121,11 @@ def test_ghm_weight_is_the_mean_over_training_batches() -> None:
     start = time.perf_counter()
     s_a, s_b, pairs = some_pairs(120)
     loss = ti.GHMRankingLoss(1.0, bins=10, alpha=0.75, batch_size=32)
-    found = loss.bind(s_a, s_b, pairs)(s_a, s_b, pairs)
+    found = weights(loss, s_a, s_b, pairs)
     bins = loss.bin(s_a, s_b, pairs.target.double())
     mean, error = plain_batch_ghm(bins, 0.75, 32, 20_000, seed=1)
     assert bool(((mean - found).abs() <= 5 * error + 1e-12).all())
-    whole = ti.GHMRankingLoss(1.0, bins=10, alpha=0.75, batch_size=None).bind(s_a, s_b, pairs)(s_a, s_b, pairs)
+    whole = weights(ti.GHMRankingLoss(1.0, bins=10, alpha=0.75, batch_size=None), s_a, s_b, pairs)
     assert not bool(((mean - whole).abs() <= 5 * error + 1e-12).all()), "the test should tell B = 32 from B = all"
     assert time.perf_counter() - start < 10
 
@@ -127,21 +134,16 @@ def test_ghm_over_one_pair_alone_would_be_the_standard_loss() -> None:
     """The trap: every pair is the only one of its bin. Bound to the population, the weights differ from 1."""
     s_a, s_b, pairs = some_pairs(60)
     loss = ti.GHMRankingLoss()
-    alone = torch.cat(
-        [
-            loss.bind(s_a[row], s_b[row], pairs.select(row))(s_a[row], s_b[row], pairs.select(row))
-            for row in torch.arange(60).split(1)
-        ]
-    )
+    alone = torch.cat([weights(loss, s_a[row], s_b[row], pairs.select(row)) for row in torch.arange(60).split(1)])
     assert alone.tolist() == [1.0] * 60
-    together = loss.bind(s_a, s_b, pairs)(s_a, s_b, pairs)
+    together = weights(loss, s_a, s_b, pairs)
     assert float((together < 0.95).double().mean()) > 0.8
     assert len(together.unique()) > 3
 
 
 def test_ghm_with_alpha_0_is_the_standard_loss() -> None:
     s_a, s_b, pairs = some_pairs()
-    weight = ti.GHMRankingLoss(alpha=0.0).bind(s_a, s_b, pairs)(s_a, s_b, pairs)
+    weight = weights(ti.GHMRankingLoss(alpha=0.0), s_a, s_b, pairs)
     torch.testing.assert_close(weight, torch.ones_like(weight))
     y = pairs.target.double()
     assert torch.equal(ti.GHMRankingLoss(0.4)(s_a, s_b, y), ti.MarginRankingLoss(0.4)(s_a, s_b, y))
@@ -152,7 +154,7 @@ def test_ghm_over_all_pairs_is_density_to_the_minus_alpha() -> None:
     loss = ti.GHMRankingLoss(alpha=0.6, batch_size=None)
     bins = loss.bin(s_a, s_b, pairs.target.double())
     sizes = torch.bincount(bins, minlength=10).double()
-    torch.testing.assert_close(loss.bind(s_a, s_b, pairs)(s_a, s_b, pairs), sizes[bins] ** -0.6)
+    torch.testing.assert_close(weights(loss, s_a, s_b, pairs), sizes[bins] ** -0.6)
 
 
 def test_ghm_respects_counts() -> None:
@@ -161,10 +163,10 @@ def test_ghm_respects_counts() -> None:
     counted = ti.Pairs(pairs.first, pairs.second, pairs.target, count=count)
     rows = torch.repeat_interleave(torch.arange(40), count)
     loss = ti.GHMRankingLoss(batch_size=7)
-    once = loss.bind(s_a, s_b, counted)(s_a, s_b, counted)
-    repeated = loss.bind(s_a[rows], s_b[rows], pairs.select(rows))(s_a[rows], s_b[rows], pairs.select(rows))
+    once = weights(loss, s_a, s_b, counted)
+    repeated = weights(loss, s_a[rows], s_b[rows], pairs.select(rows))
     torch.testing.assert_close(once[rows], repeated)
-    plain = loss.bind(s_a, s_b, pairs)(s_a, s_b, pairs)
+    plain = weights(loss, s_a, s_b, pairs)
     assert not torch.allclose(once, plain)
 
 
@@ -193,7 +195,7 @@ def test_labs_difficulty_by_its_formula(margin: float) -> None:
     rows = zip((s_a - s_b).tolist(), pairs.target.tolist(), found.tolist(), strict=True)
     again = [(ghm_bin(loss, difference, y, margin), k) for difference, y, k in rows]
     assert all((-1 if mine is None else mine) == k for mine, k in again)
-    weight = loss.bind(s_a, s_b, pairs)(s_a, s_b, pairs)
+    weight = weights(loss, s_a, s_b, pairs)
     assert torch.equal(weight == 0, found == -1)
     assert bool((found == -1).any())
     symmetric = ti.GHMRankingLoss(margin, bins=10).bin(s_a, s_b, pairs.target.double())
@@ -206,16 +208,16 @@ def test_an_empty_bin_takes_its_nearest_neighbours_weight() -> None:
     loss = ti.GHMRankingLoss(margin=0.0, bins=10, batch_size=None)
     train = ti.Pairs([0, 0, 0], [1, 1, 1], [1, 1, 1])
     zeros = torch.zeros(3, dtype=torch.float64)
-    weigh = loss.bind(torch.tensor([3.0, 3.0, -3.0], dtype=torch.float64), zeros, train)  # bins 0, 0 and 9
+    trained = torch.tensor([3.0, 3.0, -3.0], dtype=torch.float64)  # bins 0, 0 and 9
     at = torch.tensor([2.0, -2.0, 1.0], dtype=torch.float64)  # bins 1, 8 and 2
-    assert weigh(at, zeros, train).tolist() == pytest.approx([2**-0.75, 1.0, 2**-0.75])
+    assert weights(loss, at, zeros, train, trained).tolist() == pytest.approx([2**-0.75, 1.0, 2**-0.75])
 
 
 def test_all_pairs_outside_every_bin_weigh_nothing() -> None:
     loss = ti.GHMRankingLoss(margin=100.0, variant="lab")
     pairs = ti.Pairs([0], [1], [1])
     zero = torch.zeros(1)
-    assert loss.bind(zero, zero, pairs)(zero, zero, pairs).tolist() == [0.0]
+    assert weights(loss, zero, zero, pairs).tolist() == [0.0]
 
 
 @pytest.mark.parametrize(("population", "members", "batch"), [(10, 3, 4), (50, 50, 8), (566, 100, 32), (7, 1, 5)])
@@ -245,7 +247,7 @@ def test_what_a_callable_takes() -> None:
     assert (three.takes_margin, four.takes_margin) == (False, True)
     one = torch.ones(1)
     with pytest.raises(ti.UsageError, match="`pairs.margin` is given, and the loss takes no margin"):
-        three.bind(one, one, ti.Pairs([0], [1], [1], margin=[1.0]))
+        three(one, one, one, one)
 
 
 def test_a_default_margin_of_the_callable_stays() -> None:

@@ -26,7 +26,7 @@ from tracin_func.cli.app import app
 from tracin_func.gradients.engines.choose import ENGINES, NAMES
 from tracin_func.gradients.model import Scorer
 from tracin_func.gradients.protocol import Request
-from tracin_func.losses.registry import as_loss
+from tracin_func.losses.custom import as_loss
 from tracin_func.results.run import ADAM_UNIT, provenance
 from tracin_func.scoring.units import UnitMaker
 from tracin_func.scoring.walk import ADAM_NOTICE

@@ -21,8 +21,7 @@ from tracin_func.errors import NumericalError, UsageError
 from tracin_func.gradients.compute import Compute
 from tracin_func.gradients.device import resolve_device
 from tracin_func.gradients.processes import World
-from tracin_func.losses.logistic import LogisticLoss
-from tracin_func.losses.margin import MarginRankingLoss
+from tracin_func.losses.custom import as_loss
 from tracin_func.report.terminal.forecast import print_forecast
 from tracin_func.report.terminal.scores import (
     estimated,
@@ -38,7 +37,6 @@ from tracin_func.scoring.fill import fill_store
 from tracin_func.scoring.forecast import forecast
 from tracin_func.scoring.observer import Observer
 from tracin_func.scoring.score import Scores, score
-from tracin_func.task.loss import PairLoss
 from tracin_func.task.method import Method
 from tracin_func.task.pair_files import is_parquet
 from tracin_func.task.task import Task
@@ -184,7 +182,7 @@ def _run(
     show = functools.partial(say, quiet=options["quiet"])
     with_influence = "influence" in scores
     job = job_of(kind, options, with_influence, tell, chosen=check_files)
-    if method.weight_test_pairs and (method.test_functional != "loss" or not _weighs(job.task.loss)):
+    if method.weight_test_pairs and (method.test_functional != "loss" or not as_loss(job.task.loss).weighted):
         tell("warning: --weight-test-pairs changes nothing: there are GHM weights of losses only.")
     _require_classes(options["by"], job.task)
     check_files()
@@ -277,8 +275,3 @@ def _require_classes(by: str | None, task: Task) -> None:
 
 def _planned(options: Mapping[str, Any]) -> Callable[[Mapping[str, Any]], None]:
     return print_plan if options["explain_plan"] else lambda _: None
-
-
-def _weighs(loss: Any) -> bool:
-    """Whether a loss may weigh pairs by the population."""
-    return isinstance(loss, PairLoss) and not isinstance(loss, MarginRankingLoss | LogisticLoss)

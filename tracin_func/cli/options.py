@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from tracin_func.cli.values import as_present
+from tracin_func.losses.registry import LOSSES, LossOption, loss_options
 
 DATA, MODEL, LOSS, PAIRS = "Data", "Model and checkpoints", "Loss and scores", "Pairs"
 COMPUTING, ESTIMATES, RESULTS = "Computing", "Projection and store", "Results"
@@ -86,6 +87,17 @@ class Argument:
         return inspect.Parameter(self.name, inspect.Parameter.KEYWORD_ONLY, annotation=Annotated[self.kind, declared])
 
 
+def _loss_types() -> str:
+    *most, last = [f"{name} ({loss.help})" if loss.help else name for name, loss in LOSSES.items()]
+    return f"{', '.join(most)} or {last}."
+
+
+def _of_loss(option: LossOption) -> Option:
+    kind = str if option.words else option.kind
+    default = option.shown_default or f"the checkpoint's, else {option.default}"
+    return Option(option.name, kind, option.help, default, LOSS)
+
+
 JOB = (
     Option(
         "data_root", Path, "Folder of WAV files: in it deg036/plastic/plastic_deg036_500hz_04.wav.", "embedded", DATA
@@ -133,20 +145,8 @@ JOB = (
     ),
     Option("learning_rate", float, "Learning rate of all checkpoints.", "their own", MODEL),
     Option("params", str, "Score only parameters in whose name this regular expression is found.", "all", MODEL),
-    Option("loss_type", str, "standard (margin ranking), ghm or logistic.", "the checkpoint's, else standard", LOSS),
-    Option("margin", float, "Margin of the ranking loss.", "the checkpoint's, else 1.0", LOSS),
-    Option("ghm_bins", int, "Bins of difficulty.", "the checkpoint's, else 10", LOSS),
-    Option("ghm_alpha", float, "Exponent of the density in a bin.", "the checkpoint's, else 0.75", LOSS),
-    Option(
-        "ghm_variant",
-        str,
-        "symmetric, or lab (factor 3 for pairs of target -1).",
-        "lab for the lab's own",
-        LOSS,
-    ),
-    Option(
-        "ghm_batch_size", str, "Batch size the weights are averaged over, or all.", "the checkpoint's, else 32", LOSS
-    ),
+    Option("loss_type", str, _loss_types(), "the checkpoint's, else standard", LOSS),
+    *map(_of_loss, loss_options().values()),
     Option(
         "pairs",
         str,

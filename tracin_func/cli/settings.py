@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,9 +12,7 @@ from tracin_func.errors import InputError, UsageError
 from tracin_func.files import one_form
 from tracin_func.gradients.compute import STORE_DTYPES
 from tracin_func.gradients.engines.choose import NAMES
-from tracin_func.losses.ghm import GHM_VARIANTS, GHMRankingLoss
-from tracin_func.losses.logistic import LogisticLoss
-from tracin_func.losses.margin import MarginRankingLoss
+from tracin_func.losses.registry import LOSSES, LossOption, loss_options
 from tracin_func.results.files.table import FORMATS
 from tracin_func.results.views import VIEWS
 from tracin_func.scoring.accuracy import SELECTIONS
@@ -35,11 +33,6 @@ DEFAULTS: dict[str, Any] = {
     "sample_rate": 48000,
     "checkpoint_prefix": "model_epoch_",
     "loss_type": "standard",
-    "margin": 1.0,
-    "ghm_bins": 10,
-    "ghm_alpha": 0.75,
-    "ghm_variant": "symmetric",
-    "ghm_batch_size": 32,
     "pairs": "drawn",
     "seed": 42,
 }
@@ -53,27 +46,14 @@ DTYPES = {
 MOST = 10**9
 MOST_SEED = 2**32 - 1  # numpy's generator takes no larger one
 
-LOSS_OPTIONS = ("loss_type", "margin", "ghm_bins", "ghm_alpha", "ghm_variant", "ghm_batch_size")
+# What a setting is called in a checkpoint's `args`; the options of losses declare it.
+_ARGUMENTS = ("loss_type", "seed", "exclusions_file", "frequency", "material")
 
-# What a setting is called in a checkpoint's `args`.
-ARGUMENT_NAMES = {name: name for name in (*LOSS_OPTIONS, "seed", "exclusions_file", "frequency", "material")} | {
-    "ghm_batch_size": "batch_size"
-}
 
-# What a loss option is called as a field of a loss.
-LOSS_FIELDS = {
-    "margin": "margin",
-    "ghm_bins": "bins",
-    "ghm_alpha": "alpha",
-    "ghm_variant": "variant",
-    "ghm_batch_size": "batch_size",
-}
-
-LOSS_TYPES: dict[str, Callable[["Settings"], PairLoss]] = {
-    "standard": lambda settings: MarginRankingLoss(settings.number("margin")),
-    "ghm": lambda settings: settings.ghm(),
-    "logistic": lambda settings: LogisticLoss(),
-}
+def argument_names() -> dict[str, str]:
+    """What each setting is called in a checkpoint's `args`."""
+    own = {option.name: option.argument or option.name for option in loss_options().values()}
+    return {name: name for name in _ARGUMENTS} | own
 
 
 @dataclass
@@ -82,7 +62,7 @@ class Settings:
 
     Args:
         given: options and environment, None where not given.
-        trained: the checkpoint's `args`; with `ghm_bins` and no `ghm_variant` the lab's script wrote them.
+        trained: the checkpoint's `args`.
     """
 
     given: Mapping[str, Any]
@@ -91,8 +71,9 @@ class Settings:
     read: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        if "ghm_bins" in self.trained and "ghm_variant" not in self.trained:
-            self.trained = {**self.trained, "ghm_variant": "lab"}
+        for option in loss_options().values():
+            if option.implied and option.implied[0] in self.trained and option.name not in self.trained:
+                self.trained = {**self.trained, option.name: option.implied[1]}
 
     def get(self, name: str) -> Any:
         """The value of a setting."""
@@ -100,7 +81,9 @@ class Settings:
         given = self.given.get(name)
         if given is None:
             trained = self._trained(name)
-            return DEFAULTS.get(name) if trained is None else trained
+            option = loss_options().get(name)
+            default = DEFAULTS.get(name) if option is None else option.default
+            return default if trained is None else trained
         self.compare(name, given)
         return given
 
@@ -132,7 +115,7 @@ class Settings:
 
     def trained_loss(self) -> PairLoss | None:
         """The loss the checkpoint says it was trained with, where that of the run is another one."""
-        if not any(ARGUMENT_NAMES[name] in self.trained for name in ("loss_type", "margin", "ghm_bins")):
+        if not any(name in self.trained for name in ("loss_type", "margin", "ghm_bins")):
             return None
         try:
             trained = Settings({}, self.trained).loss()
@@ -142,22 +125,26 @@ class Settings:
 
     def unread(self) -> list[str]:
         """Loss options that were given and never looked at."""
-        return [flag(name) for name in LOSS_OPTIONS if self.given.get(name) is not None and name not in self.read]
+        return [
+            flag(name)
+            for name in ("loss_type", *loss_options())
+            if self.given.get(name) is not None and name not in self.read
+        ]
 
     def _trained(self, name: str) -> Any:
-        return self.trained.get(ARGUMENT_NAMES.get(name, ""))
+        return self.trained.get(argument_names().get(name, ""))
 
     def _differing(self, args: Mapping[str, Mapping[str, Any]]) -> list[str]:
         """Of the settings that were taken from the first checkpoint, those that others record otherwise."""
-        found = []
-        for name in sorted(self.read & set(ARGUMENT_NAMES)):
+        found, arguments = [], argument_names()
+        for name in sorted(self.read & set(arguments)):
             first_with: dict[str, str] = {}
             for checkpoint, own in args.items():
                 if own and self.given.get(name) is None:
-                    first_with.setdefault(str(own.get(ARGUMENT_NAMES[name])), checkpoint)
+                    first_with.setdefault(str(own.get(arguments[name])), checkpoint)
             if len(first_with) > 1:
                 values = ", ".join(f"{value} in {checkpoint}" for value, checkpoint in first_with.items())
-                found.append(f"{ARGUMENT_NAMES[name]} ({values})")
+                found.append(f"{arguments[name]} ({values})")
         return found
 
     def number(self, name: str) -> float:
@@ -182,18 +169,17 @@ class Settings:
         """The error that fits where a setting came from: the user, or the checkpoint."""
         if self.given.get(name) is not None:
             return UsageError(f"{flag(name)} {message}.")
-        return InputError(f"`{ARGUMENT_NAMES.get(name, name)}` in the checkpoint's args {message}. Give {flag(name)}.")
+        return InputError(
+            f"`{argument_names().get(name, name)}` in the checkpoint's args {message}. Give {flag(name)}."
+        )
 
     def loss(self) -> PairLoss:
         """The loss of the run."""
         name = str(self.get("loss_type"))
-        if name not in LOSS_TYPES:
-            raise self.fault("loss_type", f"should be one of {', '.join(LOSS_TYPES)}. Got {name!r}")
-        return LOSS_TYPES[name](self)
-
-    def ghm(self) -> GHMRankingLoss:
-        """The GHM loss."""
-        return GHMRankingLoss(**{LOSS_FIELDS[name]: self._loss_field(name) for name in LOSS_FIELDS})
+        if name not in LOSSES:
+            raise self.fault("loss_type", f"should be one of {', '.join(LOSSES)}. Got {name!r}")
+        loss: PairLoss = LOSSES[name].make(**{each.field: self._loss_field(each) for each in LOSSES[name].options})
+        return loss
 
     def adjusted(self, loss: Any) -> Any:
         """`loss`, a task's own, with the fields replaced that loss options were given for.
@@ -203,27 +189,25 @@ class Settings:
         """
         fields = {each.name for each in dataclasses.fields(loss)} if dataclasses.is_dataclass(loss) else set()
         changes = {}
-        for name, its_field in LOSS_FIELDS.items():
-            if self.given.get(name) is None:
+        for option in loss_options().values():
+            if self.given.get(option.name) is None:
                 continue
-            if its_field not in fields:
+            if option.field not in fields:
                 what = getattr(loss, "__qualname__", type(loss).__qualname__)
                 raise UsageError(
-                    f"{flag(name)}: the task's loss, {what}, has no `{its_field}`. Leave the option out, or "
+                    f"{flag(option.name)}: the task's loss, {what}, has no `{option.field}`. Leave the option out, or "
                     "replace the loss with --loss-type."
                 )
-            changes[its_field] = self._loss_field(name)
+            changes[option.field] = self._loss_field(option)
         return dataclasses.replace(loss, **changes) if changes else loss
 
-    def _loss_field(self, name: str) -> Any:
-        if name == "ghm_variant":
-            variant = self.get(name)
-            if variant not in GHM_VARIANTS:
-                raise self.fault(name, f"should be one of {', '.join(GHM_VARIANTS)}. Got {variant!r}")
-            return variant
-        if name == "ghm_batch_size" and self.get(name) == "all":
-            return None
-        return self.whole(name, 1, MOST) if name in ("ghm_bins", "ghm_batch_size") else self.number(name)
+    def _loss_field(self, option: LossOption) -> Any:
+        value = self.get(option.name)
+        if isinstance(value, str) and value in option.words:
+            return option.words[value]
+        if option.kind is str:
+            raise self.fault(option.name, f"should be one of {', '.join(option.words)}. Got {value!r}")
+        return self.whole(option.name, 1, MOST) if option.kind is int else self.number(option.name)
 
 
 def check_words(options: Mapping[str, Any]) -> None:
@@ -235,8 +219,8 @@ def check_words(options: Mapping[str, Any]) -> None:
     allowed: dict[str, Sequence[str]] = {
         "engine": NAMES,
         "test_functional": TEST_FUNCTIONALS,
-        "loss_type": tuple(LOSS_TYPES),
-        "ghm_variant": GHM_VARIANTS,
+        "loss_type": tuple(LOSSES),
+        **{name: tuple(option.words) for name, option in loss_options().items() if option.kind is str},
         "checkpoint_weights": CHECKPOINT_WEIGHTS,
         "preconditioner": PRECONDITIONERS,
         "dtype": tuple(DTYPES),

@@ -18,8 +18,7 @@ from tracin_func.errors import InputError, UsageError
 from tracin_func.files import present
 from tracin_func.gradients.compute import Compute
 from tracin_func.gradients.model import Scorer
-from tracin_func.losses.ghm import GHMRankingLoss
-from tracin_func.losses.registry import DEFAULT
+from tracin_func.losses.custom import DEFAULT, as_loss
 from tracin_func.scoring.accuracy import BY_SCORE, select_test_pairs
 from tracin_func.scoring.observer import Observer
 from tracin_func.sources.demo.ranker import AngleRanker
@@ -119,8 +118,9 @@ def job_of(
     job = _own_job(options, tell) if kind == TASK else _tones_job(kind, options, with_test, tell, streamed, chosen)
     task, limit = job.task, options["limit"]
     if limit is not None and limit < len(task.train_pairs):
-        if isinstance(task.loss, GHMRankingLoss):
-            tell(f"warning: --limit {limit}: GHM weights are then those of {limit} pairs, not of the training.")
+        if (loss := as_loss(task.loss)).weighted:
+            weights = f"{loss.loss_type.upper()} weights"
+            tell(f"warning: --limit {limit}: {weights} are then those of {limit} pairs, not of the training.")
         task = replace(task, train_pairs=task.train_pairs.select(torch.arange(limit)))
     return replace(job, task=task)
 

@@ -1,5 +1,6 @@
 """Any element-wise torch function ℓ(s_a, s_b, y[, margin]) as a loss."""
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -7,12 +8,14 @@ from typing import Any
 from torch import Tensor
 
 from tracin_func.errors import UsageError
-from tracin_func.task.loss import Weigh, unit_weight
-from tracin_func.task.pairs import Pairs
+from tracin_func.losses.margin import MarginRankingLoss
+from tracin_func.task.loss import PairLoss
+
+DEFAULT = MarginRankingLoss(1.0)
 
 
 @dataclass(frozen=True)
-class CallableLoss:
+class CallableLoss(PairLoss):
     """Any element-wise torch callable ℓ(s_a, s_b, y[, margin]) as a loss."""
 
     function: Callable[..., Tensor]
@@ -21,15 +24,31 @@ class CallableLoss:
     def __call__(self, first: Tensor, second: Tensor, target: Tensor, margin: Tensor | None = None) -> Tensor:
         if margin is None:  # a default of the function's own stays in force
             return self.function(first, second, target)
-        return self.function(first, second, target, margin)
-
-    def bind(self, first: Tensor, second: Tensor, pairs: Pairs) -> Weigh:
-        if pairs.margin is not None and not self.takes_margin:
+        if not self.takes_margin:
             raise UsageError(
                 "`pairs.margin` is given, and the loss takes no margin. Expected ℓ(s_a, s_b, y, margin); "
                 "add a fourth parameter to the loss or leave the margin out."
             )
-        return unit_weight
+        return self.function(first, second, target, margin)
 
     def describe(self) -> dict[str, Any]:
         return {"loss_type": getattr(self.function, "__qualname__", type(self.function).__qualname__)}
+
+
+def as_loss(loss: PairLoss | Callable[..., Tensor] | None) -> PairLoss:
+    """`loss` itself where it is a `PairLoss`, else the callable ℓ(s_a, s_b, y[, margin]) as one; None: the default."""
+    if loss is None:
+        return DEFAULT
+    if isinstance(loss, PairLoss):
+        return loss
+    if not callable(loss):
+        raise UsageError(f"`loss` should be callable as ℓ(s_a, s_b, y[, margin]). Got {type(loss).__name__}.")
+    try:
+        positional = [
+            parameter
+            for parameter in inspect.signature(loss).parameters.values()
+            if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+        ]
+    except ValueError:  # some builtins have no signature
+        return CallableLoss(loss, takes_margin=False)
+    return CallableLoss(loss, takes_margin=len(positional) >= 4)

@@ -4,21 +4,21 @@ Weights are constants: no gradient flows through them.
 """
 
 import math
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from tracin_func.errors import UsageError
 from tracin_func.losses.margin import MarginRankingLoss, require_finite
-from tracin_func.task.pairs import Pairs
+from tracin_func.task.loss import PairLoss, Weigh
 
 GHM_VARIANTS = ("symmetric", "lab")
 
 
 @dataclass(frozen=True)
-class GHMRankingLoss:
+class GHMRankingLoss(PairLoss):
     """Gradient-harmonised margin ranking loss: w_k × margin loss (arXiv 1811.05181, adapted to pairs).
 
     The difficulty d = sigmoid(margin − c y (s_a − s_b)) of a pair falls in one of `bins` equal bins on [0, 1].
@@ -41,6 +41,10 @@ class GHMRankingLoss:
     Does not: give weights inside a batch gradient; weights come from a pass over scores, outside vmap.
     """
 
+    loss_type = "ghm"
+    of_difference = True
+    weighted = True
+
     margin: float = 1.0
     bins: int = 10
     alpha: float = 0.75
@@ -60,12 +64,12 @@ class GHMRankingLoss:
     def __call__(self, first: Tensor, second: Tensor, target: Tensor, margin: Tensor | None = None) -> Tensor:
         return MarginRankingLoss(self.margin)(first, second, target, margin)
 
-    def slope(self, first: Tensor, second: Tensor, target: Tensor, margin: Tensor | None = None) -> Tensor:
-        """∂ℓ/∂s_a = −∂ℓ/∂s_b of the loss without its weight; that of the margin loss."""
-        return MarginRankingLoss(self.margin).slope(first, second, target, margin)
+    def derivative(self, first: Tensor, second: Tensor, target: Tensor, margin: Tensor | None = None) -> Tensor:
+        """That of the margin loss."""
+        return MarginRankingLoss(self.margin).derivative(first, second, target, margin)
 
     def bin(self, first: Tensor, second: Tensor, target: Tensor, margin: Tensor | None = None) -> Tensor:
-        """The bin of each pair, int64 [pairs]; −1 where the `lab` variant puts it in none."""
+        """The bin of each pair, int64; −1 where the `lab` variant puts it in none."""
         difference = target * (first - second)
         excess = (self.margin if margin is None else margin) - difference
         if self.variant == "symmetric":
@@ -76,64 +80,35 @@ class GHMRankingLoss:
         index = (difficulty * self.bins).long().clamp(max=self.bins - 1)
         return torch.where(difficulty >= 1, -1, index)
 
-    def bind(self, first: Tensor, second: Tensor, pairs: Pairs) -> "BinWeights":
-        histogram = self.histogram(self.bins_of(first, second, pairs), pairs.count)
-        return self.weights_of(histogram, int(pairs.counts.sum()))
+    def tally(self, first: Tensor, second: Tensor, target: Tensor, margin: Tensor | None, count: Tensor) -> Tensor:
+        """How many pairs (repeats counted) are in no bin, and R_k of each bin, int64 [1 + bins]."""
+        place = self._place(first, second, target, margin)
+        return torch.bincount(place, weights=count.double(), minlength=1 + self.bins).long()
 
-    def histogram(self, index: Tensor, count: Tensor | None = None) -> Tensor:
-        """R_k, how many pairs (repeats counted) are in each bin, int64 [bins]; those of parts of a table add up."""
-        inside = index >= 0
-        if count is None:
-            return torch.bincount(index[inside], minlength=self.bins)
-        histogram = torch.zeros(self.bins, dtype=torch.int64)
-        return histogram.index_add_(0, index[inside], count[inside])
+    def weights(self, tally: Tensor) -> Weigh:
+        """w_k by bin; an empty bin takes the weight of the nearest occupied one, and pairs in no bin weigh 0."""
+        population, sizes, table = int(tally.sum()), tally[1:], torch.zeros(1 + self.bins, dtype=torch.float64)
+        occupied = sizes.nonzero()[:, 0]
+        if len(occupied):
+            own = [
+                batch_expectation(population, size, self.batch_size, self.alpha) for size in sizes[occupied].tolist()
+            ]
+            nearest = (torch.arange(self.bins)[:, None] - occupied).abs().argmin(dim=1)
+            table[1:] = torch.tensor(own, dtype=torch.float64)[nearest]
+        return lambda *scored: table[self._place(*scored)]
 
-    def weights_of(self, histogram: Tensor, population: int) -> "BinWeights":
-        """The weights that a histogram of all `population` training pairs (repeats counted) gives."""
-        weights = [
-            batch_expectation(population, size, self.batch_size, self.alpha) if size else math.nan
-            for size in histogram.tolist()
-        ]
-        return BinWeights(self, torch.tensor(weights, dtype=torch.float64), histogram.nonzero()[:, 0])
+    def remark(
+        self, tally: Tensor, first: Tensor, second: Tensor, target: Tensor, margin: Tensor | None = None
+    ) -> str | None:
+        """How many test pairs fall in a bin without training pairs."""
+        place = self._place(first, second, target, margin)
+        borrowed = int(((tally[place] == 0) & (place > 0)).sum())
+        sentence = f"{borrowed} test pairs fall in a GHM bin without training pairs; the nearest bin's weighs."
+        return sentence if borrowed else None
 
-    def bins_of(self, first: Tensor, second: Tensor, pairs: Pairs) -> Tensor:
-        """The bin of each pair by its scores, int64 [pairs] on the CPU; −1 for none."""
-        margin = None if pairs.margin is None else pairs.margin.to(first)
-        return self.bin(first, second, pairs.target.to(first), margin).cpu()
-
-    def bin_of_margin(self, score_margin: Tensor, pairs: Pairs) -> Tensor:
-        """The bin of each pair by y (s_a − s_b), float64 [pairs] as recorded; scores of float32 give it exactly."""
-        target = pairs.target.to(score_margin)
-        return self.bins_of(target * score_margin, torch.zeros_like(score_margin), pairs)
-
-    def describe(self) -> dict[str, Any]:
-        return {"loss_type": "ghm", **asdict(self)}
-
-
-@dataclass(frozen=True, eq=False)
-class BinWeights:
-    """GHM weights at one checkpoint: `weight` of each bin, float64 [bins], and the `occupied` bins."""
-
-    loss: GHMRankingLoss
-    weight: Tensor
-    occupied: Tensor
-
-    def __call__(self, first: Tensor, second: Tensor, pairs: Pairs) -> Tensor:
-        """The weight of each pair, float64 [pairs] on the CPU; an empty bin takes the nearest occupied one's."""
-        return self.of_bins(self.loss.bins_of(first, second, pairs))
-
-    def of_bins(self, index: Tensor) -> Tensor:
-        """The weight of pairs by their bins [pairs], float64 [pairs]; 0 for bin −1."""
-        if not len(self.occupied):
-            return torch.zeros(len(index), dtype=torch.float64)
-        bins = torch.arange(len(self.weight))
-        nearest = self.occupied[(bins[:, None] - self.occupied[None, :]).abs().argmin(dim=1)]
-        return torch.cat([self.weight[nearest], torch.zeros(1, dtype=torch.float64)])[index]  # -1 is the last
-
-    def borrowed(self, first: Tensor, second: Tensor, pairs: Pairs) -> int:
-        """How many pairs (test pairs, as it is) fall in an empty bin."""
-        index = self.loss.bins_of(first, second, pairs)
-        return int((~torch.isin(index, self.occupied) & (index >= 0)).sum())
+    def _place(self, first: Tensor, second: Tensor, target: Tensor, margin: Tensor | None) -> Tensor:
+        """The bin of each pair counted from 1, on the CPU; 0 for none."""
+        return self.bin(first, second, target, margin).cpu() + 1
 
 
 def batch_expectation(population: int, members: int, batch_size: int | None, alpha: float) -> float:

@@ -1,23 +1,24 @@
 """The logistic (Bradley-Terry) loss."""
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
 from tracin_func.errors import UsageError
-from tracin_func.task.loss import Weigh, unit_weight
-from tracin_func.task.pairs import Pairs
+from tracin_func.task.loss import PairLoss
 
 
 @dataclass(frozen=True)
-class LogisticLoss:
+class LogisticLoss(PairLoss):
     """Logistic (Bradley-Terry) loss ℓ = (1 − ε) softplus(−z) + ε softplus(z), z = y (s_a − s_b) − margin.
 
     ε is `label_smoothing`. The margin of a pair, where it has one, shifts z; it is 0 otherwise.
     """
+
+    loss_type = "logistic"
+    of_difference = True
 
     label_smoothing: float = 0.0
 
@@ -26,16 +27,12 @@ class LogisticLoss:
             raise UsageError(f"`label_smoothing` should lie in [0, 1). Got {self.label_smoothing}.")
 
     def __call__(self, first: Tensor, second: Tensor, target: Tensor, margin: Tensor | None = None) -> Tensor:
-        logit = target * (first - second)
-        if margin is not None:
-            logit = logit - margin
+        logit = _logit(first, second, target, margin)
         return (1 - self.label_smoothing) * softplus(-logit) + self.label_smoothing * softplus(logit)
 
-    def slope(self, first: Tensor, second: Tensor, target: Tensor, margin: Tensor | None = None) -> Tensor:
-        """∂ℓ/∂s_a = −∂ℓ/∂s_b = y (ε σ(z) − (1 − ε) σ(−z)), to the last bit what autograd gives."""
-        logit = target * (first - second)
-        if margin is not None:
-            logit = logit - margin
+    def derivative(self, first: Tensor, second: Tensor, target: Tensor, margin: Tensor | None = None) -> Tensor:
+        """∂ℓ/∂s_a = y (ε σ(z) − (1 − ε) σ(−z)), to the last bit what autograd gives."""
+        logit = _logit(first, second, target, margin)
         right = torch.full_like(logit, 1 - self.label_smoothing)
         wrong = torch.full_like(logit, self.label_smoothing)
         # softplus's own derivative: torch.sigmoid rounds otherwise.
@@ -43,8 +40,7 @@ class LogisticLoss:
         of_logit: Tensor = derivative(wrong, logit, 1, 20) - derivative(right, -logit, 1, 20)
         return of_logit * target
 
-    def bind(self, first: Tensor, second: Tensor, pairs: Pairs) -> Weigh:
-        return unit_weight
 
-    def describe(self) -> dict[str, Any]:
-        return {"loss_type": "logistic", **asdict(self)}
+def _logit(first: Tensor, second: Tensor, target: Tensor, margin: Tensor | None) -> Tensor:
+    logit = target * (first - second)
+    return logit if margin is None else logit - margin

@@ -1,39 +1,91 @@
-"""The losses of the package, and any callable as one of them."""
+"""The losses by their names on the command line, and the fields of theirs that options set. Loads no torch.
 
-import inspect
-from collections.abc import Callable
+A loss costs a file with its class, and an entry here.
+"""
 
-from torch import Tensor
-
-from tracin_func.errors import UsageError
-from tracin_func.losses.custom import CallableLoss
-from tracin_func.losses.ghm import GHMRankingLoss
-from tracin_func.losses.logistic import LogisticLoss
-from tracin_func.losses.margin import MarginRankingLoss
-from tracin_func.task.loss import PairLoss
-
-DEFAULT = MarginRankingLoss(1.0)
+import dataclasses
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any
 
 
-def as_loss(loss: PairLoss | Callable[..., Tensor] | None) -> PairLoss:
-    """`loss` itself when it is one of ours, else the callable ℓ(s_a, s_b, y[, margin]) wrapped; None: the default."""
-    if loss is None:
-        return DEFAULT
-    if isinstance(loss, PairLoss):
-        return loss
-    if not callable(loss):
-        raise UsageError(f"`loss` should be callable as ℓ(s_a, s_b, y[, margin]). Got {type(loss).__name__}.")
-    try:
-        positional = [
-            parameter
-            for parameter in inspect.signature(loss).parameters.values()
-            if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
-        ]
-    except ValueError:  # some builtins have no signature
-        return CallableLoss(loss, takes_margin=False)
-    return CallableLoss(loss, takes_margin=len(positional) >= 4)
+@dataclasses.dataclass(frozen=True)
+class LossOption:
+    """An option that sets a field of a loss.
+
+    Args:
+        name: of the setting; `ghm_bins` is --ghm-bins, and TRACIN_FUNC_GHM_BINS in the environment.
+        field: of the loss class.
+        kind: int (1 or more), float (finite), or str (one of `words`).
+        help: what it means, one sentence.
+        default: value where neither the option nor the checkpoint has one.
+        words: words that the option takes, and the values they stand for.
+        argument: its name in a checkpoint's `args`; `name` when empty.
+        implied: another argument and a value: args with the other one and without this one mean that value.
+        shown_default: the default in words, where it is more than that.
+    """
+
+    name: str
+    field: str
+    kind: type
+    help: str
+    default: Any
+    words: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    argument: str = ""
+    implied: tuple[str, Any] | None = None
+    shown_default: str = ""
 
 
-def sees_only_difference(loss: PairLoss) -> bool:
-    """Whether ℓ is known to be a function of s_a − s_b, so that ∂ℓ/∂s_b = −∂ℓ/∂s_a."""
-    return isinstance(loss, MarginRankingLoss | LogisticLoss | GHMRankingLoss)
+@dataclasses.dataclass(frozen=True)
+class Registered:
+    """A loss on the command line: its class, or `module:Class` to be imported when it is asked for, and its options."""
+
+    loss: Any
+    options: tuple[LossOption, ...] = ()
+    help: str = ""
+
+    def make(self, **fields: Any) -> Any:
+        """The loss with these fields."""
+        if not isinstance(self.loss, str):
+            return self.loss(**fields)
+        module, _, name = self.loss.partition(":")
+        return getattr(import_module(module), name)(**fields)
+
+
+MARGIN = LossOption("margin", "margin", float, "Margin of the ranking loss.", 1.0)
+LOSSES: dict[str, Registered] = {
+    "standard": Registered("tracin_func.losses.margin:MarginRankingLoss", (MARGIN,), "margin ranking"),
+    "ghm": Registered(
+        "tracin_func.losses.ghm:GHMRankingLoss",
+        (
+            MARGIN,
+            LossOption("ghm_bins", "bins", int, "Bins of difficulty.", 10),
+            LossOption("ghm_alpha", "alpha", float, "Exponent of the density in a bin.", 0.75),
+            LossOption(
+                "ghm_variant",
+                "variant",
+                str,
+                "symmetric, or lab (factor 3 for pairs of target -1).",
+                "symmetric",
+                {"symmetric": "symmetric", "lab": "lab"},
+                implied=("ghm_bins", "lab"),  # the lab's script writes no variant
+                shown_default="lab for the lab's own",
+            ),
+            LossOption(
+                "ghm_batch_size",
+                "batch_size",
+                int,
+                "Batch size the weights are averaged over, or all.",
+                32,
+                {"all": None},
+                "batch_size",
+            ),
+        ),
+    ),
+    "logistic": Registered("tracin_func.losses.logistic:LogisticLoss"),
+}
+
+
+def loss_options() -> dict[str, LossOption]:
+    """Every option of a registered loss, by name."""
+    return {option.name: option for loss in LOSSES.values() for option in loss.options}

@@ -1,8 +1,10 @@
 """The loss of pairs at given scores: its value, its derivatives u = ∂ℓ/∂s_a and v = ∂ℓ/∂s_b, and weights.
 
-`Terms` are those of a whole table, `Slopes` the derivatives of a block of a table that is read in parts.
+`Terms` are those of pairs held in memory, `Slopes` the derivatives of a block of a table that is read in parts. Both
+come from one function, which takes a loss's closed derivative where it has one and autograd elsewhere.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -11,11 +13,7 @@ import torch
 from torch import Tensor
 
 from tracin_func.errors import InputError, NumericalError, UsageError
-from tracin_func.losses.custom import CallableLoss
-from tracin_func.losses.ghm import BinWeights, GHMRankingLoss
-from tracin_func.losses.logistic import LogisticLoss
-from tracin_func.losses.margin import MarginRankingLoss
-from tracin_func.task.loss import PairLoss, Weigh, unit_weight
+from tracin_func.task.loss import PairLoss, Weigh
 from tracin_func.task.pair_table import Mask, PairBlock, PairBlocks, numbered, require_items
 from tracin_func.task.pairs import Pairs
 from tracin_func.task.threads import in_order
@@ -23,10 +21,12 @@ from tracin_func.task.threads import in_order
 PIECE = 32_000  # pairs: torch shares 32,768 elements and more among threads, and here each thread has its own block
 _VECTORS = 64  # elements: more than the processor's vectors that torch takes at a time
 
+Scored = tuple[Tensor, Tensor, Tensor, Tensor | None]  # s_a, s_b, y and the pairs' own margin
+
 
 @dataclass(frozen=True, eq=False)
 class Terms:
-    """Of every pair at one checkpoint, each [pairs], on the CPU in float64 (masks bool).
+    """Per-pair quantities at one checkpoint: CPU float64 tensors [pairs]; masks are bool.
 
     ∇θ ℓ_p = first_slope · g_a + second_slope · g_b: the slopes include `weight`, `loss` does not. `active` is False
     where both slopes are 0; `score_margin` is y (s_a − s_b), above 0 where the pair is ranked right.
@@ -74,31 +74,101 @@ class Slopes:
         return first, -first if self.second is None else self.second[rows].double()
 
 
-def loss_terms(loss: PairLoss, weigh: Weigh, first: Tensor, second: Tensor, pairs: Pairs) -> Terms:
-    """Terms of w_p ℓ(s_a, s_b, y); w_p is the loss's own weight times `pairs.weight`.
+def loss_terms(loss: PairLoss, weigh: Weigh | None, first: Tensor, second: Tensor, pairs: Pairs) -> Terms:
+    """Terms of w_p ℓ(s_a, s_b, y); w_p is the loss's own weight by `weigh`, 1 when None, times `pairs.weight`.
 
     Slopes are taken in the precision of the scores, so that a hinge is active here exactly where it was in
     training; `first` and `second` are [pairs]. A joint scorer has Δ as `first` and zeros as `second`.
     """
-    weight = pair_weight(weigh, first, second, pairs)
-    s_a = first.detach().clone().requires_grad_()
-    s_b = second.detach().clone().requires_grad_()
-    with torch.enable_grad():
-        value = _values(loss, s_a, s_b, pairs)
-        slopes = torch.autograd.grad(value.sum(), (s_a, s_b), materialize_grads=True)
-    return _terms(value.detach(), weight, slopes[0], slopes[1], first, second, pairs)
+    scored = scored_pairs(first, second, pairs)
+    value, u, v = _derivatives(loss, *scored)
+    weight = _weight(weigh, scored, pairs.weight)
+    return _terms(loss(*scored) if value is None else value, u, -u if v is None else v, weight, scored)
 
 
-def _values(loss: PairLoss, first: Tensor, second: Tensor, pairs: Pairs) -> Tensor:
-    """ℓ of each pair, with the graph to its scores.
+def functional_terms(
+    functional: str, loss: PairLoss, weigh: Weigh | None, first: Tensor, second: Tensor, pairs: Pairs
+) -> Terms:
+    """Terms of the test functional: `loss`, or `score-margin` −y (s_a − s_b), which does not saturate."""
+    if functional == "loss":
+        return loss_terms(loss, weigh, first, second, pairs)
+    s_a, s_b, target, _ = scored = scored_pairs(first, second, pairs)
+    return _terms(-target * (s_a - s_b), -target, target, None, scored)
+
+
+def tally_of(loss: PairLoss, first: Tensor, second: Tensor, pairs: Pairs) -> Tensor | None:
+    """What the loss's own weights depend on, of all training pairs at once; None where every pair weighs 1."""
+    return loss.tally(*scored_pairs(first, second, pairs), pairs.counts) if loss.weighted else None
+
+
+def weigh_by(loss: PairLoss, first: Tensor, second: Tensor, pairs: Pairs) -> Weigh | None:
+    """The loss's own weight, by all training pairs at once; None where every pair weighs 1."""
+    tally = tally_of(loss, first, second, pairs)
+    return None if tally is None else loss.weights(tally)
+
+
+def recorded_bins(loss: PairLoss, score_margin: Tensor, pairs: Pairs) -> Tensor | None:
+    """The bin of each pair by y (s_a − s_b), float64 [checkpoints, pairs] as recorded; float32 scores give it exactly.
+
+    None for a loss without bins.
+    """
+    target = pairs.target.to(score_margin).expand_as(score_margin)
+    margin = None if pairs.margin is None else pairs.margin.to(score_margin).expand_as(score_margin)
+    return loss.bin(target * score_margin, torch.zeros_like(score_margin), target, margin)
+
+
+def scored_pairs(first: Tensor, second: Tensor, pairs: Pairs | PairBlock) -> Scored:
+    """What a loss is a function of, in the type and on the device of the scores [pairs]."""
+    margin = None if pairs.margin is None else pairs.margin.to(first)
+    return first.detach(), second.detach(), pairs.target.to(first), margin
+
+
+def _terms(value: Tensor, first_slope: Tensor, second_slope: Tensor, weight: Tensor | None, scored: Scored) -> Terms:
+    first, second, target, _ = scored
+    value, first_slope, second_slope, difference, target = (
+        tensor.detach().cpu().double() for tensor in (value, first_slope, second_slope, first - second, target)
+    )
+    weight = torch.ones_like(value) if weight is None else weight
+    u, v = weight * first_slope, weight * second_slope
+    return Terms(value, target * difference, u, v, weight, (u != 0) | (v != 0))
+
+
+def _weight(weigh: Weigh | None, scored: Scored, own: Tensor | None) -> Tensor | None:
+    """w_p, float64 [pairs] on the CPU: the loss's weight at these scores times the pairs' own; None where all are 1."""
+    if weigh is None:
+        return own
+    weight = weigh(*scored).detach().cpu().double()
+    return weight if own is None else weight * own
+
+
+def _derivatives(
+    loss: PairLoss, first: Tensor, second: Tensor, target: Tensor, margin: Tensor | None
+) -> tuple[Tensor | None, Tensor, Tensor | None]:
+    """ℓ where autograd had to compute it, u, and v where it is not −u, in the precision of the scores.
 
     Raises:
-        UsageError: a loss of the user's that fails, or returns something else.
+        UsageError: a loss of the user's that fails, or is not what it declares.
     """
-    margin = None if pairs.margin is None else pairs.margin.to(first)
-    name, count = loss.describe().get("loss_type"), len(pairs)
+    if (closed := loss.derivative(first, second, target, margin)) is not None:
+        return None, closed, None
+    s_a, s_b = first.clone().requires_grad_(), second.clone().requires_grad_()
+    with torch.enable_grad():
+        value = _values(loss, s_a, s_b, target, margin)
+        u, v = torch.autograd.grad(value.sum(), (s_a, s_b), materialize_grads=True)
+    if loss.of_difference and not torch.allclose(v, -u, rtol=1e-4, equal_nan=True):
+        row = int((v + u).abs().nan_to_num().argmax())
+        raise UsageError(
+            f"`loss` {type(loss).__name__} declares `of_difference`, and a pair has the derivatives {float(u[row]):g} "
+            f"by s_a and {float(v[row]):g} by s_b. Expected opposite ones; declare `of_difference = False`."
+        )
+    return value.detach(), u, None if loss.of_difference else v
+
+
+def _values(loss: PairLoss, first: Tensor, second: Tensor, target: Tensor, margin: Tensor | None) -> Tensor:
+    """ℓ of each pair, with the graph to its scores."""
+    name, count = loss.describe().get("loss_type"), len(first)
     try:
-        value = loss(first, second, pairs.target.to(first), margin)
+        value = loss(first, second, target, margin)
     except (InputError, UsageError):
         raise
     except Exception as error:
@@ -122,37 +192,65 @@ def _values(loss: PairLoss, first: Tensor, second: Tensor, pairs: Pairs) -> Tens
     return value
 
 
-def functional_terms(
-    functional: str, loss: PairLoss, weigh: Weigh, first: Tensor, second: Tensor, pairs: Pairs
-) -> Terms:
-    """Terms of the test functional: `loss`, or `score-margin` −y (s_a − s_b), which does not saturate."""
-    if functional == "loss":
-        return loss_terms(loss, weigh, first, second, pairs)
-    target = pairs.target.to(first)
-    weight = torch.ones(len(first), dtype=torch.float64)
-    return _terms(-target * (first - second), weight, -target, target, first, second, pairs)
+# Tables that are read in blocks
 
 
-def pair_weight(weigh: Weigh, first: Tensor, second: Tensor, pairs: Pairs) -> Tensor:
-    """w_p, float64 [pairs]: the loss's weight at these scores times the pairs' own; a constant."""
-    weight = weigh(first.detach(), second.detach(), pairs)
-    return weight if pairs.weight is None else weight * pairs.weight
+def loss_values(values: Tensor) -> Tensor:
+    """Scores in the precision that losses are taken in: float32 at least, as trainers do with half precision."""
+    return values.detach().cpu().to(torch.promote_types(values.dtype, torch.float32))
 
 
-def _terms(
-    value: Tensor,
-    weight: Tensor,
-    first_slope: Tensor,
-    second_slope: Tensor,
-    first: Tensor,
-    second: Tensor,
-    pairs: Pairs,
-) -> Terms:
-    wide = [tensor.detach().to("cpu").double() for tensor in (value, weight, first_slope, second_slope)]
-    value, weight, first_slope, second_slope = wide
-    margin = pairs.target * (first - second).detach().cpu().double()
-    active = (weight * first_slope != 0) | (weight * second_slope != 0)
-    return Terms(value, margin, weight * first_slope, weight * second_slope, weight, active)
+def weights_of(
+    loss: PairLoss,
+    values: Sequence[Tensor],
+    pairs: PairBlocks,
+    size: int,
+    progress: Callable[[float], None] = lambda share: None,
+) -> list[Weigh | None]:
+    """The loss's own weight of a pair at each checkpoint, from one pass over all pairs where it has one.
+
+    Args:
+        values: score of each item at each checkpoint, [items].
+        progress: called with the share of this pass that is done since the last call.
+    """
+    if not loss.weighted:
+        return [None] * len(values)
+
+    def count(read: tuple[int, PairBlock]) -> tuple[int, list[Tensor]]:
+        start, block = read
+        require_items(block, len(values[0]), numbered(start))
+        return len(block), [_tally_of_block(loss, table, block) for table in values]
+
+    tallies: list[Tensor] = []
+    for read, parts in in_order(count, pairs.blocks(size)):
+        tallies = [total + part for total, part in zip(tallies, parts, strict=True)] if tallies else parts
+        progress(read / len(pairs))
+    return [loss.weights(tally) for tally in tallies]
+
+
+def slopes_of(
+    loss: PairLoss, weigh: Weigh | None, values: Tensor, block: PairBlock, start: int, checkpoint: str
+) -> Slopes:
+    """The slopes of a block whose first pair is number `start`.
+
+    Raises:
+        NumericalError: the loss of a pair, or its slope, is NaN or infinite.
+    """
+    parts = []
+    for at, count, part in _pieces(block):
+        scored = _of_block(values, part)
+        value, u, v = _derivatives(loss, *scored)
+        finite = [each for each in (value, u, v) if each is not None and not math.isfinite(float(each.sum()))]
+        if bad := [row for each in finite for row in (~each.isfinite()).nonzero()[:, 0].tolist()]:
+            raise NumericalError(
+                f"{checkpoint}: the loss of pair {start + at + min(*bad, count - 1)}, or its slope, is NaN or "
+                "infinite. Expected a loss that is finite there."
+            )
+        weight = _weight(weigh, scored, part.weight)
+        if weight is not None:
+            u, v = weight * u.double(), None if v is None else weight * v.double()
+        parts.append(Slopes(u, v) if len(part) == count else Slopes(u, v).select(slice(count)))
+    return parts[0] if len(parts) == 1 else joined(parts)
 
 
 def joined(parts: Sequence[Slopes]) -> Slopes:
@@ -161,94 +259,16 @@ def joined(parts: Sequence[Slopes]) -> Slopes:
     return Slopes(torch.cat([part.first for part in parts]), torch.cat(second) if second else None)
 
 
-def loss_values(values: Tensor) -> Tensor:
-    """Scores in the precision that losses are taken in: float32 at least, as trainers do with half precision."""
-    return values.detach().cpu().to(torch.promote_types(values.dtype, torch.float32))
-
-
-def bound_losses(
-    loss: PairLoss,
-    values: Sequence[Tensor],
-    pairs: PairBlocks,
-    size: int,
-    progress: Callable[[float], None] = lambda share: None,
-) -> list[Weigh]:
-    """The loss's own weight of a pair at each checkpoint, learnt from one pass over all pairs where it has one.
-
-    Args:
-        values: score of each item at each checkpoint, [items].
-        progress: called with the share of this pass that is done since the last call.
-
-    Raises:
-        UsageError: a loss of one's own whose `bind` would have to see all pairs at once.
-    """
-    if isinstance(loss, GHMRankingLoss):
-        histograms, population = [torch.zeros(loss.bins, dtype=torch.int64) for _ in values], 0
-
-        def count(read: tuple[int, PairBlock]) -> tuple[int, int, list[Tensor]]:
-            start, block = read
-            require_items(block, len(values[0]), numbered(start))
-            drawn = len(block) if block.count is None else int(block.count.sum())
-            return len(block), drawn, [loss.histogram(bins_of(loss, table, block), block.count) for table in values]
-
-        for read, drawn, parts in in_order(count, pairs.blocks(size)):
-            population += drawn
-            for histogram, part in zip(histograms, parts, strict=True):
-                histogram += part
-            progress(read / len(pairs))
-        return [loss.weights_of(histogram, population) for histogram in histograms]
-    if isinstance(loss, CallableLoss):
-        for _, block in pairs.blocks(1):
-            loss.bind(torch.zeros(1), torch.zeros(1), block.pairs())  # refuses margins that it would not see
-            break
-    elif not isinstance(loss, MarginRankingLoss | LogisticLoss):
-        raise UsageError(
-            f"`loss` {type(loss).__name__} weighs pairs by all others in its own way; pairs are read in blocks here. "
-            "Expected a margin, GHM or logistic loss, or a plain callable ℓ(s_a, s_b, y[, margin])."
-        )
-    return [unit_weight] * len(values)
-
-
-def slopes_of(loss: PairLoss, weigh: Weigh, values: Tensor, block: PairBlock, start: int, checkpoint: str) -> Slopes:
-    """The slopes of a block whose first pair is number `start`.
-
-    Raises:
-        NumericalError: the loss of a pair, or its slope, is NaN or infinite.
-    """
+def _tally_of_block(loss: PairLoss, values: Tensor, block: PairBlock) -> Tensor:
     parts = []
-    for at, count, part in _pieces(block):
-        slopes = _slopes(loss, weigh, values, part, f"{checkpoint}: the loss of pair {{}}", start + at)
-        parts.append(slopes if len(part) == count else slopes.select(slice(count)))
-    return parts[0] if len(parts) == 1 else joined(parts)
-
-
-def _slopes(loss: PairLoss, weigh: Weigh, values: Tensor, block: PairBlock, what: str, start: int) -> Slopes:
-    first, second = values.index_select(0, block.first), values.index_select(0, block.second)
-    if not isinstance(loss, MarginRankingLoss | LogisticLoss | GHMRankingLoss):
-        terms = loss_terms(loss, weigh, first, second, block.pairs())
-        if (row := terms.not_finite()) is not None:
-            raise NumericalError(
-                f"{what.format(start + row)}, or its slope, is NaN or infinite. Expected a loss that is finite there."
-            )
-        return Slopes(terms.first_slope, terms.second_slope)
-    target = block.target.to(first.dtype)
-    margin = None if block.margin is None else block.margin.to(first.dtype)
-    slope = loss.slope(first, second, target, margin)
-    weight = block.weight
-    if isinstance(weigh, BinWeights):
-        own = weigh.of_bins(weigh.loss.bin(first, second, target, margin))
-        weight = own if weight is None else own * weight
-    return Slopes(slope if weight is None else weight * slope.double())
-
-
-def bins_of(loss: GHMRankingLoss, values: Tensor, block: PairBlock) -> Tensor:
-    """The GHM bin of each pair, int64 [pairs]."""
-    bins = []
     for _, count, part in _pieces(block):
-        margin = None if part.margin is None else part.margin.to(values.dtype)
-        first, second = values.index_select(0, part.first), values.index_select(0, part.second)
-        bins.append(loss.bin(first, second, part.target.to(values.dtype), margin)[:count])
-    return torch.cat(bins)
+        drawn = torch.ones(len(part), dtype=torch.int64) if part.count is None else part.count
+        parts.append(loss.tally(*_of_block(values, part), torch.where(torch.arange(len(part)) < count, drawn, 0)))
+    return torch.stack(parts).sum(dim=0)
+
+
+def _of_block(values: Tensor, block: PairBlock) -> Scored:
+    return scored_pairs(values.index_select(0, block.first), values.index_select(0, block.second), block)
 
 
 def _pieces(block: PairBlock) -> Iterator[tuple[int, int, PairBlock]]:

@@ -10,13 +10,13 @@ from torch import Tensor
 from tracin_func.errors import InputError
 from tracin_func.gradients.compute import Compute
 from tracin_func.gradients.processes import ALONE
-from tracin_func.losses.registry import as_loss
-from tracin_func.losses.terms import Terms, functional_terms, loss_terms
+from tracin_func.losses.custom import as_loss
+from tracin_func.losses.terms import Terms, loss_terms, weigh_by
 from tracin_func.scoring.combinations import PairScores
 from tracin_func.scoring.observer import LOG, Observer
 from tracin_func.scoring.steps import Opened
 from tracin_func.scoring.walk import Walk
-from tracin_func.task.loss import PairLoss, unit_weight
+from tracin_func.task.loss import PairLoss
 from tracin_func.task.method import Method
 from tracin_func.task.pairs import Pairs
 from tracin_func.task.task import Task
@@ -89,7 +89,7 @@ class Evaluating:
         task, describe, loss = self._walk.task, opened.describe, as_loss(self._walk.task.loss)
         test_right, test_loss = None, None
         if (held_out := self._held_out) is not None:
-            test = functional_terms("loss", loss, unit_weight, *self._walk.scores(opened, held_out), held_out)
+            test = loss_terms(loss, None, *self._walk.scores(opened, held_out), held_out)
             test_right, test_loss = _mean(test.score_margin > 0, held_out), _mean(test.loss, held_out)
         as_trained = None
         if task.trained_loss is not None:
@@ -143,9 +143,7 @@ def select_test_pairs(
     loss, tests = as_loss(task.loss), list[Terms]()
     alone = replace(compute, store=None, shard=None, world=ALONE)  # scores are enough
     with Walk(replace(task, test_pairs=None), method, alone, observer) as walk:
-        walk.visit(
-            lambda opened: tests.append(functional_terms("loss", loss, unit_weight, *walk.scores(opened, pairs), pairs))
-        )
+        walk.visit(lambda opened: tests.append(loss_terms(loss, None, *walk.scores(opened, pairs), pairs)))
     margin, active = tests[-1].score_margin, torch.stack([terms.active for terms in tests]).any(dim=0)
     if how == "lowest-margin":
         rows = torch.sort(margin, stable=True).indices[:count]
@@ -191,7 +189,7 @@ def _some(pairs: Pairs, count: int | None) -> Pairs:
 
 
 def _terms(loss: PairLoss, scores: PairScores, pairs: Pairs) -> Terms:
-    return loss_terms(loss, loss.bind(*scores, pairs), *scores, pairs)
+    return loss_terms(loss, weigh_by(loss, *scores, pairs), *scores, pairs)
 
 
 def _inactive(terms: Terms) -> float:

@@ -13,13 +13,11 @@ from tracin_func.errors import NumericalError
 from tracin_func.gradients.model import State
 from tracin_func.gradients.processes import World
 from tracin_func.gradients.protocol import Combination, Gradients, Need, Units
-from tracin_func.losses.ghm import BinWeights
-from tracin_func.losses.terms import Terms, functional_terms, loss_terms
+from tracin_func.losses.terms import Terms, functional_terms, loss_terms, scored_pairs, tally_of
 from tracin_func.scoring.observer import Observer
 from tracin_func.scoring.plan import Prepared
 from tracin_func.scoring.units import loss_type
 from tracin_func.task.items import Batch
-from tracin_func.task.loss import unit_weight
 from tracin_func.task.pairs import Pairs
 
 PairScores = tuple[Tensor, Tensor]
@@ -102,15 +100,15 @@ def without_gradients(tables: list[tuple[PairScores, Terms]], observer: Observer
 def terms_of(prepared: Prepared, observer: Observer, values: Tensor) -> list[tuple[PairScores, Terms]]:
     """Bind the loss to the training population, then take scores and terms of both tables."""
     make, scores = prepared.make, pair_scores(prepared, values)
-    weigh = make.loss.bind(*scores[0], make.tables[0])
+    tally = tally_of(make.loss, *scores[0], make.tables[0])
+    weigh = None if tally is None else make.loss.weights(tally)
     tables = [loss_terms(make.loss, weigh, *scores[0], make.tables[0])]
     if len(scores) > 1:
-        test_weigh = weigh if make.method.weight_test_pairs else unit_weight
+        test_weigh = weigh if make.method.weight_test_pairs else None
         tables.append(functional_terms(make.method.test_functional, make.loss, test_weigh, *scores[1], make.tables[1]))
-        if isinstance(test_weigh, BinWeights) and (borrowed := test_weigh.borrowed(*scores[1], make.tables[1])):
-            observer.notice(
-                f"{borrowed} test pairs fall in a GHM bin without training pairs; the nearest bin's weighs."
-            )
+        scored = scored_pairs(*scores[1], make.tables[1])
+        if tally is not None and make.method.weight_test_pairs and (remark := make.loss.remark(tally, *scored)):
+            observer.notice(remark)
     for terms, offset in zip(tables, (0, len(make.tables[0])), strict=False):
         if (row := terms.not_finite()) is not None:
             raise NumericalError(f"the loss of {make.pair_label(offset + row)}, or its slope, is NaN or infinite.")

@@ -11,9 +11,8 @@ from torch import Tensor
 from tracin_func.errors import InputError, UsageError
 from tracin_func.gradients.compute import Compute
 from tracin_func.gradients.representations.projected import ProjectedGradients
-from tracin_func.losses.ghm import GHMRankingLoss
-from tracin_func.losses.registry import as_loss
-from tracin_func.losses.terms import Terms
+from tracin_func.losses.custom import as_loss
+from tracin_func.losses.terms import Terms, recorded_bins
 from tracin_func.results.frame import PairRecord
 from tracin_func.results.influence import Influence, SelfInfluence
 from tracin_func.results.run import Run
@@ -162,7 +161,6 @@ def score(
 
 def pair_record(task: Task, pairs: Pairs, terms: list[Terms]) -> PairRecord:
     """What the loss saw of pairs, by their terms at each checkpoint."""
-    loss = task.loss
     margin = torch.stack([term.score_margin for term in terms])
     return PairRecord(
         ids=tuple(task.pair_ids(pairs)),
@@ -170,7 +168,7 @@ def pair_record(task: Task, pairs: Pairs, terms: list[Terms]) -> PairRecord:
         swapped=task.swapped_ids(pairs),
         target=pairs.target.int(),
         count=pairs.counts,
-        bin=_bins(loss, margin, pairs) if isinstance(loss, GHMRankingLoss) else None,
+        bin=recorded_bins(as_loss(task.loss), margin, pairs),
         loss=torch.stack([term.loss for term in terms]),
         score_margin=margin,
         weight=torch.stack([term.weight for term in terms]),
@@ -282,7 +280,3 @@ class _Found:
     def _shares(self) -> Tensor | None:
         tests = self.task.test_pairs
         return None if self.method.aggregate is None or tests is None else tests.shares
-
-
-def _bins(loss: GHMRankingLoss, score_margin: Tensor, pairs: Pairs) -> Tensor:
-    return torch.stack([loss.bin_of_margin(row, pairs) for row in score_margin])

@@ -11,7 +11,7 @@ from tracin_func.errors import InputError, NumericalError, UsageError
 from tracin_func.gradients.processes import ALONE, World
 from tracin_func.gradients.protocol import Combination, Gradients
 from tracin_func.gradients.representations.projected import ProjectedGradients
-from tracin_func.losses.terms import bound_losses, loss_values, slopes_of
+from tracin_func.losses.terms import loss_values, slopes_of, weights_of
 from tracin_func.scoring.combinations import PairTable, own_chunks
 from tracin_func.task.loss import PairLoss
 from tracin_func.task.pair_table import PairBlocks, numbered, require_items
@@ -60,7 +60,7 @@ def self_scores(
         The number of the first pair, and scores, float64 [pairs of the block].
 
     Raises:
-        UsageError: `block` below 1, or a loss that cannot be bound block by block.
+        UsageError: `block` below 1, or a loss of the user's that fails.
         InputError: no checkpoint, or a pair that does not fit.
         NumericalError: a loss or a score is NaN or infinite.
     """
@@ -69,7 +69,7 @@ def self_scores(
     if not gradients_of:
         raise InputError("`gradients_of` is empty. Expected scores and gradients of the items of a checkpoint.")
     values = [loss_values(table) for table, _ in gradients_of]
-    weighs = bound_losses(loss, values, pairs, block)
+    weighs = weights_of(loss, values, pairs, block)
     for start, part in pairs.blocks(block):
         require_items(part, len(values[0]), numbered(start))
         index = torch.stack([part.first.long(), part.second.long()], dim=1)

@@ -15,7 +15,6 @@ from torch import Tensor
 from tracin_func.gradients.companions import outstanding
 from tracin_func.gradients.model import Scorer
 from tracin_func.gradients.protocol import Units
-from tracin_func.losses.registry import sees_only_difference
 from tracin_func.task.items import Batch, RaggedItemsError, StackedItems, have_one_shape, interleave, place
 from tracin_func.task.loss import PairLoss
 from tracin_func.task.method import Method
@@ -67,7 +66,7 @@ class UnitMaker:
             return False
         pairs = sum(map(len, self.tables))
         shared = 2 * pairs > LITTLE_SHARED * len(self.compared)
-        return not self.task.joint and sees_only_difference(self.loss) and not shared
+        return not self.task.joint and self.loss.of_difference and not shared
 
     @cached_property
     def compared(self) -> Tensor:

@@ -21,7 +21,7 @@ from torch import Tensor
 from tracin_func.errors import UsageError
 from tracin_func.gradients.compute import Compute
 from tracin_func.gradients.model import Scorer
-from tracin_func.losses.registry import as_loss
+from tracin_func.losses.custom import as_loss
 from tracin_func.losses.terms import Terms, functional_terms
 from tracin_func.results.influence import Influence, SelfInfluence
 from tracin_func.results.verification import Entry, Verification
@@ -29,7 +29,6 @@ from tracin_func.scoring.observer import LOG, Observer
 from tracin_func.scoring.plain import PlainModel
 from tracin_func.task.checkpoints import LearningRate, LoadedCheckpoint, load
 from tracin_func.task.learning_rates import root_rates
-from tracin_func.task.loss import unit_weight
 from tracin_func.task.method import Method
 from tracin_func.task.optimizer_state import adam_preconditioner
 from tracin_func.task.task import Task
@@ -217,7 +216,7 @@ class Verifying:
             first, second = (score.double() for score in self._scores_of(table, row))
         size = first.abs() + second.abs() + self._seen[table].score_margin.abs().max()
         moved = first + size * ROUNDING * torch.tensor([-1.0, 0.0, 1.0], dtype=torch.float64)
-        terms = functional_terms(self._functionals[table], self._loss, unit_weight, moved, second.expand(3), pairs)
+        terms = functional_terms(self._functionals[table], self._loss, None, moved, second.expand(3), pairs)
         return bool(terms.active.any()) and not bool(terms.active.all())
 
     def compare(self, own: SelfInfluence | None, influence: Influence | None) -> Verification:

@@ -21,7 +21,7 @@ from tracin_func.gradients.representations.stored import StoredEngine
 from tracin_func.gradients.store.blocks import CheckpointRecord
 from tracin_func.gradients.store.store import Store
 from tracin_func.gradients.working import random_numbers_kept, uncompiled
-from tracin_func.losses.registry import as_loss
+from tracin_func.losses.custom import as_loss
 from tracin_func.scoring.checks import Change, change_of, probed, runs
 from tracin_func.scoring.combinations import (
     PairScores,

@@ -22,7 +22,7 @@ from tests.support.rows import cross
 from tracin_func.gradients.engines.choose import ENGINES, NAMES
 from tracin_func.gradients.model import Scorer
 from tracin_func.gradients.protocol import Request
-from tracin_func.losses.registry import as_loss
+from tracin_func.losses.custom import as_loss
 from tracin_func.scoring.units import UnitMaker
 
 _KNOWN: dict[tuple[str, torch.dtype], tuple[Job, Trace]] = {}

@@ -1,7 +1,7 @@
 """Queries over tables read in blocks, against a plain computation of all scores in float64."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +14,15 @@ from torch import Tensor
 
 import tracin_func as ti
 from tracin_func.gradients.protocol import Combination
-from tracin_func.losses.registry import as_loss
-from tracin_func.losses.terms import loss_terms
+from tracin_func.losses.custom import as_loss
+from tracin_func.losses.terms import Terms, loss_terms, weigh_by
 from tracin_func.results.files.origins import provenance_path
 from tracin_func.results.files.table_stream import write_self, write_strongest
 from tracin_func.results.top import Strongest
 from tracin_func.scoring.self_influence import self_scores
 from tracin_func.scoring.top_k.screen import screen
 from tracin_func.scoring.top_k.select import Columns, strongest
-from tracin_func.task.loss import PairLoss, unit_weight
+from tracin_func.task.loss import PairLoss, Weigh
 from tracin_func.task.pair_table import ArrayPairs, PairBlocks
 from tracin_func.task.parquet import ParquetPairs
 
@@ -35,12 +35,32 @@ def squared(first: Tensor, second: Tensor, target: Tensor) -> Tensor:
     return (first - target) ** 2 + 0.5 * (second + target).clamp(min=0) ** 2
 
 
+class Focused(PairLoss):
+    """Squares of what is missing to the margin; the share of misranked training pairs is the weight of ranked ones."""
+
+    of_difference = True
+    weighted = True
+
+    def __call__(self, first: Tensor, second: Tensor, target: Tensor, margin: Any = None) -> Tensor:
+        return torch.relu((0.5 if margin is None else margin) - target * (first - second)) ** 2
+
+    def tally(self, first: Tensor, second: Tensor, target: Tensor, margin: Any, count: Tensor) -> Tensor:
+        misranked = target * (first - second) <= 0
+        return torch.stack([(misranked * count).sum(), count.sum()])
+
+    def weights(self, tally: Tensor) -> Weigh:
+        share = tally[0].double() / tally[1]
+        return lambda first, second, target, margin: torch.where(target * (first - second) <= 0, 1.0, share)
+
+
 LOSSES: dict[str, Any] = {
     "margin": ti.MarginRankingLoss(0.7),
     "logistic": ti.LogisticLoss(0.1),
     "ghm": ti.GHMRankingLoss(0.7, batch_size=16),
     "ghm of the lab": ti.GHMRankingLoss(0.7, bins=6, batch_size=None, variant="lab"),
     "callable": squared,
+    "callable of the difference": lambda first, second, target: torch.sigmoid(target * (second - first)) ** 2,
+    "class with weights": Focused(),
 }
 
 
@@ -76,15 +96,20 @@ def columns(checkpoints: int, tests: int, seed: int = 0, dtype: torch.dtype = to
     ]
 
 
+def terms_at(loss: PairLoss, s_a: Tensor, s_b: Tensor, pairs: ti.Pairs) -> Terms:
+    """The terms of pairs which are all training pairs."""
+    return loss_terms(loss, weigh_by(loss, s_a, s_b, pairs), s_a, s_b, pairs)
+
+
 def dense(pairs: ti.Pairs, loss: Any, checkpoints: Sequence[Columns]) -> tuple[Tensor, float]:
     """All scores, float64 [pairs, tests], and the share of inactive pairs."""
     scores, inactive = torch.zeros(len(pairs), checkpoints[0].products.shape[1], dtype=torch.float64), 0
     for checkpoint in checkpoints:
         s_a, s_b = checkpoint.values[pairs.first], checkpoint.values[pairs.second]
-        terms = loss_terms(loss, loss.bind(s_a, s_b, pairs), s_a, s_b, pairs)
-        u, v = terms.first_slope[:, None], terms.second_slope[:, None]
+        at = terms_at(loss, s_a, s_b, pairs)
+        u, v = at.first_slope[:, None], at.second_slope[:, None]
         scores += u * checkpoint.products[pairs.first] + v * checkpoint.products[pairs.second]
-        inactive += int((~terms.active).sum())
+        inactive += int((~at.active).sum())
     return scores, inactive / (len(pairs) * len(checkpoints))
 
 
@@ -229,7 +254,7 @@ class TestSlopes:
         for loss in (ti.MarginRankingLoss(1.0), ti.GHMRankingLoss(0.3), ti.LogisticLoss(smoothing)):
             a, b = s_a.clone().requires_grad_(), s_b.clone().requires_grad_()
             u, v = torch.autograd.grad(loss(a, b, target, margin).sum(), (a, b))
-            found = loss.slope(s_a, s_b, target, margin)
+            found = loss.derivative(s_a, s_b, target, margin)
             assert torch.equal(found, u)
             assert torch.equal(-found, v)
 
@@ -257,8 +282,8 @@ class TestSelf:
         right = torch.zeros(300, dtype=torch.float64)
         for checkpoint in of:
             s_a, s_b = checkpoint.values[pairs.first], checkpoint.values[pairs.second]
-            terms = loss_terms(loss, loss.bind(s_a, s_b, pairs), s_a, s_b, pairs)
-            u, v = terms.first_slope[:, None], terms.second_slope[:, None]
+            at = terms_at(loss, s_a, s_b, pairs)
+            u, v = at.first_slope[:, None], at.second_slope[:, None]
             right += (u * checkpoint.products[pairs.first] + v * checkpoint.products[pairs.second]).square().sum(dim=1)
         parts = list(self_scores(arrays(pairs), loss, [(c.values, Kernel(c.products)) for c in of], block))
         assert [start for start, _ in parts] == list(range(0, 300, block))
@@ -497,22 +522,21 @@ class TestRefusals:
         with pytest.raises(ti.InputError, match="`products` .items, tests., as at the first checkpoint: .40, 1."):
             strongest(arrays(table(5)), LOSSES["margin"], uneven, 1)
 
-    def test_losses_that_would_have_to_see_all_pairs(self) -> None:
-        class Own:
-            def __call__(self, first: Tensor, second: Tensor, target: Tensor, margin: Any = None) -> Tensor:
-                return first
-
-            def bind(self, first: Tensor, second: Tensor, pairs: ti.Pairs) -> Callable[..., Tensor]:
-                return unit_weight
-
-            def describe(self) -> dict[str, Any]:
-                return {}
-
-        own: PairLoss = Own()
-        with pytest.raises(ti.UsageError, match="`loss` Own weighs pairs by all others in its own way"):
-            strongest(arrays(table(5)), own, columns(1, 1), 1)
+    def test_margins_that_a_callable_would_not_see(self) -> None:
         with pytest.raises(ti.UsageError, match="`pairs.margin` is given, and the loss takes no margin"):
             strongest(arrays(table(5, margin=True)), as_loss(squared), columns(1, 1), 1)
+
+    def test_a_loss_that_is_no_function_of_the_difference_as_it_declares(self) -> None:
+        class Wrong(PairLoss):
+            of_difference = True
+
+            def __call__(self, first: Tensor, second: Tensor, target: Tensor, margin: Any = None) -> Tensor:
+                return squared(first, second, target)
+
+        with pytest.raises(
+            ti.UsageError, match="`loss` Wrong declares `of_difference`, and a pair has the derivatives"
+        ):
+            strongest(arrays(table(5)), Wrong(), columns(1, 1), 1)
 
 
 RECORD = {"sign": "positive: proponent", "unit": "loss change a visit", "source": {"kind": "tones"}}

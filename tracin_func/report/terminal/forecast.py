@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from tracin_func.losses.registry import as_loss
+from tracin_func.losses.custom import as_loss
 from tracin_func.report.terminal.tables import open_console, print_facts
 from tracin_func.scoring.forecast import Forecast
 from tracin_func.task.pairs import Pairs

@@ -15,8 +15,8 @@ from tracin_func.errors import InputError, UsageError
 from tracin_func.gradients.compute import Compute
 from tracin_func.gradients.protocol import Combination
 from tracin_func.gradients.representations.projected import ProjectedGradients
-from tracin_func.losses.registry import as_loss
-from tracin_func.losses.terms import Terms, bound_losses, loss_values, slopes_of
+from tracin_func.losses.custom import as_loss
+from tracin_func.losses.terms import Terms, loss_values, slopes_of, weights_of
 from tracin_func.results.run import Run
 from tracin_func.results.top import Queried, QueriedSelf, Strongest, Winners
 from tracin_func.scoring.accuracy import EVALUATED_PAIRS, Evaluating
@@ -236,7 +236,7 @@ def _standard_errors(
         chosen = _winning(pairs, sides, walked.sample)
         index = torch.stack([chosen.first.long(), chosen.second.long()], dim=1)
         loss, values = as_loss(walked.task.loss), [loss_values(each.values) for each in columns]
-        weighs = bound_losses(loss, values, pairs, BLOCK)
+        weighs = weights_of(loss, values, pairs, BLOCK)
         each = iter(zip(weighs, values, columns, strict=True))
 
         def visit(traced: Traced) -> None:

@@ -8,9 +8,7 @@ import torch
 from torch import Tensor
 
 from tracin_func.errors import InputError, NumericalError, UsageError
-from tracin_func.losses.ghm import GHMRankingLoss
-from tracin_func.losses.registry import sees_only_difference
-from tracin_func.losses.terms import PIECE, Slopes, bound_losses, joined, loss_values, slopes_of
+from tracin_func.losses.terms import PIECE, Slopes, joined, loss_values, slopes_of, weights_of
 from tracin_func.results.top import Strongest, Winners
 from tracin_func.scoring.top_k.extremes import Extremes
 from tracin_func.scoring.top_k.screen import COLUMNS, Screen, bytes_suffice, screen
@@ -53,7 +51,7 @@ def strongest(
         influence(p, q) = Σ_t u_p ⟨g_a, M ∇ℓ_q⟩ + v_p ⟨g_b, M ∇ℓ_q⟩,   u = ∂ℓ_p/∂s_a, v = ∂ℓ_p/∂s_b at checkpoint t
 
     Exact in float64, and the same for every size of block; of equal scores the earlier pair comes first. Memory is
-    that of a block and of the columns: training × test is never held. A GHM loss needs a pass of its own first.
+    that of a block and of the columns: training × test is never held. A loss with weights needs a pass before it.
 
     Args:
         pairs: the training pairs.
@@ -64,7 +62,7 @@ def strongest(
         progress: called with the share of all work that is done since the last call.
 
     Raises:
-        UsageError: `k` or `block` below 1, or a loss that cannot be bound block by block.
+        UsageError: `k` or `block` below 1, or a loss that fails.
         InputError: no checkpoint, shapes that do not fit, or a pair that does not.
         NumericalError: a score, product or loss is NaN or infinite.
     """
@@ -73,9 +71,9 @@ def strongest(
             raise UsageError(f"`{name}` should be at least 1. Got {number}.")
     _require_columns(checkpoints)
     values = [loss_values(checkpoint.values) for checkpoint in checkpoints]
-    passes = 2 if isinstance(loss, GHMRankingLoss) else 1
-    weighs = bound_losses(loss, values, pairs, block, lambda share: progress(share / passes))
-    groups = _groups(checkpoints, k, sees_only_difference(loss))
+    passes = 2 if loss.weighted else 1
+    weighs = weights_of(loss, values, pairs, block, lambda share: progress(share / passes))
+    groups = _groups(checkpoints, k, loss.of_difference)
 
     def answer(read: tuple[int, PairBlock]) -> tuple[int, int, list[_Candidates]]:
         start, part = read
