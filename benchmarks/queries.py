@@ -8,6 +8,7 @@ import resource
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,8 +19,8 @@ from tracin_func import GHMRankingLoss, LogisticLoss, MarginRankingLoss
 from tracin_func.results.top import Strongest
 from tracin_func.scoring.top_k.select import Columns, strongest
 from tracin_func.task.loss import PairLoss
-from tracin_func.task.pair_table import ArrayPairs, PairBlocks
-from tracin_func.task.parquet import ParquetPairs
+from tracin_func.task.pair_table import PairTable
+from tracin_func.task.pairs import PairBlocks
 
 ITEMS, TESTS, K = 20_000, 5, 100
 LOSSES: dict[str, PairLoss] = {"hinge": MarginRankingLoss(1.0), "logistic": LogisticLoss(), "ghm": GHMRankingLoss(1.0)}
@@ -27,7 +28,7 @@ RUN = 1 << 20
 NAMES = [f"item_{position:05d}" for position in range(ITEMS)]
 
 
-def arrays(pairs: int) -> dict[str, np.ndarray]:
+def arrays(pairs: int) -> dict[str, Any]:
     """int32 positions and int8 targets, made in runs so that making them needs no more memory than they do."""
     rng = np.random.default_rng(0)
     first, second, target = np.empty(pairs, np.int32), np.empty(pairs, np.int32), np.empty(pairs, np.int8)
@@ -91,8 +92,8 @@ def main() -> None:
     if where != "memory" and not Path(where).exists():
         write(Path(where), pairs)
     resting = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    source = ArrayPairs(**arrays(pairs)) if where == "memory" else ParquetPairs(where, NAMES)
-    strongest(ArrayPairs(**arrays(100_000)), LOSSES[sys.argv[4]], of, K)
+    source = PairTable(**arrays(pairs)) if where == "memory" else PairTable(where, NAMES)
+    strongest(PairTable(**arrays(100_000)), LOSSES[sys.argv[4]], of, K)
     start, work = time.perf_counter(), time.process_time()
     found = strongest(source, LOSSES[sys.argv[4]], of, K)
     seconds, work = time.perf_counter() - start, time.process_time() - work

@@ -36,9 +36,8 @@ if TYPE_CHECKING:
     from tracin_func.task.loss import PairLoss as PairLoss
     from tracin_func.task.method import Method as Method
     from tracin_func.task.method import Projection as Projection
-    from tracin_func.task.pair_table import ArrayPairs as ArrayPairs
+    from tracin_func.task.pair_table import PairTable as PairTable
     from tracin_func.task.pairs import Pairs as Pairs
-    from tracin_func.task.parquet import ParquetPairs as ParquetPairs
     from tracin_func.task.task import Task as Task
     from tracin_func.training.checkpoint import save_checkpoint as save_checkpoint
 
@@ -60,9 +59,8 @@ _MODULES = {
     "task.checkpoints": ("Checkpoint", "find_checkpoints"),
     "task.loss": ("PairLoss",),
     "task.method": ("Method", "Projection"),
-    "task.pair_table": ("ArrayPairs",),
+    "task.pair_table": ("PairTable",),
     "task.pairs": ("Pairs",),
-    "task.parquet": ("ParquetPairs",),
     "task.task": ("Task",),
     "training.checkpoint": ("save_checkpoint",),
 }

@@ -5,6 +5,7 @@ order, and a key that occurs twice is refused, because one of its values would b
 """
 
 import contextlib
+import io
 import json
 import os
 import re
@@ -13,7 +14,7 @@ import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TextIO
 
 from filelock import FileLock, Timeout
 
@@ -206,12 +207,26 @@ def read_lines(path: Path) -> list[str]:
 
 
 def read_text(path: Path) -> str:
+    with opened_text(path) as file:
+        return file.read()
+
+
+@contextlib.contextmanager
+def opened_text(path: Path) -> Iterator[TextIO]:
+    """A text file in UTF-8, open in the block, in which it is only read.
+
+    Raises:
+        InputError: it cannot be read, or is not UTF-8.
+    """
     try:
-        return path.read_text(encoding="utf-8-sig")
+        with path.open("rb") as raw, io.TextIOWrapper(raw, encoding="utf-8-sig") as file:
+            try:
+                yield file
+            except UnicodeDecodeError as error:
+                read = raw.tell() - len(error.object) if raw.seekable() else 0
+                raise InputError(f"{path} is not UTF-8 text (byte {read + error.start}). Save it as UTF-8.") from None
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}. Expected a text file.") from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8 text (byte {error.start}). Save it as UTF-8.") from None
 
 
 def pyarrow_module(module: str, need: str = "--format parquet") -> Any:

@@ -960,7 +960,7 @@ def test_numbers_as_ids_of_items_and_as_positions(kind: str, given: list[Any], i
         tables.write_parquet(path, first=first, second=second)
     numbers = kind == "parquet" and not isinstance(second[0], str)
     if numbers and ids is None:
-        for run_ in (lambda: read_pairs(path, IDS), lambda: ti.ParquetPairs(path, IDS)):
+        for run_ in (lambda: read_pairs(path, IDS), lambda: ti.PairTable(path, IDS)):
             assert_says(refusal(run_), path.name, "position 0", "'5'", "--ids names", "--ids positions")
         return
     train, _ = read_pairs(path, IDS, ids=ids)

@@ -201,7 +201,7 @@ def test_options_are_checked(linear: nn.Module, items: Tensor, options: Any, mes
 @pytest.mark.parametrize(
     ("pairs", "changes", "message"),
     [
-        (ti.Pairs([0], [9], [1]), {}, "train pair 0 names item 9, and there are 6 items. Expected positions 0 to 5."),
+        (ti.Pairs([0], [9], [1]), {}, "train pair 0: `second` is 9; expected the position of an item, below 6. Use"),
         (ti.Pairs([], [], []), {}, "there are no train pairs. Expected at least one."),
         (PAIRS, {"item_ids": ["a"]}, "`item_ids` has 1 entries for 6 items. Expected one per item."),
         (

@@ -14,8 +14,9 @@ import tracin_func as ti
 from tests.support.lab import COLUMN, Lab, run
 from tests.support.toy_loss import POWER, Toy, Unweighted
 from tracin_func.losses.registry import LOSSES, Registered
+from tracin_func.scoring.score import score
 from tracin_func.scoring.top_k.run import query, query_self
-from tracin_func.task.pair_table import ArrayPairs
+from tracin_func.task.pair_table import PairTable
 
 ITEMS = 12
 
@@ -41,14 +42,14 @@ def task(loss: Any) -> ti.Task:
     return ti.Task(scorer, items, train, checkpoints, ti.Pairs([0, 5], [7, 2], [1, -1]), loss)
 
 
-def table(pairs: ti.Pairs) -> ArrayPairs:
-    return ArrayPairs(pairs.first, pairs.second, pairs.target, count=pairs.count)
+def table(pairs: ti.Pairs) -> PairTable:
+    return PairTable(first=pairs.first, second=pairs.second, target=pairs.target, count=pairs.count)
 
 
 @pytest.mark.parametrize("loss", [Toy(2.0), Unweighted(2.0), quartic], ids=["weighted", "unweighted", "callable"])
 def test_scores_in_memory_and_streamed_are_equal(loss: Any) -> None:
     of = task(loss)
-    found = ti.score(of, ti.Compute(), influence=True)
+    found = score(of, influence=True)
     own, influence = found.self_influence, found.influence
     assert own is not None
     assert influence is not None
@@ -65,7 +66,7 @@ def test_scores_in_memory_and_streamed_are_equal(loss: Any) -> None:
 
 
 def test_weights_come_from_all_training_pairs() -> None:
-    weighted, plain = (ti.score(task(loss), ti.Compute()).self_influence for loss in (Toy(2.0), Unweighted(2.0)))
+    weighted, plain = (ti.self_influence(task(loss)) for loss in (Toy(2.0), Unweighted(2.0)))
     assert weighted is not None
     assert plain is not None
     pairs = task(None).train_pairs

@@ -40,8 +40,8 @@ def prepared(name: str, folder: Path) -> ti.Task:
     return ti.Task(module, ITEMS, pairs(TRAIN), checkpoints, pairs(TEST), ti.LogisticLoss())
 
 
-def streamed() -> ti.ArrayPairs:
-    return ti.ArrayPairs(TRAIN.first, TRAIN.second, TRAIN.target)
+def streamed() -> ti.PairTable:
+    return ti.PairTable(first=TRAIN.first, second=TRAIN.second, target=TRAIN.target)
 
 
 def scored(task: ti.Task, **compute: Any) -> calls.Scores:

@@ -38,7 +38,7 @@ from tracin_func.scoring.forecast import forecast
 from tracin_func.scoring.observer import Observer
 from tracin_func.scoring.score import Scores, score
 from tracin_func.task.method import Method
-from tracin_func.task.pair_files import is_parquet
+from tracin_func.task.pair_reader import is_parquet
 from tracin_func.task.task import Task
 
 

@@ -24,9 +24,9 @@ from tracin_func.scoring.forecast import forecast
 from tracin_func.scoring.observer import Observer
 from tracin_func.scoring.top_k.run import query, query_self
 from tracin_func.task.method import Method
-from tracin_func.task.pair_files import is_parquet
-from tracin_func.task.pair_table import ArrayPairs, PairBlocks
-from tracin_func.task.parquet import ParquetPairs
+from tracin_func.task.pair_reader import is_parquet
+from tracin_func.task.pair_table import PairTable
+from tracin_func.task.pairs import PairBlocks
 from tracin_func.task.task import Task
 
 # Options that need every score at hand, with the value that does not.
@@ -171,9 +171,8 @@ def kept_document(done: Kept, top: int | None) -> dict[str, Any]:
 def _pairs_of(task: Task, file: str | None, ids: str | None) -> PairBlocks:
     """The training pairs: of the file, else those of the task."""
     if file is not None:
-        return ParquetPairs(file, [task.item_id(position) for position in range(len(task.items))], ids=ids)
-    own = task.train_pairs
-    return ArrayPairs(own.first, own.second, own.target, own.weight, own.margin, own.count)
+        return PairTable(file, [task.item_id(position) for position in range(len(task.items))], ids=ids)
+    return task.train_pairs
 
 
 def _save(found: Queried | QueriedSelf, output: Output) -> None:

@@ -14,8 +14,7 @@ from torch import Tensor
 
 from tracin_func.errors import InputError, NumericalError, UsageError
 from tracin_func.task.loss import PairLoss, Weigh
-from tracin_func.task.pair_table import Mask, PairBlock, PairBlocks, numbered, require_items
-from tracin_func.task.pairs import Pairs
+from tracin_func.task.pairs import Mask, PairBlock, PairBlocks, Pairs, blocks_over
 from tracin_func.task.threads import in_order
 
 PIECE = 32_000  # pairs: torch shares 32,768 elements and more among threads, and here each thread has its own block
@@ -217,12 +216,10 @@ def weights_of(
         return [None] * len(values)
 
     def count(read: tuple[int, PairBlock]) -> tuple[int, list[Tensor]]:
-        start, block = read
-        require_items(block, len(values[0]), numbered(start))
-        return len(block), [_tally_of_block(loss, table, block) for table in values]
+        return len(read[1]), [_tally_of_block(loss, table, read[1]) for table in values]
 
     tallies: list[Tensor] = []
-    for read, parts in in_order(count, pairs.blocks(size)):
+    for read, parts in in_order(count, blocks_over(pairs, size, len(values[0]))):
         tallies = [total + part for total, part in zip(tallies, parts, strict=True)] if tallies else parts
         progress(read / len(pairs))
     return [loss.weights(tally) for tally in tallies]

@@ -14,7 +14,7 @@ from tracin_func.results.files.table_stream import SCORE, SIDES, write_self, wri
 from tracin_func.results.frame import PairRecord
 from tracin_func.results.names import MEAN, STANDARD_ERROR
 from tracin_func.results.run import Run
-from tracin_func.task.pair_table import PairBlocks
+from tracin_func.task.pairs import PairBlocks
 
 
 @dataclass(frozen=True, eq=False)

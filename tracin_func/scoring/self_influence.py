@@ -14,7 +14,7 @@ from tracin_func.gradients.representations.projected import ProjectedGradients
 from tracin_func.losses.terms import loss_values, slopes_of, weights_of
 from tracin_func.scoring.combinations import PairTable, own_chunks
 from tracin_func.task.loss import PairLoss
-from tracin_func.task.pair_table import PairBlocks, numbered, require_items
+from tracin_func.task.pairs import PairBlocks, blocks_over
 
 BLOCK = 1 << 16  # pairs at a time
 
@@ -70,8 +70,7 @@ def self_scores(
         raise InputError("`gradients_of` is empty. Expected scores and gradients of the items of a checkpoint.")
     values = [loss_values(table) for table, _ in gradients_of]
     weighs = weights_of(loss, values, pairs, block)
-    for start, part in pairs.blocks(block):
-        require_items(part, len(values[0]), numbered(start))
+    for start, part in blocks_over(pairs, block, len(values[0])):
         index = torch.stack([part.first.long(), part.second.long()], dim=1)
         scores = torch.zeros(len(part), dtype=torch.float64)
         for number, (weigh, table, (_, gradients)) in enumerate(zip(weighs, values, gradients_of, strict=True)):

@@ -1,9 +1,6 @@
-"""Pairs that a user names: CSV and Parquet tables of pairs, and test pairs by their ids."""
+"""Pairs that a user names: files of pairs read whole, and test pairs by their ids."""
 
-import csv
 import difflib
-import io
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import repeat
@@ -14,86 +11,50 @@ import torch
 from torch import Tensor
 
 from tracin_func.errors import InputError
-from tracin_func.files import one_form, read_lines, read_text
-from tracin_func.task.ids import POSITIONS, as_texts, positions_hint, require_distinct, require_kind
-from tracin_func.task.pair_table import PairBlocks
+from tracin_func.files import one_form, read_lines
+from tracin_func.task.pair_reader import SPLITS, PairReader, Read
+from tracin_func.task.pair_table import PairTable
 from tracin_func.task.pairs import DrawnPair, Pairs, table_of
-from tracin_func.task.parquet import ParquetPairs
 
-SPLITS = ("train", "test")
-REQUIRED_COLUMNS = ("first", "second", "target")
-OPTIONAL_COLUMNS = ("split", "weight")
-_UNNAMED = re.compile(r"(Unnamed: \d+)?")  # of pandas, which writes no name and reads it as this
 FIRST = 2000  # pairs that stand for a table that is not read
 
 
 def read_pairs(path: str | Path, item_ids: Sequence[str], *, ids: str | None = None) -> tuple[Pairs, Pairs | None]:
-    """Training and test pairs from a CSV or Parquet file with the columns first, second, target[, split, weight].
-
-    `first` and `second` are item ids, `target` is 1 or -1, `split` is train (also when empty) or test,
-    `weight` the factor of the pair's loss (1 when empty). A row given k times is one pair with `count` k. Columns
-    without a name before the others, the index of a data frame, are left out. A Parquet file may have `margin` and
-    `count` too, and positions of items as whole numbers in the place of their ids.
+    """Training and test pairs of a CSV or Parquet file, read once. A row given k times is one pair with `count` k.
 
     Args:
-        path: the file, UTF-8; of Parquet where its name ends in .parquet.
-        item_ids: id of each item, [items].
-        ids: what `first` and `second` are: `names` of items (item ids) or `positions`. When None texts are names and
-            whole numbers of Parquet positions.
+        path, item_ids, ids: see `PairReader`.
 
     Returns:
         The training pairs, and the test pairs or None when the file has none.
 
     Raises:
         UsageError: `ids` is something else.
-        InputError: the file cannot be read, is empty, has no training pair, lacks a column or has one of
-            another name, whole numbers may be names or positions, or a row does not fit: an unknown id, an item with
-            itself, a wrong target, split or weight, or a pair that stands elsewhere with another target or weight. The
-            message names the line.
+        InputError: as `PairReader`; the file is empty, has no training pair, or a pair again with another target,
+            weight or margin. The message names the line or row.
     """
-    path = Path(path)
-    if is_parquet(path):
-        train = _merged(ParquetPairs(path, item_ids, ids=ids), f"{path}, train pair")
-        return train, read_test_pairs(path, item_ids, ids=ids)
-    require_kind(ids)
-    names = as_texts(item_ids, "item_ids")
-    require_distinct(names, "item_ids")
-    known = names if ids != POSITIONS else map(str, range(len(names)))
-    position = {name: place for place, name in enumerate(known)}
-    position = {one_form(name): place for name, place in position.items()} | position
-    tables: dict[str, dict[DrawnPair, _Row]] = {split: {} for split in SPLITS}
-    for line, fields in _csv_rows(path):
-        where = f"{path}, line {line}"
-        pair, split, weight = _parse_row(fields, position, where)
-        _enter(tables[split], pair, _Row(line, weight, 1), f"{path}, line")
-    if not tables["train"]:
+    train, test = _merged(PairReader(path, item_ids, ids=ids), None)
+    if train is None:
         raise InputError(f"{path} has no training pair; expected at least one row whose split is train. Add it.")
-    train, test = (_table_of_rows(tables[split]) for split in SPLITS)
-    return train, test if len(test) else None
-
-
-def is_parquet(path: str | Path | None) -> bool:
-    """Whether the name of a file says that it is one of Parquet."""
-    return path is not None and Path(path).suffix == ".parquet"
+    return train, test
 
 
 def read_test_pairs(path: str | Path, item_ids: Sequence[str], *, ids: str | None = None) -> Pairs | None:
-    """The rows of a Parquet file whose `split` is test, or None when it has none; its other rows are not looked at.
+    """The rows of a file whose `split` is test, or None when it has none; its other rows are not looked at.
 
     Raises:
         InputError: see `read_pairs`.
     """
-    pairs = ParquetPairs(path, item_ids, "test", ids=ids)
-    return _merged(pairs, f"{path}, test pair") if len(pairs) else None
+    return _merged(PairReader(path, item_ids, ids=ids), "test")[1]
 
 
 def first_pairs(path: str | Path, item_ids: Sequence[str], *, ids: str | None = None) -> Pairs:
-    """The first training pairs of a Parquet file, which is not read beyond them.
+    """The first training pairs of a file, which is not read beyond them.
 
     Raises:
         InputError: see `read_pairs`.
     """
-    return next(block.pairs() for _, block in ParquetPairs(path, item_ids, ids=ids).blocks(FIRST))
+    return next(block.pairs() for _, block in PairTable(path, item_ids, ids=ids).blocks(FIRST))
 
 
 def named_pairs(names: Sequence[str], item_ids: Sequence[str], classes: Tensor) -> Pairs:
@@ -154,13 +115,33 @@ def _both_items(name: str, fitting: Sequence[tuple[int, int]], item_ids: Sequenc
 
 
 class _Row(NamedTuple):
-    line: int
+    number: int
     weight: float
     repeats: int
-    margin: float | None = None
+    margin: float | None
 
 
-def _enter(table: dict[DrawnPair, _Row], pair: DrawnPair, row: _Row, where: str) -> None:
+def _merged(reader: PairReader, split: str | None) -> tuple[Pairs | None, Pairs | None]:
+    """The training and the test pairs of a file, each None where there are none."""
+    tables: list[dict[DrawnPair, _Row]] = [{} for _ in SPLITS]
+    for read in reader.read(split):
+        for of_test, pair, row in _rows(read):
+            _enter(tables[of_test], pair, row, reader)
+    train, test = (_table_of_rows(table) if table else None for table in tables)
+    return train, test
+
+
+def _rows(read: Read) -> Iterator[tuple[bool, DrawnPair, _Row]]:
+    block = read.block
+    weight, margin, count = (
+        repeat(default) if column is None else column.tolist()
+        for column, default in ((block.weight, 1.0), (block.margin, None), (block.count, 1))
+    )
+    pairs = map(DrawnPair, block.first.tolist(), block.second.tolist(), block.target.tolist())
+    return zip(read.test.tolist(), pairs, map(_Row, read.numbers.tolist(), weight, count, margin), strict=True)
+
+
+def _enter(table: dict[DrawnPair, _Row], pair: DrawnPair, row: _Row, reader: PairReader) -> None:
     """Put a row into the table, or count it where it is there already.
 
     Result files key a pair by its two ids, so one pair cannot have two meanings.
@@ -172,23 +153,10 @@ def _enter(table: dict[DrawnPair, _Row], pair: DrawnPair, row: _Row, where: str)
         table[pair] = known._replace(repeats=known.repeats + row.repeats)
     else:
         raise InputError(
-            f"{where} {row.line}: the pair of {where.rpartition(', ')[2]} {known.line} again with another target or "
-            "weight; expected one meaning a pair. Swap first and second and turn the target, or remove one of them."
+            f"{reader.path}, {reader.unit} {row.number}: the pair of {reader.unit} {known.number} again with another "
+            "target or weight; expected one meaning per pair. Swap first and second and turn the target, or remove one "
+            "of them."
         )
-
-
-def _merged(blocks: PairBlocks, where: str) -> Pairs:
-    """All of a table as one, a row given k times as one pair; `where` names one, before its number."""
-    table: dict[DrawnPair, _Row] = {}
-    for start, block in blocks.blocks(len(blocks)):
-        pairs = zip(block.first.tolist(), block.second.tolist(), block.target.tolist(), strict=True)
-        weight, margin, count = (
-            repeat(default) if column is None else column.tolist()
-            for column, default in ((block.weight, 1.0), (block.margin, None), (block.count, 1))
-        )
-        for number, (pair, *own) in enumerate(zip(pairs, weight, count, margin, strict=False), start):
-            _enter(table, DrawnPair(*pair), _Row(number, *own), where)
-    return _table_of_rows(table)
 
 
 def _table_of_rows(table: dict[DrawnPair, _Row]) -> Pairs:
@@ -197,75 +165,3 @@ def _table_of_rows(table: dict[DrawnPair, _Row]) -> Pairs:
     margin = [row.margin for row in table.values() if row.margin is not None]
     pairs = table_of(list(table), [row.repeats for row in table.values()], None if unweighted else weight)
     return replace(pairs, margin=torch.tensor(margin, dtype=torch.float64)) if margin else pairs
-
-
-def _csv_rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    """Line number and fields by column of each row that is not blank."""
-    reader = csv.reader(io.StringIO(read_text(path)), strict=True)
-    columns: list[str] | None = None
-    index = 0  # columns before the first with a name: the index of a data frame
-    try:
-        for row in reader:
-            fields = [field.strip() for field in row]
-            if not any(fields):
-                continue
-            if columns is None:
-                columns = fields
-                index = next((place for place, name in enumerate(columns) if not _UNNAMED.fullmatch(name)), 0)
-                _require_columns(columns[index:], path)
-            elif len(fields) != len(columns):
-                raise InputError(
-                    f"{path}, line {reader.line_num}: {len(fields)} fields; expected {len(columns)} "
-                    f"({', '.join(columns)}). Mend the line."
-                )
-            else:
-                yield reader.line_num, dict(zip(columns[index:], fields[index:], strict=True))
-    except csv.Error as error:
-        raise InputError(f"{path}, line {reader.line_num}: not CSV ({error}). Mend the line.") from None
-    if columns is None:
-        raise InputError(f"{path} is empty; expected a header {','.join(REQUIRED_COLUMNS)} and one row a pair.")
-
-
-def _require_columns(columns: Sequence[str], path: Path) -> None:
-    missing = [name for name in REQUIRED_COLUMNS if name not in columns]
-    unknown = [name or "one without a name" for name in columns if name not in REQUIRED_COLUMNS + OPTIONAL_COLUMNS]
-    if missing or unknown or len(set(columns)) < len(columns):
-        raise InputError(
-            f"{path}, header {', '.join(columns)!r}: expected the columns {', '.join(REQUIRED_COLUMNS)} "
-            f"and, at choice, {', '.join(OPTIONAL_COLUMNS)}, each once, separated by commas. "
-            f"Missing: {', '.join(missing) or 'none'}; unknown: {', '.join(unknown) or 'none'}."
-        )
-
-
-def _parse_row(fields: dict[str, str], position: dict[str, int], where: str) -> tuple[DrawnPair, str, float]:
-    places = []
-    for column in ("first", "second"):
-        place = position.get(fields[column], position.get(one_form(fields[column])))
-        if place is None:
-            hint = positions_hint(fields[column], len(position))
-            raise InputError(
-                f"{where}: `{column}` is {fields[column]!r}, which is no item; expected an id such as "
-                f"{next(iter(position), 'none')!r}. Correct it or load the item.{hint}"
-            )
-        places.append(place)
-    if places[0] == places[1]:
-        raise InputError(f"{where}: {fields['first']!r} is compared with itself; expected two items. Remove it.")
-    target = _number(fields["target"])
-    if target not in (1, -1):
-        raise InputError(f"{where}: `target` is {fields['target']!r}; expected 1 (first above second) or -1.")
-    split = fields.get("split") or "train"
-    if split not in SPLITS:
-        raise InputError(f"{where}: `split` is {split!r}; expected one of {', '.join(SPLITS)}.")
-    weight = _number(fields.get("weight") or "1")
-    if not 0 <= weight < float("inf"):
-        raise InputError(f"{where}: `weight` is {fields['weight']!r}; expected a number, 0 or more.")
-    first, second = places
-    return DrawnPair(first, second, int(target)), split, weight
-
-
-def _number(text: str) -> float:
-    """The number `text` spells, NaN when it spells none."""
-    try:
-        return float(text)
-    except ValueError:
-        return float("nan")

@@ -13,7 +13,7 @@ from tracin_func.task.ids import as_texts, require_distinct
 from tracin_func.task.items import as_items
 from tracin_func.task.loss import PairLoss, instance_of
 from tracin_func.task.memory import address_of
-from tracin_func.task.pairs import Pairs
+from tracin_func.task.pairs import Pairs, numbered, require_items
 
 
 @dataclass(frozen=True)
@@ -131,10 +131,4 @@ def _tensors(source: Mapping[str, Any]) -> list[Tensor]:
 def _check_pairs(role: str, pairs: Pairs, items: int) -> None:
     if not len(pairs):
         raise InputError(f"there are no {role} pairs. Expected at least one.")
-    for column in (pairs.first, pairs.second):
-        if int(column.max()) >= items:
-            row = int((column >= items).nonzero()[0])
-            raise InputError(
-                f"{role} pair {row} names item {int(column[row])}, and there are {items} items. "
-                f"Expected positions 0 to {items - 1}."
-            )
+    require_items(pairs, items, numbered(0, f"{role} pair"))

@@ -22,7 +22,8 @@ from tracin_func.results.top import Queried
 from tracin_func.sources.demo.source import EmbeddedDemo
 from tracin_func.sources.recordings.source import Tones
 from tracin_func.sources.recordings.tree import find_clips
-from tracin_func.task.pair_table import ArrayPairs
+from tracin_func.task.pair_table import PairTable
+from tracin_func.task.pairs import COLUMNS
 
 ITEMS = 24
 LOSSES: dict[str, Any] = {
@@ -57,8 +58,8 @@ def task_of(loss: Any = LOSSES["margin"], train: ti.Pairs | None = None, rates: 
     )
 
 
-def arrays(pairs: ti.Pairs) -> ArrayPairs:
-    return ArrayPairs(pairs.first, pairs.second, pairs.target, pairs.weight, pairs.margin, pairs.count)
+def arrays(pairs: ti.Pairs) -> PairTable:
+    return PairTable(**{name: getattr(pairs, name) for name in COLUMNS})
 
 
 def require_same(found: Queried, dense: ti.Influence, k: int) -> None:
@@ -235,9 +236,9 @@ def test_what_a_query_cannot_do_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ti.InputError, match="engine 'pair', which differentiates whole pairs"):
         calls.query(task, calls.how("pair"), pairs, 3)
     with pytest.raises(ti.InputError, match="there are no train pairs"):
-        calls.query(task, calls.how(), ArrayPairs([], [], []), 3)
+        calls.query(task, calls.how(), PairTable(first=[], second=[], target=[]), 3)
     with pytest.raises(ti.InputError, match="pairs, row 0: `second` is 99"):
-        calls.query(task, calls.how(), ArrayPairs([0], [99], [1]), 3)
+        calls.query(task, calls.how(), PairTable(first=[0], second=[99], target=[1]), 3)
 
 
 # The command line

@@ -23,8 +23,8 @@ from tracin_func.scoring.self_influence import self_scores
 from tracin_func.scoring.top_k.screen import screen
 from tracin_func.scoring.top_k.select import Columns, strongest
 from tracin_func.task.loss import PairLoss, Weigh
-from tracin_func.task.pair_table import ArrayPairs, PairBlocks
-from tracin_func.task.parquet import ParquetPairs
+from tracin_func.task.pair_table import PairTable
+from tracin_func.task.pairs import PairBlocks
 
 ITEMS = 40
 NAMES = [f"item_{position:02d}" for position in range(ITEMS)]
@@ -78,10 +78,10 @@ def table(pairs: int, seed: int = 0, **columns: bool) -> ti.Pairs:
     return ti.Pairs(first, second, rng.choice([-1, 1], pairs), **chosen)
 
 
-def arrays(pairs: ti.Pairs) -> ArrayPairs:
+def arrays(pairs: ti.Pairs) -> PairTable:
     """The table in narrow types."""
     own = {name: getattr(pairs, name) for name in ("weight", "margin", "count")}
-    return ArrayPairs(pairs.first.int(), pairs.second.int().numpy(), pairs.target, **own)
+    return PairTable(first=pairs.first.int(), second=pairs.second.int().numpy(), target=pairs.target, **own)
 
 
 def columns(checkpoints: int, tests: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> list[Columns]:
@@ -345,7 +345,7 @@ class TestParquet:
     @pytest.mark.parametrize("size", [1, 33, 10_000])
     def test_pairs_as_in_memory(self, ids: bool, size: int, tmp_path: Path) -> None:
         pairs = table(1000, weight=True, margin=True, count=True)
-        found = ParquetPairs(write(tmp_path / "p.parquet", pairs, ids=ids, rows=77), NAMES)
+        found = PairTable(write(tmp_path / "p.parquet", pairs, ids=ids, rows=77), NAMES)
         require_equal(read(found, size), pairs)
         require_equal(read(found, size), pairs)
 
@@ -354,13 +354,13 @@ class TestParquet:
         texts = [NAMES[place] for place in pairs.first.tolist()]
         for kind in (pyarrow.string(), pyarrow.large_string(), pyarrow.dictionary(pyarrow.int8(), pyarrow.string())):
             path = write(tmp_path / "p.parquet", pairs, first=pyarrow.array(texts, pyarrow.string()).cast(kind))
-            require_equal(read(ParquetPairs(path, NAMES), 64), pairs)
+            require_equal(read(PairTable(path, NAMES), 64), pairs)
         pyarrow.parquet.write_table(pyarrow.parquet.read_table(path), path, use_dictionary=False, row_group_size=50)
-        require_equal(read(ParquetPairs(path, NAMES), 64), pairs)
+        require_equal(read(PairTable(path, NAMES), 64), pairs)
 
     def test_winners_as_from_memory(self, tmp_path: Path) -> None:
         pairs, of = table(5000, count=True), columns(2, 3)
-        found = ParquetPairs(write(tmp_path / "p.parquet", pairs), NAMES)
+        found = PairTable(write(tmp_path / "p.parquet", pairs), NAMES)
         for name in ("margin", "ghm"):
             require_same(strongest(found, LOSSES[name], of, 10, block=64), pairs, LOSSES[name], of, 10)
 
@@ -371,11 +371,11 @@ class TestParquet:
         first = [NAMES[place] if name != "test" else "unknown" for place, name in zip(pairs.first, split, strict=True)]
         path = write(tmp_path / "p.parquet", pairs, split=split, first=first)
         mask = torch.tensor([name != "test" for name in split])
-        require_equal(read(ParquetPairs(path, NAMES), 50), pairs.select(mask))
+        require_equal(read(PairTable(path, NAMES), 50), pairs.select(mask))
 
     def test_empty_weights_and_counts_are_1(self, tmp_path: Path) -> None:
         path = write(tmp_path / "p.parquet", table(3), weight=[None, 2.0, None], count=[3, None, 1])
-        found = read(ParquetPairs(path, NAMES), 2)
+        found = read(PairTable(path, NAMES), 2)
         assert found.weight is not None
         assert (found.weight.tolist(), found.counts.tolist()) == ([1.0, 2.0, 1.0], [3, 1, 1])
 
@@ -384,7 +384,11 @@ class TestParquet:
         [
             ("first", ["item_01", "item_02", "itm_07"], "row 2: `first` is 'itm_07', which is no item; .*'item_07'"),
             ("first", ["item_01", None, "item_07"], "row 1: `first` is empty"),
-            ("first", ["item_01", "item_02", "item_39"], "row 2: `second` is 39; expected another item than `first`"),
+            (
+                "first",
+                ["item_01", "item_02", "item_39"],
+                "row 2: `second` is 'item_39'; expected another item than `first`",
+            ),
             ("first", [1, 2, 40], "row 2: `first` is 40; expected the position of an item, below 40"),
             ("first", [1, -2, 4], "row 1: `first` is -2; expected the position of an item, 0 or more"),
             ("first", [1.5, 2.0, 3.0], "column `first` is of type double; expected item ids as texts, or positions"),
@@ -395,12 +399,16 @@ class TestParquet:
             ("weight", [1.0, 1.0, float("inf")], "row 2: `weight` is inf; expected a number, 0 or more"),
             ("margin", [1.0, float("nan"), 1.0], "row 1: `margin` is nan; expected a finite number"),
             ("margin", [1.0, None, 1.0], "row 1: `margin` is empty"),
-            ("count", [1, 2, 0], "row 2: `count` is 0; expected 1 or more"),
-            ("count", [1.0, 2.0, 3.0], "column `count` is of type double; expected whole numbers"),
+            ("count", [1, 2, 0], "row 2: `count` is 0; expected an integer, 1 or more"),
+            ("count", [1.0, 2.0, 3.0], "column `count` is of type double; expected integers"),
             ("split", ["train", "train", "valid"], "row 2: `split` is 'valid'; expected one of train, test"),
             ("split", ["test", "test", "test"], "has no training pair"),
             ("split", [1, 2, 3], "column `split` is of type int64; expected texts"),
-            ("angle", [1, 2, 3], "expected first, second, target and, .* unknown: angle"),
+            (
+                "angle",
+                [1, 2, 3],
+                "header 'first, .*': expected the columns first, second, target and, .* unknown: angle",
+            ),
         ],
     )
     def test_what_does_not_fit_is_told_in_one_line(
@@ -409,43 +417,44 @@ class TestParquet:
         pairs = ti.Pairs([1, 2, 3], [37, 38, 39], [1, 1, -1])
         path = write(tmp_path / "p.parquet", pairs, **{column: values})
         with pytest.raises(ti.InputError, match=message) as caught:
-            read(ParquetPairs(path, NAMES), 2)
+            read(PairTable(path, NAMES), 2)
         assert str(path) in str(caught.value)
         assert "\n" not in str(caught.value)
 
     def test_rows_are_counted_over_the_whole_file(self, tmp_path: Path) -> None:
         pairs = table(300_000)
         path = write(tmp_path / "p.parquet", pairs, ids=False, rows=150_000)
-        require_equal(read(ParquetPairs(path, NAMES), 100_000), pairs)
+        require_equal(read(PairTable(path, NAMES), 100_000), pairs)
         target = pairs.target.numpy().copy()
         target[290_123] = 3
         write(path, pairs, ids=False, rows=150_000, target=target)
         with pytest.raises(ti.InputError, match="row 290123: `target` is 3"):
-            read(ParquetPairs(path, NAMES), 100_000)
+            read(PairTable(path, NAMES), 100_000)
 
     def test_files_that_are_none(self, tmp_path: Path) -> None:
-        path = tmp_path / "p.parquet"
+        path, folder = tmp_path / "p.parquet", tmp_path / "folder.parquet"
+        folder.mkdir()
         with pytest.raises(ti.InputError, match="p.parquet cannot be read: "):
-            ParquetPairs(path, NAMES)
+            PairTable(path, NAMES)
         with pytest.raises(ti.InputError, match="cannot be read: .*Expected a Parquet file"):
-            ParquetPairs(tmp_path, NAMES)
+            PairTable(folder, NAMES)
         whole = write(path, table(1000)).read_bytes()
         for content in (b"", b"no Parquet", whole[: len(whole) // 2]):
             path.write_bytes(content)
             with pytest.raises(ti.InputError, match="p.parquet is no whole Parquet file: .*Write it again") as caught:
-                ParquetPairs(path, NAMES)
+                PairTable(path, NAMES)
             assert "\n" not in str(caught.value)
         path.write_bytes(whole[:100] + bytes(600) + whole[700:])
         with pytest.raises(ti.InputError, match="p.parquet "):
-            read(ParquetPairs(path, NAMES), 100)
+            read(PairTable(path, NAMES), 100)
         write(path, table(3).select(torch.zeros(0, dtype=torch.int64)))
         with pytest.raises(ti.InputError, match="has no training pair"):
-            ParquetPairs(path, NAMES)
+            PairTable(path, NAMES)
         pyarrow.parquet.write_table(pyarrow.table({"first": NAMES, "target": [1] * ITEMS}), path)
         with pytest.raises(ti.InputError, match="Missing: second; unknown: none"):
-            ParquetPairs(path, NAMES)
+            PairTable(path, NAMES)
         with pytest.raises(ti.InputError, match="two items have the id"):
-            ParquetPairs(path, ["a", "a"])
+            PairTable(path, ["a", "a"])
 
 
 class TestArrays:
@@ -453,12 +462,12 @@ class TestArrays:
         pairs = table(300)
         np.save(tmp_path / "first.npy", pairs.first.numpy().astype(">u2"))
         mapped = np.load(tmp_path / "first.npy", mmap_mode="r")
-        found = ArrayPairs(mapped, pairs.second.to(torch.uint8), pairs.target.double().tolist())
+        found = PairTable(first=mapped, second=pairs.second.to(torch.uint8), target=pairs.target.double().tolist())
         require_equal(read(found, 70), pairs)
 
     def test_nothing_is_copied_whole(self) -> None:
         pairs = table(300)
-        _, block = next(iter(ArrayPairs(pairs.first, pairs.second.int(), pairs.target).blocks(100)))
+        _, block = next(iter(PairTable(first=pairs.first, second=pairs.second.int(), target=pairs.target).blocks(100)))
         assert block.first.data_ptr() == pairs.first.data_ptr()
         assert block.target.data_ptr() == pairs.target.data_ptr()
         assert block.second.dtype == torch.int32
@@ -466,12 +475,12 @@ class TestArrays:
     @pytest.mark.parametrize(
         ("changed", "message"),
         [
-            ({"first": [0, 1, 2]}, "columns of pairs should have one length"),
+            ({"first": [0, 1, 2]}, "`second` has 2 rows, `first` has 3; expected one per pair"),
             ({"first": [[0, 1]]}, "`first` should have one axis"),
-            ({"first": [0.0, 1.0]}, "`first` should hold whole numbers. Got float64"),
-            ({"first": ["a", "b"]}, "`first` should hold whole numbers. Got <U1"),
-            ({"target": [True, True]}, "`target` should hold numbers. Got bool"),
-            ({"target": torch.tensor([True, True])}, "`target` should hold numbers. Got torch.bool"),
+            ({"first": [0.0, 1.5]}, "row 1: `first` is 1.5; expected the position of an item"),
+            ({"first": ["a", "b"]}, "`first` should hold positions of items, integers; row 0 is the text 'a'"),
+            ({"target": [True, False]}, "row 1: `target` is False; expected 1"),
+            ({"target": torch.tensor([1j, 1])}, "`target` should hold numbers; row 0 is 1j"),
             ({"target": [1, 257]}, "pairs, row 1: `target` is 257; expected 1 .first above second. or -1"),
             ({"target": np.array([1, 255], np.uint8)}, "row 1: `target` is 255"),
             ({"target": [1.0, 0.5]}, "row 1: `target` is 0.5"),
@@ -484,7 +493,7 @@ class TestArrays:
     def test_what_is_no_pair_is_named(self, changed: dict[str, Any], message: str, name: str) -> None:
         given = {"first": [0, 1], "second": [2, 3], "target": [1, 1]} | changed
         with pytest.raises(ti.InputError, match=message):
-            strongest(ArrayPairs(**given), LOSSES[name], columns(1, 1), 1, block=1)
+            strongest(PairTable(**given), LOSSES[name], columns(1, 1), 1, block=1)
 
 
 class TestRefusals:

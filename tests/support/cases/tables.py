@@ -22,7 +22,7 @@ def write_parquet(path: Path, **columns: Any) -> Path:
 
 def read(path: Path, item_ids: list[str]) -> Table:
     """All pairs of the file, by position."""
-    blocks = [block for _, block in ti.ParquetPairs(path, item_ids).blocks(10)]
+    blocks = [block for _, block in ti.PairTable(path, item_ids).blocks(10)]
     first, second, target = (
         [int(value) for block in blocks for value in getattr(block, name)] for name in ("first", "second", "target")
     )

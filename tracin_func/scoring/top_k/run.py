@@ -28,7 +28,7 @@ from tracin_func.scoring.top_k.select import BLOCK, Columns, strongest
 from tracin_func.scoring.walk import Walk
 from tracin_func.task.ids import as_texts
 from tracin_func.task.method import Method
-from tracin_func.task.pair_table import PairBlock, PairBlocks, numbered, require_items
+from tracin_func.task.pairs import PairBlock, PairBlocks, blocks_over
 from tracin_func.task.task import Task
 
 TOGETHER = 16  # test pairs whose winners' variances are computed in one pass over the rows
@@ -137,11 +137,10 @@ class _Walked:
         self, task: Task, method: Method, compute: Compute, observer: Observer, pairs: PairBlocks, *, norms: bool
     ) -> None:
         self.item_ids = [task.item_id(position) for position in range(len(task.items))]
-        read = next(iter(pairs.blocks(EVALUATED_PAIRS)), None)
+        read = next(blocks_over(pairs, EVALUATED_PAIRS, len(self.item_ids)), None)
         if read is None:
             raise InputError("there are no train pairs. Expected at least one.")
-        start, self.sample = read
-        require_items(self.sample, len(self.item_ids), numbered(start))
+        self.sample = read[1]
         # A task has training pairs: the first ones stand for all where a model is evaluated.
         self.task = replace(task, train_pairs=self.sample.pairs())
         self._method, self._observer = method, observer

@@ -13,7 +13,7 @@ from tracin_func.results.top import Strongest, Winners
 from tracin_func.scoring.top_k.extremes import Extremes
 from tracin_func.scoring.top_k.screen import COLUMNS, Screen, bytes_suffice, screen
 from tracin_func.task.loss import PairLoss
-from tracin_func.task.pair_table import Mask, PairBlock, PairBlocks, numbered, require_items
+from tracin_func.task.pairs import Mask, PairBlock, PairBlocks, blocks_over
 from tracin_func.task.threads import in_order
 
 BLOCK = PIECE  # pairs at a time
@@ -77,7 +77,6 @@ def strongest(
 
     def answer(read: tuple[int, PairBlock]) -> tuple[int, int, list[_Candidates]]:
         start, part = read
-        require_items(part, len(values[0]), numbered(start))
         slopes = [
             slopes_of(loss, weigh, table, part, start, checkpoint.name)
             for weigh, table, checkpoint in zip(weighs, values, checkpoints, strict=True)
@@ -88,7 +87,7 @@ def strongest(
         return len(part), inactive, [group.candidates(start, part, slopes, active) for group in groups]
 
     inactive = 0
-    for read, of_block, found in in_order(answer, pairs.blocks(block)):
+    for read, of_block, found in in_order(answer, blocks_over(pairs, block, len(values[0]))):
         inactive += of_block
         for group, candidates in zip(groups, found, strict=True):
             group.add(candidates)
