@@ -63,7 +63,7 @@ def test_a_file_takes_the_ids_of_a_task(ending: str, tmp_path: Path) -> None:
     with pytest.raises(ti.UsageError, match="pairs.* is read with the ids of items"):
         len(table)
     assert columns_of(table.over(IDS), 3)["first"] == [0, 2, 4]
-    with pytest.raises(ti.InputError, match="`first` is 'item 4', which is no item; expected an id such as 'item"):
+    with pytest.raises(ti.InputError, match="`first` is 'item 4', which is no item; expected an id such as '"):
         columns_of(table.over(IDS[:4]), 3)
 
 
