@@ -113,4 +113,4 @@ def test_the_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
     printed = capsys.readouterr().out.splitlines()
     assert printed[0] == "torch.Size([760, 20])"
     assert printed[0] in example
-    assert len(printed) == 2
+    assert len(printed) == 5  # the shape, a heading and three pairs

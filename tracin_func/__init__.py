@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from tracin_func.losses.margin import MarginRankingLoss as MarginRankingLoss
     from tracin_func.results.influence import Influence as Influence
     from tracin_func.results.influence import SelfInfluence as SelfInfluence
-    from tracin_func.results.top import Queried as Queried
-    from tracin_func.results.top import QueriedSelf as QueriedSelf
+    from tracin_func.results.load import load as load
+    from tracin_func.results.top import StreamedSelfInfluence as StreamedSelfInfluence
+    from tracin_func.results.top import TopInfluences as TopInfluences
     from tracin_func.scoring.accuracy import Evaluation as Evaluation
     from tracin_func.scoring.accuracy import accuracy as accuracy
     from tracin_func.scoring.fill import fill_store as fill_store
@@ -48,7 +49,8 @@ _MODULES = {
     "losses.logistic": ("LogisticLoss",),
     "losses.margin": ("MarginRankingLoss",),
     "results.influence": ("Influence", "SelfInfluence"),
-    "results.top": ("Queried", "QueriedSelf"),
+    "results.load": ("load",),
+    "results.top": ("StreamedSelfInfluence", "TopInfluences"),
     "scoring.accuracy": ("Evaluation", "accuracy"),
     "scoring.fill": ("fill_store",),
     "scoring.forecast": ("Forecast", "forecast"),

@@ -30,9 +30,9 @@ from tracin_func.errors import InputError, NumericalError, UsageError
 from tracin_func.gradients.store.inspect import check, inspect
 from tracin_func.report.terminal.file import document, print_selection, select
 from tracin_func.results.exclusions import read_exclusions
-from tracin_func.results.files.load import read_result
-from tracin_func.results.files.scores_json import check_mergeable, own_conflict
-from tracin_func.results.files.table import table_conflict
+from tracin_func.results.files.read import read_result
+from tracin_func.results.files.scores_json import check_mergeable, conflict
+from tracin_func.results.files.scores_parquet import PARQUET
 from tracin_func.results.names import SELF_COLUMN
 from tracin_func.results.views import PAIR
 from tracin_func.sources.recordings.wav import read_wav
@@ -166,6 +166,7 @@ def read_table(path: Path) -> None:
 
 def show(path: Path) -> None:
     found = read_result(path.with_name(path.name.removesuffix(".provenance.json")))
+    ti.load(found.path)
     selection = select(found, None, PAIR)
     json.dumps(document(selection, PAIR, None, 5), allow_nan=False)
     with redirect_stdout(StringIO()):
@@ -179,9 +180,9 @@ def merge(path: Path) -> None:
     assert RIGHT.self_influence is not None
     if path.suffix == ".json":
         check_mergeable(path)
-        own_conflict(path)
+        conflict(path, False)
     else:
-        table_conflict(path, embedded=False)
+        PARQUET.conflict(path, False)
     RIGHT.self_influence.save(path)
     if path.suffix == ".json":
         old, new = (json.loads(text, parse_float=str, parse_int=str) for text in (before, path.read_bytes()))

@@ -181,7 +181,7 @@ def test_ids_become_text(kind: str) -> None:
     found = calls.score(task, calls.how(device="cpu")).self_influence
     assert found is not None
     wanted = ["d0", "d1"] if kind in ("arrays", "raw", "paths") else ["101", "102"]
-    table = found.to_table()
+    table = found.to_arrow(long=True).to_pydict()
     assert [table["first"][0], table["second"][0]] == wanted
     assert {type(name) for column in ("first", "second", "pair_id") for name in table.get(column, [])} == {str}
 

@@ -308,7 +308,7 @@ def test_checkpoints_of_one_file_name_are_kept_apart(tmp_path: Path, parents: li
     assert len(set(names)) == 3
     for name, parent in zip(names, parents, strict=True):
         assert parent.partition("/")[0] in name
-    table = found.result.to_table(per_checkpoint=True)
+    table = found.result.to_arrow(long=True, per_checkpoint=True).to_pydict()
     assert len(set(table["checkpoint"])) == 3
     saved = json.loads(found.result.save(tmp_path / "scores.json", per_checkpoint=True).read_text())
     assert {len(columns) for columns in saved.values()} == {3 * len(TEST.first)}

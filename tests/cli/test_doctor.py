@@ -153,10 +153,10 @@ def test_cards_are_named_with_their_memory(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_optional_packages(monkeypatch: pytest.MonkeyPatch, untested: None) -> None:
-    monkeypatch.setattr(health, "_version", lambda package: "26.0.1" if package == "pyarrow" else None)
+    monkeypatch.setattr(health, "_version", lambda package: "3.1.1" if package == "pandas" else None)
     stdout = doctor()[1]
-    assert "  pyarrow  26.0.1; for --format parquet\n" in stdout
-    assert '  captum   not installed: pip install "tracin-func[peers]"; for comparisons in benchmarks/\n' in stdout
+    assert "  pandas  3.1.1; for to_pandas of results\n" in stdout
+    assert '  captum  not installed: pip install "tracin-func[peers]"; for comparisons in benchmarks/\n' in stdout
 
 
 def test_variables(monkeypatch: pytest.MonkeyPatch, untested: None) -> None:

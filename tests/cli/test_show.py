@@ -235,12 +235,6 @@ def test_a_long_table(tmp_path: Path) -> None:
     assert document(without_pair)["rows"] == [{"name": "a_b", "score": 1.0}]
 
 
-def test_parquet_needs_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = written(tmp_path, "PAR1", "scores.parquet")
-    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
-    assert 'reading Parquet needs pyarrow: pip install "tracin-func[parquet]".' in error_of(3, path)
-
-
 def test_parquet(tmp_path: Path) -> None:
     parquet = pytest.importorskip("pyarrow.parquet")
     path = tmp_path / "scores.parquet"

@@ -31,8 +31,8 @@ def test_a_case_that_can_be_done_by_hand() -> None:
     torch.testing.assert_close(result.scores, torch.tensor([0.025, 0.025, 0.025, 0.0], dtype=torch.float64))
     assert result.inactive.tolist() == [[False, False, False, True]]
     assert result.pairs.loss.tolist() == [[0.5, 1.5, 0.5, 0.0]]
-    assert result.top(2) == [("1_0", pytest.approx(0.025)), ("0_1", pytest.approx(0.025))]
-    table = result.to_table()
+    assert result.hardest(2) == [("1_0", pytest.approx(0.025)), ("0_1", pytest.approx(0.025))]
+    table = result.to_arrow(long=True).to_pydict()
     assert table["pair"] == ["1_0", "0_1", "2_1", "3_0"]
     assert table["count"] == [1, 3, 1, 1]
     assert table["active_share"] == [1.0, 1.0, 1.0, 0.0]
@@ -41,8 +41,8 @@ def test_a_case_that_can_be_done_by_hand() -> None:
     influence = calls.influence(job["scorer"], job["items"], job["pairs"], ti.Pairs([4], [3], [1]), job["checkpoints"])  # type: ignore[arg-type]
     expected = 0.1 * 0.25 * torch.tensor([[0.5], [-0.5], [0.5], [0.0]], dtype=torch.float64)
     torch.testing.assert_close(influence.scores, expected)
-    assert influence.top(1) == [("1_0", pytest.approx(0.0125))]
-    assert influence.bottom(1) == [("0_1", pytest.approx(-0.0125))]
+    assert influence.proponents(0, 1) == [("1_0", pytest.approx(0.0125))]
+    assert influence.opponents(0, 1) == [("0_1", pytest.approx(-0.0125))]
     assert influence.zero_columns == []
 
 

@@ -14,7 +14,6 @@ from tracin_func.gradients.compute import Compute
 from tracin_func.gradients.processes import World
 from tracin_func.gradients.store.identity import NAME as MANIFEST
 from tracin_func.gradients.store.identity import read_manifest
-from tracin_func.results.files.table import require_format
 from tracin_func.sources.recordings.source import WORDS
 from tracin_func.task.method import NONE, Method, Projection
 
@@ -42,7 +41,6 @@ def check_options(options: Mapping[str, Any]) -> None:
     if options["score_name"] is not None and not options["score_name"].strip():
         raise UsageError("--score-name should not be empty.")
     checkpoint_choice("--checkpoints", options["checkpoints"])
-    require_format(options["format"] or ("json" if options.get("keep") is None else "parquet"))
     pairs = options["pairs"]
     if pairs is not None and pairs not in WORDS and not Path(pairs).exists():
         raise InputError(f"--pairs {pairs}: no such file. Expected {', '.join(WORDS)} or a CSV or Parquet FILE.")

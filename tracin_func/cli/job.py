@@ -237,18 +237,16 @@ def _document(done: Finished | Kept, options: Mapping[str, Any]) -> dict[str, An
     result: dict[str, Any] = {"files": done.output.described(), "notices": list(done.told)}
     if (own := done.scores.self_influence) is not None:
         result |= {"run": run_document(own.run), "pairs": len(own.ids)}
-        result["self"] = estimated(own.top(top), own.ids, own.standard_error)
+        result["self"] = estimated(own.hardest(top), own.ids, own.standard_error)
     if (found := done.scores.influence) is not None:
         result |= {"run": run_document(found.run), "pairs": len(found.ids)}
         result["influence"] = {}
         for column, test in enumerate(found.test_ids):
             error = None if found.standard_error is None else found.standard_error[:, column]
-            proponents = [each for each in found.top(top, test=column) if each[1] > 0]
-            opponents = [each for each in found.bottom(top, test=column) if each[1] < 0]
             result["influence"][test] = {
                 "zero": column in found.zero_columns,
-                "proponents": estimated(proponents, found.ids, error),
-                "opponents": estimated(opponents, found.ids, error),
+                "proponents": estimated(found.proponents(column, top), found.ids, error),
+                "opponents": estimated(found.opponents(column, top), found.ids, error),
             }
     if (scores := found or own) is not None:
         result["notices"] += scores.run.notices

@@ -12,8 +12,7 @@ from tracin_func.cli.tasks import EMBEDDED, Tell, stem_of
 from tracin_func.errors import InputError
 from tracin_func.files import present, real_path
 from tracin_func.results.files.origins import read_provenance
-from tracin_func.results.files.scores_json import check_mergeable, embedded_conflict, own_conflict
-from tracin_func.results.files.table import check_table, is_table, table_conflict
+from tracin_func.results.files.registry import format_of
 from tracin_func.results.influence import Influence, SelfInfluence
 from tracin_func.results.names import SELF_COLUMN
 from tracin_func.scoring.score import Scores
@@ -57,15 +56,9 @@ class Output:
     def check(self, kind: str, named: bool) -> None:
         """Faults of the files that are there, found before hours of computing."""
         for (name, per_checkpoint), path in self.files.items():
-            table = is_table(path)
-            if table:
-                check_table(path)
-            else:
-                columns = [self.column or SELF_COLUMN] if name == "self" and not per_checkpoint else []
-                check_mergeable(path, columns)
-            if named:
-                continue
-            conflict = table_conflict(path, embedded=kind == EMBEDDED) if table else _conflict(path, kind)
+            columns = [self.column or SELF_COLUMN] if name == "self" and not per_checkpoint else []
+            format_of(path).check(path, columns)
+            conflict = None if named else format_of(path).conflict(path, kind == EMBEDDED)
             if conflict is not None:
                 raise InputError(conflict)
 
@@ -75,14 +68,19 @@ class Output:
             "influence": scores.influence,
             "self": scores.self_influence,
         }
-        named = {} if self.column is None else {"column": self.column}
         command = [Path(sys.argv[0]).name, *sys.argv[1:]]
         with interruption(f"each of {self} is as it was or holds the new scores"):
             for (name, per_checkpoint), path in self.files.items():
                 result = results[name]
                 assert result is not None
                 self._tell_replaced(path, result, tell)
-                result.save(path, per_checkpoint=per_checkpoint, command=command, options=self.options, **named)
+                result.save(
+                    path,
+                    column=self.column,
+                    per_checkpoint=per_checkpoint,
+                    command=command,
+                    options=self.options,
+                )
 
     def _tell_replaced(self, path: Path, result: SelfInfluence | Influence, tell: Tell) -> None:
         """Say where scores of another loss give way to these."""
@@ -133,7 +131,3 @@ def given(options: Mapping[str, Any]) -> dict[str, Any]:
         if place.endswith(".py"):
             kept[name] = f"{Path(place).absolute()}:{what}"
     return kept
-
-
-def _conflict(path: Path, kind: str) -> str | None:
-    return embedded_conflict(path) if kind == EMBEDDED else own_conflict(path)

@@ -18,7 +18,7 @@ from tracin_func.errors import UsageError
 from tracin_func.gradients.compute import Compute
 from tracin_func.report.terminal.forecast import print_forecast
 from tracin_func.report.terminal.scores import estimated, print_hardest, print_plan, print_strongest, run_document
-from tracin_func.results.top import Queried, QueriedSelf
+from tracin_func.results.top import StreamedSelfInfluence, TopInfluences
 from tracin_func.results.views import PAIR
 from tracin_func.scoring.forecast import forecast
 from tracin_func.scoring.observer import Observer
@@ -46,7 +46,7 @@ class Kept:
     """What a query came to."""
 
     output: Output
-    queried: Queried | QueriedSelf
+    queried: TopInfluences | StreamedSelfInfluence
     told: list[str]
 
 
@@ -115,7 +115,7 @@ def run_query(
     totals = {"gradients": len(task.checkpoints), "pairs": 1.0}
     with phases(totals, quiet=options["quiet"]) as (of_checkpoints, of_pairs):
         observer = replace(observer, progress=of_checkpoints)
-        found: Queried | QueriedSelf
+        found: TopInfluences | StreamedSelfInfluence
         if of_self:
             found = query_self(task, compute, pairs, method=method, observer=observer, progress=of_pairs)
         else:
@@ -137,7 +137,7 @@ def run_query(
 def show_kept(done: Kept, top: int | None) -> None:
     """The tables, and where the file is."""
     with interruption(f"the scores are in {done.output}"), printing():
-        if isinstance(done.queried, Queried):
+        if isinstance(done.queried, TopInfluences):
             print_strongest(done.queried, top or 3)
         else:
             print_hardest(done.queried, top or 10)
@@ -154,8 +154,8 @@ def kept_document(done: Kept, top: int | None) -> dict[str, Any]:
         "notices": [*done.told, *found.run.notices],
         "run": run_document(found.run),
     }
-    if isinstance(found, QueriedSelf):
-        return result | {"pairs": len(found.scores), "self": estimated(found.top(top), (), None)}
+    if isinstance(found, StreamedSelfInfluence):
+        return result | {"pairs": len(found.scores), "self": estimated(found.hardest(top), (), None)}
     result |= {"pairs": found.strongest.pairs, "influence": {}}
     for column, test in enumerate(found.test_ids):
         sides = []
@@ -175,7 +175,7 @@ def _pairs_of(task: Task, file: str | None, ids: str | None) -> PairBlocks:
     return task.train_pairs
 
 
-def _save(found: Queried | QueriedSelf, output: Output) -> None:
+def _save(found: TopInfluences | StreamedSelfInfluence, output: Output) -> None:
     command = [Path(sys.argv[0]).name, *sys.argv[1:]]
     with interruption(f"each of {output} is as it was or holds the new scores"):
         for path in output.files.values():

@@ -13,7 +13,7 @@ from tracin_func.files import one_form
 from tracin_func.gradients.compute import STORE_DTYPES
 from tracin_func.gradients.engines.choose import NAMES
 from tracin_func.losses.registry import LOSSES, LossOption, loss_options
-from tracin_func.results.files.table import FORMATS
+from tracin_func.results.files.registry import FORMATS
 from tracin_func.results.views import VIEWS
 from tracin_func.scoring.accuracy import SELECTIONS
 from tracin_func.task.ids import IDS
@@ -224,7 +224,7 @@ def check_words(options: Mapping[str, Any]) -> None:
         "checkpoint_weights": CHECKPOINT_WEIGHTS,
         "preconditioner": PRECONDITIONERS,
         "dtype": tuple(DTYPES),
-        "format": FORMATS,
+        "format": tuple(FORMATS),
         "by": VIEWS,
         "ids": IDS,
         "test_select": SELECTIONS,

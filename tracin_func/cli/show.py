@@ -21,7 +21,7 @@ def command(**options: Any) -> None:
     pairs the views sum the columns; --column PART takes one.
     """
     from tracin_func.report.terminal.file import document, print_selection, select
-    from tracin_func.results.files.load import read_result
+    from tracin_func.results.files.read import read_result
     from tracin_func.results.views import PAIR, SCORE, SORTS, VIEWS
 
     by, sort, top = options["by"] or PAIR, options["sort"], options["top"] or TOP

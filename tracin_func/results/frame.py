@@ -1,24 +1,27 @@
-"""Pairs as the loss saw them, and scores of pairs as tables."""
+"""Pairs as the loss saw them, and scores of pairs as Arrow tables."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import pyarrow
+import torch
 from torch import Tensor
 
+from tracin_func.errors import UsageError
 from tracin_func.results.names import STANDARD_ERROR
-from tracin_func.results.run import Run
+from tracin_func.results.partial import Partial, holds
 
 
-@dataclass(frozen=True)
-class PairRecord:
+@dataclass(frozen=True, repr=False, eq=False)
+class PairRecord(Partial):
     """What the loss saw of one table of pairs: `ids` [pairs], the rest [checkpoints, pairs].
 
     `loss` is without weights, `score_margin` is y (s_a − s_b) (above 0: ranked right), `weight` the loss's own
     times the pair's, `inactive` True where the gradient is exactly 0, `bin` the GHM bin (−1 for none), None with
     another loss. `target` [pairs] is +1 or −1, `count` [pairs] how often a pair was drawn, `items` the names of its
     two items. `swapped` maps an id ID1_ID2 to ID2_ID1, under which a file may know the pair; empty for ids of one's
-    own.
+    own. `classes` is the class by item, None where the source knows none. A loaded file holds names alone.
     """
 
     ids: tuple[str, ...]
@@ -31,60 +34,124 @@ class PairRecord:
     score_margin: Tensor
     weight: Tensor
     inactive: Tensor
+    classes: Mapping[str, str] | None = None
 
+    def __len__(self) -> int:
+        return len(self.ids)
 
-def long_table(
-    pairs: PairRecord,
-    run: Run,
-    column: str,
-    estimated: tuple[Tensor, Tensor | None],
-    tests: Sequence[str] | None,
-    by_checkpoint: bool,
-) -> dict[str, list[Any]]:
-    """A long table of scores and their variances [checkpoints, pairs, tests]: a row a pair, test column and, where
-    asked for, checkpoint; what the loss saw is of that checkpoint, else of the last."""
-    per_checkpoint, variance = estimated
-    of_tests = per_checkpoint.shape[2]
-    parts: list[dict[str, list[Any]]] = []
-    for position in range(len(run.names)) if by_checkpoint else (-1,):
-        scores = per_checkpoint[position] if by_checkpoint else per_checkpoint.sum(dim=0)
-        bins = {} if pairs.bin is None else {"ghm_bin": pairs.bin[position].tolist()}
-        of_pairs = {
-            "pair": list(pairs.ids),
-            "first": [first for first, _ in pairs.items],
-            "second": [second for _, second in pairs.items],
-            "target": pairs.target.tolist(),
-            "loss": pairs.loss[position].tolist(),
-            "score_margin": pairs.score_margin[position].tolist(),
-            "active_share": (~pairs.inactive).double().mean(dim=0).tolist(),
-            "count": pairs.count.tolist(),
-            "weight": pairs.weight[position].tolist(),
-            **bins,
+    def __repr__(self) -> str:
+        return f"PairRecord({len(self)} pairs)"
+
+    def facts(self, position: int) -> dict[str, Tensor]:
+        """What the loss saw of each pair at one checkpoint, by heading; nothing of a loaded file."""
+        if not holds(self, "loss"):
+            return {}
+        facts = {
+            "target": self.target,
+            "loss": self.loss[position],
+            "score_margin": self.score_margin[position],
+            "active_share": (~self.inactive).double().mean(dim=0),
+            "count": self.count,
+            "weight": self.weight[position],
         }
-        table = {name: [value for value in values for _ in range(of_tests)] for name, values in of_pairs.items()}
-        table[column] = scores.flatten().tolist()
-        if variance is not None:
-            of_scores = variance[position] if by_checkpoint else variance.sum(dim=0)
-            table[STANDARD_ERROR] = of_scores.sqrt().flatten().tolist()
-        if tests is not None:
-            table["test_pair"] = list(tests) * len(pairs.ids)
-        if by_checkpoint:
-            table["checkpoint"] = [run.names[position]] * len(table[column])
-        parts.append(table)
-    order = [
-        name
-        for name in ("pair", "first", "second", "test_pair", "checkpoint", column, STANDARD_ERROR)
-        if name in parts[0]
-    ]
-    return {
-        name: [value for part in parts for value in part[name]]
-        for name in (*order, *(name for name in parts[0] if name not in order))
+        return facts if self.bin is None else facts | {"ghm_bin": self.bin[position]}
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Scores of pairs along their axes.
+
+    Args:
+        column: what the scores are called.
+        values: float64 [steps, pairs, tests]; a step is a checkpoint, or the only one is the sum of all.
+        errors: standard errors of these, of the same shape; None where gradients are exact.
+        pairs: the training pairs.
+        tests: names of the test columns; None for self-influence, which has one without a name.
+        checkpoints: names of the steps; None for the sum.
+    """
+
+    column: str
+    values: Tensor
+    errors: Tensor | None
+    pairs: PairRecord
+    tests: tuple[str, ...] | None
+    checkpoints: tuple[str, ...] | None
+
+    def long(self) -> Any:
+        """One row per pair, test column and step, with what the loss saw: of that checkpoint, else of the last."""
+        return pyarrow.concat_tables(self._step(step) for step in range(len(self.values)))
+
+    def wide(self) -> Any:
+        """One row per pair: `pair`, and a column of scores per test column and step, named after these."""
+        named = self._columns(self.values, self.column if self.tests is None and self.checkpoints is None else "")
+        return pyarrow.table({"pair": texts(self.pairs.ids), **{name: array(each) for name, each in named.items()}})
+
+    def rows(self) -> dict[str, dict[str, float]]:
+        """Scores by column by pair id, in columns that begin with the name of the scores; NaN is left out."""
+        columns = self._columns(self.values, self.column)
+        if self.errors is not None:
+            columns |= self._columns(self.errors, f"{STANDARD_ERROR}_{self.column}")
+        rows = zip(*(each.tolist() for each in columns.values()), strict=True)
+        return {
+            pair: {name: value for name, value in zip(columns, values, strict=True) if value == value}
+            for pair, values in zip(self.pairs.ids, rows, strict=True)
+        }
+
+    def _columns(self, values: Tensor, start: str) -> dict[str, Tensor]:
+        """Values by the name of a column: its start, test pair and step."""
+        return {
+            "_".join(filter(None, (start, test, step))): values[t, :, j]
+            for j, test in enumerate(self.tests or ("",))
+            for t, step in enumerate(self.checkpoints or ("",))
+        }
+
+    def _step(self, step: int) -> Any:
+        """The long table of one step."""
+        pairs, (_, count, tests) = self.pairs, self.values.shape
+        of_pair = torch.arange(count).repeat_interleave(tests).numpy()
+        columns = {"pair": texts(pairs.ids).take(of_pair)}
+        if holds(pairs, "items"):
+            for place, name in enumerate(("first", "second")):
+                columns[name] = texts(both[place] for both in pairs.items).take(of_pair)
+        if self.tests is not None:
+            columns["test_pair"] = texts(self.tests).take(torch.arange(tests).repeat(count).numpy())
+        if self.checkpoints is not None:
+            columns["checkpoint"] = texts([self.checkpoints[step]]).take(torch.zeros(count * tests).long().numpy())
+        columns[self.column] = array(self.values[step].flatten())
+        if self.errors is not None:
+            columns[STANDARD_ERROR] = array(self.errors[step].flatten())
+        facts = pairs.facts(-1 if self.checkpoints is None else step)
+        return pyarrow.table(columns | {name: array(each).take(of_pair) for name, each in facts.items()})
+
+
+def array(values: Tensor) -> Any:
+    """Numbers as an Arrow array of int64 or float64; NaN, which a file holds where a score is missing, is null."""
+    return pyarrow.array((values.double() if values.is_floating_point() else values.long()).numpy(), from_pandas=True)
+
+
+def texts(values: Iterable[str]) -> Any:
+    """Names as an Arrow array, each kept once. A lone surrogate, as a file name may hold, is replaced by its escape."""
+    found = (text if text.isascii() else text.encode("utf-8", "backslashreplace").decode("utf-8") for text in values)
+    return pyarrow.array(found, pyarrow.string()).dictionary_encode()
+
+
+def to_pandas(table: Any, index: str | None = None) -> Any:
+    """A pandas data frame of an Arrow table.
+
+    Raises:
+        UsageError: pandas is not installed.
+    """
+    plain = {
+        name: column.cast(pyarrow.string()) if pyarrow.types.is_dictionary(column.type) else column
+        for name, column in zip(table.column_names, table.columns, strict=True)
     }
+    try:
+        frame = pyarrow.table(plain).to_pandas()
+    except ImportError as error:
+        raise UsageError("to_pandas needs pandas, and to_arrow does not: pip install pandas") from error
+    return frame if index is None else frame.set_index(index)
 
 
-def rows_by_pair(ids: Sequence[str], scores: Mapping[str, tuple[Tensor, Tensor | None]]) -> dict[str, dict[str, float]]:
-    """Scores, and their standard errors where there are some, by column as scores by pair."""
-    columns = {name: values for name, (values, _) in scores.items()}
-    columns |= {f"{STANDARD_ERROR}_{name}": error for name, (_, error) in scores.items() if error is not None}
-    rows = zip(*(values.tolist() for values in columns.values()), strict=True)
-    return {name: dict(zip(columns, values, strict=True)) for name, values in zip(ids, rows, strict=True)}
+def blocks_of(table: Any) -> Iterator[Any]:
+    """A table as the only block of itself."""
+    yield table

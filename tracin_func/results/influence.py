@@ -1,23 +1,21 @@
 """Scores with everything needed to read them: ids, losses, activity, checkpoints and how they were computed."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from tracin_func.errors import InputError
-from tracin_func.results.files.scores_json import merge_columns
-from tracin_func.results.files.table import is_table, write_table
-from tracin_func.results.frame import PairRecord, long_table, rows_by_pair
-from tracin_func.results.names import INFLUENCE_COLUMNS, MEAN, SELF_COLUMN
+from tracin_func.results.frame import PairRecord
+from tracin_func.results.listing import Listing, Score, counted, html_table, shown
+from tracin_func.results.names import INFLUENCE_COLUMNS, SELF_COLUMN
 from tracin_func.results.run import Run
+from tracin_func.results.scored import Loaded, Scored, position_of, sides_html, test_ids, zero_columns
+from tracin_func.results.views import Group
 
 
-@dataclass(frozen=True)
-class SelfInfluence:
+@dataclass(frozen=True, repr=False, eq=False)
+class SelfInfluence(Scored):
     """self(p) = Σ_t ‖∇ℓ_p‖²_M, M = diag η_t: large for pairs the model finds hard.
 
     Unit: loss change of p per visit of p by SGD at rate η_t, first order, sign turned: at least 0. With the
@@ -28,77 +26,55 @@ class SelfInfluence:
         pairs: what the loss saw of them.
         run: how they were computed.
         variance: of `per_checkpoint` over random projections, of the same shape; None where gradients are exact.
+        loaded: what the file says from which `tracin_func.load` read them.
     """
+
+    KIND = "self"
 
     per_checkpoint: Tensor
     pairs: PairRecord
     run: Run
     variance: Tensor | None = None
+    loaded: Loaded | None = None
 
     @property
-    def scores(self) -> Tensor:
-        """Sum over checkpoints, float64 [pairs]."""
-        return self.per_checkpoint.sum(dim=0)
+    def _pairs(self) -> PairRecord:
+        return self.pairs
 
     @property
-    def standard_error(self) -> Tensor | None:
-        """Of `scores`, estimated from the projections; None where gradients are exact."""
-        return _standard_error(self.variance)
+    def _tests(self) -> None:
+        return None
 
     @property
-    def inactive(self) -> Tensor:
-        """Where a pair's gradient was exactly 0, bool [checkpoints, pairs]."""
-        return self.pairs.inactive
+    def column(self) -> str:
+        return SELF_COLUMN if self.loaded is None else self.loaded.column
 
-    @property
-    def ids(self) -> tuple[str, ...]:
-        """Names of the pairs."""
-        return self.pairs.ids
+    def hardest(self, k: int = 10) -> Listing[Score]:
+        """The k pairs with the largest scores, ties in the order of pairs."""
+        return self._strongest(self.scores, k, 1)
 
-    def top(self, k: int = 10) -> list[tuple[str, float]]:
-        """The k hardest pairs and their scores, ties in the order of pairs."""
-        return _top(self.scores, self.ids, k)
-
-    def to_table(self, column: str = SELF_COLUMN, *, per_checkpoint: bool = False) -> dict[str, list[Any]]:
-        """One column a property, one row a pair (and checkpoint): ready for a data frame."""
-        variance = None if self.variance is None else self.variance[..., None]
-        return long_table(
-            self.pairs, self.run, column, (self.per_checkpoint[..., None], variance), None, per_checkpoint
-        )
-
-    def save(
-        self,
-        path: str | Path,
-        *,
-        column: str = SELF_COLUMN,
-        per_checkpoint: bool = False,
-        command: Sequence[str] | None = None,
-        options: Mapping[str, Any] | None = None,
-    ) -> Path:
-        """Write the scores to `path`, with provenance beside it: `.json`, merged into what is there (`sinks.merge`);
-        `.csv` or `.parquet`, a new table (`sinks.table_file`).
+    def by(self, view: str, *, classes: Mapping[str, str] | None = None) -> Listing[Group]:
+        """The scores by "item", "class" or "class-pair", the hardest group first; a pair counts in each of its groups.
 
         Args:
-            path: the file.
-            column: what the scores are called.
-            per_checkpoint: a column (in tables a row) for each checkpoint, named after it, instead of the sum.
-            command, options: what is recorded of how the run was started.
+            view: what to group by.
+            classes: class by item id; those that the source knows when None.
+
+        Raises:
+            UsageError: there is no such view. InputError: items or classes are not known.
         """
-        _require_distinct(self.ids)
-        record = self.run.provenance("self", _counts(self.pairs), command, options)
-        if is_table(path):
-            return _write(path, self.to_table(column, per_checkpoint=per_checkpoint), column, record)
-        scores = {column: (self.scores, self.standard_error)}
-        if per_checkpoint:
-            scores = {
-                f"{column}_{name}": (self.per_checkpoint[t], _root_of(self.variance, t))
-                for t, name in enumerate(self.run.names)
-            }
-        return merge_columns(path, rows_by_pair(self.ids, scores), swapped=self.pairs.swapped, provenance=record).path
+        return self._by(view, self.scores, classes)
+
+    def __repr__(self) -> str:
+        hardest = "".join(f"; hardest {pair} {score:.2g}" for pair, score in self.hardest(1))
+        return f"SelfInfluence({counted(len(self), 'pair')}{self._steps()}{hardest})"
+
+    def _repr_html_(self) -> str:
+        return html_table(repr(self), Score._fields, [(pair, shown(score)) for pair, score in self.hardest()])
 
 
-@dataclass(frozen=True)
-class Influence:
+@dataclass(frozen=True, repr=False, eq=False)
+class Influence(Scored):
     """influence(p, q) = Σ_t ⟨∇ℓ_p, M_t ∇ℓ_q⟩: positive where training on p lowered the loss of q.
 
     Unit: loss change of q per visit of p by SGD at rate η_t (by Adam's step with the preconditioner `adam`), first
@@ -112,8 +88,11 @@ class Influence:
         test: of the test pairs.
         run: how they were computed.
         variance: of `per_checkpoint` over random projections, of the same shape; None where gradients are exact.
-        self_influence: of the training pairs, from the same pass, where it was asked for.
+        self_influence: that of the training pairs, where both were computed.
+        loaded: what the file says from which `tracin_func.load` read them.
     """
+
+    KIND = "influence"
 
     per_checkpoint: Tensor
     train: PairRecord
@@ -121,116 +100,75 @@ class Influence:
     run: Run
     variance: Tensor | None = None
     self_influence: SelfInfluence | None = None
+    loaded: Loaded | None = None
 
     @property
-    def scores(self) -> Tensor:
-        """Sum over checkpoints, float64 [train_pairs, test_pairs]."""
-        return self.per_checkpoint.sum(dim=0)
+    def _pairs(self) -> PairRecord:
+        return self.train
 
     @property
-    def standard_error(self) -> Tensor | None:
-        """Of `scores`, estimated from the projections; None where gradients are exact."""
-        return _standard_error(self.variance)
+    def _tests(self) -> tuple[str, ...]:
+        return self.test_ids
 
     @property
-    def inactive(self) -> Tensor:
-        """Where a training pair's gradient was exactly 0, bool [checkpoints, train_pairs]."""
-        return self.train.inactive
-
-    @property
-    def ids(self) -> tuple[str, ...]:
-        """Names of the training pairs."""
-        return self.train.ids
+    def column(self) -> str:
+        if self.loaded is not None:
+            return self.loaded.column
+        return INFLUENCE_COLUMNS[self.run.method.test_functional, self.run.method.normalize]
 
     @property
     def test_ids(self) -> tuple[str, ...]:
         """Names of the test columns: the test pairs, or `mean`."""
-        return self.test.ids if self.run.method.aggregate is None else (MEAN,)
-
-    @property
-    def column(self) -> str:
-        """What a file or table calls these scores; what has another meaning has another name."""
-        return INFLUENCE_COLUMNS[self.run.method.test_functional, self.run.method.normalize]
+        return self.test.ids if self.loaded is not None else test_ids(self.test, self.run)
 
     @property
     def zero_columns(self) -> list[int]:
         """Test columns whose gradient is exactly 0 at every checkpoint: no training pair can show an influence."""
-        zero = self.test.inactive.all(dim=0)
-        return (zero if self.run.method.aggregate is None else zero.all()[None]).nonzero()[:, 0].tolist()
+        return zero_columns(self.test, self.run)
 
-    def top(self, k: int = 10, *, test: int = 0) -> list[tuple[str, float]]:
-        """The k strongest proponents of one test pair (positive scores first), ties in the order of pairs."""
-        return _top(self.scores[:, test], self.ids, k)
+    def proponents(self, test: int | str = 0, k: int = 10) -> Listing[Score]:
+        """The k training pairs that helped a test pair most: scores above 0, the largest first, ties in their order.
 
-    def bottom(self, k: int = 10, *, test: int = 0) -> list[tuple[str, float]]:
-        """The k strongest opponents of one test pair (most negative first), ties in the order of pairs."""
-        return [(name, -value) for name, value in _top(-self.scores[:, test], self.ids, k)]
+        Args:
+            test: the test pair, by its position or its id.
+            k: how many at most.
 
-    def to_table(self, column: str | None = None, *, per_checkpoint: bool = False) -> dict[str, list[Any]]:
-        """One row a training and test pair (and checkpoint), training pair by training pair: ready for a data frame."""
-        scores = self.per_checkpoint, self.variance
-        return long_table(self.train, self.run, column or self.column, scores, self.test_ids, per_checkpoint)
+        Raises:
+            UsageError: there is no such test pair.
+        """
+        return self._side(test, k, 1)
 
-    def save(
-        self,
-        path: str | Path,
-        *,
-        column: str | None = None,
-        per_checkpoint: bool = False,
-        command: Sequence[str] | None = None,
-        options: Mapping[str, Any] | None = None,
-    ) -> Path:
-        """Write the scores to `path`, in JSON a column `{column}_{test_id}` a test pair; see `SelfInfluence.save`."""
-        _require_distinct(self.ids)
-        _require_distinct(self.test_ids)
-        column = column or self.column
-        record = self.run.provenance("influence", _counts(self.train), command, options)
-        if is_table(path):
-            return _write(path, self.to_table(column, per_checkpoint=per_checkpoint), column, record)
-        error = self.standard_error
-        scores = {
-            f"{column}_{test}": (self.scores[:, j], None if error is None else error[:, j])
-            for j, test in enumerate(self.test_ids)
-        }
-        if per_checkpoint:
-            scores = {
-                f"{column}_{test}_{name}": (self.per_checkpoint[t, :, j], _root_of(self.variance, t, j))
-                for j, test in enumerate(self.test_ids)
-                for t, name in enumerate(self.run.names)
-            }
-        return merge_columns(path, rows_by_pair(self.ids, scores), swapped=self.train.swapped, provenance=record).path
+    def opponents(self, test: int | str = 0, k: int = 10) -> Listing[Score]:
+        """The k training pairs that harmed a test pair most: scores below 0, the smallest first; see `proponents`."""
+        return self._side(test, k, -1)
 
+    def by(
+        self, view: str, *, test: int | str | None = None, classes: Mapping[str, str] | None = None
+    ) -> Listing[Group]:
+        """The scores by "item", "class" or "class-pair" of the training pairs, the largest mean first.
 
-def _standard_error(variance: Tensor | None) -> Tensor | None:
-    """Checkpoints are projected independently of each other, so that variances add up."""
-    return None if variance is None else variance.sum(dim=0).sqrt()
+        Args:
+            view: what to group by; a pair counts in each of its groups.
+            test: the test pair, by its position or its id; the sum over all test pairs when None.
+            classes: class by item id; those that the source knows when None.
 
+        Raises:
+            UsageError: there is no such view or test pair. InputError: items or classes are not known.
+        """
+        scores = self.scores.sum(dim=1) if test is None else self.scores[:, position_of(test, self.test_ids)]
+        return self._by(view, scores, classes)
 
-def _require_distinct(ids: tuple[str, ...]) -> None:
-    if len(set(ids)) < len(ids):
-        double = next(name for name in ids if ids.count(name) > 1)
-        raise InputError(
-            f"two pairs are called {double!r}, and a file keeps one value a pair. Merge repeats with `count`, or give "
-            "`Pairs` ids of your own."
+    def _side(self, test: int | str, k: int, sign: int) -> Listing[Score]:
+        found = self._strongest(self.scores[:, position_of(test, self.test_ids)], k, sign)
+        return Listing(each for each in found if sign * each.score > 0)
+
+    def __repr__(self) -> str:
+        scores = torch.nan_to_num(self.scores)
+        pair, test = divmod(int(scores.abs().argmax()), scores.shape[1])
+        strongest = f"{self.ids[pair]} on {self.test_ids[test]} {float(scores[pair, test]):+.2g}"
+        return (
+            f"Influence({len(self)} training × {len(self.test_ids)} test pairs{self._steps()}; strongest {strongest})"
         )
 
-
-def _top(scores: Tensor, ids: tuple[str, ...], k: int) -> list[tuple[str, float]]:
-    order = torch.sort(scores, descending=True, stable=True).indices[:k].tolist()
-    return [(ids[position], float(scores[position])) for position in order]
-
-
-def _write(path: str | Path, table: Mapping[str, list[Any]], column: str, record: Mapping[str, Any]) -> Path:
-    words = {name: record[name] for name in ("sign", "unit")}
-    return write_table(path, table, metadata=words, provenance={column: record})
-
-
-def _root_of(variance: Tensor | None, checkpoint: int, test: int | None = None) -> Tensor | None:
-    """The standard error of one column."""
-    if variance is None:
-        return None
-    return (variance[checkpoint] if test is None else variance[checkpoint, :, test]).sqrt()
-
-
-def _counts(pairs: PairRecord) -> dict[str, int]:
-    return {"rows": len(pairs.ids), "drawn": int(pairs.count.sum()), "inactive": int(pairs.inactive.sum())}
+    def _repr_html_(self) -> str:
+        return sides_html(repr(self), self.test_ids, self.proponents, self.opponents)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tracin_func.gradients.device import versions
+from tracin_func.results.partial import Partial
 from tracin_func.task.method import Method
 
 SIGN = {
@@ -40,7 +41,7 @@ SCORES = ("self", "influence")
 
 
 @dataclass(frozen=True)
-class Run:
+class Run(Partial):
     """How scores came about: checkpoints with their rates, loss, engine, source, and what the user was told."""
 
     checkpoints: tuple[Mapping[str, Any], ...]

@@ -5,16 +5,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow
 import torch
 from torch import Tensor
 
 from tracin_func.losses.terms import PIECE
-from tracin_func.results.files.table import write_table
-from tracin_func.results.files.table_stream import SCORE, SIDES, write_self, write_strongest
-from tracin_func.results.frame import PairRecord
-from tracin_func.results.names import MEAN, STANDARD_ERROR
+from tracin_func.results.files.format import Sheet
+from tracin_func.results.files.registry import format_of
+from tracin_func.results.frame import PairRecord, array, blocks_of, texts, to_pandas
+from tracin_func.results.listing import Listing, Score, counted
+from tracin_func.results.names import STANDARD_ERROR
 from tracin_func.results.run import Run
+from tracin_func.results.scored import SIDES, position_of, sides_html, test_ids, zero_columns
 from tracin_func.task.pairs import PairBlocks
+
+SCORE = "score"
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,9 +61,9 @@ class Strongest:
     inactive: float
 
 
-@dataclass(frozen=True, eq=False)
-class Queried:
-    """The strongest proponents and opponents of each test pair; see `querying.query`.
+@dataclass(frozen=True, repr=False, eq=False)
+class TopInfluences:
+    """The strongest proponents and opponents of each test pair among pairs that were read in blocks.
 
     Args:
         strongest: the winners, by test pair.
@@ -80,17 +85,37 @@ class Queried:
     @property
     def test_ids(self) -> tuple[str, ...]:
         """Names of the test columns: the test pairs, or `mean`."""
-        return self.test.ids if self.run.method.aggregate is None else (MEAN,)
+        return test_ids(self.test, self.run)
 
     @property
     def zero_columns(self) -> list[int]:
         """Test columns whose gradient is exactly 0 at every checkpoint, and which have no winners therefore."""
-        zero = self.test.inactive.all(dim=0)
-        return (zero if self.run.method.aggregate is None else zero.all()[None]).nonzero()[:, 0].tolist()
+        return zero_columns(self.test, self.run)
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """How the scores were computed, from what, and how to read them."""
+        return self._record(None, None)
 
     def sides(self, test: int) -> tuple[Winners, Winners]:
         """Proponents and opponents of one test pair."""
         return self.strongest.proponents[test], self.strongest.opponents[test]
+
+    def proponents(self, test: int | str = 0, k: int | None = None) -> Listing[Score]:
+        """The k training pairs (all that were kept when None) that helped a test pair most, the largest score first.
+
+        Args:
+            test: the test pair, by its position or its id.
+            k: how many at most.
+
+        Raises:
+            UsageError: there is no such test pair.
+        """
+        return self._listed(self.strongest.proponents[position_of(test, self.test_ids)], k)
+
+    def opponents(self, test: int | str = 0, k: int | None = None) -> Listing[Score]:
+        """The k training pairs that harmed a test pair most, the smallest score first; see `proponents`."""
+        return self._listed(self.strongest.opponents[position_of(test, self.test_ids)], k)
 
     def names(self, winners: Winners) -> list[str]:
         """The names of pairs: their own, or `first_second` by item id."""
@@ -99,23 +124,30 @@ class Queried:
         columns = winners.first.tolist(), winners.second.tolist()
         return [f"{self.item_ids[first]}_{self.item_ids[second]}" for first, second in zip(*columns, strict=True)]
 
-    def to_table(self) -> dict[str, list[Any]]:
-        """One row a winner, ready for a data frame; `pair` is the number of the pair in its table, 0 the first."""
-        names = ("pair", "first", "second", "test_pair", "side", "rank", SCORE)
-        estimated = () if self.standard_errors is None else (STANDARD_ERROR,)
-        table: dict[str, list[Any]] = {name: [] for name in (*names, *estimated)}
-        for column, test in enumerate(self.test_ids):
-            for number, winners in enumerate(self.sides(column)):
-                table["pair"] += winners.rows.tolist()
-                table["first"] += [self.item_ids[place] for place in winners.first.tolist()]
-                table["second"] += [self.item_ids[place] for place in winners.second.tolist()]
-                table["test_pair"] += [test] * len(winners)
-                table["side"] += [SIDES[number]] * len(winners)
-                table["rank"] += range(1, len(winners) + 1)
-                table[SCORE] += winners.scores.tolist()
-                if self.standard_errors is not None:
-                    table[STANDARD_ERROR] += self.standard_errors[column][number].tolist()
-        return table
+    def to_arrow(self) -> Any:
+        """A `pyarrow.Table` with one row per winner; `pair` is the number of the pair in its table, 0 the first."""
+        every = [winners for test in range(len(self.test_ids)) for winners in self.sides(test)]
+        both = [(test, side) for test in self.test_ids for side in SIDES]
+        sizes = [len(winners) for winners in every]
+        ranks = [torch.arange(1, size + 1) for size in sizes]
+        columns = {"pair": array(torch.cat([winners.rows for winners in every]))}
+        for name in ("first", "second"):
+            places = torch.cat([getattr(winners, name) for winners in every]).tolist()
+            columns[name] = texts(self.item_ids[place] for place in places)
+        for name, labels in zip(("test_pair", "side"), zip(*both, strict=True), strict=True):
+            columns[name] = texts(label for label, size in zip(labels, sizes, strict=True) for _ in range(size))
+        columns |= {"rank": array(torch.cat(ranks)), SCORE: array(torch.cat([winners.scores for winners in every]))}
+        if self.standard_errors is not None:
+            columns[STANDARD_ERROR] = array(torch.cat([error for errors in self.standard_errors for error in errors]))
+        return pyarrow.table(columns)
+
+    def to_pandas(self) -> Any:
+        """The table of `to_arrow` as a pandas data frame.
+
+        Raises:
+            UsageError: pandas is not installed.
+        """
+        return to_pandas(self.to_arrow())
 
     def save(
         self, path: str | Path, *, command: Sequence[str] | None = None, options: Mapping[str, Any] | None = None
@@ -127,26 +159,35 @@ class Queried:
             command, options: what is recorded of how the run was started.
 
         Raises:
-            UsageError, InputError, OutputError: as `table_file.write_table`.
+            UsageError, InputError, OutputError: as `SelfInfluence.save`.
         """
+        record = self._record(command, options)
+        return format_of(path).write(Path(path), Sheet(SCORE, lambda: blocks_of(self.to_arrow()), record=record))
+
+    def __len__(self) -> int:
+        """The number of training pairs among which the winners are."""
+        return self.strongest.pairs
+
+    def __repr__(self) -> str:
+        kept = sum(map(len, (*self.strongest.proponents, *self.strongest.opponents)))
+        axes = f"{len(self):,} training × {counted(len(self.test_ids), 'test pair')}"
+        return f"TopInfluences({kept:,} strongest of {axes}, {counted(len(self.run.checkpoints), 'checkpoint')})"
+
+    def _repr_html_(self) -> str:
+        return sides_html(repr(self), self.test_ids, self.proponents, self.opponents)
+
+    def _record(self, command: Sequence[str] | None, options: Mapping[str, Any] | None) -> dict[str, Any]:
         asked = {"rows": self.strongest.pairs, "inactive_share": self.strongest.inactive}
-        record = self.run.provenance("influence", asked, command, options)
-        if Path(path).suffix != ".parquet":
-            return write_table(path, self.to_table(), provenance={SCORE: record})
-        return write_strongest(
-            path,
-            self.strongest.proponents,
-            self.strongest.opponents,
-            item_ids=self.item_ids,
-            test_ids=self.test_ids,
-            provenance=record,
-            standard_errors=self.standard_errors,
-        )
+        return self.run.provenance("influence", asked, command, options)
+
+    def _listed(self, winners: Winners, k: int | None) -> Listing[Score]:
+        found = zip(self.names(winners), winners.scores.tolist(), strict=True)
+        return Listing([Score(*each) for each in found][:k])
 
 
-@dataclass(frozen=True, eq=False)
-class QueriedSelf:
-    """Self-influence of each pair of a table; see `querying.query_self`.
+@dataclass(frozen=True, repr=False, eq=False)
+class StreamedSelfInfluence:
+    """Self-influence of each pair of a table that is read in blocks.
 
     Args:
         scores: Σ_t ‖∇ℓ_p‖²_M in the order of the table, float64 [pairs].
@@ -160,30 +201,58 @@ class QueriedSelf:
     run: Run
     item_ids: Sequence[str]
 
-    def top(self, k: int = 10) -> list[tuple[str, float]]:
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """How the scores were computed, from what, and how to read them."""
+        return self._record(None, None)
+
+    def hardest(self, k: int = 10) -> Listing[Score]:
         """The k hardest pairs, as `first_second` by item id, and their scores; the table is read again for them."""
         rows = torch.sort(self.scores, descending=True, stable=True).indices[:k].tolist()
         names: dict[int, str] = {}
-        for start, first, second, scores in self.blocks():
+        for start, first, second, scores in self._read(PIECE):
             for row in rows:
                 if start <= row < start + len(scores):
                     both = int(first[row - start]), int(second[row - start])
                     names[row] = "_".join(self.item_ids[place] for place in both)
-        return [(names[row], float(self.scores[row])) for row in rows]
+        return Listing(Score(names[row], float(self.scores[row])) for row in rows)
 
-    def blocks(self, size: int = PIECE) -> Iterator[tuple[int, Tensor, Tensor, Tensor]]:
-        """Number of the first pair, positions of items a and b, and scores, each [pairs of the block]."""
-        for start, block in self.pairs.blocks(size):
-            yield start, block.first, block.second, self.scores[start : start + len(block)]
+    def blocks(self, size: int = PIECE) -> Iterator[Any]:
+        """`pyarrow.Table` blocks of at most `size` pairs: number, names of both items, and score."""
+        ids = texts(self.item_ids)
+        for start, first, second, scores in self._read(size):
+            yield pyarrow.table(
+                {
+                    "pair": array(torch.arange(start, start + len(scores))),
+                    "first": ids.take(first.numpy()),
+                    "second": ids.take(second.numpy()),
+                    SCORE: array(scores),
+                }
+            )
 
     def save(
         self, path: str | Path, *, command: Sequence[str] | None = None, options: Mapping[str, Any] | None = None
     ) -> Path:
-        """Write the scores to `path`, a `.parquet` file, block by block, with provenance beside it; see `Queried.save`.
+        """Write the scores to `path`, `.parquet` or `.csv`, block by block, with provenance beside it.
 
         Raises:
-            UsageError, InputError, OutputError: as `table_file.write_table`.
+            UsageError, InputError, OutputError: as `SelfInfluence.save`; and what reading the pairs raises, when
+                nothing at `path` has changed.
         """
-        asked = {"rows": len(self.scores)}
-        record = self.run.provenance("self", asked, command, options)
-        return write_self(path, self.blocks(), item_ids=self.item_ids, provenance=record)
+        record = self._record(command, options)
+        return format_of(path).write(Path(path), Sheet(SCORE, self.blocks, record=record))
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def __repr__(self) -> str:
+        checkpoints = counted(len(self.run.checkpoints), "checkpoint")
+        return f"StreamedSelfInfluence({counted(len(self), 'pair')}, {checkpoints})"
+
+    def _record(self, command: Sequence[str] | None, options: Mapping[str, Any] | None) -> dict[str, Any]:
+        return self.run.provenance("self", {"rows": len(self.scores)}, command, options)
+
+    def _read(self, size: int) -> Iterator[tuple[int, Tensor, Tensor, Tensor]]:
+        """Number of the first pair, positions of items a and b, and scores, each [pairs of the block]."""
+        for start, block in self.pairs.blocks(size):
+            yield start, block.first, block.second, self.scores[start : start + len(block)]

@@ -10,7 +10,7 @@ import statistics
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 VIEWS = PAIR, ITEM, CLASS, CLASS_PAIR = "pair", "item", "class", "class-pair"
 SORTS = SCORE, ABS, ID = "score", "abs", "id"
@@ -29,8 +29,7 @@ Items = Mapping[str, tuple[str, str]]
 Member = TypeVar("Member")
 
 
-@dataclass(frozen=True)
-class Group:
+class Group(NamedTuple):
     """The pairs of one item, class or pair of classes.
 
     `active` counts those that are not exactly 0; `largest` is the score that is furthest from 0, with its sign.

@@ -162,6 +162,7 @@ def score(
 def pair_record(task: Task, pairs: Pairs, terms: list[Terms]) -> PairRecord:
     """What the loss saw of pairs, by their terms at each checkpoint."""
     margin = torch.stack([term.score_margin for term in terms])
+    classes = {task.item_id(place): name for place, name in enumerate(task.item_classes or ())}
     return PairRecord(
         ids=tuple(task.pair_ids(pairs)),
         items=tuple(task.item_names(pairs)),
@@ -173,6 +174,7 @@ def pair_record(task: Task, pairs: Pairs, terms: list[Terms]) -> PairRecord:
         score_margin=margin,
         weight=torch.stack([term.weight for term in terms]),
         inactive=torch.stack([~term.active for term in terms]),
+        classes=classes or None,
     )
 
 

@@ -360,7 +360,7 @@ def test_standard_errors_stand_beside_the_scores_in_every_file(tmp_path: Path) -
     row = document[own.ids[3]]
     assert row["tracin_self_influence"] == float(own.scores[3])
     assert row["standard_error_tracin_self_influence"] == float(errors[3])
-    table = found.influence.to_table()
+    table = found.influence.to_arrow(long=True).to_pydict()
     assert found.influence.standard_error is not None
     assert table["standard_error"] == found.influence.standard_error.flatten().tolist()
     lines = found.influence.save(tmp_path / "influence.csv").read_text(encoding="utf-8").splitlines()

@@ -19,9 +19,8 @@ from tracin_func.errors import InputError, OutputError
 from tracin_func.files import dumps
 from tracin_func.results.files.scores_json import (
     check_mergeable,
-    embedded_conflict,
+    conflict,
     merge_columns,
-    own_conflict,
     provenance_path,
 )
 
@@ -248,31 +247,31 @@ class TestProvenance:
 
     def test_embedded_conflict(self, tmp_path: Path) -> None:
         path = tmp_path / "x.json"
-        assert embedded_conflict(path) is None
+        assert conflict(path, True) is None
         merge_columns(path, {"p": {"s": 1.0}}, provenance=EMBEDDED)
         merge_columns(path, {"p": {"t": 1.0}}, provenance={"source": "embedded"})
-        assert embedded_conflict(path) is None
+        assert conflict(path, True) is None
         merge_columns(path, {"q": {"s": 1.0}}, provenance=OTHER)
-        assert "`s`, which was not computed from the embedded data" in str(embedded_conflict(path))
+        assert "`s`, which was not computed from the embedded data" in str(conflict(path, True))
         merge_columns(path, {"p": {"s": 1.0}}, provenance=EMBEDDED)
-        assert "`s`" in str(embedded_conflict(path)), "pair q is still of another origin"
+        assert "`s`" in str(conflict(path, True)), "pair q is still of another origin"
         for name in LAB_FILES:
-            assert "--metadata-dir" in str(embedded_conflict(DATA / name))
+            assert "--metadata-dir" in str(conflict(DATA / name, True))
 
     def test_own_conflict(self, tmp_path: Path) -> None:
         path = tmp_path / "x.json"
-        assert own_conflict(path) is None
+        assert conflict(path, False) is None
         merge_columns(path, {"p": {"s": 1.0}}, provenance=OTHER)
         merge_columns(path, {"p": {"t": 1.0}})
-        assert own_conflict(path) is None, "an unknown origin is no conflict"
+        assert conflict(path, False) is None, "an unknown origin is no conflict"
         merge_columns(path, {"q": {"s": 1.0}}, provenance=EMBEDDED)
-        line = str(own_conflict(path))
+        line = str(conflict(path, False))
         assert "`s`, which was computed from the embedded, synthetic data" in line
         assert "--metadata-dir" in line
         merge_columns(path, {"p": {"s": 1.0}, "q": {"s": 1.0}}, provenance=OTHER)
-        assert own_conflict(path) is None
+        assert conflict(path, False) is None
         for name in LAB_FILES:
-            assert own_conflict(DATA / name) is None
+            assert conflict(DATA / name, False) is None
 
 
 class TestRefusals:
@@ -441,7 +440,7 @@ class TestFilesAndProcesses:
         assert sorted(f.name for f in tmp_path.iterdir()) == [
             ".x.json.lock", "x.json", "x.json.provenance.json",
         ]  # fmt: skip
-        assert embedded_conflict(path) is not None
+        assert conflict(path, True) is not None
         merge_columns(path, {"p": {"s": 3.0}}, provenance=EMBEDDED, lock_timeout=0)
         assert columns_of(path) == {"s": EMBEDDED}
 
@@ -461,7 +460,7 @@ class TestFilesAndProcesses:
 
 
 def test_modules_import_no_torch() -> None:
-    modules = "tracin_func.results.files.scores_json, tracin_func.results.files.load, tracin_func.results.views"
+    modules = "tracin_func.results.files.scores_json, tracin_func.results.files.read, tracin_func.results.views"
     script = f"import sys; import {modules}; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"

@@ -14,9 +14,11 @@ import pyarrow.parquet
 import pytest
 
 from tests.support.places import ROOT
+from tests.support.result_files import write_table
 from tracin_func.errors import InputError, OutputError, UsageError
 from tracin_func.results.files.origins import provenance_path
-from tracin_func.results.files.table import FORMATS, check_table, require_format, table_conflict, write_table
+from tracin_func.results.files.registry import format_of
+from tracin_func.results.files.table import check_table
 
 SUFFIXES = [".csv", ".parquet"]
 COLUMNS: dict[str, Any] = {
@@ -27,13 +29,13 @@ COLUMNS: dict[str, Any] = {
     "active": [True, False, True, None],
     "nothing": [None] * 4,
 }
-RECORD = {"score": {"source": {"kind": "tones"}, "sign": "larger = harder", "unit": "loss change"}}
-EMBEDDED = {"score": {"source": {"kind": "embedded"}}}
+RECORD = {"source": {"kind": "tones"}, "sign": "larger = harder", "unit": "loss change"}
+EMBEDDED = {"source": {"kind": "embedded"}}
 
 # writes generation 2 where generation 1 is, and ends before the `sys.argv[2]`-th time a file takes its place
 KILLED = """
 import os, signal, sys
-from tracin_func.results.files.table import write_table
+from tests.support.result_files import write_table
 left, put = int(sys.argv[2]), os.replace
 def replace(*paths):
     global left
@@ -42,31 +44,18 @@ def replace(*paths):
         os.kill(os.getpid(), signal.SIGKILL)
     put(*paths)
 os.replace = replace
-write_table(sys.argv[1], {"score": [2.0] * 1000}, provenance={"score": {"generation": 2}})
+write_table(sys.argv[1], {"score": [2.0] * 1000}, {"generation": 2})
 """
 FULL_DISK = """
 import random, resource, sys
 from tracin_func.errors import OutputError
-from tracin_func.results.files.table import write_table
+from tests.support.result_files import write_table
 resource.setrlimit(resource.RLIMIT_FSIZE, (40000, 40000))
 try:
     scores = [random.random() for _ in range(20000)]
-    write_table(sys.argv[1], {"score": scores}, provenance={"score": {"generation": 2}})
+    write_table(sys.argv[1], {"score": scores}, {"generation": 2})
 except OutputError as error:
     print(error)
-"""
-WITHOUT_PYARROW = """
-import sys
-sys.modules["pyarrow"] = None  # what import finds there, it refuses
-from tracin_func.errors import UsageError
-from tracin_func.results.files.table import check_table, require_format, write_table
-require_format("csv")
-require_format("json")
-for call in (lambda: require_format("parquet"), lambda: check_table(sys.argv[1]), lambda: write_table(sys.argv[1], {})):
-    try:
-        call()
-    except UsageError as error:
-        print(error)
 """
 
 
@@ -106,7 +95,7 @@ class TestWhatIsReadBack:
         assert path.read_bytes().count(b"\r") == 0
 
     def test_parquet_to_the_last_bit(self, tmp_path: Path) -> None:
-        path = write_table(tmp_path / "x.parquet", COLUMNS, metadata={"sign": "σ"}, provenance=RECORD)
+        path = write_table(tmp_path / "x.parquet", COLUMNS, RECORD | {"sign": "σ"})
         table = read(path)
         assert [value.hex() for value in table.pop("score")] == [value.hex() for value in COLUMNS["score"]]
         assert table == {name: COLUMNS[name] for name in table} | {
@@ -114,9 +103,10 @@ class TestWhatIsReadBack:
         }
         schema = pyarrow.parquet.read_schema(path)
         types = [str(field.type).partition("<")[0] for field in schema]
-        assert types == ["dictionary", "double", "double", "int64", "bool", "dictionary"]
+        assert types == ["dictionary", "double", "double", "int64", "bool", "null"]
         assert schema.metadata[b"sign"] == "σ".encode()
-        assert json.loads(schema.metadata[b"provenance"]) == {"format": 1, "columns": RECORD} == notes(path)
+        document = {"format": 1, "columns": {"score": RECORD | {"sign": "σ"}}}
+        assert json.loads(schema.metadata[b"provenance"]) == document == notes(path)
 
     @pytest.mark.parametrize("suffix", SUFFIXES)
     def test_columns_may_be_arrays_and_tables_empty(self, suffix: str, tmp_path: Path) -> None:
@@ -136,23 +126,12 @@ class TestWhatIsReadBack:
         assert real.stat().st_mode & 0o777 == 0o640
         assert [int(value) for value in read(link)["x"]] == [1]
 
-    def test_what_is_no_column(self, tmp_path: Path) -> None:
-        with pytest.raises(
-            TypeError, match="column 'x' should hold str, int, float or bool, one kind alone. Got int, str"
-        ):
-            write_table(tmp_path / "x.csv", {"x": [1, "a"]})
-        with pytest.raises(TypeError, match="Got bool, float"):
-            write_table(tmp_path / "x.csv", {"x": [True, 0.5]})
-        with pytest.raises(ValueError, match="should have one length. Got {'x': 1, 'y': 2}"):
-            write_table(tmp_path / "x.csv", {"x": [1], "y": [1, 2]})
-        assert not list(tmp_path.iterdir())
-
 
 class TestFaults:
     @pytest.mark.parametrize("suffix", SUFFIXES)
     @pytest.mark.parametrize("moment", [1, 2, 3])
     def test_killed_before_a_file_takes_its_place(self, suffix: str, moment: int, tmp_path: Path) -> None:
-        path = write_table(tmp_path / f"x{suffix}", {"score": [1.0] * 1000}, provenance={"score": {"generation": 1}})
+        path = write_table(tmp_path / f"x{suffix}", {"score": [1.0] * 1000}, {"generation": 1})
         old = path.read_bytes()
         assert run(KILLED, path, moment).returncode == -signal.SIGKILL
         assert (path.read_bytes() == old) == (moment < 3)
@@ -160,13 +139,13 @@ class TestFaults:
         either = {"other_origins": [{"generation": 1}, {"generation": 2}]}
         assert notes(path)["columns"] == {"score": {"generation": 1} if moment == 1 else either}
         assert list(tmp_path.glob(".*.tmp"))
-        write_table(path, {"score": [3.0]}, provenance={"score": {"generation": 3}})
+        write_table(path, {"score": [3.0]}, {"generation": 3})
         assert notes(path)["columns"] == {"score": {"generation": 3}}
         assert not list(tmp_path.glob(".*.tmp"))
 
     @pytest.mark.parametrize("suffix", SUFFIXES)
     def test_a_full_disk(self, suffix: str, tmp_path: Path) -> None:
-        path = write_table(tmp_path / f"x{suffix}", {"score": [1.0]}, provenance={"score": {"generation": 1}})
+        path = write_table(tmp_path / f"x{suffix}", {"score": [1.0]}, {"generation": 1})
         before = snapshot(tmp_path)
         result = run(FULL_DISK, path)
         assert result.returncode == 0, result.stderr
@@ -204,30 +183,22 @@ class TestFaults:
             with pytest.raises(InputError, match="x.csv.provenance.json` should be"):
                 call(path)
 
-    def test_formats(self, tmp_path: Path) -> None:
-        for name in FORMATS:
-            require_format(name)
-        with pytest.raises(UsageError, match="--format should be one of json, csv, parquet. Got 'xlsx'."):
-            require_format("xlsx")
-        with pytest.raises(UsageError, match="should end in .csv or .parquet. Got .*x.json"):
-            check_table(tmp_path / "x.json")
-
-    def test_without_pyarrow_one_line_says_what_to_install(self, tmp_path: Path) -> None:
-        result = run(WITHOUT_PYARROW, tmp_path / "x.parquet")
-        assert result.stdout.splitlines() == ['--format parquet needs pyarrow: pip install "tracin-func[parquet]"'] * 3
-        assert (result.returncode, result.stderr) == (0, "")
-        assert not list(tmp_path.iterdir())
+    def test_endings(self) -> None:
+        assert [format_of(f"x.{name}").label for name in ("json", "csv", "PARQUET")] == ["JSON", "CSV", "Parquet"]
+        with pytest.raises(UsageError, match="should end in .json, .csv or .parquet. Got x.xlsx"):
+            format_of("x.xlsx")
 
 
 def test_embedded_and_own_results_do_not_take_each_others_place(tmp_path: Path) -> None:
     path = tmp_path / "x.csv"
-    assert table_conflict(path, embedded=True) is None
-    write_table(path, {"score": [1.0]}, provenance=EMBEDDED)
-    assert table_conflict(path, embedded=True) is None
-    assert "`score`, which was computed from the embedded, synthetic data" in str(table_conflict(path, embedded=False))
-    write_table(path, {"score": [1.0]}, provenance=RECORD)
-    assert table_conflict(path, embedded=False) is None
-    assert "`score`, which was not computed from the embedded data" in str(table_conflict(path, embedded=True))
+    conflict = format_of(path).conflict
+    assert conflict(path, True) is None
+    write_table(path, {"score": [1.0]}, EMBEDDED)
+    assert conflict(path, True) is None
+    assert "`score`, which was computed from the embedded, synthetic data" in str(conflict(path, False))
+    write_table(path, {"score": [1.0]}, RECORD)
+    assert conflict(path, False) is None
+    assert "`score`, which was not computed from the embedded data" in str(conflict(path, True))
     write_table(path, {"score": [1.0]})
-    assert table_conflict(path, embedded=False) is None
-    assert "`a column`, which was not computed" in str(table_conflict(path, embedded=True))
+    assert conflict(path, False) is None
+    assert "`a column`, which was not computed" in str(conflict(path, True))

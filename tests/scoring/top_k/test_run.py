@@ -18,7 +18,7 @@ import tracin_func as ti
 from tests.support import calls
 from tracin_func.cli.app import app
 from tracin_func.results.files.origins import provenance_path
-from tracin_func.results.top import Queried
+from tracin_func.results.top import TopInfluences
 from tracin_func.sources.demo.source import EmbeddedDemo
 from tracin_func.sources.recordings.source import Tones
 from tracin_func.sources.recordings.tree import find_clips
@@ -62,7 +62,7 @@ def arrays(pairs: ti.Pairs) -> PairTable:
     return PairTable(**{name: getattr(pairs, name) for name in COLUMNS})
 
 
-def require_same(found: Queried, dense: ti.Influence, k: int) -> None:
+def require_same(found: TopInfluences, dense: ti.Influence, k: int) -> None:
     """The winners, with their names, scores and standard errors, are the ends of each column of all scores."""
     assert found.test_ids == dense.test_ids
     for column, test in enumerate(dense.test_ids):
@@ -172,7 +172,7 @@ def test_both_formats_hold_the_same_table(ending: str, tmp_path: Path) -> None:
     task = task_of()
     found = calls.query(task, calls.how(projection=ti.Projection("sjlt", 32)), arrays(task.train_pairs), 3)
     path = found.save(tmp_path / f"strongest.{ending}", command=["run"])
-    expected = found.to_table()
+    expected = found.to_arrow().to_pydict()
     read = pyarrow.parquet.read_table(path) if ending == "parquet" else pyarrow.csv.read_csv(path)
     assert read.to_pydict() == expected
     record = json.loads(provenance_path(path).read_text())["columns"]["score"]

@@ -16,15 +16,19 @@ import tracin_func as ti
 from tracin_func.gradients.protocol import Combination
 from tracin_func.losses.custom import as_loss
 from tracin_func.losses.terms import Terms, loss_terms, weigh_by
+from tracin_func.results.files.format import Sheet
 from tracin_func.results.files.origins import provenance_path
-from tracin_func.results.files.table_stream import write_self, write_strongest
-from tracin_func.results.top import Strongest
+from tracin_func.results.files.scores_parquet import PARQUET
+from tracin_func.results.frame import PairRecord
+from tracin_func.results.partial import held
+from tracin_func.results.run import Run
+from tracin_func.results.top import StreamedSelfInfluence, Strongest, TopInfluences
 from tracin_func.scoring.self_influence import self_scores
 from tracin_func.scoring.top_k.screen import screen
 from tracin_func.scoring.top_k.select import Columns, strongest
 from tracin_func.task.loss import PairLoss, Weigh
 from tracin_func.task.pair_table import PairTable
-from tracin_func.task.pairs import PairBlocks
+from tracin_func.task.pairs import PairBlock, PairBlocks
 
 ITEMS = 40
 NAMES = [f"item_{position:02d}" for position in range(ITEMS)]
@@ -548,21 +552,18 @@ class TestRefusals:
             strongest(arrays(table(5)), Wrong(), columns(1, 1), 1)
 
 
-RECORD = {"sign": "positive: proponent", "unit": "loss change a visit", "source": {"kind": "tones"}}
+RUN = Run((), {}, {}, {"kind": "tones"}, ())
+
+
+def top_influences(found: Strongest, tests: tuple[str, ...]) -> TopInfluences:
+    return TopInfluences(found, held(PairRecord, Path(), ids=tests), RUN, NAMES)
 
 
 class TestFiles:
     def test_winners_by_their_ids(self, tmp_path: Path) -> None:
         pairs, of = table(2000), columns(1, 2)
         found = strongest(arrays(pairs), LOSSES["margin"], of, 4)
-        path = write_strongest(
-            tmp_path / "w.parquet",
-            found.proponents,
-            found.opponents,
-            item_ids=NAMES,
-            test_ids=["p_q", "r_s"],
-            provenance=RECORD,
-        )
+        path = top_influences(found, ("p_q", "r_s")).save(tmp_path / "w.parquet")
         content = pyarrow.parquet.read_table(path)
         assert content.column_names == ["pair", "first", "second", "test_pair", "side", "rank", "score"]
         rows = content.to_pylist()
@@ -576,56 +577,56 @@ class TestFiles:
                     assert rows[at] == {"pair": row, **names, **place, "score": score}
                     at += 1
         metadata = content.schema.metadata
-        assert (metadata[b"sign"], metadata[b"unit"]) == (b"positive: proponent", b"loss change a visit")
         beside = json.loads(provenance_path(path).read_text())
-        assert json.loads(metadata[b"provenance"]) == beside == {"format": 1, "columns": {"score": RECORD}}
+        record = beside["columns"]["score"]
+        assert (metadata[b"sign"].decode(), metadata[b"unit"].decode()) == (record["sign"], record["unit"])
+        assert "proponent" in record["sign"]
+        assert (record["source"], record["pairs"]["rows"]) == ({"kind": "tones"}, 2000)
+        assert json.loads(metadata[b"provenance"]) == beside
 
     def test_no_winner_at_all(self, tmp_path: Path) -> None:
         nothing = strongest(
             arrays(table(5)), LOSSES["margin"], [Columns("c", torch.zeros(ITEMS), torch.zeros(ITEMS, 1).double())], 3
         )
-        path = write_strongest(
-            tmp_path / "w.parquet",
-            nothing.proponents,
-            nothing.opponents,
-            item_ids=NAMES,
-            test_ids=["x"],
-            provenance=RECORD,
-        )
-        assert pyarrow.parquet.read_table(path).num_rows == 0
+        result = top_influences(nothing, ("x",))
+        assert (result.proponents("x"), len(result.to_pandas())) == ([], 0)
+        assert pyarrow.parquet.read_table(result.save(tmp_path / "w.parquet")).num_rows == 0
 
     def test_self_influence_in_row_groups(self, tmp_path: Path) -> None:
         pairs, rows = table(1000), torch.randn(ITEMS, 5, dtype=torch.float64)
         source = arrays(pairs)
-        scores = self_scores(source, LOSSES["margin"], [(rows.sum(dim=1), Kernel(rows))], 300)
-        blocks = (
-            (start, block.first, block.second, part)
-            for (start, block), (_, part) in zip(source.blocks(300), scores, strict=True)
-        )
-        path = write_self(tmp_path / "s.parquet", blocks, item_ids=NAMES, provenance=RECORD)
-        file = pyarrow.parquet.ParquetFile(path)
+        whole = [part for _, part in self_scores(source, LOSSES["margin"], [(rows.sum(dim=1), Kernel(rows))])]
+        result = StreamedSelfInfluence(torch.cat(whole), source, RUN, NAMES)
+        sheet = Sheet("score", lambda: result.blocks(300))
+        file = pyarrow.parquet.ParquetFile(PARQUET.write(tmp_path / "s.parquet", sheet))
         assert [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)] == [300, 300, 300, 100]
         content = file.read().to_pydict()
         assert content["pair"] == list(range(1000))
         assert content["first"] == [NAMES[place] for place in pairs.first.tolist()]
         assert content["second"] == [NAMES[place] for place in pairs.second.tolist()]
-        whole = [part for _, part in self_scores(source, LOSSES["margin"], [(rows.sum(dim=1), Kernel(rows))])]
-        assert content["score"] == torch.cat(whole).tolist()
+        assert content["score"] == result.scores.tolist()
+        assert pyarrow.parquet.read_table(result.save(tmp_path / "s.parquet")).to_pydict() == content
+        assert result.hardest(3)[2][1] == sorted(content["score"])[-3]
 
     def test_what_goes_wrong_half_way_leaves_the_old_file(self, tmp_path: Path) -> None:
         path = tmp_path / "s.parquet"
         path.write_bytes(b"old")
 
-        def blocks() -> Iterator[tuple[int, Tensor, Tensor, Tensor]]:
-            yield 0, torch.tensor([1]), torch.tensor([2]), torch.tensor([0.5], dtype=torch.float64)
-            raise ti.InputError("row 1 is no pair")
+        class Broken(PairTable):
+            def blocks(self, size: int) -> Iterator[tuple[int, PairBlock]]:
+                yield next(super().blocks(1))
+                raise ti.InputError("row 1 is no pair")
 
+        pairs = table(2)
+        result = StreamedSelfInfluence(
+            torch.zeros(2).double(), Broken(first=pairs.first, second=pairs.second, target=pairs.target), RUN, NAMES
+        )
         with pytest.raises(ti.InputError, match="row 1 is no pair"):
-            write_self(path, blocks(), item_ids=NAMES, provenance=RECORD)
+            result.save(path)
         assert path.read_bytes() == b"old"
         assert [file.name for file in tmp_path.iterdir() if file.suffix == ".tmp"] == []
-        with pytest.raises(ti.UsageError, match="`path` should end in .parquet"):
-            write_self(tmp_path / "s.csv", blocks(), item_ids=NAMES, provenance=RECORD)
+        with pytest.raises(ti.UsageError, match="`path` should name a table, such as .parquet"):
+            result.save(tmp_path / "s.json")
         (tmp_path / "folder.parquet").mkdir()
         with pytest.raises(ti.OutputError, match="is a folder or a device"):
-            write_self(tmp_path / "folder.parquet", blocks(), item_ids=NAMES, provenance=RECORD)
+            result.save(tmp_path / "folder.parquet")

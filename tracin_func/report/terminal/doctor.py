@@ -26,7 +26,7 @@ PREFIX = "TRACIN_FUNC_"
 
 # What can be installed besides, the extra that brings it, and what it is for.
 OPTIONAL = {
-    "pyarrow": ("parquet", "--format parquet"),
+    "pandas": ("pandas", "to_pandas of results"),
     "captum": ("peers", "comparisons in benchmarks/"),
     "dattri": ("peers", "comparisons in benchmarks/"),
 }

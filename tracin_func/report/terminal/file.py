@@ -21,7 +21,7 @@ from tracin_func.report.terminal.views import (
     print_pairs,
     print_words,
 )
-from tracin_func.results.files.load import ResultFile
+from tracin_func.results.files.read import ResultFile
 from tracin_func.results.names import SELF_COLUMN, STARTS, common_start, meaning_of
 from tracin_func.results.views import (
     ABS,
@@ -264,7 +264,7 @@ def _rows(selection: Selection, by: str, sort: str, top: int) -> list[dict[str, 
     if by == PAIR:
         order = ends(in_order(selection.values, sort), top, both=both)
         return [{"name": name, "score": selection.values[name]} for name in order]
-    return [asdict(group) for group in ends(groups_in_order(selection.groups, sort), top, both=both)]
+    return [group._asdict() for group in ends(groups_in_order(selection.groups, sort), top, both=both)]
 
 
 def _finite(value: Any) -> Any:

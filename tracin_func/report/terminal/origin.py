@@ -9,7 +9,7 @@ from rich.text import Text
 
 from tracin_func.report.terminal.tables import print_facts
 from tracin_func.report.terminal.views import print_words
-from tracin_func.results.files.load import ResultFile, other_origins
+from tracin_func.results.files.read import ResultFile, other_origins
 from tracin_func.results.names import STARTS
 from tracin_func.results.views import CONSTANT_RUNS, NOT_NUMBERS, REPEATED_VALUES, RUN, ZERO_COLUMN, Flag
 

@@ -13,7 +13,7 @@ from tracin_func.report.terminal.views import EFFECTS, folded, print_groups, pri
 from tracin_func.results.frame import PairRecord
 from tracin_func.results.influence import Influence, SelfInfluence
 from tracin_func.results.run import STEP, Run
-from tracin_func.results.top import Queried, QueriedSelf
+from tracin_func.results.top import StreamedSelfInfluence, TopInfluences
 from tracin_func.results.views import PAIR, SCORE, groups, items_named
 from tracin_func.sources.recordings.names import classes_of_ids
 from tracin_func.task.task import Task
@@ -102,7 +102,7 @@ def print_influence(result: Influence, task: Task, by: str, top: int) -> None:
     _print_facts(console, result.run, result.train)
 
 
-def print_strongest(result: Queried, top: int) -> None:
+def print_strongest(result: TopInfluences, top: int) -> None:
     """For each test pair its strongest proponents and opponents among pairs that were read in blocks."""
     console = open_console()
     functional = result.run.method.test_functional
@@ -123,12 +123,12 @@ def print_strongest(result: Queried, top: int) -> None:
     _print_run(console, result.run, inactive)
 
 
-def print_hardest(result: QueriedSelf, top: int) -> None:
+def print_hardest(result: StreamedSelfInfluence, top: int) -> None:
     """The hardest of pairs that were read in blocks."""
     console = open_console()
     title = f"Hardest training pairs by self-influence ({len(result.scores):,} pairs)"
     table = new_table(console, title, ["rank", "pair", "self-influence"])
-    for rank, (name, score) in enumerate(result.top(top), start=1):
+    for rank, (name, score) in enumerate(result.hardest(top), start=1):
         table.add_row(str(rank), _fitting(console, name), f"{score:.4g}")
     console.print(table)
     _print_run(console, result.run, f"{float((result.scores == 0).double().mean()):.0%} of pairs at every checkpoint")
@@ -195,7 +195,7 @@ def _print_zero(console: Console, title: str, functional: str) -> None:
     )
 
 
-def _title(result: Influence | Queried, test: int) -> str:
+def _title(result: Influence | TopInfluences, test: int) -> str:
     """What a test column is of, and how the model does on it."""
     margin, loss = result.test.score_margin[-1], result.test.loss[-1]
     if result.run.method.aggregate is not None:

@@ -33,8 +33,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from tracin_func.errors import InputError
+from tracin_func.errors import InputError, UsageError
 from tracin_func.files import dumps, kind, locked, read_object, real_path, replace, require_writable
+from tracin_func.results.files.format import REMEDY, Column, Contents, Format, Json, Sheet
 from tracin_func.results.files.origins import (
     claims,
     embedded_conflict_in,
@@ -45,7 +46,6 @@ from tracin_func.results.files.origins import (
     read_provenance,
 )
 
-Json = Any
 Table = dict[str, dict[str, Json]]
 
 _NOTHING: Mapping[str, str] = MappingProxyType({})
@@ -128,34 +128,21 @@ def check_mergeable(path: str | Path, columns: Collection[str] = ()) -> None:
     _text(path, table)
 
 
-def embedded_conflict(path: str | Path) -> str | None:
-    """Why embedded results should not go into this file: it holds a column of other or unknown origin.
+def conflict(path: str | Path, embedded: bool) -> str | None:
+    """Why results, of the `embedded` example or of the user's own, should not go into this file.
 
-    An origin is embedded when its `source` is "embedded", or an object whose `kind` is.
+    Embedded results do not go where a column is of other or unknown origin, the user's own not where one is, in part,
+    of an embedded run. An origin is embedded when its `source` is "embedded", or an object whose `kind` is.
 
     Returns:
-        The message, or None where the file is missing, holds no columns, or only those of embedded runs.
+        The message, or None where the file is missing or holds no such column.
 
     Raises:
         InputError: the file, or its provenance, is not what it should be.
     """
     path = real_path(path)
-    return embedded_conflict_in(path, read_provenance(path), _columns(path))
-
-
-def own_conflict(path: str | Path) -> str | None:
-    """Why results of the user's own should not go into this file: it holds a column of embedded origin.
-
-    The counterpart of `embedded_conflict`; a column of unknown origin is no conflict here.
-
-    Returns:
-        The message, or None where the file is missing or no column is said to be, in part, of an embedded run.
-
-    Raises:
-        InputError: the file, or its provenance, is not what it should be.
-    """
-    path = real_path(path)
-    return own_conflict_in(path, read_provenance(path), _columns(path))
+    columns = list(dict.fromkeys(column for values in _read_table(path).values() for column in values))
+    return (embedded_conflict_in if embedded else own_conflict_in)(path, read_provenance(path), columns)
 
 
 # Rows into the table
@@ -219,20 +206,17 @@ def _require_writable(path: Path) -> None:
 
 
 def _read_table(path: Path) -> Table:
-    table = read_object(path)
-    for pair, values in table.items():
-        if not isinstance(values, dict):
-            raise InputError(
-                f"`{path}`: the value of `{pair}` is {kind(values)}. Expected an object of columns, as in "
-                '{"ID1_ID2": {"tracin_self_influence": 0.5}}. Fix: correct or move the file, or write to '
-                "another folder with --metadata-dir."
-            )
-    return table
+    remedy = "Fix: correct or move the file, or write to another folder with --metadata-dir."
+    return {pair: _object_of_columns(path, pair, values, remedy) for pair, values in read_object(path).items()}
 
 
-def _columns(path: Path) -> list[str]:
-    """The columns that the file holds, in order."""
-    return list(dict.fromkeys(column for values in _read_table(path).values() for column in values))
+def _object_of_columns(path: Path, pair: str, values: Json, remedy: str) -> dict[str, Json]:
+    if not isinstance(values, dict):
+        raise InputError(
+            f"`{path}`: the value of `{pair}` is {kind(values)}. Expected an object of columns, as in "
+            f'{{"ID1_ID2": {{"tracin_self_influence": 0.5}}}}. {remedy}'
+        )
+    return values
 
 
 def _text(path: Path, document: Json) -> str:
@@ -243,3 +227,36 @@ def _text(path: Path, document: Json) -> str:
             f"`{path}` is nested too deeply to be written again. Expected pairs of columns. Fix: correct or move "
             "the file, or write to another folder with --metadata-dir."
         ) from error
+
+
+# The format
+
+
+def _write(path: Path, sheet: Sheet) -> Path:
+    if sheet.rows is None:
+        raise UsageError(
+            f"`path` should name a table, such as .parquet: scores of streamed pairs are not merged. Got {path}."
+        )
+    return merge_columns(path, sheet.rows(), swapped=sheet.swapped, provenance=sheet.record).path
+
+
+def _read(path: Path) -> Contents:
+    document = read_object(path, number=None, remedy=REMEDY)
+    columns: dict[str, Column] = {}
+    for pair, values in document.items():
+        for name, value in _object_of_columns(path, pair, values, REMEDY).items():
+            columns.setdefault(name, {})[pair] = _unwrapped(name, value)
+    return Contents(list(document), columns)
+
+
+def _unwrapped(column: str, value: Json) -> Json:
+    """The score in `{"tracin_influence": x}` under `tracin_influence_TE1_TE2`, as an older script nested it."""
+    while isinstance(value, dict):
+        names = [name for name in value if name == column or column.startswith(f"{name}_")]
+        if not names:
+            return value
+        value = value[max(names, key=len)]
+    return value
+
+
+JSON = Format("json", "JSON", _write, _read, check_mergeable, conflict)

@@ -1,24 +1,18 @@
-"""Long tables of scores for other tools: `X.csv` or `X.parquet`, replaced whole, with provenance beside them.
+"""Formats that are long tables for other tools: a file holds one run and is replaced whole, provenance beside it.
 
-Column by column of one kind: ids, whole numbers, floats, truth values; None is an empty cell. Nothing is rounded:
-
-    CSV      a header, UTF-8, \\n; a float is the shortest text that reads back as the same float; true and false
-    Parquet  int64, float64, bool; ids dictionary-encoded; sign, unit and provenance in the metadata of the schema
-
-Unlike the JSON files these hold one run only: nothing is merged. A reader, or a kill at any moment, finds the old
-table or the new one, and a provenance that does not contradict it (see `origins`).
+A row is one score, or one score per test pair and checkpoint. Nothing is rounded and nothing is merged. A reader, or a
+kill at any moment, finds the old table or the new one, and a provenance that does not contradict it (see `origins`).
 """
 
-import codecs
-import csv
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, BinaryIO
 
-from tracin_func.errors import UsageError
-from tracin_func.files import dumps, locked, pyarrow_module, real_path, replace, require_writable
+from tracin_func.errors import InputError
+from tracin_func.files import dumps, locked, real_path, replace, require_writable
+from tracin_func.results.files.format import REMEDY, Column, Contents, Format, Json, Parts, Sheet
 from tracin_func.results.files.origins import (
     claims,
     embedded_conflict_in,
@@ -28,56 +22,50 @@ from tracin_func.results.files.origins import (
     provenance_path,
     read_provenance,
 )
+from tracin_func.results.names import STANDARD_ERROR
 
-Column = Sequence[str | float | bool | None]
+Row = Mapping[str, Json]
+Write = Callable[[BinaryIO, Iterator[Any], Mapping[str, str]], None]
+Read = Callable[[Path], tuple[list[str], Sequence[Row]]]
 
-ROW_GROUP = 1 << 20  # rows that a reader of Parquet takes at a time
+# Columns that say what a row is about, and those that say more about the pair than its scores.
+NAMES = ("pair", "first", "second", "test_pair", "test_first", "test_second", "checkpoint", "split")
+FACTS = (
+    *("target", "loss", "score_margin", "active_share", "count", "weight", "ghm_bin", "ghm_weight", "inactive"),
+    STANDARD_ERROR,
+)
+SCORES = "tracin_"  # how columns of scores begin
 
-_NO_TEXT: Mapping[str, str] = MappingProxyType({})
-_NO_RECORDS: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
 
+def table_format(name: str, label: str, write: Write, read: Read) -> Format:
+    """A format of long tables.
 
-def require_format(name: str) -> None:
-    """Raise before hours of computing what `write_table` would raise after them.
-
-    Raises:
-        UsageError: no such format, or its package is not installed.
+    Args:
+        name, label: see `Format`.
+        write: (stream, blocks, metadata) writes `pyarrow.Table` blocks, at least one, all of one schema. `metadata`
+            has the sentences about sign and unit, and the provenance document.
+        read: names of columns, and the rows by these names.
     """
-    if name not in FORMATS:
-        raise UsageError(f"--format should be one of {', '.join(FORMATS)}. Got {name!r}.")
-    if name == "parquet":
-        pyarrow_module("pyarrow.parquet")
-
-
-def is_table(path: str | Path) -> bool:
-    """Whether a file of this name is a table, not a JSON file."""
-    return Path(path).suffix.removeprefix(".") in _WRITERS
+    return Format(
+        name, label, partial(_replace, write), partial(_contents, read), lambda path, _: check_table(path), _conflict
+    )
 
 
 def check_table(path: str | Path) -> None:
     """Raise now what stands in the way of a table at `path`, which need not exist; nothing on disk is changed.
 
     Raises:
-        UsageError: its ending names no format of a table, or the package for it is not installed.
         InputError: the provenance beside it is not what it should be.
         OutputError: it, or its folder, cannot be written or made.
     """
-    _writer(path)
     path = real_path(path)
     require_writable(path)
     require_writable(provenance_path(path))
     read_provenance(path)
 
 
-def table_conflict(path: str | Path, *, embedded: bool) -> str | None:
-    """Why results, of the `embedded` data or of the user's own, should not take the place of the table at `path`.
-
-    As `embedded_conflict` and `own_conflict` of merged files; None where there is no table. A table of unknown origin
-    is in the way of embedded results only.
-
-    Raises:
-        InputError: the provenance beside it is not what it should be.
-    """
+def _conflict(path: Path, embedded: bool) -> str | None:
+    """A table of unknown origin is in the way of embedded results only."""
     path = real_path(path)
     notes = read_provenance(path)
     if not path.exists():
@@ -86,151 +74,70 @@ def table_conflict(path: str | Path, *, embedded: bool) -> str | None:
     return conflict_in(path, notes, list(notes) or ["a column"])
 
 
-def write_table(
-    path: str | Path,
-    columns: Mapping[str, Column],
-    *,
-    metadata: Mapping[str, str] = _NO_TEXT,
-    provenance: Mapping[str, Mapping[str, Any]] = _NO_RECORDS,
-    lock_timeout: float = 60.0,
-) -> Path:
-    """Write a table in the place of what is at `path`, and `{"format": 1, "columns": provenance}` beside it.
-
-    Args:
-        path: ends in `.csv` or `.parquet`; a symbolic link is followed. It and its folder are made when missing.
-        columns: [rows] each, by heading: str, int, float or bool, and None for an empty cell.
-        metadata: what a reader should know at once (`sign`, `unit`); of Parquet only, CSV has no place for it. The
-            records of `provenance` are added to it.
-        provenance: the record of each column of scores, see `tracin_func.provenance`.
-        lock_timeout: seconds to wait for another process that is writing this table.
-
-    Returns:
-        The real path of the table.
+def _replace(write: Write, path: Path, sheet: Sheet, lock_timeout: float = 60.0) -> Path:
+    """Write a table in the place of what is at `path`, and its provenance beside it; a symbolic link is followed.
 
     Raises:
-        UsageError, InputError: see `check_table`.
-        OutputError: it could not be written; what was there before is unharmed.
-        TypeError: a column mixes kinds. ValueError: columns differ in length.
+        InputError, OutputError: see `check_table`; what was there before is unharmed.
     """
     check_table(path)
-    write, prepared = _writer(path), _prepared(columns)
-    return replace_table(
-        path,
-        lambda stream, texts: write(stream, prepared, texts),
-        metadata=metadata,
-        provenance=provenance,
-        lock_timeout=lock_timeout,
-    )
-
-
-def replace_table(
-    path: str | Path,
-    write: Callable[[BinaryIO, Mapping[str, str]], None],
-    *,
-    metadata: Mapping[str, str],
-    provenance: Mapping[str, Mapping[str, Any]],
-    lock_timeout: float = 60.0,
-) -> Path:
-    """Put what `write` writes in the place of what is at `path`, and its provenance beside it; see `write_table`.
-
-    Args:
-        write: (stream, metadata with the records of `provenance`), called once.
-    """
     path = real_path(path)
-    records = json.loads(json.dumps({name: dict(record) for name, record in provenance.items()}))
+    records = {} if sheet.record is None else {sheet.column: json.loads(json.dumps(dict(sheet.record)))}
     document = dumps(provenance_document(records))
-    texts = {**metadata, "provenance": document}
+    words = {name: str(sheet.record[name]) for name in ("sign", "unit") if sheet.record and name in sheet.record}
     with locked(path, lock_timeout):
-        notes = read_provenance(path)
-        there = path.exists()
+        notes, there, beside = read_provenance(path), path.exists(), provenance_path(path)
         possible = {name: origins(notes.get(name)) if there else [] for name in records}
         during = notes | {name: claims(possible[name], record, mixed=False)[0] for name, record in records.items()}
-        beside = provenance_path(path)
         replace(
             path,
             [
                 (beside, dumps(provenance_document(during))),
-                (path, lambda stream: write(stream, texts)),
+                (path, lambda stream: write(stream, iter(sheet.blocks()), {**words, "provenance": document})),
                 (beside, document),
             ],
         )
     return path
 
 
-# Columns
+def _contents(read: Read, path: Path) -> Contents:
+    names, rows = read(path)
+    both = {"first", "second"} <= set(names)
+    if "pair" not in names and not both:
+        raise InputError(
+            f"`{path}` has the columns {', '.join(names) or '(none)'}. Expected a column `pair`, or `first` and "
+            f"`second`, and columns of scores. {REMEDY}"
+        )
+    scores = [name for name in names if name.startswith(SCORES)]
+    scores = scores or [name for name in names if name not in (*NAMES, *FACTS)]
+    return _by_column(path, scores, rows, "pair" in names, both, [name for name in names if name in FACTS])
 
 
-def _prepared(columns: Mapping[str, Column]) -> dict[str, list[Any]]:
-    """The columns as lists of plain Python values, of one kind each."""
-    prepared = {name: _plain(name, column) for name, column in columns.items()}
-    lengths = {name: len(column) for name, column in prepared.items()}
-    if len(set(lengths.values())) > 1:
-        raise ValueError(f"`columns` should have one length. Got {lengths}.")
-    return prepared
-
-
-def _plain(name: str, column: Column) -> list[Any]:
-    values: list[Any] = (
-        column.tolist() if hasattr(column, "tolist") else list(column)
-    )  # of an array: no scalars of numpy's own
-    kinds = {type(value) for value in values} - {type(None)}
-    if kinds <= {str}:
-        return [value if value is None else encodable(value) for value in values]
-    if kinds <= {int, float} and float in kinds:
-        return [value if value is None else float(value) for value in values]
-    if kinds in ({int}, {bool}):
-        return values
-    found = ", ".join(sorted(kind.__name__ for kind in kinds))
-    raise TypeError(f"column {name!r} should hold str, int, float or bool, one kind alone. Got {found}.")
-
-
-def encodable(text: str) -> str:
-    """A lone surrogate, as a file name may hold, has no UTF-8: its escape stands for it."""
-    return text if text.isascii() else text.encode("utf-8", errors="backslashreplace").decode("utf-8")
-
-
-# Formats
-
-
-def _write_csv(stream: BinaryIO, columns: Mapping[str, list[Any]], metadata: Mapping[str, str]) -> None:
-    writer = csv.writer(codecs.getwriter("utf-8")(stream), lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(zip(*(_cells(column) for column in columns.values()), strict=True))
-
-
-def _cells(column: list[Any]) -> Iterator[Any]:
-    """As csv writes them: a float by repr, which reads back to the last bit; None as nothing."""
-    return (str(value).lower() if isinstance(value, bool) else value for value in column)
-
-
-def _write_parquet(stream: BinaryIO, columns: Mapping[str, list[Any]], metadata: Mapping[str, str]) -> None:
-    arrow = pyarrow_module("pyarrow")
-    arrays = {name: _array(arrow, column) for name, column in columns.items()}
-    table = arrow.table(arrays).replace_schema_metadata(dict(metadata))
-    pyarrow_module("pyarrow.parquet").write_table(table, stream, row_group_size=ROW_GROUP, compression="zstd")
-
-
-def _array(arrow: Any, column: list[Any]) -> Any:
-    """The column with its type said, as one of nothing but None has none; ids once each, and their places."""
-    kind = next((type(value) for value in column if value is not None), str)
-    if kind is str:
-        return arrow.array(column, arrow.string()).dictionary_encode()
-    return arrow.array(column, {bool: arrow.bool_(), int: arrow.int64(), float: arrow.float64()}[kind])
-
-
-_Write = Callable[[BinaryIO, Mapping[str, list[Any]], Mapping[str, str]], None]
-_WRITERS: dict[str, _Write] = {"csv": _write_csv, "parquet": _write_parquet}
-FORMATS = ("json", *_WRITERS)  # json: merged, see `merge`
-
-
-def _writer(path: str | Path) -> _Write:
-    """What writes a table of this ending; not of that of the file a link leads to.
-
-    Raises:
-        UsageError: there is none, or its package is not installed.
-    """
-    name = Path(path).suffix.removeprefix(".")
-    if name not in _WRITERS:
-        raise UsageError(f"`path` should end in {' or '.join(f'.{name}' for name in _WRITERS)}. Got {path}.")
-    require_format(name)
-    return _WRITERS[name]
+def _by_column(
+    path: Path, scores: Sequence[str], rows: Iterable[Row], named: bool, both: bool, facts: list[str]
+) -> Contents:
+    """The columns that a JSON file would have, such as `tracin_influence_TE1_TE2`."""
+    pairs: dict[str, None] = {}
+    columns: dict[str, Column] = {}
+    items: dict[str, tuple[str, str]] = {}
+    parts: dict[str, Parts] = {}
+    for line, row in enumerate(rows, start=2):
+        pair = str(row["pair"]) if named else f"{row['first']}_{row['second']}"
+        pairs[pair] = None
+        if both:
+            items[pair] = str(row["first"]), str(row["second"])
+        about = [row.get(each) for each in ("test_pair", "checkpoint")]
+        test, checkpoint = (None if each in (None, "") else str(each) for each in about)
+        what = "".join(f"_{each}" for each in (test, checkpoint) if each is not None)
+        if STANDARD_ERROR in facts:
+            columns.setdefault(f"{STANDARD_ERROR}_{scores[0]}{what}", {})[pair] = row[STANDARD_ERROR]
+        for name in scores:
+            parts[f"{name}{what}"] = name, test, checkpoint
+            column = columns.setdefault(f"{name}{what}", {})
+            if pair in column:
+                raise InputError(
+                    f"`{path}` has `{name}{what}` of pair `{pair}` a second time (row {line}). Expected each score "
+                    f"once. {REMEDY}"
+                )
+            column[pair] = row[name]
+    return Contents(list(pairs), columns, facts, items, parts)

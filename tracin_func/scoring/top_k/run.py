@@ -18,7 +18,7 @@ from tracin_func.gradients.representations.projected import ProjectedGradients
 from tracin_func.losses.custom import as_loss
 from tracin_func.losses.terms import Terms, loss_values, slopes_of, weights_of
 from tracin_func.results.run import Run
-from tracin_func.results.top import Queried, QueriedSelf, Strongest, Winners
+from tracin_func.results.top import StreamedSelfInfluence, Strongest, TopInfluences, Winners
 from tracin_func.scoring.accuracy import EVALUATED_PAIRS, Evaluating
 from tracin_func.scoring.observer import LOG, Observer
 from tracin_func.scoring.score import pair_record, report_zero_columns
@@ -48,7 +48,7 @@ def query(
     observer: Observer = LOG,
     pair_ids: Sequence[str] | None = None,
     progress: Callable[[float], None] = _silent,
-) -> Queried:
+) -> TopInfluences:
     """The k strongest proponents and opponents of each test pair of `task` among `pairs`.
 
         influence(p, q) = Σ_t ⟨∇ℓ_p, M_t ∇ℓ_q⟩,   ∇ℓ_p = u_p g_a + v_p g_b
@@ -95,7 +95,7 @@ def query(
         if walk.prepared.projection.kind != "none":
             errors = _standard_errors(walked, pairs, answer, columns, shares)
         run = walked.run()
-    return Queried(answer, record, run, walked.item_ids, names, errors)
+    return TopInfluences(answer, record, run, walked.item_ids, names, errors)
 
 
 def query_self(
@@ -106,7 +106,7 @@ def query_self(
     method: Method = Method(),
     observer: Observer = LOG,
     progress: Callable[[float], None] = _silent,
-) -> QueriedSelf:
+) -> StreamedSelfInfluence:
     """self(p) = Σ_t ‖∇ℓ_p‖²_M of each of `pairs`, which are read in blocks at every checkpoint; see `query`.
 
     Memory is that of the gradients of all items at one checkpoint and of one number a pair.
@@ -127,7 +127,7 @@ def query_self(
     with walked.walk:
         walked.first(visit)
         run = walked.run()
-    return QueriedSelf(scores, pairs, run, walked.item_ids)
+    return StreamedSelfInfluence(scores, pairs, run, walked.item_ids)
 
 
 class _Walked:

@@ -1,0 +1,131 @@
+"""Result files read to be looked at, whoever wrote them.
+
+Every value of a column is kept, also one that is no number: what is odd about a file is for the reader to see. A score
+of a long table becomes the column that a JSON file would have, `tracin_influence_TE1_TE2`.
+"""
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tracin_func.errors import InputError
+from tracin_func.files import read_object
+from tracin_func.results.files.format import REMEDY, Column, Parts
+from tracin_func.results.files.origins import OTHER_ORIGINS, provenance_path
+from tracin_func.results.files.registry import FORMATS
+from tracin_func.results.files.scores_json import JSON
+from tracin_func.results.names import STANDARD_ERROR
+from tracin_func.results.views import number
+
+_RECORD = ".provenance.json"
+
+
+@dataclass(frozen=True)
+class ResultFile:
+    """What a result file holds.
+
+    Args:
+        path: as it was named.
+        format: label of its format, such as `JSON`.
+        pairs: ids, in the order of the file.
+        columns: value by pair id of each column of scores, in the order of the file.
+        errors: the same of standard errors, by the name of the scores.
+        others: names of columns without a single number, and of columns that are no scores.
+        items: the two items of each pair, where the file has them in columns of their own.
+        parts: score name, test pair and checkpoint of each column, where the file has these in columns of their own.
+        origins: provenance by column, where it is recorded.
+        fault: why the record of origins cannot be read; None where it can, or where there is none.
+    """
+
+    path: Path
+    format: str
+    pairs: tuple[str, ...]
+    columns: dict[str, Column]
+    errors: dict[str, Column]
+    others: tuple[str, ...]
+    items: dict[str, tuple[str, str]]
+    parts: dict[str, Parts]
+    origins: dict[str, dict[str, Any]]
+    fault: str | None
+
+    def origin(self, column: str) -> dict[str, Any] | None:
+        """Where a column comes from; in a long table the record may be of all its test pairs together."""
+        names = [name for name in self.origins if column == name or column.startswith(f"{name}_")]
+        return self.origins[max(names, key=len)] if names else None
+
+
+def read_result(path: Path) -> ResultFile:
+    """The file at `path`; the ending of its name says in which format it is, JSON where it names none.
+
+    Raises:
+        InputError: there is no such file, it cannot be read, or it is no result file.
+    """
+    _require_file(path)
+    form = FORMATS.get(path.suffix.removeprefix(".").lower(), JSON)
+    found = form.read(path)
+    start = f"{STANDARD_ERROR}_"
+    errors = {name.removeprefix(start): column for name, column in found.columns.items() if name.startswith(start)}
+    scores = {
+        name: column
+        for name, column in found.columns.items()
+        if not name.startswith(STANDARD_ERROR) and any(number(value) is not None for value in column.values())
+    }
+    if not scores:
+        raise InputError(f"`{path}` holds no scores: no column with a number among {len(found.pairs)} pairs. {REMEDY}")
+    unlisted = start if found.parts else None  # of a long table: the fact itself is listed
+    others = [name for name in found.columns if name not in scores and not (unlisted and name.startswith(unlisted))]
+    origins, fault = _read_origins(path)
+    return ResultFile(
+        *(path, form.label, tuple(found.pairs), scores, errors, (*found.facts, *others), found.items, found.parts),
+        *(origins, fault),
+    )
+
+
+def other_origins(origin: Mapping[str, Any]) -> int:
+    """How many other runs wrote values that are still in a column."""
+    others = origin.get(OTHER_ORIGINS)
+    return len(others) if isinstance(others, list) else 0
+
+
+# What is around the scores
+
+
+def _require_file(path: Path) -> None:
+    if path.name.endswith(_RECORD):
+        raise InputError(
+            f"`{path}` says where scores come from and holds none. Expected the result file itself. Fix: name "
+            f"{path.name.removesuffix(_RECORD)}."
+        )
+    try:
+        is_folder, is_there = path.is_dir(), path.exists()
+        folder = path if is_folder else path.parent
+        present = sorted(each.name for each in folder.iterdir() if _may_be_result(each)) if folder.is_dir() else []
+    except OSError as error:
+        raise InputError(f"`{path}` cannot be read: {error.strerror}. {REMEDY}") from error
+    if is_there and not is_folder:
+        return
+    near = present if is_folder else difflib.get_close_matches(path.name, present, n=3, cutoff=0.4) or present
+    there = f"; there: {', '.join(near[:3])}{', …' if len(near) > 3 else ''}" if near else ""
+    what = "is a folder. Expected a result file in it" if is_folder else "no such file"
+    raise InputError(f"`{path}`{' ' if is_folder else ': '}{what}{there}. {REMEDY}")
+
+
+def _may_be_result(path: Path) -> bool:
+    return (
+        path.suffix.removeprefix(".") in FORMATS and not path.name.endswith(_RECORD) and not path.name.startswith(".")
+    )
+
+
+def _read_origins(path: Path) -> tuple[dict[str, dict[str, Any]], str | None]:
+    """Provenance by column; a record that cannot be read hinders nobody from looking at the scores."""
+    try:
+        record = provenance_path(path)
+        document = read_object(record, number=None, remedy="The scores stand without it.")
+    except (InputError, OSError) as error:
+        return {}, str(error)
+    columns = document.get("columns", {})
+    if not isinstance(columns, dict) or not all(isinstance(origin, dict) for origin in columns.values()):
+        return {}, f"`{record}` is not a record of columns. The scores stand without it."
+    return columns, None

@@ -1,0 +1,186 @@
+"""Result files, ours and those of older scripts, as the results that were saved."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tracin_func.errors import InputError
+from tracin_func.results.files.format import Column, Parts
+from tracin_func.results.files.read import ResultFile, read_result
+from tracin_func.results.frame import PairRecord
+from tracin_func.results.influence import Influence, SelfInfluence
+from tracin_func.results.names import INFLUENCE_COLUMNS, SELF_COLUMN, meaning_of
+from tracin_func.results.partial import held
+from tracin_func.results.run import Choices, Run
+from tracin_func.results.scored import Loaded
+from tracin_func.results.views import items_of_ids, number
+
+_NAMES = (SELF_COLUMN, *INFLUENCE_COLUMNS.values())
+
+
+def load(path: str | Path, *, column: str | None = None) -> SelfInfluence | Influence:
+    """The scores of a JSON, CSV or Parquet file with their provenance, as the class that was saved.
+
+    What the file does not hold, such as losses or the scores of single checkpoints, raises an `InputError` when it is
+    asked for. A value that is no finite number is NaN. Of a file with both kinds of scores influence is returned, and
+    `self_influence` in it.
+
+    Args:
+        path: a file of tracin-func, or of the same form.
+        column: what the file calls the scores, such as `tracin_influence`; needed where it holds scores of several
+            names, or of a name that says nothing about them.
+
+    Raises:
+        InputError: the file cannot be read, or does not say what its scores are.
+    """
+    file = read_result(Path(path))
+    found = _named(file, column)
+    own, cross = ([name for name in found if _is_self(file, found[name]) == kind] for kind in (True, False))
+    if len(own) > 1 or len(cross) > 1 or not found:
+        there = ", ".join(found or [*file.columns][:3])
+        expected = "scores of one name" if found else "scores whose name or provenance says what they are"
+        raise InputError(f'`{path}` holds {there}. Expected {expected}. Fix: give column="NAME" of what to load.')
+    of_self = _self_influence(file, own[0], found[own[0]]) if own else None
+    if cross:
+        return _influence(file, cross[0], found[cross[0]], of_self)
+    assert of_self is not None
+    return of_self
+
+
+def _self_influence(file: ResultFile, column: str, parts: dict[str, Parts]) -> SelfInfluence:
+    pairs, values = _read(file, parts)
+    values = {name: each[..., 0] for name, each in values.items()}
+    return held(SelfInfluence, file.path, pairs=pairs, **_fields(file, column, parts, values))
+
+
+def _influence(
+    file: ResultFile, column: str, parts: dict[str, Parts], self_influence: SelfInfluence | None
+) -> Influence:
+    pairs, values = _read(file, parts)
+    test = held(PairRecord, file.path, ids=tuple(map(str, _tests(parts))), swapped={})
+    both = {"train": pairs, "test": test, "self_influence": self_influence}
+    return held(Influence, file.path, **both, **_fields(file, column, parts, values))
+
+
+def _fields(file: ResultFile, column: str, parts: dict[str, Parts], values: dict[str, Tensor]) -> dict[str, Any]:
+    """What both classes hold: scores, summed and by checkpoint, and how they were computed, as far as is recorded."""
+    record = file.origin(next(iter(parts))) or {}
+    kinds = {"loss": dict, "engine": dict, "source": dict, "checkpoints": list, "notices": list}
+    known = {name: record[name] for name, kind in kinds.items() if isinstance(record.get(name), kind)}
+    if steps := _steps(parts):
+        by_name = {each.get("name"): each for each in known.get("checkpoints", ()) if isinstance(each, dict)}
+        known["checkpoints"] = [by_name.get(step, {"name": step}) for step in steps]
+    names = [each.name for each in fields(Choices)]
+    choices = Choices(**{name: record[name] for name in names if name in record})
+    own: dict[str, Any] = {name: values[name] for name in ("per_checkpoint", "variance") if name in values}
+    loaded = Loaded(column, values.get("scores"), values.get("standard_error"), record)
+    return {**own, "run": held(Run, file.path, **known, choices=choices), "loaded": loaded}
+
+
+def _read(file: ResultFile, parts: dict[str, Parts]) -> tuple[PairRecord, dict[str, Tensor]]:
+    """The pairs with a number in some column, and their scores with a last axis of test pairs."""
+    pairs = [pair for pair in file.pairs if any(number(file.columns[name].get(pair)) is not None for name in parts)]
+    place = {(test, step): name for name, (_, test, step) in parts.items()}
+
+    def tensor(columns: Mapping[str, Column], steps: Sequence[str | None]) -> Tensor:  # [steps, pairs, tests]
+        tests = _tests(parts)
+        rows = [[_numbers(columns.get(place.get((test, step), ""), {}), pairs) for test in tests] for step in steps]
+        return torch.tensor(rows, dtype=torch.float64).transpose(1, 2)
+
+    steps, estimated = _steps(parts), any(name in file.errors for name in parts)
+    values = {}
+    if any(step is None for _, _, step in parts.values()):
+        values["scores"] = tensor(file.columns, [None])[0]
+        if estimated:
+            values["standard_error"] = tensor(file.errors, [None])[0]
+    if steps:
+        values["per_checkpoint"] = tensor(file.columns, steps)
+        if estimated:
+            values["variance"] = tensor(file.errors, steps) ** 2
+    items = items_of_ids(pairs) | file.items
+    known = {"items": tuple(items[pair] for pair in pairs)} if all(pair in items for pair in pairs) else {}
+    both = {f"{first}_{second}": f"{second}_{first}" for first, second in known.get("items", ())}
+    swapped = {pair: both[pair] for pair in pairs if pair in both}
+    return held(PairRecord, file.path, ids=tuple(pairs), swapped=swapped, **known), values
+
+
+def _numbers(column: Column, pairs: Sequence[str]) -> list[float]:
+    found = (number(column.get(pair)) for pair in pairs)
+    return [math.nan if value is None else value for value in found]
+
+
+def _tests(parts: Mapping[str, Parts]) -> list[str | None]:
+    return list(dict.fromkeys(test for _, test, _ in parts.values()))
+
+
+def _steps(parts: Mapping[str, Parts]) -> list[str]:
+    return list(dict.fromkeys(step for _, _, step in parts.values() if step is not None))
+
+
+# What the names of columns say
+
+
+def _named(file: ResultFile, column: str | None) -> dict[str, dict[str, Parts]]:
+    """Columns of scores by score name: test pair and checkpoint of each; of one name alone where `column` is it."""
+    found: dict[str, dict[str, Parts]] = {}
+    for name in file.columns:
+        start = file.parts[name][0] if name in file.parts else _start(file.origin(name) or {}, name, column)
+        if start is not None and column in (None, start):
+            rest = name.removeprefix(start).removeprefix("_") or None
+            found.setdefault(start, {})[name] = file.parts.get(name, (start, rest, None))
+    for start, parts in found.items():
+        if not file.parts and _is_self(file, parts):
+            found[start] = {name: (start, None, rest) for name, (_, rest, _) in parts.items()}
+        elif not file.parts:
+            found[start] = _apart(parts, _checkpoints(file.origin(next(iter(parts))) or {}))
+    return found
+
+
+def _start(origin: Mapping[str, Any], name: str, column: str | None) -> str | None:
+    """The name of the scores, with which the name of a column begins; None where it is not known."""
+    options = origin.get("options")
+    named = options.get("score_name") if isinstance(options, dict) else None
+    starts = [column] if column is not None else [*_NAMES, str(named)]
+    fitting = [start for start in starts if name == start or name.startswith(f"{start}_")]
+    if not fitting and column is None and origin.get("score") == "self":
+        ends = [f"_{each}" for each in _checkpoints(origin) if name.endswith(f"_{each}")]
+        return name.removesuffix(max(ends, key=len, default=""))
+    return max(fitting, key=len, default=None)
+
+
+def _is_self(file: ResultFile, parts: Mapping[str, Parts]) -> bool:
+    """Whether columns are self-influence: by their provenance, else by their name, else without a test pair."""
+    name, (start, test, _) = next(iter(parts.items()))
+    score = (file.origin(name) or {}).get("score")
+    meaning = meaning_of(start)
+    if score in ("self", "influence") or meaning is not None:
+        return score == "self" or (score != "influence" and meaning == "self")
+    return test is None
+
+
+def _apart(parts: dict[str, Parts], checkpoints: Sequence[str]) -> dict[str, Parts]:
+    """Test pair and checkpoint, where every column ends with a checkpoint and each test pair has all of these.
+
+    Not where that cuts ids of pairs in two: `0_2` is a pair, and 2 may be a checkpoint.
+    """
+    split: dict[str, Parts] = {}
+    for name, (start, rest, _) in parts.items():
+        ends = [each for each in checkpoints if str(rest).endswith(f"_{each}")]
+        if not ends:
+            return parts
+        step = max(ends, key=len)
+        split[name] = start, str(rest).removesuffix(f"_{step}"), step
+    tests = list(map(str, _tests(split)))
+    whole = [str(rest) for _, rest, _ in parts.values()]
+    cut = len(items_of_ids(whole)) == len(whole) and len(items_of_ids(tests)) < len(tests)
+    return parts if cut or len(split) != len(tests) * len(checkpoints) else split
+
+
+def _checkpoints(origin: Mapping[str, Any]) -> list[str]:
+    found = origin.get("checkpoints")
+    return [str(each.get("name")) for each in found if isinstance(each, dict)] if isinstance(found, list) else []

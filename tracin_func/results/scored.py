@@ -1,0 +1,251 @@
+"""What results have in common: tables, views and files of scores."""
+
+import difflib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from tracin_func.errors import InputError, UsageError
+from tracin_func.results.files.format import Sheet
+from tracin_func.results.files.registry import format_of
+from tracin_func.results.frame import Frame, PairRecord, blocks_of, to_pandas
+from tracin_func.results.listing import Listing, Score, counted, html_table, shown
+from tracin_func.results.names import MEAN
+from tracin_func.results.partial import Partial, holds
+from tracin_func.results.run import Run
+from tracin_func.results.views import CLASS, CLASS_PAIR, ITEM, SCORE, Group, groups, groups_in_order
+
+SIDES = ("proponent", "opponent")
+_SHOWN = 3  # test pairs, and pairs of each, that a notebook shows
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What a file says about its scores.
+
+    Args:
+        column: what it calls them.
+        scores: sums over checkpoints, where it holds no scores of single checkpoints.
+        standard_error: of these sums, where they are estimates.
+        provenance: the record beside the file; empty where there is none.
+    """
+
+    column: str
+    scores: Tensor | None
+    standard_error: Tensor | None
+    provenance: Mapping[str, Any]
+
+
+class Scored(Partial):
+    """Tables, views and files: what self-influence and influence have in common."""
+
+    KIND: ClassVar[str]
+    per_checkpoint: Tensor
+    run: Run
+    variance: Tensor | None
+    loaded: Loaded | None
+
+    @property
+    def _pairs(self) -> PairRecord:
+        """The training pairs."""
+        raise NotImplementedError
+
+    @property
+    def _tests(self) -> tuple[str, ...] | None:
+        """Names of the test columns; None where there are none."""
+        raise NotImplementedError
+
+    @property
+    def column(self) -> str:
+        """What a file or table calls these scores; what has another meaning has another name."""
+        raise NotImplementedError
+
+    @property
+    def scores(self) -> Tensor:
+        """Sum over checkpoints, float64 [pairs] or [train_pairs, test_pairs]."""
+        if self.loaded is not None and self.loaded.scores is not None:
+            return self.loaded.scores
+        return self.per_checkpoint.sum(dim=0)
+
+    @property
+    def standard_error(self) -> Tensor | None:
+        """Of `scores`, estimated from the projections, which are independent; None where gradients are exact."""
+        if self.loaded is not None and self.loaded.scores is not None:
+            return self.loaded.standard_error
+        return None if self.variance is None else self.variance.sum(dim=0).sqrt()
+
+    @property
+    def inactive(self) -> Tensor:
+        """Where a training pair's gradient was exactly 0, bool [checkpoints, pairs]."""
+        return self._pairs.inactive
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Names of the training pairs."""
+        return self._pairs.ids
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """How the scores were computed, from what, and how to read them; empty where a file does not say."""
+        return self._record(None, None)
+
+    def __len__(self) -> int:
+        """The number of training pairs."""
+        return len(self.ids)
+
+    def to_arrow(self, *, long: bool = False, per_checkpoint: bool = False) -> Any:
+        """A `pyarrow.Table` with one row per training pair: its id, and a column per test pair.
+
+        Args:
+            long: one row per score instead, with the names of both items and what the loss saw of the pair.
+            per_checkpoint: a score per checkpoint instead of their sum.
+
+        Raises:
+            InputError: a loaded file holds no scores of single checkpoints.
+        """
+        frame = self._frame(self.column, per_checkpoint)
+        return frame.long() if long else frame.wide()
+
+    def to_pandas(self, *, long: bool = False, per_checkpoint: bool = False) -> Any:
+        """The table of `to_arrow` as a pandas data frame; pair ids are the index unless it is long.
+
+        Raises:
+            UsageError: pandas is not installed. InputError: see `to_arrow`.
+        """
+        return to_pandas(self.to_arrow(long=long, per_checkpoint=per_checkpoint), None if long else "pair")
+
+    def save(
+        self,
+        path: str | Path,
+        *,
+        column: str | None = None,
+        per_checkpoint: bool = False,
+        command: Sequence[str] | None = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> Path:
+        """Write the scores to `path`, with provenance beside it, in the format that its ending names.
+
+        JSON is merged into what is there, a column `{column}_{test_id}` per test pair; `.csv` and `.parquet` are long
+        tables that replace it.
+
+        Args:
+            path: the file.
+            column: what the scores are called.
+            per_checkpoint: a column (in tables a row) for each checkpoint, named after it, instead of the sum.
+            command, options: what is recorded of how the run was started.
+
+        Returns:
+            The real path of the file.
+
+        Raises:
+            UsageError: the ending of `path` names no format.
+            InputError: two pairs have one name, or the file that is there is not what it should be.
+            OutputError: it could not be written; what was there before is unharmed.
+        """
+        for names in (self.ids, self._tests or ()):
+            _require_distinct(names)
+        form, column = format_of(path), column or self.column
+        frame = self._frame(column, per_checkpoint)
+        record = self._record(command, options) or None
+        return form.write(
+            Path(path), Sheet(column, lambda: blocks_of(frame.long()), frame.rows, self._pairs.swapped, record)
+        )
+
+    def _frame(self, column: str, per_checkpoint: bool) -> Frame:
+        error = self.standard_error
+        if per_checkpoint:
+            error = None if self.variance is None else self.variance.sqrt()
+        values = self.per_checkpoint if per_checkpoint else self.scores[None]
+        shape = (*values.shape[:2], 1 if self._tests is None else len(self._tests))
+        checkpoints = tuple(self.run.names) if per_checkpoint else None
+        errors = None if error is None else error.reshape(shape)
+        return Frame(column, values.reshape(shape), errors, self._pairs, self._tests, checkpoints)
+
+    def _record(self, command: Sequence[str] | None, options: Mapping[str, Any] | None) -> dict[str, Any]:
+        if self.loaded is not None:
+            return dict(self.loaded.provenance)
+        pairs = self._pairs
+        counts = {"rows": len(pairs), "drawn": int(pairs.count.sum()), "inactive": int(pairs.inactive.sum())}
+        return self.run.provenance(self.KIND, counts, command, options)
+
+    def _by(self, view: str, scores: Tensor, classes: Mapping[str, str] | None) -> Listing[Group]:
+        """The groups of a view, largest mean first."""
+        if view not in (ITEM, CLASS, CLASS_PAIR):
+            raise UsageError(f"`view` should be {ITEM!r}, {CLASS!r} or {CLASS_PAIR!r}. Got {view!r}.")
+        items = dict(zip(self.ids, self._pairs.items, strict=True))
+        classes = classes or self._pairs.classes or {}
+        if view != ITEM and (unknown := {each for both in items.values() for each in both} - classes.keys()):
+            raise InputError(
+                f"by({view!r}) needs the class of each item, and none is known of {min(unknown)!r}"
+                f"{f' and {len(unknown) - 1} more' if len(unknown) > 1 else ''}. Give classes={{item: class}}."
+            )
+        values = {pair: value for pair, value in zip(self.ids, scores.tolist(), strict=True) if value == value}
+        return Listing(groups_in_order(groups(values, view, items, classes), SCORE))
+
+    def _strongest(self, scores: Tensor, k: int, sign: int) -> Listing[Score]:
+        """The k largest scores (smallest where `sign` is −1), ties in the order of pairs; NaN never."""
+        if k < 1:
+            raise UsageError(f"`k` should be at least 1. Got {k}.")
+        order = torch.sort(torch.nan_to_num(sign * scores, nan=-torch.inf), descending=True, stable=True).indices
+        found = (Score(self.ids[place], float(scores[place])) for place in order[:k].tolist())
+        return Listing(each for each in found if each.score == each.score)
+
+    def _steps(self) -> str:
+        """Checkpoints and inactive pairs, for `repr`; what a file does not hold is left out."""
+        words = ""
+        if holds(self, "per_checkpoint"):
+            words += f", {counted(len(self.per_checkpoint), 'checkpoint')}"
+        if holds(self._pairs, "inactive"):
+            words += f", {int(self.inactive.all(dim=0).sum())} inactive at all of them"
+        return words
+
+
+def test_ids(test: PairRecord, run: Run) -> tuple[str, ...]:
+    """Names of the test columns of a run."""
+    return test.ids if run.method.aggregate is None else (MEAN,)
+
+
+def zero_columns(test: PairRecord, run: Run) -> list[int]:
+    """Test columns of a run whose gradient is exactly 0 at every checkpoint."""
+    zero = test.inactive.all(dim=0)
+    return (zero if run.method.aggregate is None else zero.all()[None]).nonzero()[:, 0].tolist()
+
+
+def position_of(test: int | str, ids: Sequence[str]) -> int:
+    """The position of a test column.
+
+    Raises:
+        UsageError: there is none of this position or id; the message names ids that are near.
+    """
+    if isinstance(test, str):
+        if test in ids:
+            return ids.index(test)
+        near = difflib.get_close_matches(test, ids, n=3, cutoff=0.4) or ids[:3]
+        raise UsageError(f"`test` {test!r} is no test pair. Expected one of {len(ids)}, such as {', '.join(near)}.")
+    if not -len(ids) <= test < len(ids):
+        raise UsageError(f"`test` should be a position below {len(ids)}, or an id. Got {test}.")
+    return test % len(ids)
+
+
+def sides_html(caption: str, tests: Sequence[str], *sides: Callable[[int, int], Listing[Score]]) -> str:
+    """Proponents and opponents of the first test pairs, as HTML."""
+    rows = [
+        (test, side, pair, shown(score, sign=True))
+        for position, test in enumerate(tests[:_SHOWN])
+        for side, found in zip(SIDES, sides, strict=True)
+        for pair, score in found(position, _SHOWN)
+    ]
+    return html_table(caption, ("test pair", "side", "training pair", "influence"), rows)
+
+
+def _require_distinct(ids: tuple[str, ...]) -> None:
+    if len(set(ids)) < len(ids):
+        double = next(name for name in ids if ids.count(name) > 1)
+        raise InputError(
+            f"two pairs are called {double!r}, and a file keeps one value a pair. Merge repeats with `count`, or give "
+            "`Pairs` ids of your own."
+        )
