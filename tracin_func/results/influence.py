@@ -27,6 +27,19 @@ class SelfInfluence(Scored):
         run: how they were computed.
         variance: of `per_checkpoint` over random projections, of the same shape; None where gradients are exact.
         loaded: what the file says from which `tracin_func.load` read them.
+
+    Example:
+        >>> own
+        SelfInfluence(4 pairs, 2 checkpoints, 0 inactive at all of them; hardest a_b 0.077)
+        >>> own.hardest(2)
+        pair  score
+        a_b   0.0772
+        c_d   0.0696
+        >>> own.by("class-pair")[0].name
+        'low–low'
+        >>> own.to_pandas().loc["a_b"]
+        tracin_self_influence    0.07725
+        Name: a_b, dtype: float64
     """
 
     KIND = "self"
@@ -90,6 +103,18 @@ class Influence(Scored):
         variance: of `per_checkpoint` over random projections, of the same shape; None where gradients are exact.
         self_influence: that of the training pairs, where both were computed.
         loaded: what the file says from which `tracin_func.load` read them.
+
+    Example:
+        >>> inf
+        Influence(4 training × 3 test pairs, 2 checkpoints, 0 inactive at all of them; strongest a_b on f_b +0.22)
+        >>> inf.proponents("f_b", k=2)
+        pair  score
+        a_b   0.224
+        b_c   0.0547
+        >>> inf.opponents("f_b")[0].pair
+        'c_d'
+        >>> list(inf.to_pandas().columns)
+        ['e_a', 'f_b', 'a_c']
     """
 
     KIND = "influence"

@@ -9,21 +9,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tracin_func.errors import InputError
-from tracin_func.results.files.format import Column, Parts
+from tracin_func.errors import InputError, UsageError
+from tracin_func.results.files.format import REMEDY, Column, Parts
 from tracin_func.results.files.read import ResultFile, read_result
 from tracin_func.results.frame import PairRecord
 from tracin_func.results.influence import Influence, SelfInfluence
 from tracin_func.results.names import INFLUENCE_COLUMNS, SELF_COLUMN, meaning_of
 from tracin_func.results.partial import held
-from tracin_func.results.run import Choices, Run
+from tracin_func.results.run import Run
 from tracin_func.results.scored import Loaded
-from tracin_func.results.views import items_of_ids, number
+from tracin_func.results.top import SCORE, Strongest, TopInfluences, Winners
+from tracin_func.results.views import items_of_ids, number, numbers
+from tracin_func.task.method import NONE, Method, Projection
 
 _NAMES = (SELF_COLUMN, *INFLUENCE_COLUMNS.values())
 
 
-def load(path: str | Path, *, column: str | None = None) -> SelfInfluence | Influence:
+def load(path: str | Path, *, column: str | None = None) -> SelfInfluence | Influence | TopInfluences:
     """The scores of a JSON, CSV or Parquet file with their provenance, as the class that was saved.
 
     What the file does not hold, such as losses or the scores of single checkpoints, raises an `InputError` when it is
@@ -37,8 +39,14 @@ def load(path: str | Path, *, column: str | None = None) -> SelfInfluence | Infl
 
     Raises:
         InputError: the file cannot be read, or does not say what its scores are.
+
+    Example:
+        >>> load(inf.save("influence.parquet"))
+        Influence(4 training × 3 test pairs; strongest a_b on f_b +0.22)
     """
     file = read_result(Path(path))
+    if any(start == "side" for start, _, _ in file.parts.values()):
+        return _top_influences(file)
     found = _named(file, column)
     own, cross = ([name for name in found if _is_self(file, found[name]) == kind] for kind in (True, False))
     if len(own) > 1 or len(cross) > 1 or not found:
@@ -67,6 +75,39 @@ def _influence(
     return held(Influence, file.path, **both, **_fields(file, column, parts, values))
 
 
+def _top_influences(file: ResultFile) -> TopInfluences:
+    """The strongest pairs of each test pair: those with scores above 0, and those below."""
+    parts = {name: each for name, each in file.parts.items() if each[0] == SCORE}
+    if unfit := [pair for pair in file.pairs if not pair.isdecimal() or pair not in file.items]:
+        raise InputError(f"`{file.path}`: pair `{unfit[0]}` is no row number with the names of both items. {REMEDY}")
+    items = dict.fromkeys(item for both in file.items.values() for item in both)
+    places = {item: place for place, item in enumerate(items)}
+    sides: list[list[Winners]] = [[], []]
+    errors: list[list[Tensor]] = [[], []]
+    for name in parts:
+        scores = numbers(file.columns.get(name, {}))
+        for side, sign in enumerate((1, -1)):
+            pairs = sorted((pair for pair in scores if sign * scores[pair] > 0), key=lambda pair: -sign * scores[pair])
+            both = torch.tensor([[places[item] for item in file.items[pair]] for pair in pairs]).reshape(-1, 2)
+            values = torch.tensor([scores[pair] for pair in pairs], dtype=torch.float64)
+            rows = torch.tensor([int(pair) for pair in pairs], dtype=torch.int64)
+            sides[side].append(held(Winners, file.path, rows=rows, scores=values, first=both[:, 0], second=both[:, 1]))
+            errors[side].append(torch.tensor(_numbers(file.errors.get(name, {}), pairs), dtype=torch.float64))
+    known = _fields(file, SCORE, parts, {})
+    asked = {"pairs": "rows", "inactive": "inactive_share"}
+    counts = known["loaded"].provenance.get("pairs", {})
+    strongest = {name: counts[key] for name, key in asked.items() if key in counts}
+    return TopInfluences(
+        held(Strongest, file.path, proponents=tuple(sides[0]), opponents=tuple(sides[1]), **strongest),
+        held(PairRecord, file.path, ids=tuple(map(str, _tests(parts)))),
+        known["run"],
+        list(places),
+        None,
+        tuple(zip(*errors, strict=True)) if file.errors else None,
+        known["loaded"],
+    )
+
+
 def _fields(file: ResultFile, column: str, parts: dict[str, Parts], values: dict[str, Tensor]) -> dict[str, Any]:
     """What both classes hold: scores, summed and by checkpoint, and how they were computed, as far as is recorded."""
     record = file.origin(next(iter(parts))) or {}
@@ -75,11 +116,17 @@ def _fields(file: ResultFile, column: str, parts: dict[str, Parts], values: dict
     if steps := _steps(parts):
         by_name = {each.get("name"): each for each in known.get("checkpoints", ()) if isinstance(each, dict)}
         known["checkpoints"] = [by_name.get(step, {"name": step}) for step in steps]
-    names = [each.name for each in fields(Choices)]
-    choices = Choices(**{name: record[name] for name in names if name in record})
     own: dict[str, Any] = {name: values[name] for name in ("per_checkpoint", "variance") if name in values}
     loaded = Loaded(column, values.get("scores"), values.get("standard_error"), record)
-    return {**own, "run": held(Run, file.path, **known, choices=choices), "loaded": loaded}
+    return {**own, "run": held(Run, file.path, **known, method=_method(file, record)), "loaded": loaded}
+
+
+def _method(file: ResultFile, record: Mapping[str, Any]) -> Method:
+    own = {each.name: record[each.name] for each in fields(Method) if each.name in record}
+    try:
+        return Method(**own | {"projection": Projection(**own["projection"]) if own.get("projection") else NONE})
+    except (UsageError, TypeError) as error:
+        raise InputError(f"The provenance of `{file.path}` is damaged: {error}") from None
 
 
 def _read(file: ResultFile, parts: dict[str, Parts]) -> tuple[PairRecord, dict[str, Tensor]]:

@@ -15,15 +15,16 @@ from tracin_func.results.files.registry import format_of
 from tracin_func.results.frame import PairRecord, array, blocks_of, texts, to_pandas
 from tracin_func.results.listing import Listing, Score, counted
 from tracin_func.results.names import STANDARD_ERROR
+from tracin_func.results.partial import Partial, holds
 from tracin_func.results.run import Run
-from tracin_func.results.scored import SIDES, position_of, sides_html, test_ids, zero_columns
+from tracin_func.results.scored import SIDES, Loaded, position_of, sides_html, test_ids, zero_columns
 from tracin_func.task.pairs import PairBlocks
 
 SCORE = "score"
 
 
 @dataclass(frozen=True, eq=False)
-class Winners:
+class Winners(Partial):
     """The strongest pairs of one sign for one test pair, strongest first.
 
     Args:
@@ -45,7 +46,7 @@ class Winners:
 
 
 @dataclass(frozen=True, eq=False)
-class Strongest:
+class Strongest(Partial):
     """The answer to a query.
 
     Args:
@@ -73,6 +74,7 @@ class TopInfluences:
         pair_ids: name of each training pair where they have names of their own, [pairs].
         standard_errors: of each test pair those of its proponents and of its opponents, float64 [n]; None where
             gradients are exact.
+        loaded: what the file says from which `tracin_func.load` read them.
     """
 
     strongest: Strongest
@@ -81,6 +83,7 @@ class TopInfluences:
     item_ids: Sequence[str]
     pair_ids: Sequence[str] | None = None
     standard_errors: tuple[tuple[Tensor, Tensor], ...] | None = None
+    loaded: Loaded | None = None
 
     @property
     def test_ids(self) -> tuple[str, ...]:
@@ -161,8 +164,8 @@ class TopInfluences:
         Raises:
             UsageError, InputError, OutputError: as `SelfInfluence.save`.
         """
-        record = self._record(command, options)
-        return format_of(path).write(Path(path), Sheet(SCORE, lambda: blocks_of(self.to_arrow()), record=record))
+        sheet = Sheet(SCORE, lambda: blocks_of(self.to_arrow()), record=self._record(command, options) or None)
+        return format_of(path).write(Path(path), sheet)
 
     def __len__(self) -> int:
         """The number of training pairs among which the winners are."""
@@ -170,13 +173,17 @@ class TopInfluences:
 
     def __repr__(self) -> str:
         kept = sum(map(len, (*self.strongest.proponents, *self.strongest.opponents)))
-        axes = f"{len(self):,} training × {counted(len(self.test_ids), 'test pair')}"
-        return f"TopInfluences({kept:,} strongest of {axes}, {counted(len(self.run.checkpoints), 'checkpoint')})"
+        among = f"{len(self):,} " if holds(self.strongest, "pairs") else ""
+        axes = f"{among}training × {counted(len(self.test_ids), 'test pair')}"
+        steps = f", {counted(len(self.run.checkpoints), 'checkpoint')}" if holds(self.run, "checkpoints") else ""
+        return f"TopInfluences({kept:,} strongest of {axes}{steps})"
 
     def _repr_html_(self) -> str:
         return sides_html(repr(self), self.test_ids, self.proponents, self.opponents)
 
     def _record(self, command: Sequence[str] | None, options: Mapping[str, Any] | None) -> dict[str, Any]:
+        if self.loaded is not None:
+            return dict(self.loaded.provenance)
         asked = {"rows": self.strongest.pairs, "inactive_share": self.strongest.inactive}
         return self.run.provenance("influence", asked, command, options)
 

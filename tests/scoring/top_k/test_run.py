@@ -179,6 +179,17 @@ def test_both_formats_hold_the_same_table(ending: str, tmp_path: Path) -> None:
     assert record["pairs"]["rows"] == 200
     assert record["command"] == ["run"]
     assert record["projection"]["kind"] == "sjlt"
+    loaded = ti.load(path)
+    assert isinstance(loaded, ti.TopInfluences)
+    assert loaded.to_arrow().to_pydict() == expected
+    for test in loaded.test_ids:  # a test pair without winners is in no row
+        assert (loaded.proponents(test), loaded.opponents(test, 2)) == (
+            found.proponents(test),
+            found.opponents(test, 2),
+        )
+    assert (len(loaded), loaded.provenance) == (200, record)
+    again = tmp_path / f"again.{ending}"
+    assert loaded.save(again).read_bytes() == path.read_bytes()
 
 
 def chosen_and_rejected(loss: Any = LOSSES["logistic"]) -> ti.Task:

@@ -130,7 +130,7 @@ def _by_column(
         test, checkpoint = (None if each in (None, "") else str(each) for each in about)
         what = "".join(f"_{each}" for each in (test, checkpoint) if each is not None)
         if STANDARD_ERROR in facts:
-            columns.setdefault(f"{STANDARD_ERROR}_{scores[0]}{what}", {})[pair] = row[STANDARD_ERROR]
+            columns.setdefault(f"{STANDARD_ERROR}_{scores[-1]}{what}", {})[pair] = row[STANDARD_ERROR]
         for name in scores:
             parts[f"{name}{what}"] = name, test, checkpoint
             column = columns.setdefault(f"{name}{what}", {})

@@ -1,0 +1,21 @@
+"""The examples in docstrings of public names give what they show."""
+
+import doctest
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from tests.support.scored import both_scores
+
+MODULES = ("results.influence", "results.listing", "results.load")
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_examples(module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    scores = both_scores(item_ids=list("abcdef"))
+    names = {"own": scores.self_influence, "inf": scores.influence}
+    found = doctest.testmod(import_module(f"tracin_func.{module}"), extraglobs=names)
+    assert found.attempted > 0
+    assert found.failed == 0
