@@ -24,7 +24,7 @@ from tracin_func.gradients.processes import World
 from tracin_func.losses.custom import as_loss
 from tracin_func.report.terminal.forecast import print_forecast
 from tracin_func.report.terminal.scores import (
-    estimated,
+    influence_document,
     item_classes,
     print_document,
     print_influence,
@@ -237,17 +237,10 @@ def _document(done: Finished | Kept, options: Mapping[str, Any]) -> dict[str, An
     result: dict[str, Any] = {"files": done.output.described(), "notices": list(done.told)}
     if (own := done.scores.self_influence) is not None:
         result |= {"run": run_document(own.run), "pairs": len(own.ids)}
-        result["self"] = estimated(own.hardest(top), own.ids, own.standard_error)
+        result["self"] = [each._asdict() for each in own.hardest(top)]
     if (found := done.scores.influence) is not None:
         result |= {"run": run_document(found.run), "pairs": len(found.ids)}
-        result["influence"] = {}
-        for column, test in enumerate(found.test_ids):
-            error = None if found.standard_error is None else found.standard_error[:, column]
-            result["influence"][test] = {
-                "zero": column in found.zero_columns,
-                "proponents": estimated(found.proponents(column, top), found.ids, error),
-                "opponents": estimated(found.opponents(column, top), found.ids, error),
-            }
+        result["influence"] = influence_document(found, top)
     if (scores := found or own) is not None:
         result["notices"] += scores.run.notices
     if done.scores.verification is not None:

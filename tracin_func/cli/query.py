@@ -17,7 +17,13 @@ from tracin_func.cli.tasks import job_of, with_tests
 from tracin_func.errors import UsageError
 from tracin_func.gradients.compute import Compute
 from tracin_func.report.terminal.forecast import print_forecast
-from tracin_func.report.terminal.scores import estimated, print_hardest, print_plan, print_strongest, run_document
+from tracin_func.report.terminal.scores import (
+    influence_document,
+    print_hardest,
+    print_influence,
+    print_plan,
+    run_document,
+)
 from tracin_func.results.top import StreamedSelfInfluence, TopInfluences
 from tracin_func.results.views import PAIR
 from tracin_func.scoring.forecast import forecast
@@ -46,6 +52,7 @@ class Kept:
     """What a query came to."""
 
     output: Output
+    task: Task
     queried: TopInfluences | StreamedSelfInfluence
     told: list[str]
 
@@ -131,14 +138,14 @@ def run_query(
         tell_changes(options["repeat"], "self" if of_self else "influence", found.run, tell)
     if compute.world.first:
         _save(found, output)
-    return Kept(output, found, tell.told)
+    return Kept(output, task, found, tell.told)
 
 
 def show_kept(done: Kept, top: int | None) -> None:
     """The tables, and where the file is."""
     with interruption(f"the scores are in {done.output}"), printing():
         if isinstance(done.queried, TopInfluences):
-            print_strongest(done.queried, top or 3)
+            print_influence(done.queried, done.task, PAIR, top or 3)
         else:
             print_hardest(done.queried, top or 10)
         for name, path in done.output.described().items():
@@ -155,17 +162,8 @@ def kept_document(done: Kept, top: int | None) -> dict[str, Any]:
         "run": run_document(found.run),
     }
     if isinstance(found, StreamedSelfInfluence):
-        return result | {"pairs": len(found.scores), "self": estimated(found.hardest(top), (), None)}
-    result |= {"pairs": found.strongest.pairs, "influence": {}}
-    for column, test in enumerate(found.test_ids):
-        sides = []
-        for number, winners in enumerate(found.sides(column)):
-            names = found.names(winners)
-            error = None if found.standard_errors is None else found.standard_errors[column][number]
-            sides.append(estimated(list(zip(names, winners.scores.tolist(), strict=True))[:top], names, error))
-        zero = column in found.zero_columns
-        result["influence"][test] = {"zero": zero, "proponents": sides[0], "opponents": sides[1]}
-    return result
+        return result | {"pairs": len(found.scores), "self": [each._asdict() for each in found.hardest(top)]}
+    return result | {"pairs": found.strongest.pairs, "influence": influence_document(found, top)}
 
 
 def _pairs_of(task: Task, file: str | None, ids: str | None) -> PairBlocks:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from tracin_func.results.frame import PairRecord
-from tracin_func.results.listing import Listing, Score, counted, html_table, shown
+from tracin_func.results.listing import Listing, Ranked, counted, html_table, shown
 from tracin_func.results.names import INFLUENCE_COLUMNS, SELF_COLUMN
 from tracin_func.results.run import Run
 from tracin_func.results.scored import Loaded, Scored, position_of, sides_html, test_ids, zero_columns
@@ -62,9 +62,9 @@ class SelfInfluence(Scored):
     def column(self) -> str:
         return SELF_COLUMN if self.loaded is None else self.loaded.column
 
-    def hardest(self, k: int = 10) -> Listing[Score]:
+    def hardest(self, k: int = 10) -> Listing[Ranked]:
         """The k pairs with the largest scores, ties in the order of pairs."""
-        return self._strongest(self.scores, k, 1)
+        return self._strongest(None, k, 1)
 
     def by(self, view: str, *, classes: Mapping[str, str] | None = None) -> Listing[Group]:
         """The scores by "item", "class" or "class-pair", the hardest group first; a pair counts in each of its groups.
@@ -79,11 +79,11 @@ class SelfInfluence(Scored):
         return self._by(view, self.scores, classes)
 
     def __repr__(self) -> str:
-        hardest = "".join(f"; hardest {pair} {score:.2g}" for pair, score in self.hardest(1))
+        hardest = "".join(f"; hardest {each.pair} {each.score:.2g}" for each in self.hardest(1))
         return f"SelfInfluence({counted(len(self), 'pair')}{self._steps()}{hardest})"
 
     def _repr_html_(self) -> str:
-        return html_table(repr(self), Score._fields, [(pair, shown(score)) for pair, score in self.hardest()])
+        return html_table(repr(self), ("pair", "score"), [(each.pair, shown(each.score)) for each in self.hardest()])
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -151,7 +151,7 @@ class Influence(Scored):
         """Test columns whose gradient is exactly 0 at every checkpoint: no training pair can show an influence."""
         return zero_columns(self.test, self.run)
 
-    def proponents(self, test: int | str = 0, k: int = 10) -> Listing[Score]:
+    def proponents(self, test: int | str = 0, k: int = 10) -> Listing[Ranked]:
         """The k training pairs that helped a test pair most: scores above 0, the largest first, ties in their order.
 
         Args:
@@ -163,7 +163,7 @@ class Influence(Scored):
         """
         return self._side(test, k, 1)
 
-    def opponents(self, test: int | str = 0, k: int = 10) -> Listing[Score]:
+    def opponents(self, test: int | str = 0, k: int = 10) -> Listing[Ranked]:
         """The k training pairs that harmed a test pair most: scores below 0, the smallest first; see `proponents`."""
         return self._side(test, k, -1)
 
@@ -183,8 +183,8 @@ class Influence(Scored):
         scores = self.scores.sum(dim=1) if test is None else self.scores[:, position_of(test, self.test_ids)]
         return self._by(view, scores, classes)
 
-    def _side(self, test: int | str, k: int, sign: int) -> Listing[Score]:
-        found = self._strongest(self.scores[:, position_of(test, self.test_ids)], k, sign)
+    def _side(self, test: int | str, k: int, sign: int) -> Listing[Ranked]:
+        found = self._strongest(position_of(test, self.test_ids), k, sign)
         return Listing(each for each in found if sign * each.score > 0)
 
     def __repr__(self) -> str:

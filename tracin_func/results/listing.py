@@ -4,6 +4,8 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Any, NamedTuple, TypeVar
 
+from torch import Tensor
+
 Row = TypeVar("Row", bound=tuple[Any, ...])
 
 
@@ -12,6 +14,17 @@ class Score(NamedTuple):
 
     pair: str
     score: float
+
+
+class Estimate(NamedTuple):
+    """A pair and its score as projected gradients estimate it."""
+
+    pair: str
+    score: float
+    standard_error: float
+
+
+Ranked = Score | Estimate
 
 
 class Listing(list[Row]):
@@ -44,6 +57,13 @@ class Listing(list[Row]):
         return html_table("", head, rows)
 
 
+def ranked(pairs: Sequence[str], scores: Tensor, errors: Tensor | None) -> Listing[Ranked]:
+    """Scores by pair, with their standard errors where they are estimates."""
+    if errors is None:
+        return Listing(map(Score, pairs, scores.tolist()))
+    return Listing(map(Estimate, pairs, scores.tolist(), errors.tolist()))
+
+
 def html_table(caption: str, headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A table in HTML, its texts escaped."""
     lines = [("th", headings), *(("td", row) for row in rows)]
@@ -58,4 +78,4 @@ def shown(value: Any, sign: bool = False) -> str:
 
 def counted(count: int, noun: str) -> str:
     """A number with its noun: `1 pair`, `441 pairs`."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+    return f"{count} {noun}{'' if count == 1 else 's'}"

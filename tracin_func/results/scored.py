@@ -13,7 +13,7 @@ from tracin_func.errors import InputError, UsageError
 from tracin_func.results.files.format import Sheet
 from tracin_func.results.files.registry import format_of
 from tracin_func.results.frame import Frame, PairRecord, blocks_of, to_pandas
-from tracin_func.results.listing import Listing, Score, counted, html_table, shown
+from tracin_func.results.listing import Listing, Ranked, counted, html_table, ranked, shown
 from tracin_func.results.names import MEAN
 from tracin_func.results.partial import Partial, holds
 from tracin_func.results.run import Run
@@ -186,12 +186,15 @@ class Scored(Partial):
         values = {pair: value for pair, value in zip(self.ids, scores.tolist(), strict=True) if value == value}
         return Listing(groups_in_order(groups(values, view, items, classes), SCORE))
 
-    def _strongest(self, scores: Tensor, k: int, sign: int) -> Listing[Score]:
-        """The k largest scores (smallest where `sign` is −1), ties in the order of pairs; NaN never."""
+    def _strongest(self, test: int | None, k: int, sign: int) -> Listing[Ranked]:
+        """The k largest scores of a column (smallest where `sign` is −1), ties in the order of pairs, NaN never."""
         if k < 1:
             raise UsageError(f"`k` should be at least 1. Got {k}.")
-        order = torch.sort(torch.nan_to_num(sign * scores, nan=-torch.inf), descending=True, stable=True).indices
-        found = (Score(self.ids[place], float(scores[place])) for place in order[:k].tolist())
+        column = (slice(None),) if test is None else (slice(None), test)
+        scores, errors = self.scores[column], self.standard_error
+        order = torch.sort(torch.nan_to_num(sign * scores, nan=-torch.inf), descending=True, stable=True).indices[:k]
+        names = [self.ids[place] for place in order.tolist()]
+        found = ranked(names, scores[order], None if errors is None else errors[column][order])
         return Listing(each for each in found if each.score == each.score)
 
     def _steps(self) -> str:
@@ -231,13 +234,13 @@ def position_of(test: int | str, ids: Sequence[str]) -> int:
     return test % len(ids)
 
 
-def sides_html(caption: str, tests: Sequence[str], *sides: Callable[[int, int], Listing[Score]]) -> str:
+def sides_html(caption: str, tests: Sequence[str], *sides: Callable[[int, int], Listing[Ranked]]) -> str:
     """Proponents and opponents of the first test pairs, as HTML."""
     rows = [
         (test, side, pair, shown(score, sign=True))
         for position, test in enumerate(tests[:_SHOWN])
         for side, found in zip(SIDES, sides, strict=True)
-        for pair, score in found(position, _SHOWN)
+        for pair, score, *_ in found(position, _SHOWN)
     ]
     return html_table(caption, ("test pair", "side", "training pair", "influence"), rows)
 

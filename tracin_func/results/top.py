@@ -13,7 +13,7 @@ from tracin_func.losses.terms import PIECE
 from tracin_func.results.files.format import Sheet
 from tracin_func.results.files.registry import format_of
 from tracin_func.results.frame import PairRecord, array, blocks_of, texts, to_pandas
-from tracin_func.results.listing import Listing, Score, counted
+from tracin_func.results.listing import Listing, Ranked, Score, counted, ranked
 from tracin_func.results.names import STANDARD_ERROR
 from tracin_func.results.partial import Partial, holds
 from tracin_func.results.run import Run
@@ -100,11 +100,7 @@ class TopInfluences:
         """How the scores were computed, from what, and how to read them."""
         return self._record(None, None)
 
-    def sides(self, test: int) -> tuple[Winners, Winners]:
-        """Proponents and opponents of one test pair."""
-        return self.strongest.proponents[test], self.strongest.opponents[test]
-
-    def proponents(self, test: int | str = 0, k: int | None = None) -> Listing[Score]:
+    def proponents(self, test: int | str = 0, k: int | None = None) -> Listing[Ranked]:
         """The k training pairs (all that were kept when None) that helped a test pair most, the largest score first.
 
         Args:
@@ -114,22 +110,15 @@ class TopInfluences:
         Raises:
             UsageError: there is no such test pair.
         """
-        return self._listed(self.strongest.proponents[position_of(test, self.test_ids)], k)
+        return self._side(test, k, 0)
 
-    def opponents(self, test: int | str = 0, k: int | None = None) -> Listing[Score]:
+    def opponents(self, test: int | str = 0, k: int | None = None) -> Listing[Ranked]:
         """The k training pairs that harmed a test pair most, the smallest score first; see `proponents`."""
-        return self._listed(self.strongest.opponents[position_of(test, self.test_ids)], k)
-
-    def names(self, winners: Winners) -> list[str]:
-        """The names of pairs: their own, or `first_second` by item id."""
-        if self.pair_ids is not None:
-            return [self.pair_ids[row] for row in winners.rows.tolist()]
-        columns = winners.first.tolist(), winners.second.tolist()
-        return [f"{self.item_ids[first]}_{self.item_ids[second]}" for first, second in zip(*columns, strict=True)]
+        return self._side(test, k, 1)
 
     def to_arrow(self) -> Any:
         """A `pyarrow.Table` with one row per winner; `pair` is the number of the pair in its table, 0 the first."""
-        every = [winners for test in range(len(self.test_ids)) for winners in self.sides(test)]
+        every = [winners for test in range(len(self.test_ids)) for winners in self._sides(test)]
         both = [(test, side) for test in self.test_ids for side in SIDES]
         sizes = [len(winners) for winners in every]
         ranks = [torch.arange(1, size + 1) for size in sizes]
@@ -187,9 +176,19 @@ class TopInfluences:
         asked = {"rows": self.strongest.pairs, "inactive_share": self.strongest.inactive}
         return self.run.provenance("influence", asked, command, options)
 
-    def _listed(self, winners: Winners, k: int | None) -> Listing[Score]:
-        found = zip(self.names(winners), winners.scores.tolist(), strict=True)
-        return Listing([Score(*each) for each in found][:k])
+    def _sides(self, test: int) -> tuple[Winners, Winners]:
+        return self.strongest.proponents[test], self.strongest.opponents[test]
+
+    def _side(self, test: int | str, k: int | None, side: int) -> Listing[Ranked]:
+        place = position_of(test, self.test_ids)
+        winners = self._sides(place)[side]
+        if self.pair_ids is not None:
+            names = [self.pair_ids[row] for row in winners.rows.tolist()]
+        else:
+            both = zip(winners.first.tolist(), winners.second.tolist(), strict=True)
+            names = [f"{self.item_ids[first]}_{self.item_ids[second]}" for first, second in both]
+        errors = None if self.standard_errors is None else self.standard_errors[place][side]
+        return Listing(ranked(names, winners.scores, errors)[:k])
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -213,7 +212,7 @@ class StreamedSelfInfluence:
         """How the scores were computed, from what, and how to read them."""
         return self._record(None, None)
 
-    def hardest(self, k: int = 10) -> Listing[Score]:
+    def hardest(self, k: int = 10) -> Listing[Ranked]:
         """The k hardest pairs, as `first_second` by item id, and their scores; the table is read again for them."""
         rows = torch.sort(self.scores, descending=True, stable=True).indices[:k].tolist()
         names: dict[int, str] = {}

@@ -67,11 +67,13 @@ def require_same(found: TopInfluences, dense: ti.Influence, k: int) -> None:
     assert found.test_ids == dense.test_ids
     for column, test in enumerate(dense.test_ids):
         scores = dense.scores[:, column]
-        for number, (winners, sign) in enumerate(zip(found.sides(column), (1, -1), strict=True)):
+        both = (found.strongest.proponents, found.proponents, 1), (found.strongest.opponents, found.opponents, -1)
+        for number, (sides, listed, sign) in enumerate(both):
+            winners = sides[column]
             order = torch.sort(sign * scores, descending=True, stable=True).indices
             expected = [row for row in order.tolist() if sign * scores[row] > 0][:k]
             assert winners.rows.tolist() == expected, test
-            assert found.names(winners) == [dense.ids[row] for row in expected]
+            assert [each.pair for each in listed(column)] == [dense.ids[row] for row in expected]
             torch.testing.assert_close(winners.scores, scores[expected], rtol=1e-9, atol=1e-12)
             if dense.standard_error is None:
                 assert found.standard_errors is None

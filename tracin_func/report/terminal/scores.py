@@ -1,5 +1,6 @@
 """What a run prints: tables on stdout, as wide as the terminal, with the sentences needed to read them."""
 
+import itertools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -12,6 +13,7 @@ from tracin_func.report.terminal.tables import WIDE, new_table, open_console
 from tracin_func.report.terminal.views import EFFECTS, folded, print_groups, print_words
 from tracin_func.results.frame import PairRecord
 from tracin_func.results.influence import Influence, SelfInfluence
+from tracin_func.results.listing import Estimate, Ranked
 from tracin_func.results.run import STEP, Run
 from tracin_func.results.top import StreamedSelfInfluence, TopInfluences
 from tracin_func.results.views import PAIR, SCORE, groups, items_named
@@ -76,34 +78,8 @@ def print_self(result: SelfInfluence, task: Task, by: str, top: int) -> None:
     _print_facts(console, result.run, result.pairs)
 
 
-def print_influence(result: Influence, task: Task, by: str, top: int) -> None:
+def print_influence(result: Influence | TopInfluences, task: Task, by: str, top: int) -> None:
     """For each test pair its strongest proponents and opponents, or the groups of another view."""
-    console = open_console()
-    functional = result.run.method.test_functional
-    scores, zero = result.scores, set(result.zero_columns)
-    for test in range(len(result.test_ids)):
-        title = _title(result, test)
-        if test in zero:
-            _print_zero(console, title, functional)
-            continue
-        column = scores[:, test]
-        if by != PAIR:
-            print_words(console, title)
-            _print_view(console, result.train, column, task, by, top, signed=True)
-            continue
-        proponents = [pair for pair in _order(column)[:top] if column[pair] > 0]
-        opponents = [pair for pair in _order(-column)[:top] if column[pair] < 0]
-        error = None if result.standard_error is None else result.standard_error[:, test]
-        cells = [[_scored(result.ids, column, error, pair) for pair in side] for side in (proponents, opponents)]
-        _print_sides(console, title, EFFECTS[functional], cells)
-    console.print(_reading(result.run), highlight=False)
-    if zero:
-        console.print(f"{len(zero)} of {len(result.test_ids)} test columns are 0 throughout.", highlight=False)
-    _print_facts(console, result.run, result.train)
-
-
-def print_strongest(result: TopInfluences, top: int) -> None:
-    """For each test pair its strongest proponents and opponents among pairs that were read in blocks."""
     console = open_console()
     functional = result.run.method.test_functional
     zero = set(result.zero_columns)
@@ -111,16 +87,19 @@ def print_strongest(result: TopInfluences, top: int) -> None:
         title = _title(result, test)
         if test in zero:
             _print_zero(console, title, functional)
-            continue
-        cells = []
-        for number, winners in enumerate(result.sides(test)):
-            error = None if result.standard_errors is None else result.standard_errors[test][number]
-            names = result.names(winners)
-            cells.append([_scored(names, winners.scores, error, row) for row in range(min(top, len(winners)))])
-        _print_sides(console, title, EFFECTS[functional], cells)
+        elif by != PAIR and isinstance(result, Influence):
+            print_words(console, title)
+            _print_view(console, result.train, result.scores[:, test], task, by, top, signed=True)
+        else:
+            _print_sides(console, title, EFFECTS[functional], result.proponents(test, top), result.opponents(test, top))
     console.print(_reading(result.run), highlight=False)
-    inactive = f"{result.strongest.inactive:.0%} of pairs × checkpoints. {result.strongest.pairs:,} pairs"
-    _print_run(console, result.run, inactive)
+    if isinstance(result, TopInfluences):
+        inactive = f"{result.strongest.inactive:.0%} of pairs × checkpoints. {result.strongest.pairs:,} pairs"
+        _print_run(console, result.run, inactive)
+        return
+    if zero:
+        console.print(f"{len(zero)} of {len(result.test_ids)} test columns are 0 throughout.", highlight=False)
+    _print_facts(console, result.run, result.train)
 
 
 def print_hardest(result: StreamedSelfInfluence, top: int) -> None:
@@ -128,8 +107,8 @@ def print_hardest(result: StreamedSelfInfluence, top: int) -> None:
     console = open_console()
     title = f"Hardest training pairs by self-influence ({len(result.scores):,} pairs)"
     table = new_table(console, title, ["rank", "pair", "self-influence"])
-    for rank, (name, score) in enumerate(result.hardest(top), start=1):
-        table.add_row(str(rank), _fitting(console, name), f"{score:.4g}")
+    for rank, each in enumerate(result.hardest(top), start=1):
+        table.add_row(str(rank), _fitting(console, each.pair), f"{each.score:.4g}")
     console.print(table)
     _print_run(console, result.run, f"{float((result.scores == 0).double().mean()):.0%} of pairs at every checkpoint")
 
@@ -169,14 +148,17 @@ def print_plan(engine: Mapping[str, Any]) -> None:
     console.print(table)
 
 
-def estimated(
-    scores: Sequence[tuple[str, float]], ids: Sequence[str], error: Tensor | None
-) -> list[dict[str, str | float]]:
-    """Scores by pair, with their standard errors where they are estimates."""
-    if error is None:
-        return [{"pair": name, "score": score} for name, score in scores]
-    place = {name: position for position, name in enumerate(ids)}
-    return [{"pair": name, "score": score, "standard_error": float(error[place[name]])} for name, score in scores]
+def influence_document(result: Influence | TopInfluences, top: int) -> dict[str, Any]:
+    """The strongest pairs of each test pair, for `--json`."""
+    zero = set(result.zero_columns)
+    return {
+        test: {
+            "zero": place in zero,
+            "proponents": [each._asdict() for each in result.proponents(place, top)],
+            "opponents": [each._asdict() for each in result.opponents(place, top)],
+        }
+        for place, test in enumerate(result.test_ids)
+    }
 
 
 def run_document(run: Run) -> dict[str, Any]:
@@ -239,18 +221,19 @@ def _print_view(
 
 
 def _print_sides(
-    console: Console, title: str, effects: tuple[str, str], sides: Sequence[Sequence[tuple[str, str]]]
+    console: Console, title: str, effects: tuple[str, str], proponents: Sequence[Ranked], opponents: Sequence[Ranked]
 ) -> None:
     """Proponents and opponents with their scores beside each other, or one below the other on a narrow terminal."""
     headings = [f"proponents ({effects[0]})", f"opponents ({effects[1]})"]
+    cells = [[(each.pair, _scored(each)) for each in side] for side in (proponents, opponents)]
     if console.width >= WIDE:
         table = new_table(console, title, [headings[0], "influence", headings[1], "influence"])
-        for row in range(max(map(len, sides))):
-            table.add_row(*(cell for side in sides for cell in (side[row] if row < len(side) else ("", ""))))
+        for both in itertools.zip_longest(*cells, fillvalue=("", "")):
+            table.add_row(*(cell for side in both for cell in side))
         console.print(table)
         return
     console.print(title, highlight=False)
-    for heading, side in zip(headings, sides, strict=True):
+    for heading, side in zip(headings, cells, strict=True):
         table = new_table(console, None, [heading, "influence"])
         for name, score in side:
             table.add_row(_fitting(console, name), score)
@@ -305,7 +288,6 @@ def _ranks(values: Tensor) -> list[int]:
     return ranks
 
 
-def _scored(ids: Sequence[str], column: Tensor, error: Tensor | None, pair: int) -> tuple[str, str]:
-    """A pair and its score, with its standard error where it is an estimate."""
-    estimate = "" if error is None else f" ± {error[pair]:.2g}"
-    return ids[pair], f"{column[pair]:+.4g}{estimate}"
+def _scored(each: Ranked) -> str:
+    """A score, with its standard error where it is an estimate."""
+    return f"{each.score:+.4g}" + (f" ± {each.standard_error:.2g}" if isinstance(each, Estimate) else "")
