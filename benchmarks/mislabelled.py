@@ -40,7 +40,7 @@ def main() -> None:
     print(f"of {FLIPPED} flipped pairs, on top by: self (standard) | self (ghm) | plain loss")
     for seed in range(DRAWS):
         rows = torch.randperm(len(task.train_pairs), generator=torch.Generator().manual_seed(seed))[:FLIPPED]
-        job = replace(task, train_pairs=flipped(task.train_pairs, rows))
+        job = replace(task, train=flipped(task.train_pairs, rows))
         plain = self_influence(replace(job, loss=MarginRankingLoss(10.0)))
         weighted = self_influence(job)
         found = (plain.scores, weighted.scores, plain.pairs.loss.mean(dim=0))

@@ -19,8 +19,7 @@ from tracin_func import GHMRankingLoss, LogisticLoss, MarginRankingLoss
 from tracin_func.results.top import Strongest
 from tracin_func.scoring.top_k.select import Columns, strongest
 from tracin_func.task.loss import PairLoss
-from tracin_func.task.pair_table import PairTable
-from tracin_func.task.pairs import PairBlocks
+from tracin_func.task.pair_table import PairBlocks, PairTable
 
 ITEMS, TESTS, K = 20_000, 5, 100
 LOSSES: dict[str, PairLoss] = {"hinge": MarginRankingLoss(1.0), "logistic": LogisticLoss(), "ghm": GHMRankingLoss(1.0)}

@@ -39,7 +39,7 @@ def test_engine(benchmark: BenchmarkFixture, embedded_task: Task, device: torch.
     assert embedded_task.test_pairs is not None
     train = embedded_task.train_pairs.select(torch.arange(40 if engine == "loop" or not benchmark.enabled else 566))
     test = embedded_task.test_pairs.select(torch.arange(5))
-    task = replace(embedded_task, train_pairs=train, test_pairs=test, checkpoints=embedded_task.checkpoints[:1])
+    task = replace(embedded_task, train=train, test_pairs=test, checkpoints=embedded_task.checkpoints[:1])
     compute = Compute(engine=engine, device=device, batch_size=16)
 
     def run() -> object:
@@ -58,7 +58,7 @@ def test_pair_against_item(benchmark: BenchmarkFixture, embedded_task: Task, dev
     No pair is skipped as inactive: the work is that of a loss that is active everywhere.
     """
     count = 566 if benchmark.enabled else 100
-    task = replace(embedded_task, train_pairs=embedded_task.train_pairs.select(torch.arange(count)))
+    task = replace(embedded_task, train=embedded_task.train_pairs.select(torch.arange(count)))
     scorer = Scorer(task.scorer)
     make = UnitMaker(task, scorer, as_loss(task.loss), Method(), device, None)
     loaded = load(task.checkpoints[0], 1)

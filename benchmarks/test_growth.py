@@ -32,7 +32,7 @@ def test_more_pairs_of_the_same_items(benchmark: BenchmarkFixture, device: torch
     compute = Compute(engine="ghost", device=device, batch_size=8)
     runs, kept = {}, {}
     for name, pairs in (("few", few), ("all", every)):
-        runs[name], kept[name] = engine(replace(task, train_pairs=pairs), compute, self_influence=True, influence=True)
+        runs[name], kept[name] = engine(replace(task, train=pairs), compute, self_influence=True, influence=True)
     seconds = alternate(runs, 9 if benchmark.enabled else 1)
     result = kept["all"][0].influence
     assert result is not None

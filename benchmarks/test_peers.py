@@ -96,7 +96,7 @@ def test_peer(benchmark: BenchmarkFixture, peer: Peer) -> None:
     pairs = task.train_pairs
     train = pairs.select(torch.arange(666 if enabled else 8))
     test = pairs.select(torch.arange(len(pairs) - 5, len(pairs)))
-    task = replace(task, train_pairs=train, test_pairs=test)
+    task = replace(task, train=train, test_pairs=test)
     taken = []
     for _ in range(3 if enabled else 1):
         start = time.perf_counter()
@@ -124,7 +124,7 @@ def test_peer(benchmark: BenchmarkFixture, peer: Peer) -> None:
     assert ours.influence is not None
     in_float32 = [_deviation(own, ours.self_influence.scores), _deviation(influence, ours.influence.scores)]
     assert max(in_float32) < EQUAL_IN_FLOAT32
-    few = _doubled(replace(task, train_pairs=train.select(torch.arange(CHECKED))))
+    few = _doubled(replace(task, train=train.select(torch.arange(CHECKED))))
     exact = score(few, compute=Compute(engine="loop", dtype=torch.float64), self_influence=True, influence=True)
     assert exact.self_influence is not None
     assert exact.influence is not None

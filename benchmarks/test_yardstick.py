@@ -91,7 +91,7 @@ def test_slow_engines(benchmark: BenchmarkFixture, device: torch.device, slow: s
     compute = Compute(engine=slow, device=device, batch_size=8)
     runs, kept = {}, {}
     for pairs in (8, 16):
-        part = replace(task, train_pairs=task.train_pairs.select(torch.arange(pairs)))
+        part = replace(task, train=task.train_pairs.select(torch.arange(pairs)))
         runs[str(pairs)], kept[pairs] = engine(part, compute, self_influence=True)
     ghost = Compute(engine="ghost", device=device, batch_size=8)
     runs["ghost"], of_ghost = engine(task, ghost, self_influence=True)
@@ -117,7 +117,7 @@ def _part(task: Task) -> Task:
     numbers = sum(leaf.numel() for leaf in pytree.tree_leaves(task.items.take(torch.arange(1))))
     if numbers < LARGE or len(task.items) <= FEW:
         return task
-    return replace(task, train_pairs=pairs.select((pairs.first < FEW) & (pairs.second < FEW)))
+    return replace(task, train=pairs.select((pairs.first < FEW) & (pairs.second < FEW)))
 
 
 def assert_equal_scores(left: Scores, right: Scores, tolerance: float) -> None:

@@ -29,8 +29,7 @@ if TYPE_CHECKING:
     from tracin_func.scoring.observer import Observer as Observer
     from tracin_func.scoring.score import influence as influence
     from tracin_func.scoring.score import self_influence as self_influence
-    from tracin_func.scoring.top_k.run import query as query
-    from tracin_func.scoring.top_k.run import query_self as query_self
+    from tracin_func.scoring.top_k.run import top_influences as top_influences
     from tracin_func.scoring.verify import verify as verify
     from tracin_func.task.checkpoints import Checkpoint as Checkpoint
     from tracin_func.task.checkpoints import find_checkpoints as find_checkpoints
@@ -56,7 +55,7 @@ _MODULES = {
     "scoring.forecast": ("Forecast", "forecast"),
     "scoring.observer": ("Observer",),
     "scoring.score": ("influence", "self_influence"),
-    "scoring.top_k.run": ("query", "query_self"),
+    "scoring.top_k.run": ("top_influences",),
     "scoring.verify": ("verify",),
     "task.checkpoints": ("Checkpoint", "find_checkpoints"),
     "task.loss": ("PairLoss",),

@@ -188,7 +188,7 @@ def task(changes: str) -> Spoil:
             "    scorer = torch.nn.Linear(3, 1)\n"
             "    checkpoint = ti.Checkpoint(scorer.state_dict(), learning_rate=0.1)\n"
             "    arguments = dict(scorer=scorer, items=torch.randn(4, 3), checkpoints=[checkpoint],\n"
-            "        train_pairs=ti.Pairs([0, 1], [1, 2], [1, -1]), test_pairs=ti.Pairs([0], [3], [1]))\n"
+            "        train=ti.Pairs([0, 1], [1, 2], [1, -1]), test_pairs=ti.Pairs([0], [3], [1]))\n"
             f"    return ti.Task(**(arguments | dict({changes})))\n"
         )
         return ["--task", f"{path}:job", "--metadata-dir", str(lab.results)]
@@ -357,26 +357,26 @@ TABLE = (
     Row("two items of one id", task("item_ids=['a', 'b', 'a', 'd']"), 3, "two items have the id 'a'"),
     Row(
         "ids whose join is ambiguous",
-        task("item_ids=['a', 'b_c', 'a_b', 'c'], train_pairs=ti.Pairs([0, 2], [1, 3], [1, 1])"),
+        task("item_ids=['a', 'b_c', 'a_b', 'c'], train=ti.Pairs([0, 2], [1, 3], [1, 1])"),
         3,
         "two pairs are called 'a_b_c'",
     ),
     Row(
         "one pair with two targets",
-        task("train_pairs=ti.Pairs([0, 0], [1, 1], [1, -1])"),
+        task("train=ti.Pairs([0, 0], [1, 1], [1, -1])"),
         3,
         "two pairs are called '0_1'",
     ),
     Row(
         "a pair of an item with itself",
-        task("train_pairs=ti.Pairs([0, 1], [0, 2], [1, 1])"),
+        task("train=ti.Pairs([0, 1], [0, 2], [1, 1])"),
         3,
         "`second` is 0; expected another item than `first`",
     ),
-    Row("a tie in a task", task("train_pairs=ti.Pairs([0, 1], [1, 2], [1, 0])"), 3, "a tie cannot be ranked"),
+    Row("a tie in a task", task("train=ti.Pairs([0, 1], [1, 2], [1, 0])"), 3, "a tie cannot be ranked"),
     Row(
         "a position of no item",
-        task("train_pairs=ti.Pairs([0, 1], [1, 9], [1, 1])"),
+        task("train=ti.Pairs([0, 1], [1, 9], [1, 1])"),
         3,
         "train pair 1: `second` is 9; expected the position of an item, below",
     ),

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 import tracin_func as ti
+from tests.support import calls
 from tests.support.lab import COLUMN, Lab, run
 from tests.support.toy_loss import POWER, Toy, Unweighted
 from tracin_func.losses.registry import LOSSES, Registered
 from tracin_func.scoring.score import score
-from tracin_func.scoring.top_k.run import query, query_self
 from tracin_func.task.pair_table import PairTable
 
 ITEMS = 12
@@ -54,11 +54,12 @@ def test_scores_in_memory_and_streamed_are_equal(loss: Any) -> None:
     assert own is not None
     assert influence is not None
     assert bool((own.scores > 0).any())
-    torch.testing.assert_close(query_self(of, ti.Compute(), table(of.train_pairs)).scores, own.scores)
-    top = query(of, ti.Compute(), table(of.train_pairs), 5)
+    torch.testing.assert_close(calls.query_self(of, calls.how(), table(of.train_pairs)).scores, own.scores)
+    top = calls.query(of, calls.how(), table(of.train_pairs), 5)
     for column in range(2):
         scores = influence.scores[:, column]
-        for winners, sign in zip(top.sides(column), (1, -1), strict=True):
+        sides = top.strongest.proponents[column], top.strongest.opponents[column]
+        for winners, sign in zip(sides, (1, -1), strict=True):
             order = torch.sort(sign * scores, descending=True).indices[:5]
             expected = order[sign * scores[order] > 0]
             assert winners.rows.tolist() == expected.tolist()

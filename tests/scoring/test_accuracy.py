@@ -48,7 +48,7 @@ def test_the_loss_of_the_training_is_compared() -> None:
 
 def test_a_forecast_looks_at_a_sample_of_large_tables() -> None:
     many = TRAIN.select(torch.arange(EVALUATED_PAIRS + 1) % len(TRAIN))
-    expected = calls.foreseen(task(train_pairs=many), calls.how(device="cpu"))
+    expected = calls.foreseen(task(train=many), calls.how(device="cpu"))
     assert [each.train_pairs for each in expected.evaluations] == [EVALUATED_PAIRS] * 2
 
 

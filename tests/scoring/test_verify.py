@@ -243,7 +243,7 @@ def test_a_score_margin_has_no_kink() -> None:
 
 def test_nothing_compared_is_no_pass() -> None:
     of = at_a_kink(1e-6)
-    found = contradicted(replace(of, train_pairs=of.train_pairs.select(torch.tensor([0]))))
+    found = contradicted(replace(of, train=of.train_pairs.select(torch.tensor([0]))))
     assert not found.passed
     assert str(found).startswith("Verification FAILED: nothing could be compared. 1 not compared")
 

@@ -85,9 +85,9 @@ def selected(task: ti.Task, by: How, way: str, count: int | None, seed: int) -> 
     return accuracy.select_test_pairs(task, by.method, by.compute, way, count, seed, by.observer)
 
 
-def query(task: ti.Task, by: How, pairs: Any, k: int, **asked: Any) -> Any:
-    return top_k.query(task, by.compute, pairs, k, method=by.method, observer=by.observer, **asked)
+def query(task: ti.Task, by: How, pairs: ti.Pairs | ti.PairTable, k: int) -> Any:
+    return ti.top_influences(replace(task, train=pairs), k=k, **by.keywords)
 
 
-def query_self(task: ti.Task, by: How, pairs: Any, **asked: Any) -> Any:
-    return top_k.query_self(task, by.compute, pairs, method=by.method, observer=by.observer, **asked)
+def query_self(task: ti.Task, by: How, pairs: ti.Pairs | ti.PairTable) -> Any:
+    return top_k.query_self(replace(task, train=pairs), by.method, by.compute, by.observer, by.observer.progress)

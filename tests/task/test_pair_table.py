@@ -10,7 +10,8 @@ import torch
 
 import tracin_func as ti
 from tracin_func.task.pair_files import read_pairs
-from tracin_func.task.pairs import COLUMNS, PairBlocks
+from tracin_func.task.pair_table import PairBlocks
+from tracin_func.task.pairs import COLUMNS
 
 IDS = [f"item {position}" for position in range(5)]
 ROWS = {

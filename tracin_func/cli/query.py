@@ -32,7 +32,6 @@ from tracin_func.scoring.top_k.run import query, query_self
 from tracin_func.task.method import Method
 from tracin_func.task.pair_reader import is_parquet
 from tracin_func.task.pair_table import PairTable
-from tracin_func.task.pairs import PairBlocks
 from tracin_func.task.task import Task
 
 # Options that need every score at hand, with the value that does not.
@@ -107,9 +106,10 @@ def run_query(
     check_files()
     task = job.task if of_self else with_tests(job, options, method, compute, tell)
     task = replace(task, describe={**task.describe, "notices": tell.told})
-    pairs = _pairs_of(task, options["pairs"] if streamed else None, options["ids"])
+    table = replace(task, train=PairTable(options["pairs"], ids=options["ids"])) if streamed else task
+    pairs = len(table.train)
     assess = Assessment(
-        lambda line: say(line, quiet=options["quiet"]), tell, len(task.checkpoints), len(pairs), job.contradiction
+        lambda line: say(line, quiet=options["quiet"]), tell, len(task.checkpoints), pairs, job.contradiction
     )
     planned = print_plan if options["explain_plan"] else lambda _: None
     observer = Observer(partial(note, quiet=options["quiet"]), planned=planned, evaluated=assess)
@@ -117,23 +117,13 @@ def run_query(
         asked = {"self_influence": of_self, "influence": not of_self, "every": True}
         expected = forecast(task, **asked, method=method, compute=compute, observer=observer)
         with printing():
-            print_forecast(task, expected, output.files.values(), as_json=options["json"], streamed=len(pairs))
+            print_forecast(task, expected, output.files.values(), as_json=options["json"], streamed=pairs)
         return None
     totals = {"gradients": len(task.checkpoints), "pairs": 1.0}
     with phases(totals, quiet=options["quiet"]) as (of_checkpoints, of_pairs):
         observer = replace(observer, progress=of_checkpoints)
-        found: TopInfluences | StreamedSelfInfluence
-        if of_self:
-            found = query_self(task, compute, pairs, method=method, observer=observer, progress=of_pairs)
-        else:
-            ids = None if streamed else task.train_pairs.ids
-            found = query(
-                *(task, compute, pairs, options["keep"]),
-                method=method,
-                observer=observer,
-                pair_ids=ids,
-                progress=of_pairs,
-            )
+        how = method, compute, observer, of_pairs
+        found = query_self(table, *how) if of_self else query(table, options["keep"], *how)
     if options["repeat"] is not None:
         tell_changes(options["repeat"], "self" if of_self else "influence", found.run, tell)
     if compute.world.first:
@@ -164,13 +154,6 @@ def kept_document(done: Kept, top: int | None) -> dict[str, Any]:
     if isinstance(found, StreamedSelfInfluence):
         return result | {"pairs": len(found.scores), "self": [each._asdict() for each in found.hardest(top)]}
     return result | {"pairs": found.strongest.pairs, "influence": influence_document(found, top)}
-
-
-def _pairs_of(task: Task, file: str | None, ids: str | None) -> PairBlocks:
-    """The training pairs: of the file, else those of the task."""
-    if file is not None:
-        return PairTable(file, [task.item_id(position) for position in range(len(task.items))], ids=ids)
-    return task.train_pairs
 
 
 def _save(found: TopInfluences | StreamedSelfInfluence, output: Output) -> None:

@@ -121,7 +121,7 @@ def job_of(
         if (loss := as_loss(task.loss)).weighted:
             weights = f"{loss.loss_type.upper()} weights"
             tell(f"warning: --limit {limit}: {weights} are then those of {limit} pairs, not of the training.")
-        task = replace(task, train_pairs=task.train_pairs.select(torch.arange(limit)))
+        task = replace(task, train=task.train_pairs.select(torch.arange(limit)))
     return replace(job, task=task)
 
 

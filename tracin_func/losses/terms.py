@@ -1,20 +1,20 @@
 """The loss of pairs at given scores: its value, its derivatives u = ∂ℓ/∂s_a and v = ∂ℓ/∂s_b, and weights.
 
-`Terms` are those of pairs held in memory, `Slopes` the derivatives of a block of a table that is read in parts. Both
-come from one function, which takes a loss's closed derivative where it has one and autograd elsewhere.
+`loss_terms` are those of pairs held in memory, `slopes_of` the derivatives of a block of a table that is read in parts.
+Both come from one function, which takes a loss's closed derivative where it has one and autograd elsewhere.
 """
 
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from tracin_func.errors import InputError, NumericalError, UsageError
 from tracin_func.task.loss import PairLoss, Weigh
-from tracin_func.task.pairs import Mask, PairBlock, PairBlocks, Pairs, blocks_over
+from tracin_func.task.pair_table import PairBlocks, blocks_over
+from tracin_func.task.pairs import PairBlock, Pairs
 from tracin_func.task.threads import in_order
 
 PIECE = 32_000  # pairs: torch shares 32,768 elements and more among threads, and here each thread has its own block
@@ -42,35 +42,6 @@ class Terms:
         """The first pair whose loss or slope is NaN or infinite."""
         finite = self.loss.isfinite() & self.first_slope.isfinite() & self.second_slope.isfinite()
         return None if bool(finite.all()) else int((~finite).nonzero()[0])
-
-
-@dataclass(frozen=True, eq=False)
-class Slopes:
-    """u `first` [pairs] and v `second` [pairs], −u where it is left out; they may be narrower than float64."""
-
-    first: Tensor
-    second: Tensor | None = None
-
-    @property
-    def active(self) -> Mask:
-        """Whether u or v is not 0, bool [pairs]."""
-        active: Mask = np.not_equal(self.first.numpy(), 0)  # a tenth of what the comparison takes in torch
-        return active if self.second is None else active | np.not_equal(self.second.numpy(), 0)
-
-    @property
-    def largest(self) -> float:
-        """The largest magnitude of u."""
-        low, high = self.first.aminmax()
-        return max(float(high), -float(low))
-
-    def select(self, rows: Tensor | slice) -> "Slopes":
-        """Those of the pairs at `rows`."""
-        return Slopes(self.first[rows], None if self.second is None else self.second[rows])
-
-    def wide(self, rows: Tensor | slice) -> tuple[Tensor, Tensor]:
-        """u and v of the pairs at `rows`, float64."""
-        first = self.first[rows].double()
-        return first, -first if self.second is None else self.second[rows].double()
 
 
 def loss_terms(loss: PairLoss, weigh: Weigh | None, first: Tensor, second: Tensor, pairs: Pairs) -> Terms:
@@ -227,11 +198,11 @@ def weights_of(
 
 def slopes_of(
     loss: PairLoss, weigh: Weigh | None, values: Tensor, block: PairBlock, start: int, checkpoint: str
-) -> Slopes:
-    """The slopes of a block whose first pair is number `start`.
+) -> Tensor:
+    """u and v of a block whose first pair is number `start`, weights included, [2, pairs]; float64 where they have any.
 
     Raises:
-        NumericalError: the loss of a pair, or its slope, is NaN or infinite.
+        NumericalError: the loss of a pair, or its derivative, is NaN or infinite.
     """
     parts = []
     for at, count, part in _pieces(block):
@@ -243,17 +214,9 @@ def slopes_of(
                 f"{checkpoint}: the loss of pair {start + at + min(*bad, count - 1)}, or its slope, is NaN or "
                 "infinite. Expected a loss that is finite there."
             )
-        weight = _weight(weigh, scored, part.weight)
-        if weight is not None:
-            u, v = weight * u.double(), None if v is None else weight * v.double()
-        parts.append(Slopes(u, v) if len(part) == count else Slopes(u, v).select(slice(count)))
-    return parts[0] if len(parts) == 1 else joined(parts)
-
-
-def joined(parts: Sequence[Slopes]) -> Slopes:
-    """The slopes of parts of a table as one."""
-    second = [part.second for part in parts if part.second is not None]
-    return Slopes(torch.cat([part.first for part in parts]), torch.cat(second) if second else None)
+        slopes, weight = torch.stack([u, -u if v is None else v])[:, :count], _weight(weigh, scored, part.weight)
+        parts.append(slopes if weight is None else weight[:count] * slopes.double())
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
 
 def _tally_of_block(loss: PairLoss, values: Tensor, block: PairBlock) -> Tensor:

@@ -18,7 +18,7 @@ from tracin_func.results.names import STANDARD_ERROR
 from tracin_func.results.partial import Partial, holds
 from tracin_func.results.run import Run
 from tracin_func.results.scored import SIDES, Loaded, position_of, sides_html, test_ids, zero_columns
-from tracin_func.task.pairs import PairBlocks
+from tracin_func.task.pair_table import PairBlocks
 
 SCORE = "score"
 

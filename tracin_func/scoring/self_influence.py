@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.profiler import record_function
@@ -14,7 +13,7 @@ from tracin_func.gradients.representations.projected import ProjectedGradients
 from tracin_func.losses.terms import loss_values, slopes_of, weights_of
 from tracin_func.scoring.combinations import PairTable, own_chunks
 from tracin_func.task.loss import PairLoss
-from tracin_func.task.pairs import PairBlocks, blocks_over
+from tracin_func.task.pair_table import PairBlocks, blocks_over
 
 BLOCK = 1 << 16  # pairs at a time
 
@@ -75,10 +74,9 @@ def self_scores(
         scores = torch.zeros(len(part), dtype=torch.float64)
         for number, (weigh, table, (_, gradients)) in enumerate(zip(weighs, values, gradients_of, strict=True)):
             slopes = slopes_of(loss, weigh, table, part, start, f"checkpoint {number}")
-            rows = torch.from_numpy(np.flatnonzero(slopes.active))
+            rows = (slopes != 0).any(dim=0).nonzero()[:, 0]
             if len(rows):
-                coefficient = torch.stack(slopes.wide(rows), dim=1)
-                scores[rows] += gradients.squared_norm(Combination(index[rows], coefficient))
+                scores[rows] += gradients.squared_norm(Combination(index[rows], slopes[:, rows].T.double()))
         if not bool(scores.isfinite().all()):
             row = int((~scores.isfinite()).nonzero()[0])
             raise NumericalError(f"the self-influence of pair {start + row} overflows. Use smaller weights.")

@@ -5,7 +5,18 @@ from pathlib import Path
 
 from tracin_func.errors import InputError, UsageError
 from tracin_func.task.pair_reader import PairReader
-from tracin_func.task.pairs import FloatLike, IntLike, PairBlock, as_columns, as_tensor, checked, numbered
+from tracin_func.task.pairs import (
+    FloatLike,
+    IntLike,
+    PairBlock,
+    Pairs,
+    as_columns,
+    as_tensor,
+    checked,
+    joined,
+    numbered,
+    require_items,
+)
 
 
 class PairTable:
@@ -73,7 +84,7 @@ class PairTable:
         return self._length
 
     def blocks(self, size: int) -> Iterator[tuple[int, PairBlock]]:
-        """Blocks of at most `size` pairs, see `PairBlocks`.
+        """The position of the first pair of a block, and the block, in order; none longer than `size`.
 
         Raises:
             InputError: a row that is no pair, or the file can no longer be read.
@@ -90,6 +101,24 @@ class PairTable:
                 yield start + at, read.block.select(slice(at, at + size))
             start += len(read.block)
 
+    def pairs(self) -> Pairs:
+        """All of them, held in memory."""
+        return joined([block for _, block in self.blocks(len(self))]).pairs()
+
     def _require_items(self) -> None:
         if self._path is not None and self._reader is None:
             raise UsageError(f"{self._path} is read with the ids of items. Put the table into a `Task`, or give them.")
+
+
+PairBlocks = Pairs | PairTable  # pairs that are read block by block, from the first one each time
+
+
+def blocks_over(pairs: PairBlocks, size: int, items: int) -> Iterator[tuple[int, PairBlock]]:
+    """The blocks of a table whose positions are to be those of `items` items.
+
+    Raises:
+        InputError: a position beyond the last item.
+    """
+    for start, block in pairs.blocks(size):
+        require_items(block, items, numbered(start))
+        yield start, block

@@ -6,7 +6,7 @@ A pair p = (a, b, y) names two items by their positions; y = +1 when item a shou
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -50,21 +50,10 @@ class PairBlock:
         return Pairs(self.first, self.second, self.target, self.weight, self.margin, self.count)
 
 
-class PairBlocks(Protocol):
-    """A table of pairs that is read block by block, from its start each time: `Pairs` or `PairTable`."""
-
-    def __len__(self) -> int:
-        """The number of pairs."""
-        ...
-
-    @property
-    def ids(self) -> Sequence[str] | None:
-        """One name per pair; None where they are called `first_second` by item id."""
-        ...
-
-    def blocks(self, size: int) -> Iterator[tuple[int, PairBlock]]:
-        """The position of the block's first pair and the block, in order; none longer than `size`."""
-        ...
+def joined(blocks: Sequence[PairBlock]) -> PairBlock:
+    """Blocks of one table as one."""
+    columns = {name: [getattr(block, name) for block in blocks] for name in COLUMNS}
+    return PairBlock(**{name: torch.cat(parts) for name, parts in columns.items() if parts[0] is not None})
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,7 +117,7 @@ class Pairs:
         return self.counts.double() / int(self.counts.sum())
 
     def blocks(self, size: int) -> Iterator[tuple[int, PairBlock]]:
-        """Blocks of `size` pairs, see `PairBlocks`."""
+        """The position of the first pair of a block, and the block, in order; none longer than `size`."""
         for start in range(0, len(self), size):
             yield start, PairBlock(**_chosen(self, slice(start, start + size)))
 
@@ -226,17 +215,6 @@ def require_items(block: PairBlock | Pairs, items: int, where: Where) -> None:
 def numbered(start: int, what: str = "pairs, row") -> Where:
     """How messages name the rows of a block whose first pair is number `start` of a table in memory."""
     return lambda row: f"{what} {start + row}"
-
-
-def blocks_over(pairs: PairBlocks, size: int, items: int) -> Iterator[tuple[int, PairBlock]]:
-    """The blocks of a table whose positions are to be those of `items` items.
-
-    Raises:
-        InputError: a position beyond the last item.
-    """
-    for start, block in pairs.blocks(size):
-        require_items(block, items, numbered(start))
-        yield start, block
 
 
 def _whole(values: Mask, least: int) -> Mask:

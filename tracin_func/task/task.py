@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from tracin_func.task.ids import as_texts, require_distinct
 from tracin_func.task.items import as_items
 from tracin_func.task.loss import PairLoss, instance_of
 from tracin_func.task.memory import address_of
+from tracin_func.task.pair_table import PairTable
 from tracin_func.task.pairs import Pairs, numbered, require_items
 
 
@@ -24,7 +26,7 @@ class Task:
         scorer: batch of items [items, ...] -> scores [items] or [items, 1]; with `joint`, two batches -> score
             differences Δ [pairs].
         items: a tensor [items, ...], a dict or tuple of tensors with a common first axis, or a map-style dataset.
-        train_pairs: the pairs to score.
+        train: the pairs to score; a `PairTable` where they are to be read in blocks.
         checkpoints: the saved states to sum over, in the order of training; a state dict that is the memory of
             `scorer` itself is copied.
         test_pairs: the pairs whose loss is explained; needed for `influence` only.
@@ -43,7 +45,7 @@ class Task:
 
     scorer: nn.Module
     items: Any
-    train_pairs: Pairs
+    train: Pairs | PairTable
     checkpoints: Sequence[Checkpoint]
     test_pairs: Pairs | None = None
     loss: PairLoss | Callable[..., Tensor] | None = None
@@ -59,9 +61,6 @@ class Task:
         object.__setattr__(self, "items", items)
         if not self.checkpoints:
             raise InputError("`checkpoints` is empty. Expected at least one.")
-        for role, pairs in (("train", self.train_pairs), ("test", self.test_pairs), ("held-out", self.held_out)):
-            if pairs is not None:
-                _check_pairs(role, pairs, len(items))
         for name in ("loss", "trained_loss"):
             object.__setattr__(self, name, instance_of(getattr(self, name)))
         _check_memory(self.checkpoints)
@@ -77,6 +76,21 @@ class Task:
                 object.__setattr__(self, name, texts)
         if self.item_ids is not None:
             require_distinct(list(self.item_ids), "item_ids")
+        if isinstance(self.train, PairTable):
+            object.__setattr__(self, "train", self.train.over(self.all_item_ids))
+        for role, pairs in (("train", self.train), ("test", self.test_pairs), ("held-out", self.held_out)):
+            if pairs is not None:
+                _check_pairs(role, pairs, len(items))
+
+    @cached_property
+    def train_pairs(self) -> Pairs:
+        """The training pairs held in memory; those of a `PairTable` are read whole."""
+        return self.train if isinstance(self.train, Pairs) else self.train.pairs()
+
+    @property
+    def all_item_ids(self) -> list[str]:
+        """The name of each item, [items]."""
+        return [str(row) for row in range(len(self.items))] if self.item_ids is None else list(self.item_ids)
 
     def item_id(self, position: int) -> str:
         """The name of an item."""
@@ -128,7 +142,8 @@ def _tensors(source: Mapping[str, Any]) -> list[Tensor]:
     return [leaf for leaf in pytree.tree_leaves(dict(source)) if isinstance(leaf, Tensor)]
 
 
-def _check_pairs(role: str, pairs: Pairs, items: int) -> None:
+def _check_pairs(role: str, pairs: Pairs | PairTable, items: int) -> None:
     if not len(pairs):
         raise InputError(f"there are no {role} pairs. Expected at least one.")
-    require_items(pairs, items, numbered(0, f"{role} pair"))
+    if isinstance(pairs, Pairs):  # a table is checked when it is read
+        require_items(pairs, items, numbered(0, f"{role} pair"))

@@ -121,7 +121,7 @@ def test_pairs_with_weights_margins_and_names_of_their_own(projection: ti.Projec
     compute = calls.how() if projection is None else calls.how(projection=projection)
     dense = calls.score(task, compute, self_influence=False, influence=True).influence
     assert dense is not None
-    require_same(calls.query(task, compute, arrays(train), 3, pair_ids=train.ids), dense, 3)
+    require_same(calls.query(task, compute, train, 3), dense, 3)
 
 
 def test_a_checkpoint_without_a_rate_adds_nothing_and_is_counted() -> None:
@@ -144,12 +144,26 @@ def test_the_mean_of_the_test_pairs_is_one_column(projection: ti.Projection | No
     require_same(calls.query(task, compute, arrays(task.train_pairs), 4), dense, 4)
 
 
-def test_the_training_pairs_of_the_task_are_not_looked_at() -> None:
+def test_a_table_of_a_task_is_read_in_blocks_and_saved(tmp_path: Path) -> None:
     task = task_of(LOSSES["ghm of the lab"])
-    other = replace(task, train_pairs=pairs_of(7, 9))
-    dense = calls.score(task, calls.how(), self_influence=False, influence=True).influence
-    assert dense is not None
-    require_same(calls.query(other, calls.how(), arrays(task.train_pairs), 4), dense, 4)
+    names = task.all_item_ids
+    named = {name: [names[row] for row in getattr(task.train_pairs, name).tolist()] for name in ("first", "second")}
+    columns = named | {"target": task.train_pairs.target.numpy(), "count": task.train_pairs.counts.numpy()}
+    pyarrow.parquet.write_table(pyarrow.table(columns), tmp_path / "pairs.parquet")
+    shares: list[float] = []
+    found = ti.top_influences(
+        replace(task, train=ti.PairTable(tmp_path / "pairs.parquet")),
+        k=4,
+        progress=shares.append,
+        path=tmp_path / "top.csv",
+    )
+    dense = ti.influence(task)
+    require_same(found, dense, 4)
+    assert shares == sorted(shares)
+    assert shares[-1] == pytest.approx(1)
+    assert pyarrow.csv.read_csv(tmp_path / "top.csv").to_pydict() == found.to_arrow().to_pydict()
+    held = ti.self_influence(replace(task, train=ti.PairTable(tmp_path / "pairs.parquet")))
+    torch.testing.assert_close(held.scores, ti.self_influence(task).scores)
 
 
 @pytest.mark.parametrize("loss", LOSSES)
@@ -198,7 +212,7 @@ def chosen_and_rejected(loss: Any = LOSSES["logistic"]) -> ti.Task:
     """Items that serve one pair each: rows of differences are half as many."""
     task: ti.Task = task_of(loss)
     pairs = ti.Pairs(range(0, 20, 2), range(1, 20, 2), [1] * 10)
-    return replace(task, train_pairs=pairs, test_pairs=ti.Pairs([20], [21], [1]))
+    return replace(task, train=pairs, test_pairs=ti.Pairs([20], [21], [1]))
 
 
 def unit_of(store: Path) -> str:

@@ -27,8 +27,8 @@ from tracin_func.scoring.self_influence import self_scores
 from tracin_func.scoring.top_k.screen import screen
 from tracin_func.scoring.top_k.select import Columns, strongest
 from tracin_func.task.loss import PairLoss, Weigh
-from tracin_func.task.pair_table import PairTable
-from tracin_func.task.pairs import PairBlock, PairBlocks
+from tracin_func.task.pair_table import PairBlocks, PairTable
+from tracin_func.task.pairs import PairBlock
 
 ITEMS = 40
 NAMES = [f"item_{position:02d}" for position in range(ITEMS)]

@@ -4,7 +4,6 @@ import torch
 from torch import Tensor
 
 _MANY = 4  # times k: from here on the best k are cut out before they are sorted
-_WAITING = 4096  # rows that wait to be sorted in together
 
 
 class Extremes:
@@ -24,41 +23,28 @@ class Extremes:
         self._scores = [[torch.empty(0, dtype=torch.float64) for _ in range(columns)] for _ in range(2)]
         self._records = [[torch.empty(0, fields, dtype=torch.int64) for _ in range(columns)] for _ in range(2)]
         self._last = torch.zeros(2, columns, dtype=torch.float64)
-        self._waiting: list[tuple[Tensor, Tensor]] = []
-        self._rows_waiting = 0
 
     @property
     def thresholds(self) -> Tensor:
         """What a score has to exceed in magnitude, float64 [2, columns]: positive, then negative; 0 while few.
 
-        It may be somewhat out of date. What was handed out is not changed afterwards.
+        What was handed out is not changed afterwards.
         """
         return self._last
 
     def add(self, records: Tensor, scores: Tensor) -> None:
         """More rows: `records` int64 [rows, fields] and `scores` float64 [rows, columns]."""
-        self._waiting.append((records, scores))
-        self._rows_waiting += len(records)
-        if self._rows_waiting >= _WAITING:
-            self._sort_in()
-
-    def of(self, column: int, sign: int) -> tuple[Tensor, Tensor]:
-        """Records [n, fields] and scores [n], n ≤ k, strongest first; `sign` 0 for positive and 1 for negative ones."""
-        self._sort_in()
-        scores = self._scores[sign][column]
-        return self._records[sign][column], -scores if sign else scores
-
-    def _sort_in(self) -> None:
-        if not self._waiting:
-            return
-        records, scores = (torch.cat(parts) for parts in zip(*self._waiting, strict=True))
-        self._waiting, self._rows_waiting = [], 0
         last = self._last.clone()
         for sign in range(2):
             magnitude = -scores if sign else scores
             for column in range(scores.shape[1]):
                 last[sign, column] = self._add(sign, column, records, magnitude[:, column])
         self._last = last
+
+    def of(self, column: int, sign: int) -> tuple[Tensor, Tensor]:
+        """Records [n, fields] and scores [n], n ≤ k, strongest first; `sign` 0 for positive and 1 for negative ones."""
+        scores = self._scores[sign][column]
+        return self._records[sign][column], -scores if sign else scores
 
     def _add(self, sign: int, column: int, records: Tensor, magnitude: Tensor) -> float:
         """Sort one column in; its new threshold."""

@@ -6,6 +6,7 @@ Every checkpoint gives the gradients of all items once; the pairs are then read 
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,63 +21,66 @@ from tracin_func.losses.terms import Terms, loss_values, slopes_of, weights_of
 from tracin_func.results.run import Run
 from tracin_func.results.top import StreamedSelfInfluence, Strongest, TopInfluences, Winners
 from tracin_func.scoring.accuracy import EVALUATED_PAIRS, Evaluating
-from tracin_func.scoring.observer import LOG, Observer
+from tracin_func.scoring.observer import LOG, Observer, reporting_progress
 from tracin_func.scoring.score import pair_record, report_zero_columns
 from tracin_func.scoring.self_influence import self_scores
 from tracin_func.scoring.steps import Opened, Traced
 from tracin_func.scoring.top_k.select import BLOCK, Columns, strongest
 from tracin_func.scoring.walk import Walk
-from tracin_func.task.ids import as_texts
 from tracin_func.task.method import Method
-from tracin_func.task.pairs import PairBlock, PairBlocks, blocks_over
+from tracin_func.task.pair_table import PairBlocks, blocks_over
+from tracin_func.task.pairs import PairBlock
 from tracin_func.task.task import Task
 
 TOGETHER = 16  # test pairs whose winners' variances are computed in one pass over the rows
 
 
-def _silent(share: float) -> None:
-    pass
+Share = Callable[[float], None]
 
 
-def query(
+def top_influences(
     task: Task,
-    compute: Compute,
-    pairs: PairBlocks,
-    k: int,
     *,
+    k: int = 100,
     method: Method = Method(),
+    compute: Compute = Compute(),
     observer: Observer = LOG,
-    pair_ids: Sequence[str] | None = None,
-    progress: Callable[[float], None] = _silent,
+    progress: bool | Share = False,
+    path: str | Path | None = None,
 ) -> TopInfluences:
-    """The k strongest proponents and opponents of each test pair of `task` among `pairs`.
+    """The k strongest proponents and opponents of each test pair among the training pairs, which are read in blocks.
 
         influence(p, q) = Σ_t ⟨∇ℓ_p, M_t ∇ℓ_q⟩,   ∇ℓ_p = u_p g_a + v_p g_b
 
-    `pairs` are the population of the loss (GHM) and are read in blocks; `task.train_pairs` are not looked at. Memory is
-    that of the gradients of all items at one checkpoint, and of a number an item, test pair and checkpoint. Where
-    gradients are projected, a second walk over the checkpoints gives the standard errors of the winners.
+    Memory is that of the gradients of all items at one checkpoint, and of one number per item, test pair and
+    checkpoint. A loss with weights (GHM) reads the training pairs twice. Where gradients are projected, a second walk
+    over the checkpoints gives the standard errors of the winners.
 
     Args:
-        task: items, checkpoints, loss and test pairs.
-        compute, method: how.
-        pairs: the training pairs, positions in the items of `task`.
+        task: with test pairs, whose loss is explained; its training pairs may be a `PairTable`.
         k: how many of each sign.
-        observer: its `progress` is of the checkpoints.
-        pair_ids: name of each of `pairs` where they have names of their own, [pairs].
-        progress: called with the share of the pass over `pairs` that is done since the last call.
+        method, compute, observer, progress: as for `self_influence`.
+        path: where the result is saved too, a `.parquet` or `.csv` file.
 
     Raises:
         UsageError: `k` below 1, influence normalised by cosine, or weights for test pairs.
         InputError: no test pairs, a scorer of whole pairs, a store with rows of pairs, or what is read does not fit.
         NumericalError: a score or a gradient is NaN or infinite.
     """
+    with reporting_progress(observer, progress, len(task.checkpoints) + 1) as reporting:
+        found = query(task, k, method, compute, reporting, reporting.progress)
+    if path is not None:
+        found.save(path)
+    return found
+
+
+def query(task: Task, k: int, method: Method, compute: Compute, observer: Observer, of_pairs: Share) -> TopInfluences:
+    """`top_influences`; `observer.progress` is of the checkpoints, `of_pairs` of the pass over the pairs."""
     if task.test_pairs is None:
         raise InputError("a query needs `test_pairs`. Expected at least one pair whose loss is to be explained.")
     _require_additive(method, k)
     shares = None if method.aggregate is None else task.test_pairs.shares
-    names = None if pair_ids is None else as_texts(pair_ids, "pair_ids")
-    walked = _Walked(task, method, compute, observer, pairs, norms=False)
+    walked = _Walked(task, method, compute, observer, norms=False)
     columns: list[Columns] = []
     test: list[Terms] = []
 
@@ -89,60 +93,44 @@ def query(
         walked.first(visit)
         record = pair_record(task, task.test_pairs, test)
         report_zero_columns(record, walked.notice)
-        loss, errors = as_loss(task.loss), None
-        answer = strongest(pairs, loss, columns, k, progress=progress)
+        answer, errors = strongest(task.train, as_loss(task.loss), columns, k, progress=of_pairs), None
         assert walk.prepared is not None
         if walk.prepared.projection.kind != "none":
-            errors = _standard_errors(walked, pairs, answer, columns, shares)
+            errors = _standard_errors(walked, task.train, answer, columns, shares)
         run = walked.run()
-    return TopInfluences(answer, record, run, walked.item_ids, names, errors)
+    return TopInfluences(answer, record, run, task.all_item_ids, task.train.ids, errors)
 
 
 def query_self(
-    task: Task,
-    compute: Compute,
-    pairs: PairBlocks,
-    *,
-    method: Method = Method(),
-    observer: Observer = LOG,
-    progress: Callable[[float], None] = _silent,
+    task: Task, method: Method, compute: Compute, observer: Observer, of_pairs: Share
 ) -> StreamedSelfInfluence:
-    """self(p) = Σ_t ‖∇ℓ_p‖²_M of each of `pairs`, which are read in blocks at every checkpoint; see `query`.
+    """self(p) = Σ_t ‖∇ℓ_p‖²_M of each training pair, which are read in blocks at every checkpoint; see `query`.
 
-    Memory is that of the gradients of all items at one checkpoint and of one number a pair.
-
-    Raises:
-        As `query`.
+    Memory is that of the gradients of all items at one checkpoint and of one number per pair.
     """
-    walked = _Walked(replace(task, test_pairs=None), method, compute, observer, pairs, norms=True)
-    loss, scores = as_loss(task.loss), torch.zeros(len(pairs), dtype=torch.float64)
-    share = 1 / (len(pairs) * len(task.checkpoints))
+    walked = _Walked(replace(task, test_pairs=None), method, compute, observer, norms=True)
+    pairs, loss = task.train, as_loss(task.loss)
+    scores, share = torch.zeros(len(pairs), dtype=torch.float64), 1 / (len(pairs) * len(task.checkpoints))
 
     def visit(traced: Traced) -> None:
         if traced.gradients is not None:
             for start, found in self_scores(pairs, loss, [(traced.values, traced.gradients)]):
                 scores[start : start + len(found)] += found
-                progress(len(found) * share)
+                of_pairs(len(found) * share)
 
     with walked.walk:
         walked.first(visit)
         run = walked.run()
-    return StreamedSelfInfluence(scores, pairs, run, walked.item_ids)
+    return StreamedSelfInfluence(scores, pairs, run, task.all_item_ids)
 
 
 class _Walked:
     """A walk over the checkpoints for pairs that are read in blocks: what is reported, recorded and timed."""
 
-    def __init__(
-        self, task: Task, method: Method, compute: Compute, observer: Observer, pairs: PairBlocks, *, norms: bool
-    ) -> None:
-        self.item_ids = [task.item_id(position) for position in range(len(task.items))]
-        read = next(blocks_over(pairs, EVALUATED_PAIRS, len(self.item_ids)), None)
-        if read is None:
-            raise InputError("there are no train pairs. Expected at least one.")
-        self.sample = read[1]
-        # A task has training pairs: the first ones stand for all where a model is evaluated.
-        self.task = replace(task, train_pairs=self.sample.pairs())
+    def __init__(self, task: Task, method: Method, compute: Compute, observer: Observer, *, norms: bool) -> None:
+        # The first training pairs stand for all where a model is evaluated.
+        _, self.sample = next(blocks_over(task.train, EVALUATED_PAIRS, len(task.items)))
+        self.task = replace(task, train=self.sample.pairs())
         self._method, self._observer = method, observer
         own = replace(observer, notice=self.notice, progress=self._advance)
         self.walk = Walk(self.task, method, compute, own, norms=norms, every=True)
@@ -242,7 +230,7 @@ def _standard_errors(
             weigh, table, column = next(each)
             if isinstance(traced.gradients, ProjectedGradients):
                 slopes = slopes_of(loss, weigh, table, chosen, 0, traced.name)
-                left = Combination(index, torch.stack(slopes.wide(slice(None)), dim=1))
+                left = Combination(index, slopes.T.double())
                 variance.add_(_variance(traced, traced.gradients, left, column.products, sizes, shares))
 
         walked.again(visit)
