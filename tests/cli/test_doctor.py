@@ -154,7 +154,7 @@ def test_cards_are_named_with_their_memory(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_optional_packages(monkeypatch: pytest.MonkeyPatch, untested: None) -> None:
     monkeypatch.setattr(health, "_version", lambda package: "3.1.1" if package == "pandas" else None)
-    stdout = doctor()[1]
+    stdout = doctor(COLUMNS="120")[1]
     assert "  pandas  3.1.1; for to_pandas of results\n" in stdout
     assert '  captum  not installed: pip install "tracin-func[peers]"; for comparisons in benchmarks/\n' in stdout
 
