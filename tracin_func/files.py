@@ -12,13 +12,12 @@ import re
 import stat
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
 from filelock import FileLock, Timeout
 
-from tracin_func.errors import InputError, OutputError, UsageError
+from tracin_func.errors import InputError, OutputError
 
 Json = Any
 Content = str | Callable[[BinaryIO], None]  # of a file: its text, or what writes it
@@ -227,14 +226,6 @@ def opened_text(path: Path) -> Iterator[TextIO]:
                 raise InputError(f"{path} is not UTF-8 text (byte {read + error.start}). Save it as UTF-8.") from None
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}. Expected a text file.") from None
-
-
-def pyarrow_module(module: str, need: str = "--format parquet") -> Any:
-    """A module of pyarrow, which only those install who want Parquet; `need` is what a message says needs it."""
-    try:
-        return import_module(module)
-    except ImportError as error:
-        raise UsageError(f'{need} needs pyarrow: pip install "tracin-func[parquet]"') from error
 
 
 class _KeyTwiceError(Exception):

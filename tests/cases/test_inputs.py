@@ -52,8 +52,7 @@ from tests.support.cases.runs import (
     scores_or_refusal,
 )
 from tracin_func.cli.progress import _bars
-from tracin_func.report.terminal.tables import new_table, open_console, print_facts
-from tracin_func.report.terminal.views import print_words
+from tracin_func.report.terminal.tables import new_table, open_console, print_facts, print_words
 from tracin_func.task.pair_files import read_pairs
 
 ITEMS = noise(6, 5)

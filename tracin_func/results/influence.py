@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from tracin_func.results.frame import PairRecord
-from tracin_func.results.listing import Listing, Ranked, counted, html_table, shown
-from tracin_func.results.names import INFLUENCE_COLUMNS, SELF_COLUMN
+from tracin_func.results.listing import Listing, Ranked, html_table, shown
+from tracin_func.results.names import INFLUENCE_COLUMNS, SELF_COLUMN, counted
 from tracin_func.results.run import Run
 from tracin_func.results.scored import Loaded, Scored, position_of, sides_html, test_ids, zero_columns
 from tracin_func.results.views import Group

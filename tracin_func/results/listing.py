@@ -74,8 +74,3 @@ def html_table(caption: str, headings: Sequence[str], rows: Iterable[Sequence[st
 def shown(value: Any, sign: bool = False) -> str:
     """A cell of a table: numbers to three significant digits."""
     return format(value, "+.3g" if sign and value else ".3g") if isinstance(value, float) else str(value)
-
-
-def counted(count: int, noun: str) -> str:
-    """A number with its noun: `1 pair`, `441 pairs`."""
-    return f"{count} {noun}{'' if count == 1 else 's'}"

@@ -31,3 +31,8 @@ def common_start(columns: Sequence[str]) -> str:
     start = first[:same]
     known = next((name for name in STARTS if start.startswith(name)), None)
     return known or start[: start.rfind("_") + 1]
+
+
+def counted(count: int, noun: str) -> str:
+    """A number with its noun: `1 pair`, `441 pairs`."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"

@@ -13,8 +13,8 @@ from tracin_func.errors import InputError, UsageError
 from tracin_func.results.files.format import Sheet
 from tracin_func.results.files.registry import format_of
 from tracin_func.results.frame import Frame, PairRecord, blocks_of, to_pandas
-from tracin_func.results.listing import Listing, Ranked, counted, html_table, ranked, shown
-from tracin_func.results.names import MEAN
+from tracin_func.results.listing import Listing, Ranked, html_table, ranked, shown
+from tracin_func.results.names import MEAN, counted
 from tracin_func.results.partial import Partial, holds
 from tracin_func.results.run import Run
 from tracin_func.results.views import CLASS, CLASS_PAIR, ITEM, SCORE, Group, groups, groups_in_order

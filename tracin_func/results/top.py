@@ -13,8 +13,8 @@ from tracin_func.losses.terms import PIECE
 from tracin_func.results.files.format import Sheet
 from tracin_func.results.files.registry import format_of
 from tracin_func.results.frame import PairRecord, array, blocks_of, texts, to_pandas
-from tracin_func.results.listing import Listing, Ranked, Score, counted, ranked
-from tracin_func.results.names import STANDARD_ERROR
+from tracin_func.results.listing import Listing, Ranked, Score, ranked
+from tracin_func.results.names import STANDARD_ERROR, counted
 from tracin_func.results.partial import Partial, holds
 from tracin_func.results.run import Run
 from tracin_func.results.scored import SIDES, Loaded, position_of, sides_html, test_ids, zero_columns

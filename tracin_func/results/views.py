@@ -152,9 +152,9 @@ def in_order(values: Mapping[Member, float], sort: str) -> list[Member]:
 
 def groups_in_order(found: Sequence[Group], sort: str) -> list[Group]:
     """Groups by mean, by mean size (`abs`) or by name."""
-    by_name = {group.name: group for group in found}
-    keys = {name: group.mean_abs if sort == ABS else group.mean for name, group in by_name.items()}
-    return [by_name[name] for name in in_order(keys, sort)]
+    if sort == ID:
+        return sorted(found, key=lambda group: group.name)
+    return sorted(found, key=lambda group: group.mean_abs if sort == ABS else group.mean, reverse=True)
 
 
 def ends(order: Sequence[Member], top: int, *, both: bool) -> list[Member]:

@@ -16,6 +16,7 @@ import torch
 from tracin_func.errors import NumericalError
 from tracin_func.gradients.device import resolve_device, versions
 from tracin_func.gradients.engines.choose import NAMES
+from tracin_func.results.names import counted
 from tracin_func.results.verification import TOLERANCE
 from tracin_func.scoring.selftest import Outcome, selftest
 from tracin_func.sources.demo.source import CACHE_VARIABLE, cache_dir
@@ -145,7 +146,7 @@ def _devices() -> dict[str, str]:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     memory = psutil.virtual_memory()
     found = {
-        "cpu": f"{_count(cores, 'core')}, torch uses {_count(torch.get_num_threads(), 'thread')}; "
+        "cpu": f"{counted(cores, 'core')}, torch uses {counted(torch.get_num_threads(), 'thread')}; "
         f"{memory.available / 1e9:.1f} of {memory.total / 1e9:.1f} GB of memory free"
     }
     for name in _usable():
@@ -157,10 +158,6 @@ def _devices() -> dict[str, str]:
         found["cuda"] = f"none found (torch is built for CUDA {built})" if built else "none (this torch has no CUDA)"
     found["mps"] = "available" if torch.backends.mps.is_available() else "none"
     return found
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _version(package: str) -> str | None:

@@ -7,19 +7,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from tracin_func.errors import InputError
 from tracin_func.files import one_form
 from tracin_func.report.terminal.origin import few, print_file, print_flags
-from tracin_func.report.terminal.tables import open_console
+from tracin_func.report.terminal.tables import open_console, print_words
 from tracin_func.report.terminal.views import (
     EFFECTS,
     print_groups,
     print_histogram,
     print_overview,
     print_pairs,
-    print_words,
 )
 from tracin_func.results.files.read import ResultFile
 from tracin_func.results.names import SELF_COLUMN, STARTS, common_start, meaning_of
@@ -185,34 +182,27 @@ def print_selection(selection: Selection, by: str, sort: str | None, top: int, *
     print_flags(console, selection.flags, ours=all(result.origin(name) for name in columns))
     console.print()
     if not selection.values:
-        _print_columns(console, selection, sort, top)
+        names = _columns_in_order(selection, sort)
+        found = {name: summary(list(numbers(result.columns[name]).values())) for name in names}
+        print_overview(console, found, start=common_start(names), top=top, signed=selection.signed)
+        print_words(console, "--column PART shows the pairs of one; --by item, class or class-pair shows their sum.")
         return
-    reading = _READING.get(selection.meaning or "", "")
-    print_words(console, f"{selection.title}" + (f" ({reading})" if reading else ""))
+    reading = _READING.get(selection.meaning or "")
+    print_words(console, selection.title + (f" ({reading})" if reading else ""))
     if others := len(result.columns) - len(columns):
         print_words(console, f"{others} more {'column' if others == 1 else 'columns'}: --column {ALL} lists them.")
-    _print_view(console, selection, by, sort or SCORE, top)
+    order, signed = sort or SCORE, selection.signed
+    if by == PAIR:
+        effects = EFFECTS.get(selection.meaning or "")
+        print_pairs(console, selection.values, sort=order, top=top, signed=signed, effects=effects)
+    else:
+        print_groups(console, selection.groups, by, selection.items, sort=order, top=top, signed=signed)
     if left := _left_out(selection, by):
         print_words(console, f"{left} of {len(selection.values)} pairs have ids that tell no {by}; they are left out.")
     if with_histogram:
         values = list(selection.values.values())
         console.print()
         print_histogram(console, summary(values), histogram(values))
-
-
-def _print_view(console: Console, selection: Selection, by: str, sort: str, top: int) -> None:
-    if by == PAIR:
-        effects = EFFECTS.get(selection.meaning or "")
-        print_pairs(console, selection.values, sort=sort, top=top, signed=selection.signed, effects=effects)
-        return
-    print_groups(console, selection.groups, by, selection.items, sort=sort, top=top, signed=selection.signed)
-
-
-def _print_columns(console: Console, selection: Selection, sort: str | None, top: int) -> None:
-    order = _columns_in_order(selection, sort)
-    found = {name: summary(list(numbers(selection.result.columns[name]).values())) for name in order}
-    print_overview(console, found, start=common_start(order), top=top, signed=selection.signed)
-    print_words(console, "--column PART shows the pairs of one; --by item, class or class-pair shows their sum.")
 
 
 def _columns_in_order(selection: Selection, sort: str | None) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from tracin_func.losses.custom import as_loss
 from tracin_func.report.terminal.tables import open_console, print_facts
+from tracin_func.results.names import counted
 from tracin_func.scoring.forecast import Forecast
 from tracin_func.task.pairs import Pairs
 from tracin_func.task.task import Task
@@ -33,7 +34,7 @@ def print_forecast(
         "checkpoints": f"{len(task.checkpoints)}: {', '.join(each.name for each in expected.evaluations)}",
         "inactive pairs": _inactive(expected),
         "engine": f"{engine['engine']} ({engine['gradients']}), because {engine['reason']}",
-        "device": f"{engine['device']}, {_counted(engine['threads'], 'thread')}, batch size {engine['batch_size']}",
+        "device": f"{engine['device']}, {counted(engine['threads'], 'thread')}, batch size {engine['batch_size']}",
         "expected time": f"{seconds} of gradients (measured on {expected.tried} of {expected.units:,} "
         f"{_units(expected)}); products of pairs come on top",
         "expected memory": f"{expected.bytes / 1e6:,.0f} MB above the model and the items",
@@ -66,10 +67,6 @@ def _classes(task: Task) -> str:
     if task.item_classes is None:
         return ""
     return ": " + ", ".join(f"{name} {count}" for name, count in sorted(Counter(task.item_classes).items()))
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def _inactive(expected: Forecast) -> str:

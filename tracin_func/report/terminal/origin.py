@@ -7,10 +7,9 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from tracin_func.report.terminal.tables import print_facts
-from tracin_func.report.terminal.views import print_words
+from tracin_func.report.terminal.tables import print_facts, print_words
 from tracin_func.results.files.read import ResultFile, other_origins
-from tracin_func.results.names import STARTS
+from tracin_func.results.names import STARTS, counted
 from tracin_func.results.views import CONSTANT_RUNS, NOT_NUMBERS, REPEATED_VALUES, RUN, ZERO_COLUMN, Flag
 
 _FEW = 3  # names in a sentence; more are counted
@@ -22,8 +21,8 @@ _NO_ORIGIN = "no provenance: written by another program"
 def print_file(console: Console, result: ResultFile, columns: Sequence[str]) -> None:
     """The file, and where `columns` come from."""
     print_words(console, str(result.path))
-    holds = f"{_count(len(result.pairs), 'pair')}, {_count(len(result.columns), 'column')} of scores ({result.format})"
-    facts = {"holds": holds} | origin_of(result, columns)
+    held = f"{counted(len(result.pairs), 'pair')}, {counted(len(result.columns), 'column')} of scores"
+    facts = {"holds": f"{held} ({result.format})"} | origin_of(result, columns)
     if result.others:
         facts["not scores"] = few(result.others)
     print_facts(console, facts)
@@ -39,12 +38,12 @@ def origin_of(result: ResultFile, columns: Sequence[str]) -> dict[str, str]:
         return {"origin": _NO_ORIGIN}
     facts = _words_of(first)
     if older := other_origins(first):
-        facts["besides"] = f"some of the scores are of {_count(older, 'earlier run')}"
+        facts["besides"] = f"some of the scores are of {counted(older, 'earlier run')}"
     unknown, different = origins.count(None), sum(origin not in (first, None) for origin in origins)
     if different:
-        facts["others"] = f"{_count(different, 'column')} of another origin: --column shows which"
+        facts["others"] = f"{counted(different, 'column')} of another origin: --column shows which"
     if unknown:
-        facts["unknown"] = f"{_count(unknown, 'column')} with {_NO_ORIGIN}"
+        facts["unknown"] = f"{counted(unknown, 'column')} with {_NO_ORIGIN}"
     return facts
 
 
@@ -91,16 +90,16 @@ def _sentence(kind: str, flag: Flag) -> str:
             "models were trained with given? --test-functional score-margin does not saturate."
         )
     if kind == NOT_NUMBERS:
-        return f"{_count(flag.pairs, 'value')} left out, such as {flag.value!r} of {flag.pair}."
+        return f"{counted(flag.pairs, 'value')} left out, such as {flag.value!r} of {flag.pair}."
     if kind == CONSTANT_RUNS:
         return (
-            f"{flag.pairs} pairs stand in {_count(flag.groups, 'run')} of {RUN} or more in a row with one score to "
+            f"{flag.pairs} pairs stand in {counted(flag.groups, 'run')} of {RUN} or more in a row with one score to "
             f"the last digit, such as {flag.value:.6g}, {flag.most} times from {flag.pair} on."
         )
     if flag.groups == 1:
         return f"{flag.pairs} pairs share the score {flag.value:.6g} to the last digit."
     return (
-        f"{flag.pairs} pairs share {_count(flag.groups, 'score')} to the last digit, such as {flag.value:.6g}, "
+        f"{flag.pairs} pairs share {counted(flag.groups, 'score')} to the last digit, such as {flag.value:.6g}, "
         f"{flag.most} times."
     )
 
@@ -132,7 +131,3 @@ def _checkpoints(checkpoints: Sequence[Mapping[str, Any]]) -> str:
     rates = list(dict.fromkeys(str(each.get("learning_rate")) for each in checkpoints))
     rate = rates[0] if len(rates) == 1 else f"{rates[0]} … {rates[-1]}" if rates else "unknown"
     return f"{len(names)}: {', '.join(listed)}; learning rate {rate}"
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"

@@ -9,8 +9,8 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from tracin_func.report.terminal.tables import WIDE, new_table, open_console
-from tracin_func.report.terminal.views import EFFECTS, folded, print_groups, print_words
+from tracin_func.report.terminal.tables import WIDE, new_table, open_console, print_words
+from tracin_func.report.terminal.views import EFFECTS, folded, print_groups
 from tracin_func.results.frame import PairRecord
 from tracin_func.results.influence import Influence, SelfInfluence
 from tracin_func.results.listing import Estimate, Ranked

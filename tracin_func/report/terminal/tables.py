@@ -57,3 +57,9 @@ def print_facts(console: Console, facts: Mapping[str, str]) -> None:
     for name, words in facts.items():
         table.add_row(Text(name, style="dim"), Text(words))
     console.print(table)
+
+
+def print_words(console: Console, sentence: str, indent: int = 0) -> None:
+    """A sentence, indented where it goes on."""
+    text = Text(sentence)
+    console.print(Text("\n").join(Text(" " * indent) + line for line in text.wrap(console, console.width - indent)))

@@ -10,7 +10,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from tracin_func.report.terminal.tables import new_table
+from tracin_func.report.terminal.tables import new_table, print_words
 from tracin_func.results.views import (
     CLASS,
     CLASS_PAIR,
@@ -68,12 +68,6 @@ class Field:
     cells: Sequence[str]
     drop: int = 0
     ids: bool = False
-
-
-def print_words(console: Console, sentence: str, indent: int = 0) -> None:
-    """A sentence, indented where it goes on."""
-    text = Text(sentence)
-    console.print(Text("\n").join(Text(" " * indent) + line for line in text.wrap(console, console.width - indent)))
 
 
 def print_pairs(
