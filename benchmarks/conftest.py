@@ -1,17 +1,12 @@
 """What the benchmarks share: the embedded default as a task, and the devices there are."""
 
-import numpy as np
+from dataclasses import replace
+
 import pytest
 import torch
 
+import tracin_func as ti
 from tracin_func import Pairs, Task
-from tracin_func.cli.settings import Settings
-from tracin_func.sources.demo.ranker import AngleRanker
-from tracin_func.sources.demo.source import embedded
-from tracin_func.sources.recordings.drawing import draw_sequence, split_items
-from tracin_func.sources.recordings.frontend import FrontEnd
-from tracin_func.sources.recordings.tree import find_clips, load_items
-from tracin_func.task.checkpoints import Checkpoint, find_checkpoints, load
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -44,15 +39,12 @@ def device(request: pytest.FixtureRequest) -> torch.device:
 @pytest.fixture(scope="session")
 def embedded_task() -> Task:
     """The embedded default with its 54 items, 566 drawn training pairs and 120 drawn test pairs, a row a draw."""
-    demo = embedded("500hz", "plastic")
-    clips = find_clips(demo.data_root, material="plastic", frequency="500hz")
-    degrees = torch.tensor([clip.degree for clip in clips])
-    rng = np.random.RandomState(42)
-    tables = []
-    for positions in split_items(len(clips), 42):
-        first, second, target = zip(*draw_sequence(positions, degrees, rng), strict=True)
-        tables.append(Pairs(first, second, target, ids=[f"draw {row}" for row in range(len(first))]))
-    paths = find_checkpoints(demo.checkpoint_dir)
-    loss = Settings({}, load(Checkpoint(paths[0]), 1).args).loss()
-    checkpoints = [Checkpoint(path) for path in paths]
-    return Task(AngleRanker(), load_items(clips, FrontEnd()), tables[0], checkpoints, tables[1], loss)
+    task = ti.sources.demo(num_test="all")
+    assert task.test_pairs is not None
+    return replace(task, train_pairs=as_draws(task.train_pairs), test_pairs=as_draws(task.test_pairs))
+
+
+def as_draws(pairs: Pairs) -> Pairs:
+    """A pair that was drawn k times as k pairs."""
+    rows = torch.arange(len(pairs)).repeat_interleave(pairs.counts.long())
+    return replace(pairs.select(rows), count=None, ids=tuple(f"draw {row}" for row in range(len(rows))))

@@ -8,12 +8,8 @@ from dataclasses import replace
 
 import torch
 
-from tracin_func import Checkpoint, MarginRankingLoss, Pairs, Task, find_checkpoints, self_influence
-from tracin_func.cli.settings import Settings
-from tracin_func.sources.demo.ranker import AngleRanker
-from tracin_func.sources.demo.source import embedded
-from tracin_func.sources.recordings.source import Tones
-from tracin_func.task.checkpoints import load
+import tracin_func as ti
+from tracin_func import MarginRankingLoss, Pairs, self_influence
 
 FLIPPED, DRAWS = 22, 5
 
@@ -32,11 +28,7 @@ def on_top(values: torch.Tensor, rows: torch.Tensor) -> int:
 
 def main() -> None:
     """Print one line a draw of flipped pairs."""
-    demo = embedded("500hz", "plastic", progress=print)
-    paths = find_checkpoints(demo.checkpoint_dir)
-    checkpoints = [Checkpoint(path) for path in paths]
-    ghm = Settings({}, load(checkpoints[0], 1).args).loss()
-    task: Task = Tones(demo.data_root).task(AngleRanker(), checkpoints, ghm, kind="embedded", with_test=False)
+    task = ti.sources.demo()
     print(f"of {FLIPPED} flipped pairs, on top by: self (standard) | self (ghm) | plain loss")
     for seed in range(DRAWS):
         rows = torch.randperm(len(task.train_pairs), generator=torch.Generator().manual_seed(seed))[:FLIPPED]

@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.lab import lab as lab
 from tests.support.series import note_thorough
-from tracin_func.sources.demo.source import CACHE_VARIABLE, EmbeddedDemo, embedded
+from tracin_func.sources.demo.cache import CACHE_VARIABLE, EmbeddedDemo, embedded
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

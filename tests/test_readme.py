@@ -15,7 +15,7 @@ import torch
 from tests.support.places import ROOT
 from tests.support.prepared import start
 from tracin_func.scoring.accuracy import TRAIN_NAMES, recorded_share
-from tracin_func.sources.demo.source import EmbeddedDemo
+from tracin_func.sources.demo.cache import EmbeddedDemo
 from tracin_func.task.checkpoints import read
 from tracin_func.task.learning_rates import learning_rates
 

@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from tracin_func import sources as sources
     from tracin_func.errors import InputError as InputError
     from tracin_func.errors import NumericalError as NumericalError
     from tracin_func.errors import OutputError as OutputError
@@ -66,10 +67,12 @@ _MODULES = {
     "training.checkpoint": ("save_checkpoint",),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
-__all__ = sorted(_HOME)
+__all__ = sorted([*_HOME, "sources"])
 
 
 def __getattr__(name: str) -> Any:
+    if name == "sources":
+        return import_module(f"{__name__}.sources")
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)

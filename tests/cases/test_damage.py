@@ -22,8 +22,7 @@ from tests.support.cases.damage import damaged
 from tests.support.cases.modules import perceptron
 from tests.support.cases.reference import copied, noise, seeded
 from tests.support.cases.tables import LETTER_IDS, write_parquet
-from tracin_func.cli.computing import check_options
-from tracin_func.cli.options import INFLUENCE_ONLY, JOB
+from tracin_func.cli.options import INFLUENCE
 from tracin_func.cli.processes import record_job, recorded_job
 from tracin_func.cli.repeat import recorded_options
 from tracin_func.errors import InputError, NumericalError, UsageError
@@ -35,6 +34,7 @@ from tracin_func.results.files.scores_json import check_mergeable, conflict
 from tracin_func.results.files.scores_parquet import PARQUET
 from tracin_func.results.names import SELF_COLUMN
 from tracin_func.results.views import PAIR
+from tracin_func.sources.options import Options, groups_of
 from tracin_func.sources.recordings.wav import read_wav
 from tracin_func.task.pair_files import read_pairs
 
@@ -42,6 +42,7 @@ CLEAR = (InputError, UsageError, NumericalError)
 ITEMS = noise(6, 5)
 TRAIN = ti.Pairs([0, 1, 2, 3], [1, 2, 3, 4], [1, -1, 1, 1])
 TEST = ti.Pairs([5], [0], [1])
+GROUPS = groups_of(INFLUENCE)
 OPTIONS = {
     "data_root": "data",
     "seed": 1,
@@ -193,10 +194,9 @@ def merge(path: Path) -> None:
 
 
 def repeat(path: Path) -> None:
-    options = {option.name: None for option in (*JOB, *INFLUENCE_ONLY)} | {"repeat": path}
     threads = torch.get_num_threads()
     try:
-        check_options(recorded_options("influence" if "influence" in path.name else "self", options))
+        recorded_options("influence" if "influence" in path.name else "self", Options(GROUPS, {"repeat": path}))
     finally:
         torch.set_num_threads(threads)
 
@@ -214,7 +214,7 @@ def describe_store(path: Path) -> None:
     inspect(folder)
     list(check(folder))
     _, options = recorded_job(folder)
-    check_options({option.name: None for option in (*JOB, *INFLUENCE_ONLY)} | options)
+    Options(GROUPS, options).checked()
 
 
 @dataclass(frozen=True)

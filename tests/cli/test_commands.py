@@ -23,10 +23,14 @@ from tests.support.lab import COLUMN, Harmful, Lab, refused, run
 from tests.support.places import ROOT
 from tests.support.prepared import PREPARED, start
 from tracin_func.cli.app import app
-from tracin_func.cli.options import TABLE
+from tracin_func.cli.options import ComputeOptions, InfluenceOptions
 from tracin_func.gradients.engines.choose import NAMES
 from tracin_func.losses.ghm import GHM_VARIANTS
+from tracin_func.sources.demo import cache
 from tracin_func.sources.demo.ranker import AngleRanker
+from tracin_func.sources.groups import loss_groups
+from tracin_func.sources.options import declared
+from tracin_func.sources.recordings import source
 from tracin_func.task.method import TEST_FUNCTIONALS
 
 # What works
@@ -317,7 +321,7 @@ def test_settings_that_contradict_the_checkpoints_are_one_warning(lab: Lab) -> N
 
 def test_checkpoints_too_large_to_be_read_twice_are_told(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     lab.save(10, AngleRanker().state_dict(), margin=5.0)
-    monkeypatch.setattr("tracin_func.cli.tasks.MOST_BYTES", 1000)
+    monkeypatch.setattr(source, "MOST_BYTES", 1000)
     code, _, stderr = run("self", lab)
     assert code == 0
     assert "only the first's args were read, not compared" in stderr
@@ -662,13 +666,13 @@ def test_an_interrupt_after_saving_says_where_the_scores_are(lab: Lab, monkeypat
     def interrupt(*arguments: object, **named: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("tracin_func.cli.job.print_self", interrupt)
+    monkeypatch.setattr("tracin_func.cli.score.print_self", interrupt)
     code, _, stderr = run("self", lab)
     path = lab.results / "box_500hz_metadata.json"
     assert code == 130
     assert stderr.splitlines()[-1] == f"interrupted; the scores are in {path}."
     assert json.loads(path.read_text())
-    monkeypatch.setattr("tracin_func.sources.demo.source.write_demo", interrupt)
+    monkeypatch.setattr(cache, "write_demo", interrupt)
     result = CliRunner().invoke(app, ["demo", "there"])
     assert (result.exit_code, result.stderr) == (130, "interrupted; what is in there is not complete.\n")
     monkeypatch.setattr("tracin_func.results.influence.SelfInfluence.save", interrupt)
@@ -692,9 +696,9 @@ def test_an_interrupt_leaves_files_as_they_were(lab: Lab, tmp_path_factory: pyte
 
 
 def test_help_names_the_choices_there_are() -> None:
-    assert all(name in TABLE["engine"].help for name in NAMES)
-    assert all(name in TABLE["ghm_variant"].help for name in GHM_VARIANTS)
-    assert all(name in TABLE["test_functional"].help for name in TEST_FUNCTIONALS)
+    assert all(name in declared(ComputeOptions)["engine"].help for name in NAMES)
+    assert all(name in declared(*loss_groups())["ghm_variant"].help for name in GHM_VARIANTS)
+    assert all(name in declared(InfluenceOptions)["test_functional"].help for name in TEST_FUNCTIONALS)
 
 
 @pytest.mark.parametrize("start", [["-m", "tracin_func"], ["cli.py"]])

@@ -22,7 +22,7 @@ from tracin_func.report.terminal import doctor as health
 from tracin_func.results.verification import TOLERANCE
 from tracin_func.scoring import selftest
 from tracin_func.scoring.observer import LOG, Observer
-from tracin_func.sources.demo.source import CACHE_VARIABLE
+from tracin_func.sources.demo.cache import CACHE_VARIABLE
 
 
 def doctor(*options: str, **environment: str) -> tuple[int, str, str]:

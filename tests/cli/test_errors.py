@@ -32,8 +32,8 @@ from typer.testing import CliRunner
 from tests.support.lab import Harmful, Lab
 from tests.support.places import ROOT
 from tracin_func.cli.app import app
+from tracin_func.sources.demo.cache import CACHE_VARIABLE, EmbeddedDemo
 from tracin_func.sources.demo.ranker import AngleRanker
-from tracin_func.sources.demo.source import CACHE_VARIABLE, EmbeddedDemo
 
 Spoil = Callable[[Lab], Sequence[str]]
 
@@ -463,7 +463,7 @@ TABLE = (
         "one store for all tones",
         given("--store", "{folder}/store", "--frequency", "all"),
         2,
-        "--frequency all keeps a store for each tone. Expected {frequency} in --store",
+        "--frequency all keeps a store for each run. Expected {frequency} in --store",
     ),
     Row("a shard of no store", given("--shard", "1/2"), 2, "--shard was given without --store"),
     Row("a type of no store", given("--store-dtype", "float16"), 2, "--store-dtype was given without --store"),

@@ -21,7 +21,7 @@ from tests.support.places import ROOT
 from tracin_func.cli.app import app
 from tracin_func.losses.ghm import GHMRankingLoss
 from tracin_func.losses.terms import scored_pairs, weigh_by
-from tracin_func.sources.python import load_model
+from tracin_func.sources.python.loading import load_model
 from tracin_func.sources.recordings.drawing import draw_sequence, merge_repeats, sample_test_pairs, split_items
 from tracin_func.sources.recordings.frontend import FrontEnd
 from tracin_func.sources.recordings.tree import find_clips, load_items

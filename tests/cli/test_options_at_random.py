@@ -11,9 +11,14 @@ from typer.testing import CliRunner
 from tests.support.lab import Lab
 from tests.support.series import several
 from tracin_func.cli.app import app
-from tracin_func.cli.options import INFLUENCE_ONLY, JOB, Option
+from tracin_func.cli.options import INFLUENCE, SELF
+from tracin_func.sources.options import Option, Options, groups_of
 
 SEED = 0
+TABLES = {
+    command: sorted(Options(groups_of(groups)).table.values(), key=lambda option: option.name)
+    for command, groups in (("self", SELF), ("influence", INFLUENCE))
+}
 RUNS = several(30, 600)
 NUMBERS = ("-1", "0", "1", "3", "1e400", "nan", "999999999999999999999", "x", "", "0.5")
 
@@ -90,7 +95,7 @@ def prepared(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Lab:
 
 
 def words_of(option: Option, lab: Lab, draw: random.Random) -> list[str]:
-    if option.kind is bool:
+    if option.base is bool:
         return [option.flag]
     value = draw.choice(VALUES.get(option.name, NUMBERS))
     return [draw.choice([option.flag, *option.aliases]), value.format(folder=lab.folder)]
@@ -101,7 +106,7 @@ def test_any_options_end_in_a_sentence(prepared: Lab) -> None:
     codes = set()
     for _ in range(RUNS):
         command = draw.choice(["self", "influence"])
-        options = draw.sample([*JOB, *(INFLUENCE_ONLY if command == "influence" else ())], draw.randint(0, 5))
+        options = draw.sample(TABLES[command], draw.randint(0, 5))
         words = [word for option in options for word in words_of(option, prepared, draw)]
         names = {option.name for option in options}
         own = prepared.arguments(*words)

@@ -7,7 +7,7 @@ import pytest
 from torch import nn
 
 import tracin_func as ti
-from tracin_func.sources.python import load_model, load_object
+from tracin_func.sources.python.loading import load_model, load_object
 
 NET = "from torch import nn\n\n\nclass Net(nn.Linear):\n    def __init__(self):\n        super().__init__(2, 1)\n"
 

@@ -22,7 +22,7 @@ from tracin_func.cli.app import main
 
 PREPARED = multiprocessing.get_context("forkserver")
 PREPARED.set_forkserver_preload(
-    ["pytest", "hypothesis", "torch.distributed", "typer._adapters", "tests.support.lab", "tracin_func.cli.job"]
+    ["pytest", "hypothesis", "torch.distributed", "typer._adapters", "tests.support.lab", "tracin_func.cli.score"]
 )
 
 

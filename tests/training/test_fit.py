@@ -11,8 +11,8 @@ from torch import Tensor
 
 from tracin_func.errors import NumericalError, UsageError
 from tracin_func.losses.ghm import GHMRankingLoss
+from tracin_func.sources.demo.cache import EmbeddedDemo
 from tracin_func.sources.demo.ranker import AngleRanker
-from tracin_func.sources.demo.source import EmbeddedDemo
 from tracin_func.sources.recordings.drawing import draw_sequence, merge_repeats, sample_test_pairs, split_items
 from tracin_func.sources.recordings.frontend import FrontEnd
 from tracin_func.sources.recordings.tree import find_clips, load_items

@@ -1,349 +1,263 @@
-"""The one table of options. Commands take their parameters from it, so that one option is one line.
-
-A setting is taken from the first that has it: the option, the environment variable TRACIN_FUNC_NAME, the
-checkpoint's own `args`, the default. Options are None when not given; the defaults shown live here as words
-and in `settings` as values.
-"""
+"""The options of commands that no source needs: how is computed, what is written and shown; and how typer reads all."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, ClassVar, Literal
 
 import typer
 
-from tracin_func.cli.values import as_present
-from tracin_func.losses.registry import LOSSES, LossOption, loss_options
+from tracin_func.errors import UsageError
+from tracin_func.sources.groups import ModelOptions, PairOptions, QueryOptions, loss_groups
+from tracin_func.sources.options import (
+    COMPUTING,
+    ESTIMATES,
+    LOSS,
+    PAIRS,
+    PANELS,
+    RESULTS,
+    VIEW,
+    Option,
+    declared,
+    option,
+    switch,
+)
+from tracin_func.sources.source import source_groups
+from tracin_func.sources.values import size_in_bytes, whole_or
 
-DATA, MODEL, LOSS, PAIRS = "Data", "Model and checkpoints", "Loss and scores", "Pairs"
-COMPUTING, ESTIMATES, RESULTS = "Computing", "Projection and store", "Results"
-VIEW = "View"
-PLACES = ("pairs", "test_pairs", "model", "task")  # texts that may name a file
-
-
-@dataclass(frozen=True)
-class Option:
-    """One option: its name, type, what it means, the default in words, and where help shows it.
-
-    A switch that is `on` unless it is turned off has a second flag for that, `--no-NAME`.
-    """
-
-    name: str
-    kind: Any
-    help: str
-    default: str
-    panel: str
-    aliases: tuple[str, ...] = ()
-    metavar: str | None = None
-    spelled: str | None = None  # where the flag is no name that Python allows
-    variable: bool = True  # whether the environment may set it
-    on: bool = False
-
-    @property
-    def flag(self) -> str:
-        return self.spelled or "--" + self.name.replace("_", "-")
-
-    @property
-    def environment(self) -> str | None:
-        return "TRACIN_FUNC_" + self.name.upper() if self.variable else None
-
-    def parameter(self) -> inspect.Parameter:
-        """As a parameter that typer reads."""
-        declared = typer.Option(
-            f"{self.flag}/--no-{self.flag.removeprefix('--')}" if self.on else self.flag,
-            *self.aliases,
-            help=f"{self.help} Default: {self.default}." if self.default else self.help,
-            envvar=self.environment,
-            show_envvar=False,
-            show_default=False,
-            rich_help_panel=self.panel,
-            metavar="" if self.kind is bool else self.metavar,
-            callback=as_present if self.kind is Path or self.name in PLACES else None,
-        )
-        default = self.on if self.kind is bool else None
-        kind = self.kind if self.kind is bool else self.kind | None
-        return inspect.Parameter(
-            self.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, declared]
-        )
+View = Literal["pair", "item", "class", "class-pair"]
 
 
 @dataclass(frozen=True)
-class Argument:
-    """What a command is given without a flag."""
+class ComputeOptions:
+    """How gradients are computed; changes no score beyond rounding."""
 
-    name: str
-    kind: Any
-    help: str
+    panel: ClassVar[str] = COMPUTING
+    device: str | None = option("auto, cpu, cuda, cuda:1 or mps.", "the first of cuda, mps, cpu")
+    engine: str | None = option(
+        "auto, ghost, item, pair or loop. All give the same scores.", "auto", words="gradients.engines.choose:NAMES"
+    )
+    batch_size: str | None = option("Gradients computed together; changes no score.", "measured")
+    memory_budget: str | None = option("Memory for the work, as 800MB or 4GB.", "half of what is free")
+    dtype: Literal["float32", "float64", "bfloat16", "float16"] | None = option(
+        "float32, float64, bfloat16 or float16, for weights and items.", "their own"
+    )
+    threads: int | None = option("Threads of each process.", "all cores, or their share under torchrun", least=1)
+    explain_plan: bool = switch("Tell how each parameter's gradient is taken, what it costs and why.")
 
-    def parameter(self) -> inspect.Parameter:
-        """As a parameter that typer reads."""
-        declared = typer.Argument(
-            help=self.help,
-            show_default=False,
-            metavar=self.name.upper(),
-            callback=as_present if self.kind is Path else None,
-        )
-        return inspect.Parameter(self.name, inspect.Parameter.KEYWORD_ONLY, annotation=Annotated[self.kind, declared])
-
-
-def _loss_types() -> str:
-    *most, last = [f"{name} ({loss.help})" if loss.help else name for name, loss in LOSSES.items()]
-    return f"{', '.join(most)} or {last}."
+    def __post_init__(self) -> None:
+        whole_or("auto", "--batch-size", self.batch_size)
+        size_in_bytes("--memory-budget", self.memory_budget)
 
 
-def _of_loss(option: LossOption) -> Option:
-    kind = str if option.words else option.kind
-    default = option.shown_default or f"the checkpoint's, else {option.default}"
-    return Option(option.name, kind, option.help, default, LOSS)
+@dataclass(frozen=True)
+class ScoringOptions:
+    """What is scored of a job, and whether it is checked."""
+
+    panel: ClassVar[str] = COMPUTING
+    limit: int | None = option("Score only the first so many training pairs: a quick try.", "all", panel=PAIRS, least=1)
+    dry_run: bool = switch("Tell what would be done, how long and how much memory it takes; score nothing.")
+    verify: int | None = option(
+        "So many scores are computed again, by single float64 gradients; above 1e-4 off: exit 1.", "none", least=1
+    )
 
 
-JOB = (
-    Option(
-        "data_root", Path, "Folder of WAV files: in it deg036/plastic/plastic_deg036_500hz_04.wav.", "embedded", DATA
-    ),
-    Option("frequency", str, "Tone: 500hz, 1000hz, ...; or all: each tone its own run and files.", "500hz", DATA),
-    Option("material", str, "Material: the folder and file name part such as plastic.", "plastic", DATA),
-    Option("classes", str, "Class folders, separated by commas: deg000,deg036.", "all present", DATA),
-    Option("takes", str, "Takes, separated by commas: 0,1,2.", "all present", DATA),
-    Option("sample_rate", int, "Rate that all files have, in Hz; nothing is resampled.", "48000", DATA),
-    Option("clip_seconds", float, "Use this much from the start of each clip.", "whole clips of one length", DATA),
-    Option("skip_bad_audio", bool, "Leave out recordings that cannot be read, and count them.", "", DATA),
-    Option("checkpoint_dir", Path, "Folder of checkpoints; may hold {frequency} and {material}.", "embedded", MODEL),
-    Option("checkpoint_prefix", str, "Start of the names of checkpoints, files or folders.", "model_epoch_", MODEL),
-    Option("checkpoints", str, "Which of them: numbers as 10,20, or last:3.", "all", MODEL),
-    Option(
-        "checkpoint_weights",
-        str,
-        "lr: each checkpoint weighs its learning rate; uniform: each weighs 1, no rate is used.",
-        "lr",
-        MODEL,
-    ),
-    Option(
-        "preconditioner",
-        str,
-        "adam: gradients meet as in Adam's steps, by the second moments in the checkpoints; none: as in SGD's.",
-        "none",
-        MODEL,
-    ),
-    Option(
-        "model",
-        str,
-        "Scorer of your own: a torch.nn.Module class. The file is run.",
-        "embedded ranker",
-        MODEL,
-        metavar="FILE.py:Class",
-    ),
-    Option("model_arg", list[str], "Argument of the model class; repeat for more.", "", MODEL, metavar="NAME=VALUE"),
-    Option(
-        "task",
-        str,
-        "Whole job of your own: a function that returns a tracin_func.Task. The file is run.",
-        "",
-        MODEL,
-        metavar="FILE.py:factory",
-    ),
-    Option("learning_rate", float, "Learning rate of all checkpoints.", "their own", MODEL),
-    Option("params", str, "Score only parameters in whose name this regular expression is found.", "all", MODEL),
-    Option("loss_type", str, _loss_types(), "the checkpoint's, else standard", LOSS),
-    *map(_of_loss, loss_options().values()),
-    Option(
-        "pairs",
-        str,
-        "drawn by the seed as in the training, all, or a CSV or Parquet FILE: first,second,target[,split,weight].",
-        "drawn",
-        PAIRS,
-    ),
-    Option(
-        "ids",
-        str,
-        "What first and second of the pairs FILE are: names (ids of items) or positions (0, 1, ...).",
-        "names; positions where Parquet holds whole numbers",
-        PAIRS,
-    ),
-    Option(
-        "exclusions_file",
-        Path,
-        "Item or pair ids to leave out, one a line; applies after the split. Or none.",
-        "the checkpoint's, else none",
-        PAIRS,
-    ),
-    Option(
-        "exclude_before_split",
-        bool,
-        "Excluded items are left out before the split; others may then change sides.",
-        "",
-        PAIRS,
-    ),
-    Option("limit", int, "Score only the first so many training pairs: a quick try.", "all", PAIRS),
-    Option("seed", int, "Seed of split, drawing and test sample.", "the checkpoint's, else 42", PAIRS),
-    Option("device", str, "auto, cpu, cuda, cuda:1 or mps.", "the first of cuda, mps, cpu", COMPUTING),
-    Option("engine", str, "auto, ghost, item, pair or loop. All give the same scores.", "auto", COMPUTING),
-    Option("batch_size", str, "Gradients computed together; changes no score.", "measured", COMPUTING),
-    Option("memory_budget", str, "Memory for the work, as 800MB or 4GB.", "half of what is free", COMPUTING),
-    Option("dtype", str, "float32, float64, bfloat16 or float16, for weights and items.", "their own", COMPUTING),
-    Option("explain_plan", bool, "Tell how each parameter's gradient is taken, what it costs and why.", "", COMPUTING),
-    Option(
-        "dry_run", bool, "Tell what would be done, how long and how much memory it takes; score nothing.", "", COMPUTING
-    ),
-    Option(
-        "verify",
-        int,
-        "So many scores are computed again, by single float64 gradients; above 1e-4 off: exit 1.",
-        "none",
-        COMPUTING,
-    ),
-    Option(
-        "projection",
-        str,
+@dataclass(frozen=True)
+class StoreOptions:
+    """Projection of gradients, and where they are kept."""
+
+    panel: ClassVar[str] = ESTIMATES
+    projection: str | None = option(
         "auto, kronecker, sjlt, rademacher or gaussian: scores are estimates, with a standard error each. auto stays "
         "exact where that is cheaper.",
         "none; with --store auto",
-        ESTIMATES,
-    ),
-    Option(
-        "proj_dim",
-        int,
+        words="task.method:KINDS",
+    )
+    proj_dim: int | None = option(
         "Dimension of each projected gradient (for kronecker: an upper limit). With --store and without --projection "
         "it means --projection auto.",
         "4096, dense ones 512",
-        ESTIMATES,
-    ),
-    Option("projection_seed", int, "Seed of the projection.", "0", ESTIMATES),
-    Option(
-        "store",
-        Path,
+        least=2,
+    )
+    projection_seed: int | None = option("Seed of the projection.", "0", least=0)
+    store: Path | None = option(
         "Folder that keeps the gradients of all items: what is there is used, what is missing is added.",
         "none",
-        ESTIMATES,
         metavar="FOLDER",
-    ),
-    Option("store_dtype", str, "float32, float16 or bfloat16: numbers in a new store.", "float32", ESTIMATES),
-    Option(
-        "shard",
-        str,
+    )
+    store_dtype: Literal["float32", "float16", "bfloat16"] | None = option(
+        "float32, float16 or bfloat16: numbers in a new store.", "float32"
+    )
+    shard: str | None = option(
         "This run's part of the store, such as 2/8: its rows are made, and nothing is scored; see merge.",
         "all of it",
-        ESTIMATES,
         metavar="I/N",
-    ),
-    Option("threads", int, "Threads of each process.", "all cores, or their share under torchrun", COMPUTING),
-    Option("num_workers", int, "Threads that read WAV files.", "0", COMPUTING),
-    Option("metadata_dir", Path, "Folder of the result files.", "metadata", RESULTS),
-    Option(
-        "format",
-        str,
+    )
+
+    def __post_init__(self) -> None:
+        for name in ("store_dtype", "shard") if self.store is None else ():
+            if getattr(self, name) is not None:
+                raise UsageError(f"{declared(StoreOptions)[name].flag} was given without --store. Expected both.")
+        for name in ("proj_dim", "projection_seed"):
+            flag = declared(StoreOptions)[name].flag
+            if getattr(self, name) is not None and self.projection == "none":
+                raise UsageError(
+                    f"{flag} was given with --projection none, which projects nothing. Leave one of them out."
+                )
+            if getattr(self, name) is not None and self.projection is None and self.store is None:
+                raise UsageError(f"{flag} was given without --projection. Expected both.")
+
+
+@dataclass(frozen=True)
+class ResultOptions:
+    """Files and tables of scores."""
+
+    panel: ClassVar[str] = RESULTS
+    metadata_dir: Path | None = option("Folder of the result files.", "metadata")
+    format: str | None = option(
         "json (merged into what is there), csv or parquet (long tables).",
         "json; parquet with --keep",
-        RESULTS,
-    ),
-    Option("score_name", str, "Name of the column in the files.", "tracin_self_influence, tracin_influence", RESULTS),
-    Option("per_checkpoint", bool, "A second file with a column for each checkpoint.", "", RESULTS),
-    Option("top", int, "Rows of the table.", "10 for self, 3 for influence", RESULTS),
-    Option("by", str, "Rows of the table: pair, item, class or class-pair.", "pair", RESULTS),
-    Option("quiet", bool, "No tables and no notes; warnings and errors remain.", "", RESULTS),
-    Option("json", bool, "One JSON document on stdout instead of tables.", "", RESULTS),
-    Option(
-        "repeat",
-        Path,
+        words="results.files.registry:FORMATS",
+    )
+    score_name: str | None = option("Name of the column in the files.", "tracin_self_influence, tracin_influence")
+    per_checkpoint: bool = switch("A second file with a column for each checkpoint.")
+    top: int | None = option("Rows of the table.", "10 for self, 3 for influence", least=1)
+    by: View | None = option("Rows of the table: pair, item, class or class-pair.", "pair")
+    repeat: Path | None = option(
         "Repeat the run that this FILE.provenance.json records; options given beside it win.",
-        "",
-        RESULTS,
         metavar="FILE",
         spelled="--from",
         variable=False,
-    ),
-    Option("debug", bool, "Show the traceback of an error.", "", RESULTS),
-)
+    )
 
-INFLUENCE_ONLY = (
-    Option(
-        "num_test",
-        str,
-        "Test pairs to explain, sampled with the seed; or all.",
-        "5",
-        PAIRS,
-        ("--num-test-samples",),
-    ),
-    Option(
-        "test_pairs",
-        str,
-        "These test pairs: ids ID1_ID2 separated by commas, or a file with one a line.",
-        "drawn",
-        PAIRS,
-    ),
-    Option(
-        "test_select",
-        str,
-        "random; or by the model: misranked or lowest-margin at the last checkpoint, active at any.",
-        "random",
-        PAIRS,
-    ),
-    Option("aggregate", str, "mean: one column, of the mean of the test pairs.", "a column each", LOSS),
-    Option("normalize", str, "cosine: divide by the lengths of both gradients.", "none", LOSS),
-    Option("test_functional", str, "loss, or score-margin (does not saturate).", "loss", LOSS),
-    Option("weight_test_pairs", bool, "GHM weights for test pairs too.", "", LOSS),
-    Option(
-        "keep",
-        int,
+    def __post_init__(self) -> None:
+        if self.score_name is not None and not self.score_name.strip():
+            raise UsageError("--score-name should not be empty.")
+
+
+@dataclass(frozen=True)
+class PrintOptions:
+    """What is printed."""
+
+    panel: ClassVar[str] = RESULTS
+    quiet: bool = switch("No tables and no notes; warnings and errors remain.")
+    json: bool = switch("One JSON document on stdout instead of tables.")
+    debug: bool = switch("Show the traceback of an error.")
+
+
+@dataclass(frozen=True)
+class InfluenceOptions:
+    """What is computed of training pairs and test pairs, and kept."""
+
+    panel: ClassVar[str] = LOSS
+    aggregate: Literal["mean"] | None = option("mean: one column, of the mean of the test pairs.", "a column each")
+    normalize: Literal["none", "cosine"] | None = option("cosine: divide by the lengths of both gradients.", "none")
+    test_functional: Literal["loss", "score-margin"] | None = option(
+        "loss, or score-margin (does not saturate).", "loss"
+    )
+    weight_test_pairs: bool = switch("GHM weights for test pairs too.")
+    keep: int | None = option(
         "Keep only the K strongest proponents and opponents of each test pair, in a table (parquet or csv); --pairs "
         "FILE.parquet is then read in blocks and never held.",
         "all scores",
-        RESULTS,
+        panel=RESULTS,
         metavar="K",
-    ),
-    Option("with_self", bool, "Self-influence as well, from the same pass.", "", RESULTS),
-)
-
-# Of a run that fills a store and scores nothing.
-GRADIENTS = tuple(
-    option
-    for option in JOB
-    if option.name in ("quiet", "json", "debug")
-    or (option.panel not in (RESULTS, LOSS) and option.name not in ("dry_run", "verify", "limit"))
-)
-
-STORE = (
-    Argument("action", str, "info or verify."),
-    Argument("folder", Path, "Folder of a store."),
-    Option("drop", bool, "Take damaged blocks out, so that the next run makes them again.", "", VIEW),
-    Option("json", bool, "One JSON document on stdout and nothing else.", "", VIEW),
-    Option("debug", bool, "Show the traceback of an error.", "", VIEW),
-)
-
-MERGE = (
-    Argument("folder", Path, "Store that the shards of a run have filled."),
-    Option("quiet", bool, "No tables and no notes; warnings and errors remain.", "", RESULTS),
-    Option("json", bool, "One JSON document on stdout instead of tables.", "", RESULTS),
-    Option("debug", bool, "Show the traceback of an error.", "", RESULTS),
-)
-
-SHOW = (
-    Argument("file", Path, "Result file: JSON, CSV or Parquet; one of ours, or of the same form."),
-    Option("by", str, "What a row is: pair, item, class or class-pair.", "pair", VIEW, metavar="VIEW"),
-    Option("column", str, "A column, a part of its name, or all.", "self-influence, else all", VIEW, metavar="NAME"),
-    Option("sort", str, "By score, abs (size, whatever the sign) or id.", "score", VIEW, metavar="ORDER"),
-    Option("top", int, "Rows of the table; of influence at each end.", "10", VIEW, metavar="N"),
-    Option("histogram", bool, "How the scores are distributed.", "on", VIEW, on=True),
-    Option("json", bool, "One JSON document on stdout and nothing else.", "", VIEW),
-    Option("debug", bool, "Show the traceback of an error.", "", VIEW),
-)
-
-TABLE = {option.name: option for option in (*JOB, *INFLUENCE_ONLY)}
+        least=1,
+    )
+    with_self: bool = switch("Self-influence as well, from the same pass.", panel=RESULTS)
 
 
-def is_given(value: Any) -> bool:
-    """Whether an option was given: not None, no switch that is off, no empty list; 0 is a value."""
-    return value is not None and value is not False and value not in ([], ())
+@dataclass(frozen=True)
+class ViewOptions:
+    """How a file is reported."""
+
+    panel: ClassVar[str] = VIEW
+    json: bool = switch("One JSON document on stdout and nothing else.")
+    debug: bool = switch("Show the traceback of an error.")
 
 
-def takes(*options: Option | Argument) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command `def f(**options)` the options as its parameters."""
+@dataclass(frozen=True)
+class ShowOptions:
+    """Which result file is shown, and what of it."""
 
-    def declare(function: Callable[..., None]) -> Callable[..., None]:
-        parameters = [option.parameter() for option in options]
-        function.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        function.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-        return function
+    panel: ClassVar[str] = VIEW
+    file: Path = option("Result file: JSON, CSV or Parquet; one of ours, or of the same form.", argument=True)
+    by: View | None = option("What a row is: pair, item, class or class-pair.", "pair", metavar="VIEW")
+    column: str | None = option("A column, a part of its name, or all.", "self-influence, else all", metavar="NAME")
+    sort: Literal["score", "abs", "id"] | None = option(
+        "By score, abs (size, whatever the sign) or id.", "score", metavar="ORDER"
+    )
+    top: int | None = option("Rows of the table; of influence at each end.", "10", metavar="N", least=1)
+    histogram: bool = switch("How the scores are distributed.", default="on", on=True)
 
-    return declare
+
+@dataclass(frozen=True)
+class InspectOptions:
+    """Which store, and what is done with it."""
+
+    panel: ClassVar[str] = VIEW
+    action: Literal["info", "verify"] = option("info or verify.", argument=True)
+    folder: Path = option("Folder of a store.", argument=True)
+    drop: bool = switch("Take damaged blocks out, so that the next run makes them again.")
+
+
+@dataclass(frozen=True)
+class MergeOptions:
+    """What is merged."""
+
+    panel: ClassVar[str] = RESULTS
+    folder: Path = option("Store that the shards of a run have filled.", argument=True)
+
+
+@dataclass(frozen=True)
+class DemoOptions:
+    """Where the embedded default goes."""
+
+    directory: Path = option("Folder to write; it should be empty or not exist yet.", argument=True)
+    debug: bool = switch("Show the traceback of an error.", variable=False)
+
+
+@dataclass(frozen=True)
+class DoctorOptions:
+    """How health is reported."""
+
+    json: bool = switch("Print one JSON document instead.", variable=False)
+    debug: bool = switch("Show the traceback of an error.", variable=False)
+
+
+# Of a run that fills a store, that scores, and that scores with test pairs.
+GRADIENTS = (ModelOptions, PairOptions, ComputeOptions, StoreOptions, PrintOptions, source_groups)
+SCORING = (ScoringOptions, StoreOptions, ResultOptions, PrintOptions)
+SELF = (ModelOptions, loss_groups, PairOptions, ComputeOptions, *SCORING, source_groups)
+INFLUENCE = (*SELF, QueryOptions, InfluenceOptions)
+
+
+def parameters(groups: Sequence[type]) -> list[inspect.Parameter]:
+    """The options of the groups as parameters that typer reads, panel by panel."""
+    every = [each for group in groups for each in declared(group).values()]
+    every.sort(key=lambda each: PANELS.index(each.panel) if each.panel in PANELS else len(PANELS))
+    return [_parameter(each) for each in every]
+
+
+def _parameter(own: Option) -> inspect.Parameter:
+    if own.argument:
+        declared_as = typer.Argument(help=own.help, show_default=False, metavar=own.name.upper())
+        return inspect.Parameter(own.name, inspect.Parameter.KEYWORD_ONLY, annotation=Annotated[own.base, declared_as])
+    is_switch = own.base is bool
+    declared_as = typer.Option(
+        f"{own.flag}/--no-{own.flag.removeprefix('--')}" if own.on else own.flag,
+        *own.aliases,
+        help=f"{own.help} Default: {own.default}." if own.default else own.help,
+        envvar=own.environment,
+        show_envvar=False,
+        show_default=False,
+        rich_help_panel=own.panel or None,
+        metavar="" if is_switch else own.metavar,
+    )
+    return inspect.Parameter(
+        own.name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=own.on if is_switch else None,
+        annotation=Annotated[bool if is_switch else own.base | None, declared_as],
+    )

@@ -1,7 +1,6 @@
 """Processes and runs that share a job: those of torchrun, and the shards of a job array with what `merge` repeats."""
 
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
@@ -10,8 +9,9 @@ from typing import Any
 import torch
 
 from tracin_func.cli.errors import say
+from tracin_func.cli.options import ComputeOptions
 from tracin_func.cli.repeat import as_options
-from tracin_func.errors import InputError, UsageError
+from tracin_func.errors import InputError
 from tracin_func.files import read_object
 from tracin_func.gradients.processes import World, processes
 from tracin_func.gradients.store.blocks import checkpoint_folders
@@ -19,35 +19,22 @@ from tracin_func.gradients.store.disk import write_json, writing
 from tracin_func.gradients.store.identity import read_manifest
 from tracin_func.gradients.store.locks import preparing
 from tracin_func.scoring.steps import Filled
+from tracin_func.sources.options import Options
 
 RECORD = "job.json"  # in a store: what its shards are to be merged to
 _REMEDY = "Fix: run the shards again: tracin-func self|influence --store FOLDER --shard I/N."
 
 
 @contextmanager
-def together(options: Mapping[str, Any]) -> Iterator[World]:
+def together(options: Options) -> Iterator[World]:
     """The processes of this run, each with its threads; the first alone speaks."""
-    with processes(options["device"]) as world:
-        _set_threads(options["threads"], world)
+    with processes(options[ComputeOptions].device) as world:
+        _set_threads(options[ComputeOptions].threads, world)
         if world.first:
             yield world
             return
         with open(os.devnull, "w", encoding="utf-8") as nowhere, redirect_stderr(nowhere):
             yield world
-
-
-def shard_of(value: str | None) -> tuple[int, int] | None:
-    """(i, n) of I/N.
-
-    Raises:
-        UsageError: it is not of this form, or i is not one of 1 to n.
-    """
-    if value is None:
-        return None
-    match = re.fullmatch(r"(\d+)/(\d+)", value.strip())
-    if match is None or not 1 <= int(match[1]) <= int(match[2]):
-        raise UsageError(f"--shard should be I/N with I from 1 to N, such as 2/8. Got {value!r}.")
-    return int(match[1]), int(match[2])
 
 
 def record_job(folder: Path, command: str, options: Mapping[str, Any], shard: tuple[int, int] | None) -> None:
@@ -120,8 +107,6 @@ def say_filled(filled: Sequence[Filled], folder: Path, *, quiet: bool) -> None:
 
 
 def _set_threads(asked: int | None, world: World) -> None:
-    if asked is not None and asked < 1:
-        raise UsageError(f"--threads should be at least 1. Got {asked}.")
     if asked is not None:
         torch.set_num_threads(asked)
     elif world.size > 1:  # torchrun's own default is one thread each

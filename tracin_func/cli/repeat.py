@@ -1,24 +1,24 @@
 """`--from FILE.provenance.json`: the options of a recorded run, and what has changed since."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from tracin_func.cli.errors import say
-from tracin_func.cli.options import TABLE, is_given
-from tracin_func.cli.tasks import Tell
+from tracin_func.cli.options import INFLUENCE, ResultOptions
 from tracin_func.errors import InputError
 from tracin_func.files import read_object
 from tracin_func.gradients.device import versions
 from tracin_func.results.run import Run
+from tracin_func.sources.options import Options, groups_of
 
 _REMEDY = "Fix: name a FILE.provenance.json beside a result file with --from."
 
 
-def recorded_options(command: str, options: Mapping[str, Any]) -> Mapping[str, Any]:
+def recorded_options(command: str, options: Options) -> Options:
     """`options`, and where one was not given that of the run that `--from` names, with its batch size and budget.
 
     With equal threads, files and versions such a run gives the same scores to the last bit.
@@ -26,12 +26,13 @@ def recorded_options(command: str, options: Mapping[str, Any]) -> Mapping[str, A
     Raises:
         InputError: the file records no run of this command.
     """
-    if options["repeat"] is None:
+    repeat = options[ResultOptions].repeat
+    if repeat is None:
         return options
-    records = _records(options["repeat"], command)
+    records = _records(repeat, command)
     column, record = next(reversed(records.items()))  # they are in the order in which they were first written
     if any(other["options"] != record["options"] for other in records.values()):
-        say(f"warning: {options['repeat']} records different runs of {command}; that of {column} is repeated.")
+        say(f"warning: {repeat} records different runs of {command}; that of {column} is repeated.")
     engine = record["engine"]
     before = {
         **record["options"],
@@ -41,8 +42,9 @@ def recorded_options(command: str, options: Mapping[str, Any]) -> Mapping[str, A
     threads = engine["threads"]
     if 1 <= threads <= (os.cpu_count() or 1):
         torch.set_num_threads(threads)
-    known = as_options({name: value for name, value in before.items() if name in options}, options["repeat"], _REMEDY)
-    return {name: value if is_given(value) else known.get(name, value) for name, value in options.items()}
+    known = as_options({name: value for name, value in before.items() if name in options.table}, repeat, _REMEDY)
+    given = options.given()
+    return options.changed(**{name: value for name, value in known.items() if name not in given}).checked()
 
 
 def as_options(recorded: Mapping[str, Any], path: Path, remedy: str) -> dict[str, Any]:
@@ -52,16 +54,16 @@ def as_options(recorded: Mapping[str, Any], path: Path, remedy: str) -> dict[str
         InputError: there is no such option, or its value is of another type.
     """
     types: dict[Any, tuple[type, ...]] = {str: (str,), Path: (str,), int: (int,), float: (int, float), bool: (bool,)}
-    found = {}
+    table, found = Options(groups_of(INFLUENCE)).table, {}
     for name, value in recorded.items():
-        kind = TABLE[name].kind if name in TABLE else None
+        kind = table[name].base if name in table else None
         if kind is None or type(value) not in types.get(kind, (list,)):
             raise InputError(f"`{path}` is damaged: it records the option `{name}` with the value {value!r}. {remedy}")
         found[name] = Path(value) if kind is Path else [*map(str, value)] if kind == list[str] else value
     return found
 
 
-def tell_changes(path: Path, score: str, run: Run, tell: Tell) -> None:
+def tell_changes(path: Path, score: str, run: Run, tell: Callable[[str], None]) -> None:
     """Warn of what is not as it was recorded: files of other content, other versions, other threads."""
     record = list(_records(path, score).values())[-1]
     changes = list(_changes(record, run))

@@ -2,57 +2,39 @@
 
 import shlex
 import sys
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
 
-from tracin_func.cli.errors import guarded, importing, printing, say
-from tracin_func.cli.options import STORE, takes
+from tracin_func.cli.errors import printing, say
+from tracin_func.cli.options import InspectOptions, ViewOptions
 from tracin_func.errors import OutputError, UsageError
+from tracin_func.gradients.store.inspect import check, drop, inspect
+from tracin_func.report.terminal.store import print_findings, print_state
+from tracin_func.sources.options import Options
 
-ACTIONS = ("info", "verify")
 
-
-@guarded
-@takes(*STORE)
-def command(**options: Any) -> None:
-    """Tell what a gradient store holds (info), or read every block again and compare it with its checksum (verify).
-
-    Exit code 1 where something is damaged; --drop then takes these blocks out, and the next run makes them again.
-    """
-    with importing():
-        from tracin_func.gradients.store.inspect import inspect
-        from tracin_func.report.terminal.store import print_state
-
-    action, folder = options["action"], options["folder"]
-    if action not in ACTIONS:
-        raise UsageError(f"the action should be one of {', '.join(ACTIONS)}. Got {action!r}.")
-    if action == "verify":
-        _verify(folder, options)
+def store(options: Options) -> None:
+    """Describe a store, or check it."""
+    own, as_json = options[InspectOptions], options[ViewOptions].json
+    if own.action == "verify":
+        _verify(own, as_json=as_json)
         return
-    if options["drop"]:
+    if own.drop:
         raise UsageError("--drop belongs to verify. Got it with info.")
-    state = inspect(folder)
+    state = inspect(own.folder)
     with printing():
-        print_state(state, as_json=options["json"])
+        print_state(state, as_json=as_json)
 
 
-def _verify(folder: Path, options: Mapping[str, Any]) -> None:
-    from tracin_func.gradients.store.inspect import check, drop, inspect
-    from tracin_func.report.terminal.store import print_findings
-
-    state, findings = inspect(folder), list(check(folder))
+def _verify(own: InspectOptions, *, as_json: bool) -> None:
+    state, findings = inspect(own.folder), list(check(own.folder))
     damaged = [found for found in findings if found.block is not None]
-    dropped = 0
-    if damaged and options["drop"]:
-        dropped = drop(folder, damaged, command=shlex.join(sys.argv))
+    dropped = drop(own.folder, damaged, command=shlex.join(sys.argv)) if damaged and own.drop else 0
     with printing():
-        if not options["json"]:
+        if not as_json:
             for found in findings:
                 say(f"warning: {found.problem}.")
-        print_findings(state, findings, dropped, as_json=options["json"])
+        print_findings(state, findings, dropped, as_json=as_json)
     if len(damaged) > dropped:
         raise OutputError(
-            f"{folder}: {len(damaged)} blocks are damaged. Take them out with `tracin-func store verify {folder} "
-            "--drop`, and the next run on the store makes them again."
+            f"{own.folder}: {len(damaged)} blocks are damaged. Take them out with `tracin-func store verify "
+            f"{own.folder} --drop`, and the next run on the store makes them again."
         )

@@ -19,8 +19,8 @@ from tests.support import calls
 from tracin_func.cli.app import app
 from tracin_func.results.files.origins import provenance_path
 from tracin_func.results.top import TopInfluences
-from tracin_func.sources.demo.source import EmbeddedDemo
-from tracin_func.sources.recordings.source import Tones
+from tracin_func.sources.demo.cache import EmbeddedDemo
+from tracin_func.sources.recordings.tones import Tones
 from tracin_func.sources.recordings.tree import find_clips
 from tracin_func.task.pair_table import PairTable
 from tracin_func.task.pairs import COLUMNS

@@ -14,8 +14,8 @@ import soundfile
 
 from tests.support.prepared import PREPARED
 from tracin_func.errors import OutputError, UsageError
-from tracin_func.sources.demo import source as demo
-from tracin_func.sources.demo.source import EmbeddedDemo, embedded, write_demo
+from tracin_func.sources.demo import cache as demo
+from tracin_func.sources.demo.cache import EmbeddedDemo, embedded, write_demo
 
 
 @pytest.fixture

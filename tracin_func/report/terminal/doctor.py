@@ -19,7 +19,7 @@ from tracin_func.gradients.engines.choose import NAMES
 from tracin_func.results.names import counted
 from tracin_func.results.verification import TOLERANCE
 from tracin_func.scoring.selftest import Outcome, selftest
-from tracin_func.sources.demo.source import CACHE_VARIABLE, cache_dir
+from tracin_func.sources.demo.cache import CACHE_VARIABLE, cache_dir
 
 PIPE_WIDTH = 100  # where stdout is no terminal
 LEAST_WIDTH = 40

@@ -14,6 +14,7 @@ from typing import Any
 from torch import nn
 
 from tracin_func.errors import InputError, UsageError
+from tracin_func.gradients.model import Scorer
 from tracin_func.task.task import Task
 
 # The user's own code may raise anything, and may leave by sys.exit(); it is named, not hidden.
@@ -76,6 +77,18 @@ def load_object(spec: str, option: str) -> Callable[..., Any]:
         own = [key for key in own if getattr(vars(module)[key], "__module__", None) == module.__name__]
         raise InputError(f"{option} {spec}: {place} defines no {name!r}; it defines: {', '.join(own) or 'nothing'}.")
     return found  # type: ignore[no-any-return]
+
+
+def require_scorer(where: str, module: nn.Module, joint: bool) -> None:
+    """A module that cannot be a scorer is a fault of what was read, not of the option that names it.
+
+    Raises:
+        InputError: it cannot.
+    """
+    try:
+        Scorer(module, joint=joint)
+    except UsageError as error:
+        raise InputError(f"{where}: {error}") from error
 
 
 def parse_arguments(pairs: Sequence[str]) -> dict[str, Any]:

@@ -5,18 +5,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tracin_func.errors import InputError, UsageError
-from tracin_func.files import present
 
+NUM_TEST = 5
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 
 _NUMBER_IN_NAME = re.compile(r"\d+")
-
-
-def as_present(value: Path | str | None) -> Path | str | None:
-    """The name of a file as it is there, in whatever normal form."""
-    if value is None or (found := present(Path(value))) == Path(value):
-        return value
-    return type(value)(found)
 
 
 def whole_or(word: str, option: str, value: str | None) -> int | str | None:
@@ -30,6 +23,12 @@ def whole_or(word: str, option: str, value: str | None) -> int | str | None:
     if number < 1:
         raise UsageError(f"{option} should be a whole number of at least 1, or {word}. Got {value!r}.")
     return number
+
+
+def num_test(value: str | None) -> int | str | None:
+    """`--num-test`: a number, None for all, or "default": `NUM_TEST`, or as many as there are."""
+    number = whole_or("all", "--num-test", value)
+    return "default" if number is None else None if number == "all" else number
 
 
 def words(option: str, value: str | None) -> list[str] | None:

@@ -1,0 +1,1 @@
+"""A task that a function of the user's own returns."""

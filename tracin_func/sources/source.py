@@ -1,0 +1,180 @@
+"""Where tasks come from: what a source is, and the registry of those there are."""
+
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
+
+from tracin_func.errors import UsageError
+from tracin_func.sources.groups import ModelOptions, PairOptions, QueryOptions, loss_groups
+from tracin_func.sources.options import Options, declared, groups_of
+from tracin_func.sources.python.options import PythonOptions
+from tracin_func.sources.recordings.names import classes_in_names
+from tracin_func.sources.recordings.options import RecordingOptions
+
+if TYPE_CHECKING:
+    from tracin_func.sources.settings import Settings
+    from tracin_func.task.task import Task
+
+DEFAULT = "demo"  # the source of a run that names none
+SHARED = (ModelOptions, loss_groups, PairOptions, QueryOptions)  # the groups of options that every source is given
+
+_log = logging.getLogger("tracin_func")
+
+
+def _classes_of_none(ids: Iterable[str]) -> dict[str, str]:
+    return {}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A source in the registry, of which help needs to know no more than its options.
+
+    Args:
+        options: its group of options.
+        place: `module:Class` of the `Source`, imported when it is needed.
+        classes: the class of each item, as far as ids alone tell it: what result files are read with.
+    """
+
+    options: type
+    place: str
+    classes: Callable[[Iterable[str]], dict[str, str]] = _classes_of_none
+
+
+SOURCES = {
+    "python": Entry(PythonOptions, "tracin_func.sources.python.source:PythonTask"),
+    "recordings": Entry(RecordingOptions, "tracin_func.sources.recordings.source:Recordings", classes_in_names),
+    "demo": Entry(RecordingOptions, "tracin_func.sources.demo.source:Demo"),
+}
+
+
+def _ignore(*_: Any) -> None:
+    pass
+
+
+def _unshown(label: str, total: float) -> AbstractContextManager[Callable[[float], None]]:
+    return nullcontext(_ignore)
+
+
+@dataclass(frozen=True)
+class Listener:
+    """Whom a source tells what it does.
+
+    Args:
+        tell: called with each sentence that the user should read; it begins with `note: ` or `warning: `.
+        step: called with a line of text at each step of what takes long.
+        progress: shows work under a label and of a total, while the block that it opens runs.
+        chosen: called when all but the content of the items is checked.
+    """
+
+    tell: Callable[[str], None] = field(default=lambda sentence: _log.warning(sentence))
+    step: Callable[[str], None] = _ignore
+    progress: Callable[[str, float], AbstractContextManager[Callable[[float], None]]] = _unshown
+    chosen: Callable[[], None] = _ignore
+
+
+@dataclass(frozen=True)
+class Job:
+    """A task, and the settings it was made with, which know how they contradict the checkpoints."""
+
+    task: "Task"
+    settings: "Settings"
+
+
+class Source(Protocol):
+    """One run's worth of data, named by options.
+
+    Attributes:
+        options: that name it.
+        synthetic: whether its results are of made-up data, and go into no file of other results.
+        brings: what it is, in a sentence about options that cannot be used with it.
+        unused: options of the shared groups that cannot.
+    """
+
+    @property
+    def options(self) -> Options: ...
+
+    synthetic: ClassVar[bool]
+    brings: ClassVar[str]
+    unused: ClassVar[Sequence[str]]
+
+    def __init__(self, options: Options) -> None:
+        """Raises UsageError for options that contradict each other; nothing is read yet."""
+
+    @staticmethod
+    def asked(options: Options) -> bool:
+        """Whether these options ask for this source."""
+
+    def runs(self) -> Sequence[Self]:
+        """The runs that the options ask for, one as a rule; each has its own task and files."""
+
+    def check(self) -> None:
+        """Raise where a run would find no data or no checkpoints, before any model is built."""
+
+    @property
+    def stem(self) -> str:
+        """How the names of its result files begin."""
+
+    @property
+    def placeholders(self) -> Mapping[str, str]:
+        """What {name} in the name of a folder stands for."""
+
+    def job(self, listener: Listener, *, with_test: bool = True, streamed: bool = False) -> Job:
+        """The task.
+
+        Args:
+            listener: who is told of it.
+            with_test: with test pairs to explain.
+            streamed: training pairs are read in blocks later; the first ones stand for all.
+        """
+
+
+def source_groups() -> tuple[type, ...]:
+    """The option groups of all sources, each once."""
+    return tuple(dict.fromkeys(entry.options for entry in SOURCES.values()))
+
+
+def source_of(options: Options) -> Source:
+    """The source that the options ask for.
+
+    Raises:
+        UsageError: options that contradict each other.
+    """
+    name, kind = next(
+        ((name, found) for name in SOURCES if (found := _load(name)).asked(options)), (DEFAULT, _load(DEFAULT))
+    )
+    own = SOURCES[name].options
+    foreign = [field for group in source_groups() if group is not own for field in declared(group)]
+    if given := options.flags([*foreign, *kind.unused]):
+        raise UsageError(f"{kind.brings}; {', '.join(given)} cannot be used with it.")
+    return kind(options)
+
+
+def task_from(name: str, values: Mapping[str, Any], **more: Any) -> "Task":
+    """The task of the source `name`, of options by name; `more` is what its `job` takes besides.
+
+    Raises:
+        UsageError: there is no such option, or its value is wrong in itself.
+    """
+    groups = groups_of((SOURCES[name].options, *SHARED))
+    known = {each for group in groups for each in declared(group)}
+    if unknown := sorted(values.keys() - known):
+        raise UsageError(f"{name} has no option `{unknown[0]}`. Expected some of {', '.join(sorted(known))}.")
+    options = Options(groups, {key: value for key, value in values.items() if value is not None}).checked()
+    source = _load(name)(options)
+    source.check()
+    return source.job(Listener(), **more).task
+
+
+def classes_of_ids(ids: Iterable[str]) -> dict[str, str]:
+    """The class of each item whose id tells it, by the sources that know such ids."""
+    names = list(ids)
+    return {item: found for entry in SOURCES.values() for item, found in entry.classes(names).items()}
+
+
+def _load(name: str) -> type[Source]:
+    module, _, kind = SOURCES[name].place.partition(":")
+    found: type[Source] = getattr(import_module(module), kind)
+    return found
