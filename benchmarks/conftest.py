@@ -40,8 +40,8 @@ def device(request: pytest.FixtureRequest) -> torch.device:
 def embedded_task() -> Task:
     """The embedded default with its 54 items, 566 drawn training pairs and 120 drawn test pairs, a row a draw."""
     task = ti.sources.demo(num_test="all")
-    assert task.test_pairs is not None
-    return replace(task, train=as_draws(task.train_pairs), test_pairs=as_draws(task.test_pairs))
+    assert task.test is not None
+    return replace(task, train=as_draws(task.train_pairs), test=as_draws(task.test))
 
 
 def as_draws(pairs: Pairs) -> Pairs:

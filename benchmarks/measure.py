@@ -195,7 +195,7 @@ def _timed(run: Callable[[int], None], items: int, device: torch.device) -> dict
 
 def _on(task: Task, device: torch.device, with_test: bool) -> tuple[nn.Module, object]:
     """The model and the items that pairs compare, on the device."""
-    tables = [task.train_pairs, *([task.test_pairs] if with_test and task.test_pairs is not None else [])]
+    tables = [task.train_pairs, *([task.test] if with_test and task.test is not None else [])]
     used = torch.cat([column for pairs in tables for column in (pairs.first, pairs.second)]).unique()
     batch = pytree.tree_map(lambda leaf: leaf.to(device), task.items.take(used))
     return task.scorer.to(device).eval(), batch

@@ -36,10 +36,10 @@ def describe(benchmark: BenchmarkFixture, device: torch.device, **facts: object)
 @pytest.mark.parametrize("engine", ["ghost", "item", "pair", "loop"])
 def test_engine(benchmark: BenchmarkFixture, embedded_task: Task, device: torch.device, engine: str) -> None:
     """Both scores of 566 training and 5 test pairs; `loop` on the first 40 training pairs (see extra_info)."""
-    assert embedded_task.test_pairs is not None
+    assert embedded_task.test is not None
     train = embedded_task.train_pairs.select(torch.arange(40 if engine == "loop" or not benchmark.enabled else 566))
-    test = embedded_task.test_pairs.select(torch.arange(5))
-    task = replace(embedded_task, train=train, test_pairs=test, checkpoints=embedded_task.checkpoints[:1])
+    test = embedded_task.test.select(torch.arange(5))
+    task = replace(embedded_task, train=train, test=test, checkpoints=embedded_task.checkpoints[:1])
     compute = Compute(engine=engine, device=device, batch_size=16)
 
     def run() -> object:

@@ -96,7 +96,7 @@ def test_peer(benchmark: BenchmarkFixture, peer: Peer) -> None:
     pairs = task.train_pairs
     train = pairs.select(torch.arange(666 if enabled else 8))
     test = pairs.select(torch.arange(len(pairs) - 5, len(pairs)))
-    task = replace(task, train=train, test_pairs=test)
+    task = replace(task, train=train, test=test)
     taken = []
     for _ in range(3 if enabled else 1):
         start = time.perf_counter()

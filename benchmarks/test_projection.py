@@ -89,7 +89,7 @@ def job(task: Task, device: torch.device) -> Job:
 
 def influences(work: Job, projection: Projection, chunk: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Products of training and test pairs by `projection`, their standard errors, and ‖g_p‖‖g_q‖."""
-    train, test = work.task.train_pairs, work.task.test_pairs
+    train, test = work.task.train_pairs, work.task.test
     assert test is not None
     left, right = (
         Combination(torch.stack([pairs.first, pairs.second], 1), torch.tensor([[1.0, -1.0]]).expand(len(pairs), 2))

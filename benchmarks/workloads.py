@@ -94,7 +94,7 @@ def lab(shape: tuple[int, int], model: nn.Module | None = None, checkpoints: int
     """The lab's job: 37 training and 17 test items, 566 drawn training pairs, 120 drawn test pairs."""
     task = conv(54, shape, checkpoints, model)
     train, test = (_drawn(first, last, count) for first, last, count in ((0, 37, 566), (37, 54, 120)))
-    return replace(task, train=train, test_pairs=test)
+    return replace(task, train=train, test=test)
 
 
 def _drawn(first: int, last: int, count: int) -> Pairs:

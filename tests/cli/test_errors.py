@@ -188,7 +188,7 @@ def task(changes: str) -> Spoil:
             "    scorer = torch.nn.Linear(3, 1)\n"
             "    checkpoint = ti.Checkpoint(scorer.state_dict(), learning_rate=0.1)\n"
             "    arguments = dict(scorer=scorer, items=torch.randn(4, 3), checkpoints=[checkpoint],\n"
-            "        train=ti.Pairs([0, 1], [1, 2], [1, -1]), test_pairs=ti.Pairs([0], [3], [1]))\n"
+            "        train=ti.Pairs([0, 1], [1, 2], [1, -1]), test=ti.Pairs([0], [3], [1]))\n"
             f"    return ti.Task(**(arguments | dict({changes})))\n"
         )
         return ["--task", f"{path}:job", "--metadata-dir", str(lab.results)]
@@ -380,7 +380,7 @@ TABLE = (
         3,
         "train pair 1: `second` is 9; expected the position of an item, below",
     ),
-    Row("a task without test pairs", task("test_pairs=None"), 3, "influence needs `test_pairs`", "influence"),
+    Row("a task without test pairs", task("test=None"), 3, "influence needs `test` pairs", "influence"),
     Row("a tie among test pairs", given("--test-pairs", f"{C}_box_deg072_500hz_01"), 3, "a tie", "influence"),
     Row("a test pair of no items", given("--test-pairs", "a_b"), 3, "does not name two items", "influence"),
     Row("more test pairs than there are", given("--num-test", "500"), 3, "500 test pairs were asked for", "influence"),

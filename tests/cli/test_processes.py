@@ -54,7 +54,7 @@ def job(seed=0, epochs=(1, 2), spoiled=None, items=20_000, hop=256):
     checkpoints = [checkpoint(epoch) for epoch in epochs]
     if spoiled is not None:
         data[spoiled] = float("nan")
-    return ti.Task(scorer, data, train, checkpoints, test_pairs=test, describe={"front_end": {"hop": hop}})
+    return ti.Task(scorer, data, train, checkpoints, test=test, describe={"front_end": {"hop": hop}})
 
 class Rotating(Ranker):
     # Puts the items in another order inside, and back, at epoch 2: a capture that was right before is wrong then.
@@ -557,7 +557,7 @@ def lengths(of: Mapping[str, Any]) -> list[dict[str, float]]:
     for checkpoint in task.checkpoints:
         task.scorer.load_state_dict(checkpoint.source)
         found.append({})
-        for pairs in (task.train_pairs, task.test_pairs):
+        for pairs in (task.train_pairs, task.test):
             for first, second in zip(pairs.first.tolist(), pairs.second.tolist(), strict=True):
                 total = 0.0
                 for item in (first, second):

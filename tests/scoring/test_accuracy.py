@@ -102,7 +102,7 @@ def test_the_outlook_scores_nothing_and_tells_the_plan() -> None:
 @pytest.mark.parametrize("engine", ["loop", "pair", "item", "ghost"])
 @pytest.mark.parametrize("influence", [False, True])
 def test_every_engine_can_be_looked_at(engine: str, influence: bool) -> None:
-    of = task(test_pairs=HELD_OUT)
+    of = task(test=HELD_OUT)
     expected = calls.foreseen(
         of, calls.how(device="cpu", engine=engine), self_influence=not influence, influence=influence
     )

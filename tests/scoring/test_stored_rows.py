@@ -29,9 +29,7 @@ def task_of(model, rates=(0.1,), items=12):
     checkpoints = [
         ti.Checkpoint(each, rate, f"c{t}") for t, (each, rate) in enumerate(zip(weights, rates, strict=True))
     ]
-    return ti.Task(
-        scorer=model, items=x, train=pairs, test_pairs=tests, checkpoints=checkpoints, loss=ti.LogisticLoss()
-    )
+    return ti.Task(scorer=model, items=x, train=pairs, test=tests, checkpoints=checkpoints, loss=ti.LogisticLoss())
 
 
 @pytest.mark.parametrize("engine", ["ghost", "item"])

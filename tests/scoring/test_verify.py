@@ -237,7 +237,7 @@ def test_a_pair_at_the_kink_that_is_recorded_rightly_is_compared() -> None:
 def test_a_score_margin_has_no_kink() -> None:
     """The gradient of the test pair is 0, as its items are alike; its loss would be at the kink."""
     of = replace(at_a_kink(0.5), items=torch.tensor([[0.0], [1.0], [1.0]]), loss=ti.MarginRankingLoss(0.0))
-    of = replace(of, test_pairs=ti.Pairs([1], [2], [1]))
+    of = replace(of, test=ti.Pairs([1], [2], [1]))
     assert len(verified(of, kinds="influence", test_functional="score-margin").compared) == 2
 
 

@@ -57,7 +57,7 @@ class Line:
         task = ti.Task(
             *(scorer, torch.arange(count)[:, None].float(), pairs, [ti.Checkpoint(scorer.state_dict(), 0.5)]),
             loss=settings.loss(),
-            test_pairs=pairs if with_test else None,
+            test=pairs if with_test else None,
             item_ids=[f"at{row}" for row in range(count)],
             describe={"kind": "line"},
         )

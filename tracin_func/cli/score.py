@@ -251,7 +251,7 @@ def _with_selected(task: Task, asked: QueryOptions, seed: int, method: Method, c
     silent = Observer(notice=lambda sentence: None)
     test = select_test_pairs(task, method, compute, asked.test_select, wanted, seed, silent)
     tell(f"note: {len(test)} of {held_out} test pairs were selected as {asked.test_select}.")
-    return replace(task, test_pairs=test)
+    return replace(task, test=test)
 
 
 def _show(done: Done, asked: ResultOptions) -> None:

@@ -73,7 +73,7 @@ class Evaluating:
 
     def __init__(self, walk: Walk, observer: Observer, sample: int | None = EVALUATED_PAIRS) -> None:
         task = walk.task
-        held_out = task.test_pairs if task.held_out is None else task.held_out
+        held_out = task.test if task.held_out is None else task.held_out
         self._walk, self._observer = walk, observer
         self._held_out = None if held_out is None else _some(held_out, sample)
         self._train = task.train_pairs if sample is None else _some(task.train_pairs, sample)
@@ -116,7 +116,7 @@ def accuracy(
 ) -> list[Evaluation]:
     """Pair accuracy and mean loss of the model at each checkpoint, on all training pairs and on all held-out pairs.
 
-    Held-out pairs are `task.held_out`, else `task.test_pairs`. Nothing is differentiated.
+    Held-out pairs are `task.held_out`, else `task.test`. Nothing is differentiated.
 
     Raises:
         As `self_influence`, of what is found without gradients.
@@ -138,11 +138,11 @@ def select_test_pairs(
     Raises:
         InputError: there are fewer than `count` of this kind, or none.
     """
-    pairs = task.held_out if task.held_out is not None else task.test_pairs
+    pairs = task.held_out if task.held_out is not None else task.test
     assert pairs is not None
     loss, tests = as_loss(task.loss), list[Terms]()
     alone = replace(compute, store=None, shard=None, world=ALONE)  # scores are enough
-    with Walk(replace(task, test_pairs=None), method, alone, observer) as walk:
+    with Walk(replace(task, test=None), method, alone, observer) as walk:
         walk.visit(lambda opened: tests.append(loss_terms(loss, None, *walk.scores(opened, pairs), pairs)))
     margin, active = tests[-1].score_margin, torch.stack([terms.active for terms in tests]).any(dim=0)
     if how == "lowest-margin":

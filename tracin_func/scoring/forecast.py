@@ -55,7 +55,7 @@ def forecast(
     Raises:
         As `self_influence` and `influence`, of what is found without scoring.
     """
-    task = task if influence else replace(task, test_pairs=None)
+    task = task if influence else replace(task, test=None)
     alone = replace(compute, store=None, shard=None, world=ALONE)
     norms = self_influence or method.normalize == "cosine"
     measured: list[tuple[int, int, float]] = []

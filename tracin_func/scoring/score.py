@@ -121,8 +121,10 @@ def score(
         InputError: influence without test pairs, or anything read that does not fit.
         NumericalError: a score or a gradient is NaN or infinite.
     """
-    if influence and task.test_pairs is None:
-        raise InputError("influence needs `test_pairs`. Expected at least one pair whose loss is to be explained.")
+    if influence and task.test is None:
+        raise InputError(
+            "influence needs `test` pairs in the task. Expected at least one, whose loss is to be explained."
+        )
     cosine = method.normalize == "cosine"
     if cosine and not influence:
         raise UsageError(
@@ -130,7 +132,7 @@ def score(
             "Expected 'none', or influence."
         )
     if not influence:
-        task = replace(task, test_pairs=None)
+        task = replace(task, test=None)
     found = _Found(task, method, compute, observer, norms=self_influence or cosine)
     verifying = None if verify is None else Verifying(task, method, compute, verify)
     observer = replace(observer, notice=found.notice)
@@ -236,8 +238,8 @@ class _Found:
         """What was asked for, with what is needed to read it."""
         task, projected = self.task, prepared.projection.kind != "none"
         train, test = pair_record(task, task.train_pairs, self.train), None
-        if task.test_pairs is not None:
-            test = pair_record(task, task.test_pairs, self.test)
+        if task.test is not None:
+            test = pair_record(task, task.test, self.test)
             report_zero_columns(test, self.notice)
         run = Run(
             tuple(self.checkpoints),
@@ -280,5 +282,5 @@ class _Found:
 
     @property
     def _shares(self) -> Tensor | None:
-        tests = self.task.test_pairs
+        tests = self.task.test
         return None if self.method.aggregate is None or tests is None else tests.shares

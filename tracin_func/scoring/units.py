@@ -54,7 +54,7 @@ class UnitMaker:
     @property
     def tables(self) -> list[Pairs]:
         """The training pairs, then the test pairs where there are some."""
-        return [pairs for pairs in (self.task.train_pairs, self.task.test_pairs) if pairs is not None]
+        return [pairs for pairs in (self.task.train_pairs, self.task.test) if pairs is not None]
 
     @cached_property
     def by_difference(self) -> bool:

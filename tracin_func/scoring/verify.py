@@ -69,9 +69,9 @@ def verify(
     influence = result if isinstance(result, Influence) else None
     own = result.self_influence if isinstance(result, Influence) else result
     records = [result.pairs] if isinstance(result, SelfInfluence) else [result.train, result.test]
-    task = task if influence is not None else replace(task, test_pairs=None)
+    task = task if influence is not None else replace(task, test=None)
     of_result = *(len(record.ids) for record in records), len(result.run.checkpoints)
-    of_task = len(task.train_pairs), *([len(task.test_pairs or ())] if influence else []), len(task.checkpoints)
+    of_task = len(task.train_pairs), *([len(task.test or ())] if influence else []), len(task.checkpoints)
     if of_result != of_task:
         raise UsageError(
             "`result` should be that of `task`. Got training pairs, test pairs and checkpoints "
@@ -133,10 +133,10 @@ class Verifying:
         tried = first if task.joint else first[:1]
         self._plain = PlainModel(scorer.module, task.items, scorer.trainable, tried, compute.dtype)
         self._loss = as_loss(task.loss)
-        self._tables = [pairs for pairs in (task.train_pairs, task.test_pairs) if pairs is not None]
+        self._tables = [pairs for pairs in (task.train_pairs, task.test) if pairs is not None]
         self._functionals = ("loss", method.test_functional)
         self._observer, self._seed, self._checkpoint = observer, seed, -1
-        tests = len(task.test_pairs or ())
+        tests = len(task.test or ())
         self._drawn = _draw(len(task.train_pairs), min(tests, 1) if method.aggregate else tests, n, seed)
         self._seen: Sequence[Seen] = ()
         self._own: dict[int, _Sum] = defaultdict(_Sum)  # by training pair, and

@@ -155,7 +155,7 @@ class Walk:
 
     def scores(self, opened: Opened, pairs: Pairs) -> PairScores:
         """s_a and s_b of any pairs of the items by a forward pass, each [pairs]; Δ and 0 of a pairwise scorer."""
-        task = replace(self.task, train=pairs, test_pairs=None)
+        task = replace(self.task, train=pairs, test=None)
         prepared = replace(self._ready, make=replace(self._ready.make, task=task, every=False))
         values = prepared.choice.engine.values(prepared.scored, opened.state, prepared.plan.chunk)
         return pair_scores(prepared, values)[0]

@@ -29,13 +29,13 @@ class Task:
         train: the pairs to score; a `PairTable` where they are to be read in blocks.
         checkpoints: the saved states to sum over, in the order of training; a state dict that is the memory of
             `scorer` itself is copied.
-        test_pairs: the pairs whose loss is explained; needed for `influence` only.
+        test: the pairs whose loss is explained; needed for `influence` only.
         loss: a loss of the package, or any element-wise torch callable ℓ(s_a, s_b, y[, margin]); of a class its
             instance with the defaults. The margin ranking loss with margin 1 when None.
         item_ids: one name per item, kept as text; "0", "1", ... when left out.
         joint: the scorer takes both items of a pair at once.
         item_classes: what each item is of, kept as text, for tables by class; such as the angle of a recording.
-        held_out: the pairs on which the model is evaluated; `test_pairs` when None.
+        held_out: the pairs on which the model is evaluated; `test` when None.
         trained_loss: the loss that the checkpoints say they were trained with, where `loss` is another one.
         describe: what provenance records about where all this came from.
 
@@ -47,7 +47,7 @@ class Task:
     items: Any
     train: Pairs | PairTable
     checkpoints: Sequence[Checkpoint]
-    test_pairs: Pairs | None = None
+    test: Pairs | None = None
     loss: PairLoss | Callable[..., Tensor] | None = None
     item_ids: Sequence[str] | None = None
     joint: bool = False
@@ -78,7 +78,7 @@ class Task:
             require_distinct(list(self.item_ids), "item_ids")
         if isinstance(self.train, PairTable):
             object.__setattr__(self, "train", self.train.over(self.all_item_ids))
-        for role, pairs in (("train", self.train), ("test", self.test_pairs), ("held-out", self.held_out)):
+        for role, pairs in (("train", self.train), ("test", self.test), ("held-out", self.held_out)):
             if pairs is not None:
                 _check_pairs(role, pairs, len(items))
 

@@ -212,7 +212,7 @@ def chosen_and_rejected(loss: Any = LOSSES["logistic"]) -> ti.Task:
     """Items that serve one pair each: rows of differences are half as many."""
     task: ti.Task = task_of(loss)
     pairs = ti.Pairs(range(0, 20, 2), range(1, 20, 2), [1] * 10)
-    return replace(task, train=pairs, test_pairs=ti.Pairs([20], [21], [1]))
+    return replace(task, train=pairs, test=ti.Pairs([20], [21], [1]))
 
 
 def unit_of(store: Path) -> str:
@@ -258,8 +258,8 @@ def test_what_a_query_cannot_do_is_refused(tmp_path: Path) -> None:
             calls.query(task, calls.how(**wrong), pairs, 3)
     with pytest.raises(ti.UsageError, match="`k` should be at least 1"):
         calls.query(task, calls.how(), pairs, 0)
-    with pytest.raises(ti.InputError, match="needs `test_pairs`"):
-        calls.query(replace(task, test_pairs=None), calls.how(), pairs, 3)
+    with pytest.raises(ti.InputError, match="needs `test` pairs"):
+        calls.query(replace(task, test=None), calls.how(), pairs, 3)
     with pytest.raises(ti.InputError, match="engine 'pair', which differentiates whole pairs"):
         calls.query(task, calls.how("pair"), pairs, 3)
     with pytest.raises(ti.InputError, match="there are no train pairs"):

@@ -29,7 +29,7 @@ def print_forecast(
     rows = {
         "items": f"{len(task.items):,}{_classes(task)}",
         "training pairs": _pairs(task.train_pairs) if streamed is None else f"{streamed:,}, read in blocks",
-        "test pairs": "none" if task.test_pairs is None else _pairs(task.test_pairs),
+        "test pairs": "none" if task.test is None else _pairs(task.test),
         "loss": ", ".join(f"{name} {value}" for name, value in as_loss(task.loss).describe().items()),
         "checkpoints": f"{len(task.checkpoints)}: {', '.join(each.name for each in expected.evaluations)}",
         "inactive pairs": _inactive(expected),
@@ -49,7 +49,7 @@ def _document(task: Task, expected: Forecast, files: Iterable[Path]) -> dict[str
         "dry_run": True,
         "items": len(task.items),
         "train_pairs": len(task.train_pairs),
-        "test_pairs": None if task.test_pairs is None else len(task.test_pairs),
+        "test_pairs": None if task.test is None else len(task.test),
         "loss": as_loss(task.loss).describe(),
         **dataclasses.asdict(expected),
         "files": [str(path) for path in files],

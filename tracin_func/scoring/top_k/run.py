@@ -76,10 +76,12 @@ def top_influences(
 
 def query(task: Task, k: int, method: Method, compute: Compute, observer: Observer, of_pairs: Share) -> TopInfluences:
     """`top_influences`; `observer.progress` is of the checkpoints, `of_pairs` of the pass over the pairs."""
-    if task.test_pairs is None:
-        raise InputError("a query needs `test_pairs`. Expected at least one pair whose loss is to be explained.")
+    if task.test is None:
+        raise InputError(
+            "influence needs `test` pairs in the task. Expected at least one, whose loss is to be explained."
+        )
     _require_additive(method, k)
-    shares = None if method.aggregate is None else task.test_pairs.shares
+    shares = None if method.aggregate is None else task.test.shares
     walked = _Walked(task, method, compute, observer, norms=False)
     columns: list[Columns] = []
     test: list[Terms] = []
@@ -91,7 +93,7 @@ def query(task: Task, k: int, method: Method, compute: Compute, observer: Observ
 
     with walked.walk as walk:
         walked.first(visit)
-        record = pair_record(task, task.test_pairs, test)
+        record = pair_record(task, task.test, test)
         report_zero_columns(record, walked.notice)
         answer, errors = strongest(task.train, as_loss(task.loss), columns, k, progress=of_pairs), None
         assert walk.prepared is not None
@@ -108,7 +110,7 @@ def query_self(
 
     Memory is that of the gradients of all items at one checkpoint and of one number per pair.
     """
-    walked = _Walked(replace(task, test_pairs=None), method, compute, observer, norms=True)
+    walked = _Walked(replace(task, test=None), method, compute, observer, norms=True)
     pairs, loss = task.train, as_loss(task.loss)
     scores, share = torch.zeros(len(pairs), dtype=torch.float64), 1 / (len(pairs) * len(task.checkpoints))
 
