@@ -87,7 +87,7 @@ def recorded_bins(loss: PairLoss, score_margin: Tensor, pairs: Pairs) -> Tensor 
     return loss.bin(target * score_margin, torch.zeros_like(score_margin), target, margin)
 
 
-def scored_pairs(first: Tensor, second: Tensor, pairs: Pairs | PairBlock) -> Scored:
+def scored_pairs(first: Tensor, second: Tensor, pairs: PairBlock) -> Scored:
     """What a loss is a function of, in the type and on the device of the scores [pairs]."""
     margin = None if pairs.margin is None else pairs.margin.to(first)
     return first.detach(), second.detach(), pairs.target.to(first), margin

@@ -1,18 +1,16 @@
 """Pairs that a user names: files of pairs read whole, and test pairs by their ids."""
 
 import difflib
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from itertools import repeat
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from tracin_func.errors import InputError
 from tracin_func.files import one_form, read_lines
-from tracin_func.task.pair_reader import SPLITS, PairReader, Read
+from tracin_func.task.pair_reader import SPLITS, PairReader
 from tracin_func.task.pair_table import PairTable
 from tracin_func.task.pairs import DrawnPair, Pairs, table_of
 
@@ -124,21 +122,17 @@ class _Row(NamedTuple):
 def _merged(reader: PairReader, split: str | None) -> tuple[Pairs | None, Pairs | None]:
     """The training and the test pairs of a file, each None where there are none."""
     tables: list[dict[DrawnPair, _Row]] = [{} for _ in SPLITS]
-    for read in reader.read(split):
-        for of_test, pair, row in _rows(read):
+    for block, numbers, test in reader.read(split):
+        weight, margin, count = (
+            repeat(default) if column is None else column.tolist()
+            for column, default in ((block.weight, 1.0), (block.margin, None), (block.count, 1))
+        )
+        pairs = map(DrawnPair, block.first.tolist(), block.second.tolist(), block.target.tolist())
+        rows = map(_Row, numbers.tolist(), weight, count, margin)
+        for of_test, pair, row in zip(test.tolist(), pairs, rows, strict=True):
             _enter(tables[of_test], pair, row, reader)
-    train, test = (_table_of_rows(table) if table else None for table in tables)
-    return train, test
-
-
-def _rows(read: Read) -> Iterator[tuple[bool, DrawnPair, _Row]]:
-    block = read.block
-    weight, margin, count = (
-        repeat(default) if column is None else column.tolist()
-        for column, default in ((block.weight, 1.0), (block.margin, None), (block.count, 1))
-    )
-    pairs = map(DrawnPair, block.first.tolist(), block.second.tolist(), block.target.tolist())
-    return zip(read.test.tolist(), pairs, map(_Row, read.numbers.tolist(), weight, count, margin), strict=True)
+    train, test_pairs = (_table_of_rows(table) if table else None for table in tables)
+    return train, test_pairs
 
 
 def _enter(table: dict[DrawnPair, _Row], pair: DrawnPair, row: _Row, reader: PairReader) -> None:
@@ -160,8 +154,9 @@ def _enter(table: dict[DrawnPair, _Row], pair: DrawnPair, row: _Row, reader: Pai
 
 
 def _table_of_rows(table: dict[DrawnPair, _Row]) -> Pairs:
+    first, second, target = zip(*table, strict=True)
     weight = [row.weight for row in table.values()]
-    unweighted = all(value == 1 for value in weight)
     margin = [row.margin for row in table.values() if row.margin is not None]
-    pairs = table_of(list(table), [row.repeats for row in table.values()], None if unweighted else weight)
-    return replace(pairs, margin=torch.tensor(margin, dtype=torch.float64)) if margin else pairs
+    count = [row.repeats for row in table.values()]
+    unweighted = all(value == 1 for value in weight)
+    return Pairs(first, second, target, None if unweighted else weight, margin or None, count)

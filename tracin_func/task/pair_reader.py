@@ -4,7 +4,6 @@ import contextlib
 import csv
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
@@ -27,15 +26,6 @@ _POSITIONS = REQUIRED[:2]
 _INDEX = re.compile(r"__index_level_\d+__")  # what pandas calls an index without a name in Parquet
 _UNNAMED = re.compile(r"(Unnamed: \d+)?")  # and in CSV, where it writes no name and reads it as this
 _READ = 1 << 18  # rows that are decoded at a time
-
-
-@dataclass(frozen=True, eq=False)
-class Read:
-    """Some pairs of a file: in which rows (of Parquet, from 0) or lines (of CSV) they are, and which are test pairs."""
-
-    block: PairBlock
-    numbers: Mask
-    test: Mask
 
 
 class PairReader:
@@ -75,8 +65,11 @@ class PairReader:
             if ids is None and not set(_POSITIONS) <= set(self._texts):
                 self._require_clear()
 
-    def read(self, split: str | None = None) -> Iterator[Read]:
+    def read(self, split: str | None = None) -> Iterator[tuple[PairBlock, Mask, Mask]]:
         """The pairs of a split, or of both, in their order; other rows are not looked at.
+
+        Yields:
+            Some pairs, the numbers of their rows (of Parquet, from 0) or lines (of CSV), and which are test pairs.
 
         Raises:
             InputError: a row that is no pair, or the file can no longer be read.
@@ -88,14 +81,14 @@ class PairReader:
                 numbers, test = numbers[mine], test[mine]
                 columns = {name: column.filter(pyarrow.array(mine)) for name, column in columns.items()}
             if len(numbers):
-                yield Read(self._block(columns, partial(self.where, numbers)), numbers, test)
+                yield self._block(columns, partial(self.where, numbers)), numbers, test
 
     def count(self, split: str) -> int:
         """The number of pairs of a split."""
         if self.rows is not None and "split" not in self.columns:
             return self.rows if split == "train" else 0
         if self.rows is None:
-            return sum(len(read.numbers) for read in self.read(split))
+            return sum(len(numbers) for _, numbers, _ in self.read(split))
         tests = sum(int(self._is_test(batch["split"], numbers).sum()) for batch, numbers in self._batches(["split"]))
         return tests if split == "test" else self.rows - tests
 
@@ -137,12 +130,9 @@ class PairReader:
         Raises:
             InputError: it holds what such a column may not.
         """
-        types = pyarrow.types
-        value = kind.value_type if types.is_dictionary(kind) else kind
-        text = types.is_string(value) or types.is_large_string(value)
-        if text and name in (*_POSITIONS, "split"):
+        if _of_texts(kind) and name in (*_POSITIONS, "split"):
             return True
-        whole = name in (*_POSITIONS, "count")
+        whole, types = name in (*_POSITIONS, "count"), pyarrow.types
         if name != "split" and (types.is_integer(kind) or (types.is_floating(kind) and not whole)):
             return False
         expected = {"split": "texts", "count": "integers"}.get(name, "numbers")
@@ -182,7 +172,7 @@ class PairReader:
 
     def _numbers(self, name: str, column: Any, where: Where) -> Mask:
         """A column as numbers, ids as positions."""
-        text = _is_of_texts(column)
+        text = _of_texts(column.type)
         if column.null_count and name in ("weight", "count"):
             column = column.fill_null("1" if text else 1)
         if column.null_count:
@@ -287,9 +277,9 @@ def _chosen(names: Sequence[str], path: Path, how: str = "") -> list[str]:
     return [name for name in (*REQUIRED, *OPTIONAL) if name in names]
 
 
-def _is_of_texts(column: Any) -> bool:
-    kind = column.type.value_type if pyarrow.types.is_dictionary(column.type) else column.type
-    return bool(pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind))
+def _of_texts(kind: Any) -> bool:
+    value = kind.value_type if pyarrow.types.is_dictionary(kind) else kind
+    return bool(pyarrow.types.is_string(value) or pyarrow.types.is_large_string(value))
 
 
 def _number(text: str) -> float:

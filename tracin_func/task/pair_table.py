@@ -96,10 +96,10 @@ class PairTable:
                 yield start, checked(part, numbered(start))
             return
         start = 0
-        for read in self._reader.read(self._split) if self._length else ():
-            for at in range(0, len(read.block), size):
-                yield start + at, read.block.select(slice(at, at + size))
-            start += len(read.block)
+        for block, _, _ in self._reader.read(self._split) if self._length else ():
+            for at in range(0, len(block), size):
+                yield start + at, block.select(slice(at, at + size))
+            start += len(block)
 
     def pairs(self) -> Pairs:
         """All of them, held in memory."""

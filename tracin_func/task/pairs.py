@@ -26,7 +26,7 @@ _DTYPES = (torch.int64, torch.int64, torch.int8, torch.float64, torch.float64, t
 
 @dataclass(frozen=True, eq=False)
 class PairBlock:
-    """Some pairs of a table, valid but for positions beyond the items: the columns of `Pairs`, each [pairs].
+    """Some pairs of a table, valid but for positions beyond the items: see `Pairs`; each column [pairs].
 
     Positions are int32 or int64, targets int8, `weight` and `margin` float64, `count` int64.
     """
@@ -57,7 +57,7 @@ def joined(blocks: Sequence[PairBlock]) -> PairBlock:
 
 
 @dataclass(frozen=True, eq=False)
-class Pairs:
+class Pairs(PairBlock):
     """A table of ranking pairs over items 0 .. items-1.
 
     Args:
@@ -75,12 +75,6 @@ class Pairs:
             outside what is listed above. The message names the first offending row.
     """
 
-    first: Tensor
-    second: Tensor
-    target: Tensor
-    weight: Tensor | None = None
-    margin: Tensor | None = None
-    count: Tensor | None = None
     ids: tuple[str, ...] | None = None
 
     def __init__(
@@ -103,9 +97,6 @@ class Pairs:
             raise InputError(f"`ids` has {len(names)} rows, `first` has {len(self)}; expected one per pair.")
         object.__setattr__(self, "ids", names)
 
-    def __len__(self) -> int:
-        return len(self.first)
-
     @property
     def counts(self) -> Tensor:
         """How often each pair was drawn, int64 [pairs]; ones when `count` was left out."""
@@ -121,13 +112,13 @@ class Pairs:
         for start in range(0, len(self), size):
             yield start, PairBlock(**_chosen(self, slice(start, start + size)))
 
-    def select(self, rows: Tensor) -> "Pairs":
+    def select(self, rows: Tensor | slice) -> "Pairs":
         """The pairs at `rows` (positions or a mask), in that order."""
-        rows = rows.nonzero()[:, 0] if rows.dtype == torch.bool else rows
+        rows = torch.arange(len(self))[rows]
         return Pairs(**_chosen(self, rows), ids=None if self.ids is None else [self.ids[row] for row in rows.tolist()])
 
 
-def _chosen(pairs: PairBlock | Pairs, rows: Tensor | slice) -> dict[str, Any]:
+def _chosen(pairs: PairBlock, rows: Tensor | slice) -> dict[str, Any]:
     return {name: column[rows] for name in COLUMNS if (column := getattr(pairs, name)) is not None}
 
 
@@ -197,7 +188,7 @@ def checked(columns: Mapping[str, Tensor], where: Where, shown: Callable[[str, i
     return PairBlock(**{name: each if name in narrow else each.to(types[name]) for name, each in columns.items()})
 
 
-def require_items(block: PairBlock | Pairs, items: int, where: Where) -> None:
+def require_items(block: PairBlock, items: int, where: Where) -> None:
     """Refuse positions beyond the last item.
 
     Raises:
