@@ -33,6 +33,7 @@ class Winners(Partial):
         first: position of item a, int64 [n].
         second: position of item b, int64 [n].
         target: +1 or −1, int64 [n].
+        derivatives: u = ∂ℓ/∂s_a and v = ∂ℓ/∂s_b at each checkpoint, weights included, float64 [n, checkpoints, 2].
     """
 
     rows: Tensor
@@ -40,6 +41,7 @@ class Winners(Partial):
     first: Tensor
     second: Tensor
     target: Tensor
+    derivatives: Tensor
 
     def __len__(self) -> int:
         return len(self.rows)

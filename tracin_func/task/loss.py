@@ -43,11 +43,11 @@ class PairLoss:
         `count` int64 [pairs] says how often each pair was drawn; one with count 0 is padding. Integers make the sum,
         and with it every score, independent of how the pairs are cut into blocks.
         """
-        raise NotImplementedError
+        raise UsageError(f"`loss` {type(self).__name__} declares `weighted`. Expected its `tally` and `weights`.")
 
     def weights(self, tally: Tensor) -> Weigh:
         """What weighs any pairs by their scores, [pairs], given the tally of all training pairs."""
-        raise NotImplementedError
+        raise UsageError(f"`loss` {type(self).__name__} declares `weighted`. Expected its `tally` and `weights`.")
 
     def remark(
         self, tally: Tensor, first: Tensor, second: Tensor, target: Tensor, margin: Tensor | None = None

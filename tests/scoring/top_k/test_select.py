@@ -539,6 +539,16 @@ class TestRefusals:
         with pytest.raises(ti.UsageError, match="`pairs.margin` is given, and the loss takes no margin"):
             strongest(arrays(table(5, margin=True)), as_loss(squared), columns(1, 1), 1)
 
+    def test_a_loss_that_has_no_weights_as_it_declares(self) -> None:
+        class Wrong(PairLoss):
+            weighted = True
+
+            def __call__(self, first: Tensor, second: Tensor, target: Tensor, margin: Any = None) -> Tensor:
+                return squared(first, second, target)
+
+        with pytest.raises(ti.UsageError, match="`loss` Wrong declares `weighted`. Expected its `tally` and `weights`"):
+            strongest(arrays(table(5)), Wrong(), columns(1, 1), 1)
+
     def test_a_loss_that_is_no_function_of_the_difference_as_it_declares(self) -> None:
         class Wrong(PairLoss):
             of_difference = True

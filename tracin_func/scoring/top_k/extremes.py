@@ -21,7 +21,7 @@ class Extremes:
     def __init__(self, k: int, columns: int, fields: int) -> None:
         self._k = k
         self._scores = [[torch.empty(0, dtype=torch.float64) for _ in range(columns)] for _ in range(2)]
-        self._records = [[torch.empty(0, fields, dtype=torch.int64) for _ in range(columns)] for _ in range(2)]
+        self._records = [[torch.empty(0, fields, dtype=torch.float64) for _ in range(columns)] for _ in range(2)]
         self._last = torch.zeros(2, columns, dtype=torch.float64)
 
     @property
@@ -33,7 +33,7 @@ class Extremes:
         return self._last
 
     def add(self, records: Tensor, scores: Tensor) -> None:
-        """More rows: `records` int64 [rows, fields] and `scores` float64 [rows, columns]."""
+        """More rows: `records` float64 [rows, fields] and `scores` float64 [rows, columns]."""
         last = self._last.clone()
         for sign in range(2):
             magnitude = -scores if sign else scores

@@ -17,19 +17,18 @@ from tracin_func.gradients.compute import Compute
 from tracin_func.gradients.protocol import Combination
 from tracin_func.gradients.representations.projected import ProjectedGradients
 from tracin_func.losses.custom import as_loss
-from tracin_func.losses.terms import Terms, loss_values, slopes_of, weights_of
+from tracin_func.losses.terms import Terms
 from tracin_func.results.run import Run
-from tracin_func.results.top import StreamedSelfInfluence, Strongest, TopInfluences, Winners
+from tracin_func.results.top import StreamedSelfInfluence, Strongest, TopInfluences
 from tracin_func.scoring.accuracy import EVALUATED_PAIRS, Evaluating
 from tracin_func.scoring.observer import LOG, Observer, reporting_progress
 from tracin_func.scoring.score import pair_record, report_zero_columns
 from tracin_func.scoring.self_influence import self_scores
 from tracin_func.scoring.steps import Opened, Traced
-from tracin_func.scoring.top_k.select import BLOCK, Columns, strongest
+from tracin_func.scoring.top_k.select import Columns, strongest
 from tracin_func.scoring.walk import Walk
 from tracin_func.task.method import Method
-from tracin_func.task.pair_table import PairBlocks, blocks_over
-from tracin_func.task.pairs import PairBlock
+from tracin_func.task.pair_table import blocks_over
 from tracin_func.task.task import Task
 
 TOGETHER = 16  # test pairs whose winners' variances are computed in one pass over the rows
@@ -98,7 +97,7 @@ def query(task: Task, k: int, method: Method, compute: Compute, observer: Observ
         answer, errors = strongest(task.train, as_loss(task.loss), columns, k, progress=of_pairs), None
         assert walk.prepared is not None
         if walk.prepared.projection.kind != "none":
-            errors = _standard_errors(walked, task.train, answer, columns, shares)
+            errors = _standard_errors(walked, answer, columns, shares)
         run = walked.run()
     return TopInfluences(answer, record, run, task.all_item_ids, task.train.ids, errors)
 
@@ -131,8 +130,8 @@ class _Walked:
 
     def __init__(self, task: Task, method: Method, compute: Compute, observer: Observer, *, norms: bool) -> None:
         # The first training pairs stand for all where a model is evaluated.
-        _, self.sample = next(blocks_over(task.train, EVALUATED_PAIRS, len(task.items)))
-        self.task = replace(task, train=self.sample.pairs())
+        _, sample = next(blocks_over(task.train, EVALUATED_PAIRS, len(task.items)))
+        self.task = replace(task, train=sample.pairs())
         self._method, self._observer = method, observer
         own = replace(observer, notice=self.notice, progress=self._advance)
         self.walk = Walk(self.task, method, compute, own, norms=norms, every=True)
@@ -212,27 +211,21 @@ def _columns(traced: Traced, shares: Tensor | None) -> Columns:
 
 
 def _standard_errors(
-    walked: _Walked, pairs: PairBlocks, answer: Strongest, columns: Sequence[Columns], shares: Tensor | None
+    walked: _Walked, answer: Strongest, columns: Sequence[Columns], shares: Tensor | None
 ) -> tuple[tuple[Tensor, Tensor], ...]:
-    """Of the winners of each test pair, from a second walk over the checkpoints; variances of these add up.
-
-    Slopes are those of the first pass over the pairs.
-    """
+    """Of the winners of each test pair, from a second walk over the checkpoints; variances of these add up."""
     sides = [side for both in zip(answer.proponents, answer.opponents, strict=True) for side in both]
     sizes = [len(side) for side in sides]
     variance = torch.zeros(sum(sizes), dtype=torch.float64)
     if len(variance):
-        chosen = _winning(pairs, sides, walked.sample)
-        index = torch.stack([chosen.first.long(), chosen.second.long()], dim=1)
-        loss, values = as_loss(walked.task.loss), [loss_values(each.values) for each in columns]
-        weighs = weights_of(loss, values, pairs, BLOCK)
-        each = iter(zip(weighs, values, columns, strict=True))
+        index = torch.cat([torch.stack([side.first, side.second], dim=1) for side in sides])
+        derivatives = torch.cat([side.derivatives for side in sides])
+        each = iter(zip(derivatives.unbind(dim=1), columns, strict=True))
 
         def visit(traced: Traced) -> None:
-            weigh, table, column = next(each)
+            coefficient, column = next(each)
             if isinstance(traced.gradients, ProjectedGradients):
-                slopes = slopes_of(loss, weigh, table, chosen, 0, traced.name)
-                left = Combination(index, slopes.T.double())
+                left = Combination(index, coefficient)
                 variance.add_(_variance(traced, traced.gradients, left, column.products, sizes, shares))
 
         walked.again(visit)
@@ -264,17 +257,3 @@ def _variance(
             every = gradients.product_variance(left.select(rows), of_tests, found[rows[:, None], tests], shares)
             result[rows] = every[torch.arange(len(rows)), own[rows] - tests[0]]
     return result
-
-
-def _winning(pairs: PairBlocks, sides: Sequence[Winners], sample: PairBlock) -> PairBlock:
-    """The winners as pairs, in their order; the table is read again where it has weights or margins."""
-    columns = {name: torch.cat([getattr(side, name) for side in sides]) for name in ("first", "second", "target")}
-    own = [name for name in ("weight", "margin") if getattr(sample, name) is not None]
-    if own:
-        rows = torch.cat([side.rows for side in sides])
-        columns |= {name: torch.zeros(len(rows), dtype=torch.float64) for name in own}
-        for start, block in pairs.blocks(BLOCK):
-            here = ((rows >= start) & (rows < start + len(block))).nonzero()[:, 0]
-            for name in own:
-                columns[name][here] = getattr(block, name)[rows[here] - start]
-    return PairBlock(**columns)

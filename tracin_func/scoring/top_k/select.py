@@ -119,7 +119,7 @@ class _Group:
 
     def __init__(self, products: Sequence[Tensor], k: int, screened: bool) -> None:
         self._columns = products[0].shape[1]
-        self._extremes = Extremes(k, self._columns, fields=4)
+        self._extremes = Extremes(k, self._columns, fields=4 + 2 * len(products))
         self._products = products
         lane = torch.int8 if len(products) <= _BYTE_CHECKPOINTS else torch.int16
         self._screen: Screen | None = screen(products, lane) if screened else None
@@ -152,16 +152,17 @@ class _Group:
         self._sort_in()
         for column in range(self._columns):
             records, scores = self._extremes.of(column, sign)
-            rows, first, second, target = records.T.contiguous()
-            yield Winners(rows, scores, first, second, target)
+            rows, first, second, target = records[:, :4].T.long()
+            yield Winners(rows, scores, first, second, target, records[:, 4:].unflatten(1, (-1, 2)))
 
     def _sort_in(self) -> None:
         waiting, self._waiting, self._pairs_waiting = self._waiting, [], 0
         few = [found for found in waiting if found.scores is None]  # all but the last, if that
         for found in [*([_joined(few)] if few else []), *waiting[len(few) :]]:
             scores = self._scores(found) if found.scores is None else found.scores
-            columns = (found.numbers, found.pairs.first, found.pairs.second, found.pairs.target)
-            self._extremes.add(torch.stack([column.long() for column in columns], dim=1), scores)
+            pair = (found.numbers, found.pairs.first, found.pairs.second, found.pairs.target)
+            fields = (*(column[None] for column in pair), *found.slopes)  # whole numbers below 2⁵³ are exact in float64
+            self._extremes.add(torch.cat([field.double() for field in fields]).T, scores)
 
     def _scores(self, found: _Candidates) -> Tensor:
         """Σ_t u ⟨g_a, M ∇ℓ_q⟩ + v ⟨g_b, M ∇ℓ_q⟩, float64 [n, columns]."""
