@@ -13,7 +13,8 @@ from tracin_func import Compute, Method, Pairs, Task
 from tracin_func.gradients.budget import available_bytes
 from tracin_func.gradients.engines.vmap import VmappedEngine
 from tracin_func.gradients.model import Scorer, State
-from tracin_func.gradients.protocol import Combination, Gradients, Plan, Request, Units
+from tracin_func.gradients.protocol import Combination, Gradients, Need, Plan, Units
+from tracin_func.gradients.representations.keep import keep, plan_for
 from tracin_func.losses.custom import as_loss
 from tracin_func.scoring.score import score
 from tracin_func.scoring.units import UnitMaker
@@ -94,13 +95,14 @@ def test_pair_against_item(benchmark: BenchmarkFixture, embedded_task: Task, dev
 
 def plan(units: Units, state: State, device: torch.device, size: int | Literal["auto"]) -> Plan:
     """With auto, the batch size that is fastest for `units`, measured as a long run measures it."""
-    return VmappedEngine().plan(units, state, Request(size, available_bytes(device), visits=100))
+    need = Need(batch_size=size, budget=available_bytes(device), visits=100)
+    return plan_for(VmappedEngine(), units, state, need)
 
 
 def prepare(units: Units, state: State, plan: Plan):  # type: ignore[no-untyped-def]
     """A call that computes all gradients of `units`."""
     rates = dict.fromkeys(state.parameters, 1.0)
-    return lambda: VmappedEngine().gradients(units, state, rates, plan)
+    return lambda: keep(VmappedEngine(), units, state, rates, plan)
 
 
 def timed(run) -> tuple[Gradients, float]:  # type: ignore[no-untyped-def]

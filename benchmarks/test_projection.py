@@ -17,8 +17,8 @@ from tracin_func import Method, Projection, Task
 from tracin_func.gradients.engines.ghost.engine import GhostEngine
 from tracin_func.gradients.model import Scorer, State
 from tracin_func.gradients.projection.sparse import SparseProjector
-from tracin_func.gradients.protocol import Combination, Need, Plan, Request, Units
-from tracin_func.gradients.representations.projected import ProjectedGradients, ProjectingEngine
+from tracin_func.gradients.protocol import Combination, Need, Plan, Units
+from tracin_func.gradients.representations.projected import ProjectedGradients, projected, projection_of
 from tracin_func.losses.custom import as_loss
 from tracin_func.scoring.units import UnitMaker
 
@@ -56,11 +56,8 @@ class Job:
 
     def run(self, projection: Projection, chunk: int) -> ProjectedGradients:
         """Projected gradients of all items."""
-        engine = ProjectingEngine(GhostEngine(), projection)
         plan = replace(self.plan, chunk=chunk, block=self.units.count)
-        found = engine.gradients(self.units, self.state, self.rates, plan)
-        assert isinstance(found, ProjectedGradients)
-        return found
+        return projected(GhostEngine(), self.units, self.state, self.rates, plan, projection)
 
     def timed(self, projection: Projection, chunk: int) -> Timed:
         """Seconds of that."""
@@ -83,7 +80,7 @@ def job(task: Task, device: torch.device) -> Job:
     source = task.checkpoints[0].source
     assert isinstance(source, dict)
     units, state = make.items(), scorer.state("epoch", source, device, None)
-    plan = GhostEngine().plan(units, state, Request(4, 1 << 32, 1, Need(combined=False)))
+    plan = GhostEngine().plan(units, state, Need(combined=False, batch_size=4, budget=1 << 32))
     return Job(task, units, state, dict.fromkeys(state.parameters, 1.0), plan)
 
 
@@ -166,7 +163,7 @@ def test_error_by_k(benchmark: BenchmarkFixture, device: torch.device, name: str
 
 def work_width(work: Job, projection: Projection) -> int:
     """Numbers a row."""
-    return ProjectingEngine(GhostEngine(), projection).projector(work.state).width
+    return projection_of(projection, work.state).width
 
 
 @pytest.mark.peers

@@ -25,7 +25,8 @@ from tests.support.reference import TOLERANCE, Job, assert_same, gradient_of, mo
 from tracin_func.cli.app import app
 from tracin_func.gradients.engines.choose import ENGINES, NAMES
 from tracin_func.gradients.model import Scorer
-from tracin_func.gradients.protocol import Request
+from tracin_func.gradients.protocol import Need
+from tracin_func.gradients.representations.keep import keep
 from tracin_func.losses.custom import as_loss
 from tracin_func.results.run import ADAM_UNIT, provenance
 from tracin_func.scoring.units import UnitMaker
@@ -238,8 +239,8 @@ def test_engines_scale_on_meta_tensors(engine: str) -> None:
     every = torch.arange(len(ENGINE_TRAIN) + len(ENGINE_TEST))
     units = make.pairs(torch.ones(len(every)), every) if engine == "pair" else make.items()
     taken = ENGINES[engine].engine
-    plan = taken.plan(units, state, Request(4, 10**9, 1))
-    gradients = taken.gradients(units, state, dict.fromkeys(state.parameters, 1.0), plan)
+    plan = taken.plan(units, state, Need(batch_size=4, budget=10**9))
+    gradients = keep(taken, units, state, dict.fromkeys(state.parameters, 1.0), plan)
     assert gradients.values.is_meta
     assert {part.form for part in plan.parts} <= {"built", "vmap"}
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from tracin_func.gradients.model import State
-from tracin_func.gradients.protocol import Engine, Need, Plan, Request, Units, positions
+from tracin_func.gradients.protocol import Need, Plan, Units, positions
 from tracin_func.task.items import each
 from tracin_func.task.memory import address_of
 
@@ -45,59 +45,58 @@ class Kept:
 
 
 def plan_chunks(
-    engine: Engine,
-    units: Units,
-    state: State,
-    request: Request,
-    kept: Kept | None = None,
-    copies: int = 1,
-    **forms: Any,
+    units: Units, state: State, need: Need, kept: Kept | None = None, copies: int = 1, **forms: Any
 ) -> Plan:
     """Chunk and block sizes for gradients of `units` within the budget: half for what stays, half for the work.
 
-    With batch size "auto" the chunk is the fastest of a short measurement of `engine.gradients`. `copies` are
-    those an engine makes of what a unit's forward saves, `forms` fields of the plan that it has decided.
+    With batch size "auto" the chunk is that of a run too short to be measured, and the plan has the largest one.
+    `copies` are those an engine makes of what a unit's forward saves, `forms` fields of the plan that it has decided.
     """
-    kept = Kept(request.row) if request.row is not None else kept or Kept(row_bytes(state))
+    kept = Kept(need.row) if need.row is not None else kept or Kept(row_bytes(state))
     own, tensor = _unit_bytes(units, state)
     work = copies * own + 2 * (kept.row + kept.factors)
-    together = request.need.held
-    factors = kept.factors * units.count if together else 0
-    row = kept.row if together or not request.need.combined else FEW_COPIES * kept.row
-    block = block_size(units.count if together else len(request.need.right), row, request.budget - 2 * factors)
-    held = _blocks_held(block, units.count, request.need) * row + factors
-    largest = max(1, min(units.count, request.budget // 2 // work))
-    if request.batch_size != "auto":
-        chunk = min(request.batch_size, units.count)
+    factors = kept.factors * units.count if need.held else 0
+    row = kept.row if need.held or not need.combined else FEW_COPIES * kept.row
+    block = block_size(units.count if need.held else len(need.right), row, need.budget - 2 * factors)
+    held = _blocks_held(block, units.count, need) * row + factors
+    if need.batch_size != "auto":
+        chunk = min(need.batch_size, units.count)
         return Plan(chunk, block, chunk * work, "as asked", held, **forms)
-
-    def measure(size: int) -> Tensor:
-        plan = Plan(size, size, size * work, "measuring", **forms)
-        rates = dict.fromkeys(state.parameters, 1.0)
-        right = positions(0, min(size, len(request.need.right)))
-        need = Need(request.need.norms, request.need.combined, right)
-        measured = request.measured or engine
-        return measured.gradients(replace(units, count=size), state, rates, plan, need).values
-
+    largest = max(1, min(units.count, need.budget // 2 // work))
     device = next(iter(state.parameters.values())).device.type
     most = LARGEST_TENSOR.get(device, LARGEST_TENSOR_ELSEWHERE) // max(tensor, kept.row)
-    unmeasured = max(size for size in MEASURED_CHUNKS if size <= max(1, min(most, largest)))
-    chunk, reason = _fastest_chunk(measure, largest, units.count * request.visits, unmeasured)
-    return Plan(chunk, block, chunk * work, reason, held, **forms)
+    chunk = max(size for size in MEASURED_CHUNKS if size <= max(1, min(most, largest)))
+    return Plan(chunk, block, chunk * work, "not measured", held, largest=largest, **forms)
 
 
-def plan_singles(units: Units, state: State, request: Request) -> Plan:
+def plan_singles(units: Units, state: State, need: Need) -> Plan:
     """The plan of an engine that takes one unit at a time."""
     row = row_bytes(state)
-    rows = units.count if request.need.held else len(request.need.right)
-    block = block_size(rows, row, request.budget)
-    return Plan(
-        1,
-        block,
-        _unit_bytes(units, state)[0] + 2 * row,
-        "one at a time",
-        bytes_held=_blocks_held(block, units.count, request.need) * row,
-    )
+    block = block_size(units.count if need.held else len(need.right), row, need.budget)
+    held = _blocks_held(block, units.count, need) * row
+    return Plan(1, block, _unit_bytes(units, state)[0] + 2 * row, "one at a time", held)
+
+
+def fastest_chunk(run: Callable[[int], Tensor], plan: Plan, units: int) -> Plan:
+    """`plan` with the chunk size of least time a unit, growing while that pays, where it is to be measured.
+
+    `run(size)` differentiates so many units; `units` are those of the whole run, at all checkpoints.
+    """
+    best, best_seconds, worse = 1, _seconds(run, 1, times=2), 0  # the first is that of a cold start
+    if best_seconds * units < WORTH_MEASURING:
+        return replace(plan, reason="short run, not measured", largest=0)
+    start = time.perf_counter()
+    for size in (size for size in MEASURED_CHUNKS[1:] if size <= plan.largest):
+        if time.perf_counter() - start > MEASURING * best_seconds * units:
+            break
+        seconds = _seconds(run, size) / size
+        worse = worse + 1 if seconds > 1.2 * best_seconds else 0
+        if seconds < 0.97 * best_seconds:
+            best, best_seconds = size, seconds
+        elif worse > 1 or size >= 4 * best:  # one bad measurement may be another process's
+            break
+    reason = f"measured, {best_seconds * 1e3:.2f} ms a unit"
+    return replace(plan, chunk=best, chunk_bytes=best * plan.chunk_bytes // plan.chunk, reason=reason, largest=0)
 
 
 def row_bytes(state: State) -> int:
@@ -135,24 +134,6 @@ def _unit_bytes(units: Units, state: State) -> tuple[int, int]:
         except RuntimeError:  # a forward that differentiates by a transform of torch.func takes no such hooks
             saved.clear()
     return 2 * sum(saved.values()), max(saved.values(), default=0)
-
-
-def _fastest_chunk(run: Callable[[int], Tensor], largest: int, units: int, unmeasured: int) -> tuple[int, str]:
-    """The chunk size of least time a unit, growing while that pays, and how it was found."""
-    best, best_seconds, worse = 1, _seconds(run, 1, times=2), 0  # the first is that of a cold start
-    if best_seconds * units < WORTH_MEASURING:
-        return unmeasured, "short run, not measured"
-    start = time.perf_counter()
-    for size in (size for size in MEASURED_CHUNKS[1:] if size <= largest):
-        if time.perf_counter() - start > MEASURING * best_seconds * units:
-            break
-        seconds = _seconds(run, size) / size
-        worse = worse + 1 if seconds > 1.2 * best_seconds else 0
-        if seconds < 0.97 * best_seconds:
-            best, best_seconds = size, seconds
-        elif worse > 1 or size >= 4 * best:  # one bad measurement may be another process's
-            break
-    return best, f"measured, {best_seconds * 1e3:.2f} ms a unit"
 
 
 def _seconds(run: Callable[[int], Tensor], size: int, times: int = 3) -> float:

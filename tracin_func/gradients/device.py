@@ -1,13 +1,8 @@
-"""The device of a run: which one, its accumulation dtype, exact products, and whether its gradients are right.
-
-MPS is known to return wrong gradients past 32k elements (pytorch#177116), silently: `cpu_deviation` compares two units
-with the CPU in float64.
-"""
+"""The device of a run: which one, its accumulation dtype, exact products, and the versions it runs with."""
 
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 
 import torch
@@ -15,7 +10,6 @@ from torch import Tensor
 
 from tracin_func.errors import UsageError
 from tracin_func.gradients.model import State
-from tracin_func.gradients.protocol import Combination, Engine, Plan, Units
 
 AUTOMATIC = ("cuda", "mps", "cpu")
 _PACKAGES = ("tracin-func", "torch", "numpy")
@@ -63,13 +57,6 @@ def exact_products(device: torch.device) -> Iterator[None]:
         yield
 
 
-def cpu_deviation(engine: Engine, here: tuple[Units, State], there: tuple[Units, State]) -> float:
-    """Largest relative deviation of the inner products of two units `here` from those `there`, the exact ones."""
-    found, exact = _products(engine, *here), _products(engine, *there)
-    scale = exact.diagonal().sqrt()
-    return float(((found - exact).abs() / torch.outer(scale, scale).clamp(min=1e-300)).max())
-
-
 def versions() -> dict[str, str]:
     """Versions of this package, of what it computes with, and of the machine's system."""
     packages = {name: _version(name) for name in _PACKAGES}
@@ -101,13 +88,6 @@ def _full_float32(device: torch.device) -> Iterator[None]:
     finally:
         for place, value in zip(places, before, strict=True):
             setattr(place, setting, value)
-
-
-def _products(engine: Engine, units: Units, state: State) -> Tensor:
-    two = replace(units, count=min(2, units.count))
-    plan = Plan(1, two.count, 0, "spot check")
-    gradients = engine.gradients(two, state, dict.fromkeys(state.parameters, 1.0), plan)
-    return gradients.columns(Combination(torch.arange(two.count)[:, None], torch.ones(two.count, 1)))
 
 
 def _version(name: str) -> str:

@@ -7,11 +7,12 @@ metric M_t = diag η_t applied, g_i = √M_t ∇θ objective_i(θ_t).
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
 
+from tracin_func.gradients.factors import Contribution
 from tracin_func.gradients.model import State
 from tracin_func.task.items import Batch
 
@@ -82,19 +83,27 @@ class Units:
 
 @dataclass(frozen=True, eq=False)
 class Need:
-    """What will be asked of gradients.
+    """What will be asked of gradients, and what a plan for them has to respect.
 
     Args:
         norms: whether norms of combinations will be asked for.
         combined: whether combinations are of two units, which may cancel; else of single ones.
         right: positions of the units that right combinations hold, ascending [right]; read where no rows are held.
         combinations: of two units, whose norms will be asked; any number when None.
+        batch_size: units differentiated together, or "auto".
+        budget: bytes; half for rows, half for the work.
+        visits: how often the units will be differentiated: the number of checkpoints.
+        row: bytes of what stays of a unit, where that is not its gradient.
     """
 
     norms: bool = True
     combined: bool = True
     right: Tensor = field(default_factory=lambda: torch.arange(0))
     combinations: int | None = None
+    batch_size: int | Literal["auto"] = "auto"
+    budget: int = 1 << 30
+    visits: int = 1
+    row: int | None = None
 
     @property
     def held(self) -> bool:
@@ -122,6 +131,7 @@ class Plan:
         bytes_held: expected of the gradients that stay.
         parts: how each parameter's gradient enters the products, where an engine has a choice.
         channels_last: whether convolutions work with the channels as the last axis in memory.
+        largest: the largest chunk that memory allows, where a measurement is to choose it; 0 where it is fixed.
     """
 
     chunk: int
@@ -131,6 +141,7 @@ class Plan:
     bytes_held: int = 0
     parts: tuple["Part", ...] = ()
     channels_last: bool = False
+    largest: int = 0
 
 
 @dataclass(frozen=True)
@@ -152,31 +163,23 @@ class Part:
     reason: str
 
 
-@dataclass(frozen=True)
-class Request:
-    """What a plan has to respect.
-
-    Args:
-        batch_size: units differentiated together, or "auto".
-        budget: bytes; half for rows, half for the work.
-        visits: how often the units will be differentiated: the number of checkpoints.
-        need: what will be asked of the gradients.
-        row: bytes of what stays of a unit, where that is not its gradient.
-        measured: the engine whose work is measured, where that is not the one that plans.
-    """
-
-    batch_size: int | Literal["auto"]
-    budget: int
-    visits: int
-    need: Need = field(default_factory=Need)
-    row: int | None = None
-    measured: "Engine | None" = None
+# (units with a first axis [n], their positions) -> gradients by parameter name, and objectives [n]
+Differentiate = Callable[[Batch, Tensor], tuple[dict[str, Contribution], Tensor]]
+# (parameter, its gradients of some units in any form) -> what is to stay of them
+Sketch = Callable[[str, Contribution], Contribution]
 
 
-# (parameter, its gradients of some units in any form) -> what is to stay of them [units, ...]
-Sketch = Callable[[str, Any], Tensor]
-# (units with a first axis [n], their positions) -> what stays by parameter, and objectives [n]
-Differentiation = Callable[[Batch, Tensor], tuple[dict[str, Any], Tensor]]
+def whole(_: str, part: Contribution) -> Contribution:
+    """The sketch that leaves gradients as they are."""
+    return part
+
+
+def sketched(
+    gradients: dict[str, Contribution], objectives: Tensor, sketch: Sketch
+) -> tuple[dict[str, Contribution], Tensor]:
+    """Gradients of one batch, each parameter's as `sketch` leaves it, and its objectives."""
+    # One after another out of the mapping: what was sketched need not stay.
+    return {name: sketch(name, gradients.pop(name)) for name in list(gradients)}, objectives
 
 
 class UnsuitableError(ValueError):
@@ -195,7 +198,7 @@ class Engine(Protocol):
         """Why these units cannot be differentiated this way, or None."""
         ...
 
-    def plan(self, units: Units, state: State, request: Request) -> Plan:
+    def plan(self, units: Units, state: State, need: Need) -> Plan:
         """How to work through these units within the memory budget."""
         ...
 
@@ -203,19 +206,9 @@ class Engine(Protocol):
         """The objective of every unit alone, [units]; no gradient."""
         ...
 
-    def gradients(
-        self, units: Units, state: State, root_rate: dict[str, float], plan: Plan, need: Need = ANYTHING
-    ) -> Gradients:
-        """The gradients of all units, each parameter's part times its √η, able to answer what is needed.
-
-        Raises:
-            UnsuitableError: what `refusal` could not know from a few units.
-        """
-        ...
-
-    def differentiation(self, units: Units, state: State, plan: Plan, sketch: Sketch) -> Differentiation:
-        """What gives gradients of any units by parameter, each as `sketch` leaves it: taken as soon as it arrives, so
-        that what is smaller is all that stays.
+    def differentiate(self, units: Units, state: State, plan: Plan, sketch: Sketch = whole) -> Differentiate:
+        """What gives gradients of any units by parameter, times `state.scale`, each as `sketch` leaves it: taken as
+        soon as it arrives, so that what is smaller is all that stays.
 
         Raises:
             UnsuitableError: (when it is called) what `refusal` could not know from a few units.

@@ -42,7 +42,7 @@ def over_items(
 ) -> tuple[Gradients | None, list[PairTable]]:
     """Item gradients; ∇ℓ_p = u g_a + v g_b."""
     units, done = reporting(prepared.scored, observer)
-    gradients = prepared.choice.engine.gradients(units, state, scales, prepared.plan, asked)
+    gradients = prepared.keep(units, state, scales, asked)
     done()
     used = prepared.make.used_items
     tables = []
@@ -59,7 +59,7 @@ def over_differences(
 ) -> tuple[Gradients | None, list[PairTable]]:
     """Gradients of score differences; ∇ℓ_p = u (g_a − g_b), as u + v = 0."""
     units, done = reporting(prepared.scored, observer)
-    gradients = prepared.choice.engine.gradients(units, state, scales, prepared.plan, asked)
+    gradients = prepared.keep(units, state, scales, asked)
     done()
     tables, start = [], 0
     for scores, terms in terms_of(prepared, observer, gradients.values):
@@ -73,8 +73,8 @@ def over_pairs(
     prepared: Prepared, observer: Observer, state: State, scales: dict[str, float], asked: Need
 ) -> tuple[Gradients | None, list[PairTable]]:
     """Gradients of whole weighted pair losses, of active pairs only; every such pair is a unit of its own."""
-    engine, plan = prepared.choice.engine, prepared.plan
-    tables = terms_of(prepared, observer, engine.values(prepared.scored, state, plan.chunk))
+    values = prepared.choice.engine.values(prepared.scored, state, prepared.plan.chunk)
+    tables = terms_of(prepared, observer, values)
     active = torch.cat([terms.active for _, terms in tables])
     if not bool(active.any()):
         return None, without_gradients(tables, observer)
@@ -82,7 +82,7 @@ def over_pairs(
     rows = active.nonzero()[:, 0]
     asked = replace(asked, right=(rows >= len(tables[0][1].active)).nonzero()[:, 0])
     units, done = reporting(units, observer)
-    gradients = engine.gradients(units, state, scales, plan, asked)
+    gradients = prepared.keep(units, state, scales, asked)
     done()
     unit = (active.cumsum(0) - 1).clamp(min=0)[:, None]
     sizes = [len(terms.active) for _, terms in tables]

@@ -10,15 +10,14 @@ from torch import Tensor
 from tracin_func.errors import InputError
 from tracin_func.gradients.budget import available_bytes, row_bytes
 from tracin_func.gradients.compute import Compute
-from tracin_func.gradients.device import cpu_deviation
 from tracin_func.gradients.engines.choose import Choice, UnitKind, choose
 from tracin_func.gradients.engines.ghost.engine import GhostEngine
 from tracin_func.gradients.model import State
-from tracin_func.gradients.protocol import Need, Plan, Request, Units, UnsuitableError
-from tracin_func.gradients.representations.projected import ProjectingEngine
+from tracin_func.gradients.protocol import Gradients, Need, Plan, Units, UnsuitableError
+from tracin_func.gradients.representations.keep import EXACT, Keeping, cpu_deviation, keep, plan_for
 from tracin_func.scoring.observer import Observer
 from tracin_func.scoring.units import UnitMaker
-from tracin_func.task.method import NONE, Projection
+from tracin_func.task.method import Projection
 
 MPS_TOLERANCE = 1e-3
 
@@ -31,8 +30,16 @@ class Prepared:
     choice: Choice
     plan: Plan
     budget: int
-    projection: Projection = NONE
-    store: Mapping[str, str] | None = None
+    keeping: Keeping = EXACT
+
+    @property
+    def projection(self) -> Projection:
+        """The projection that was taken."""
+        return self.keeping.projection
+
+    def keep(self, units: Units, state: State, root_rate: dict[str, float], need: Need) -> Gradients:
+        """The gradients of `units` as they are planned to be kept."""
+        return keep(self.choice.engine, units, state, root_rate, self.plan, need, self.keeping)
 
     @property
     def scored(self) -> Units:
@@ -45,9 +52,10 @@ class Prepared:
 
     def describe(self) -> dict[str, Any]:
         """What provenance records."""
+        how, store = self.choice.engine.name + self.keeping.words, self.keeping.store
         return {
             "engine": self.choice.name,
-            "gradients": f"{self.choice.engine.name}{',' if ',' in self.choice.engine.name else ''} over {self._over}",
+            "gradients": f"{how}{',' if ',' in how else ''} over {self._over}",
             "reason": self.choice.reason,
             "device": str(self.make.device),
             "dtype": str(self.make.dtype or "the model's own"),
@@ -58,7 +66,7 @@ class Prepared:
             "rows_held": self.plan.block,
             "memory_budget": self.budget,
             "projection": self.projection.describe(),
-            "store": self.store,
+            "store": None if store is None else {"path": str(store.path), "dtype": store.manifest.dtype},
             "expected_bytes": self.plan.bytes_held + self.plan.chunk_bytes,
             "parts": [asdict(part) for part in self.plan.parts],
             "scored_alone_because_of": self.make.coupled,
@@ -98,21 +106,19 @@ def prepare(
     if choice.name == "loop" and compute.engine == "auto":
         observer.notice(f"engine loop: {choice.reason}.")
     budget = compute.memory_budget or available_bytes(make.device)
-    request = Request(compute.batch_size, budget, visits, needed(make, choice.unit, norms))
-    choice, projection = _projected(
-        make.method.projection, compute, observer, choice, kinds[choice.unit], state, request
-    )
+    need = replace(needed(make, choice.unit, norms), batch_size=compute.batch_size, budget=budget, visits=visits)
+    choice, projection = _projected(make.method.projection, compute, observer, choice, kinds[choice.unit], state, need)
     try:
-        plan = choice.engine.plan(kinds[choice.unit], state, request)
+        plan = plan_for(choice.engine, kinds[choice.unit], state, need, projection)
     except UnsuitableError as error:  # found while it was measured
         if compute.engine != "auto":
             raise InputError(f"engine {choice.name!r} cannot differentiate this scorer: {error}. Use 'auto'.") from None
         observer.notice(f"{state.name}: engine {choice.name} cannot go on: {error}; another engine does.")
         return prepare(make, state, weights, compute, observer, visits, norms, [*without, choice.name])
     if plan.chunk_bytes > budget // 2:
-        need, have = plan.chunk_bytes / 1e9, budget / 2e9
-        observer.notice(f"a batch of {plan.chunk} is expected to take {need:.2f} GB; {have:.2f} GB are meant for it.")
-    return Prepared(make, choice, plan, budget, projection)
+        takes, have = plan.chunk_bytes / 1e9, budget / 2e9
+        observer.notice(f"a batch of {plan.chunk} is expected to take {takes:.2f} GB; {have:.2f} GB are meant for it.")
+    return Prepared(make, choice, plan, budget, Keeping(projection))
 
 
 def _projected(
@@ -122,23 +128,22 @@ def _projected(
     choice: Choice,
     units: Units,
     state: State,
-    request: Request,
+    need: Need,
 ) -> tuple[Choice, Projection]:
     """`choice` with its gradients projected as asked; all processes as the first one."""
     kept = compute.store is not None or compute.world.started
-    projection, reason = _projection(asked, choice, units, state, request, kept)
+    projection, reason = _projection(asked, choice, units, state, need, kept)
     if asked.kind == "auto" and compute.world.size > 1:  # memory, which it hangs on, may differ by host
         projection = replace(asked, kind=compute.world.agree(projection.kind))
     if projection.kind == "none":
         if reason:
             observer.notice(f"projection auto: {reason}.")
         return choice, projection
-    engine = ProjectingEngine(choice.engine, projection)
-    return replace(choice, engine=engine, reason=f"{choice.reason}; {reason}" if reason else choice.reason), projection
+    return replace(choice, reason=f"{choice.reason}; {reason}" if reason else choice.reason), projection
 
 
 def _projection(
-    asked: Projection, choice: Choice, units: Units, state: State, request: Request, kept: bool
+    asked: Projection, choice: Choice, units: Units, state: State, need: Need, kept: bool
 ) -> tuple[Projection, str | None]:
     """The projection that is taken, and where `auto` chose it why.
 
@@ -149,11 +154,11 @@ def _projection(
     """
     if asked.kind != "auto":
         return asked, None
-    if not request.need.held and not kept:
+    if not need.held and not kept:
         return replace(asked, kind="none", dim=None), "gradients are used while they are at hand; exact"
     kind = "kronecker" if isinstance(choice.engine, GhostEngine) else "sjlt"
     chosen = replace(asked, kind=kind)
-    fits = units.count * row_bytes(state) <= request.budget // 2
+    fits = units.count * row_bytes(state) <= need.budget // 2
     if fits and units.count <= chosen.width:
         reason = f"{units.count:,} gradients fit the memory and are no more than {chosen.width:,}; they stay exact"
         return replace(asked, kind="none", dim=None), reason

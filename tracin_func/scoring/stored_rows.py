@@ -18,9 +18,8 @@ from tracin_func.gradients.compute import Compute
 from tracin_func.gradients.device import versions
 from tracin_func.gradients.model import State
 from tracin_func.gradients.processes import World
-from tracin_func.gradients.representations.projected import ProjectingEngine
-from tracin_func.gradients.representations.shared import SharedEngine
-from tracin_func.gradients.representations.stored import StoredEngine
+from tracin_func.gradients.representations.keep import Keeping
+from tracin_func.gradients.representations.projected import projection_of
 from tracin_func.gradients.store.blocks import CheckpointRecord
 from tracin_func.gradients.store.encoding import DTYPES
 from tracin_func.gradients.store.identity import NAME, Manifest, items_digest, read_manifest, weights_digest
@@ -29,7 +28,6 @@ from tracin_func.gradients.store.store import Store, open_store
 from tracin_func.scoring.observer import Observer
 from tracin_func.scoring.plan import Prepared
 from tracin_func.task.items import DatasetItems, StackedItems
-from tracin_func.task.method import Projection
 
 BLOCK_BYTES = 1 << 23  # of rows, that are written and finished together
 LARGE, LONG = 10**9, 100  # bytes of a store, and dimensions of its rows by those projected, that have to be confirmed
@@ -72,8 +70,7 @@ def require_items_in(folder: Path | None) -> None:
 
 def manifest_of(prepared: Prepared, state: State, dtype: str) -> Manifest:
     """What a store of this run holds, and what every later run on it must have the same."""
-    make, engine = prepared.make, _projecting(prepared)
-    width = engine.projector(state).width
+    make, width = prepared.make, projection_of(prepared.projection, state).width
     chunk = prepared.plan.chunk
     rows = max(1, min(LARGEST_BLOCK, BLOCK_BYTES // (4 * width)))
     items = make.task.items
@@ -84,7 +81,7 @@ def manifest_of(prepared: Prepared, state: State, dtype: str) -> Manifest:
         "dtype of the model": sorted({str(tensor.dtype) for tensor in state.parameters.values()}),
         "items": items_digest(data, make.task.item_ids),
         "front end": make.task.describe.get("front_end"),
-        "projection": engine.projection.describe(),
+        "projection": prepared.projection.describe(),
         "preconditioner": "adam" if state.scale else "none",
     }
     if make.by_difference:
@@ -93,9 +90,8 @@ def manifest_of(prepared: Prepared, state: State, dtype: str) -> Manifest:
     notes["source of the model"] = _source(type(make.scorer.module))
     unit = "differences" if make.by_difference else "items"
     block = -(-rows // chunk) * chunk
-    return Manifest(
-        unit, prepared.scored.count, width, dtype, block, chunk, identity, notes | {"engine": engine.engine.name}
-    )
+    notes["engine"] = prepared.choice.engine.name
+    return Manifest(unit, prepared.scored.count, width, dtype, block, chunk, identity, notes)
 
 
 def record_of(state: State, rate: Any, values: torch.dtype) -> CheckpointRecord:
@@ -145,12 +141,10 @@ def stored(prepared: Prepared, store: Store, world: World, shard: Shard | None) 
     """`prepared`, its rows in `store`."""
     # An engine that takes one unit at a time does so in any store, and its rows are the same for it.
     alone = prepared.choice.name == "loop"
-    engine = StoredEngine(_projecting(prepared), store, world, shard)
     plan = prepared.plan if alone else replace(prepared.plan, chunk=store.chunk)
     if not alone and store.chunk != prepared.plan.chunk:
         plan = replace(plan, reason="as in the store")
-    kept = {"path": str(store.path), "dtype": store.manifest.dtype}
-    return replace(prepared, choice=replace(prepared.choice, engine=engine), plan=plan, store=kept)
+    return replace(prepared, plan=plan, keeping=Keeping(prepared.projection, store, world, shard))
 
 
 def shared(prepared: Prepared, state: State, world: World) -> Prepared:
@@ -159,8 +153,7 @@ def shared(prepared: Prepared, state: State, world: World) -> Prepared:
     Raises:
         InputError: they do not fit.
     """
-    engine = SharedEngine(_projecting(prepared), world)
-    held = 4 * prepared.scored.count * engine.engine.projector(state).width
+    held = 4 * prepared.scored.count * projection_of(prepared.projection, state).width
     if world.size > 1 and held > prepared.budget // 2:
         raise InputError(
             f"every process would hold {held / 1e9:.1f} GB of gradients; {prepared.budget / 2e9:.1f} GB are meant for "
@@ -169,13 +162,7 @@ def shared(prepared: Prepared, state: State, world: World) -> Prepared:
         )
     chunk = int(world.agree(str(prepared.plan.chunk)))  # it may have been measured
     plan = replace(prepared.plan, chunk=chunk, block=prepared.scored.count)
-    return replace(prepared, choice=replace(prepared.choice, engine=engine), plan=plan)
-
-
-def _projecting(prepared: Prepared) -> ProjectingEngine:
-    """The engine, with rows that are short, or whole where nothing is projected."""
-    engine = prepared.choice.engine
-    return engine if isinstance(engine, ProjectingEngine) else ProjectingEngine(engine, Projection("none"))
+    return replace(prepared, plan=plan, keeping=Keeping(prepared.projection, world=world))
 
 
 def _announce(prepared: Prepared, state: State, compute: Compute, observer: Observer, checkpoints: int) -> None:
@@ -188,7 +175,7 @@ def _announce(prepared: Prepared, state: State, compute: Compute, observer: Obse
     assert store is not None
     if (store / NAME).is_file():
         return
-    width, units = _projecting(prepared).projector(state).width, prepared.scored.count
+    width, units = projection_of(prepared.projection, state).width, prepared.scored.count
     number = units * checkpoints * DTYPES[compute.store_dtype].itemsize
     asked = prepared.make.method.projection
     if asked.kind == "auto" and prepared.projection.kind == "none":

@@ -17,7 +17,7 @@ from tracin_func.gradients.compute import Compute
 from tracin_func.gradients.device import exact_products, resolve_device
 from tracin_func.gradients.model import Scorer, State
 from tracin_func.gradients.protocol import Gradients, UnsuitableError
-from tracin_func.gradients.representations.stored import StoredEngine
+from tracin_func.gradients.representations.keep import fill
 from tracin_func.gradients.store.blocks import CheckpointRecord
 from tracin_func.gradients.store.store import Store
 from tracin_func.gradients.working import random_numbers_kept, uncompiled
@@ -144,14 +144,14 @@ class Walk:
     def fill(self, opened: Opened) -> Filled:
         """Add to the store what this process has to make of a checkpoint."""
         prepared = self._ready
-        engine, state = prepared.choice.engine, opened.state
-        assert isinstance(engine, StoredEngine)
+        engine, state, store = prepared.choice.engine, opened.state, self._store
+        assert store is not None
         made = 0
         if any(opened.scales.values()):
             units, done = reporting(prepared.scored, self._observer)
-            made = engine.fill(units, state, opened.scales, prepared.plan)
+            made = fill(engine, units, state, opened.scales, prepared.plan, prepared.keeping)
             done()
-        return Filled(state.name, made, len(engine.store.missing(state.name)), engine.store.blocks)
+        return Filled(state.name, made, len(store.missing(state.name)), store.blocks)
 
     def scores(self, opened: Opened, pairs: Pairs) -> PairScores:
         """s_a and s_b of any pairs of the items by a forward pass, each [pairs]; Δ and 0 of a pairwise scorer."""
@@ -169,12 +169,10 @@ class Walk:
         few = min(units.count, max(SAMPLED, prepared.plan.chunk))
         asked = needed(make, unit, self._norms)
         asked = replace(asked, right=torch.arange(min(few, len(asked.right))))
-        plan = replace(prepared.plan, block=few)
+        prepared = replace(prepared, plan=replace(prepared.plan, block=few))
         for _ in range(2):  # libraries prepare themselves at the first
             start = time.perf_counter()
-            gradients = prepared.choice.engine.gradients(
-                replace(units, count=few), opened.state, opened.scales, plan, asked
-            )
+            gradients = prepared.keep(replace(units, count=few), opened.state, opened.scales, asked)
             gradients.values.sum().item()  # reading a number waits for the device
             seconds = time.perf_counter() - start
         return few, units.count, seconds

@@ -21,7 +21,9 @@ from tests.support.reference import Job, Trace, assert_same, one_step_change, re
 from tests.support.rows import cross
 from tracin_func.gradients.engines.choose import ENGINES, NAMES
 from tracin_func.gradients.model import Scorer
-from tracin_func.gradients.protocol import Request
+from tracin_func.gradients.protocol import Need
+from tracin_func.gradients.representations.held import RowsAndFactors
+from tracin_func.gradients.representations.keep import keep
 from tracin_func.losses.custom import as_loss
 from tracin_func.scoring.units import UnitMaker
 
@@ -292,8 +294,8 @@ def test_engines_run_on_meta_tensors(architecture: Architecture, engine: str) ->
     if engine == "ghost" and (reason := taken.refusal(units, state)):
         assert "no rule" in reason
         return
-    plan = taken.plan(units, state, Request(4, 10**9, 1))
-    gradients = taken.gradients(units, state, rates, plan)
+    plan = taken.plan(units, state, Need(batch_size=4, budget=10**9))
+    gradients = keep(taken, units, state, rates, plan)
     assert gradients.values.is_meta
     assert gradients.values.shape == (units.count,)
 
@@ -359,10 +361,11 @@ def test_the_plan_counts_what_it_keeps() -> None:
     units = UnitMaker(task, scorer, as_loss(task.loss), ti.Method(), torch.device("cpu"), None).items()
     state = scorer.state("first", module.state_dict(), torch.device("cpu"), None)
     engine = ENGINES["ghost"].engine
-    plan = engine.plan(units, state, Request(1, 10**9, 1))
+    plan = engine.plan(units, state, Need(batch_size=1, budget=10**9))
     assert [part.form for part in plan.parts] == ["factors", "built", "factors", "built"]
     assert plan.bytes_held == 5 * 8 * ((40 + 30) + 30 + (30 + 1) + 1)
-    found = engine.gradients(units, state, dict.fromkeys(state.parameters, 1.0), plan)
+    found = keep(engine, units, state, dict.fromkeys(state.parameters, 1.0), plan)
+    assert isinstance(found, RowsAndFactors)
     assert len(found._factors) == 2
 
 

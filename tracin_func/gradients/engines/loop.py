@@ -5,24 +5,11 @@ from torch import Tensor
 
 from tracin_func.errors import InputError, UsageError
 from tracin_func.gradients.backward import by_leaves
-from tracin_func.gradients.batches import sketched
 from tracin_func.gradients.budget import plan_singles
 from tracin_func.gradients.coupling import FORWARD_FAULTS, cause
 from tracin_func.gradients.factors import Contribution, scaled
 from tracin_func.gradients.model import State
-from tracin_func.gradients.protocol import (
-    ANYTHING,
-    Differentiation,
-    Gradients,
-    Need,
-    Plan,
-    Request,
-    Sketch,
-    Units,
-    positions,
-)
-from tracin_func.gradients.representations.rows import gradient_rows
-from tracin_func.gradients.representations.streamed import streamed
+from tracin_func.gradients.protocol import Differentiate, Need, Plan, Sketch, Units, positions, sketched, whole
 from tracin_func.task.items import Batch, each
 
 
@@ -40,30 +27,16 @@ class LoopEngine:
             return cause(error)
         return None
 
-    def plan(self, units: Units, state: State, request: Request) -> Plan:
-        return plan_singles(units, state, request)
+    def plan(self, units: Units, state: State, need: Need) -> Plan:
+        return plan_singles(units, state, need)
 
     def values(self, units: Units, state: State, chunk: int) -> Tensor:
         with torch.no_grad(), units.holding(state):
             parts = [units.alone(_only(units.take(positions(unit, unit + 1)))) for unit in range(units.count)]
         return torch.stack(parts)
 
-    def gradients(
-        self, units: Units, state: State, root_rate: dict[str, float], plan: Plan, need: Need = ANYTHING
-    ) -> Gradients:
-        if not need.held:
-            return streamed(units, state, root_rate, plan, need, lambda batch, _: differentiate(units, state, batch))
-        return gradient_rows(
-            units,
-            state,
-            root_rate,
-            plan,
-            differentiate=lambda batch, _: differentiate(units, state, batch),
-            values=lambda: self.values(units, state, plan.chunk),
-        )
-
-    def differentiation(self, units: Units, state: State, plan: Plan, sketch: Sketch) -> Differentiation:
-        return sketched(lambda batch, _: differentiate(units, state, batch), sketch)
+    def differentiate(self, units: Units, state: State, plan: Plan, sketch: Sketch = whole) -> Differentiate:
+        return lambda batch, _: sketched(*differentiate(units, state, batch), sketch)
 
 
 def differentiate(units: Units, state: State, batch: Batch) -> tuple[dict[str, Contribution], Tensor]:

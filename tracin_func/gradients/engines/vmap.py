@@ -10,24 +10,12 @@ from torch import Tensor
 from torch.func import grad_and_value, vmap
 
 from tracin_func.errors import InputError, UsageError
-from tracin_func.gradients.batches import batches, sketched
+from tracin_func.gradients.batches import batches
 from tracin_func.gradients.budget import plan_chunks
 from tracin_func.gradients.coupling import FORWARD_FAULTS, cause
 from tracin_func.gradients.factors import Contribution, scaled
 from tracin_func.gradients.model import State
-from tracin_func.gradients.protocol import (
-    ANYTHING,
-    Differentiation,
-    Gradients,
-    Need,
-    Plan,
-    Request,
-    Sketch,
-    Units,
-    positions,
-)
-from tracin_func.gradients.representations.rows import gradient_rows
-from tracin_func.gradients.representations.streamed import streamed
+from tracin_func.gradients.protocol import Differentiate, Need, Plan, Sketch, Units, positions, sketched, whole
 from tracin_func.task.items import Batch
 
 COPIES = 6  # of what a forward saves: vmap's weight gradients put units on other axes first
@@ -50,8 +38,8 @@ class VmappedEngine:
             return cause(error)
         return None
 
-    def plan(self, units: Units, state: State, request: Request) -> Plan:
-        return plan_chunks(self, units, state, request, copies=COPIES)
+    def plan(self, units: Units, state: State, need: Need) -> Plan:
+        return plan_chunks(units, state, need, copies=COPIES)
 
     def values(self, units: Units, state: State, chunk: int) -> Tensor:
         def one(unit: Batch) -> Tensor:
@@ -61,22 +49,8 @@ class VmappedEngine:
             parts = [vmap(one)(batch) for batch, _ in batches(units, positions(0, units.count), chunk)]
         return torch.cat(parts)
 
-    def gradients(
-        self, units: Units, state: State, root_rate: dict[str, float], plan: Plan, need: Need = ANYTHING
-    ) -> Gradients:
-        if not need.held:
-            return streamed(units, state, root_rate, plan, need, lambda batch, _: differentiate(units, state, batch))
-        return gradient_rows(
-            units,
-            state,
-            root_rate,
-            plan,
-            differentiate=lambda batch, _: differentiate(units, state, batch),
-            values=lambda: self.values(units, state, plan.chunk),
-        )
-
-    def differentiation(self, units: Units, state: State, plan: Plan, sketch: Sketch) -> Differentiation:
-        return sketched(lambda batch, _: differentiate(units, state, batch), sketch)
+    def differentiate(self, units: Units, state: State, plan: Plan, sketch: Sketch = whole) -> Differentiate:
+        return lambda batch, _: sketched(*differentiate(units, state, batch), sketch)
 
 
 def differentiate(units: Units, state: State, batch: Batch) -> tuple[dict[str, Contribution], Tensor]:

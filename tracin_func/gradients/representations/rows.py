@@ -4,19 +4,26 @@ With N units, n combinations and P parameters, `columns` costs N·(units in the 
 `squared_norm` the smaller of N²·P and 3·n·P; what is not held costs gradients besides, see `squared_norm`.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import Tensor
 from torch.profiler import record_function
 
 from tracin_func.errors import NumericalError
-from tracin_func.gradients.batches import Differentiate, batches
+from tracin_func.gradients.batches import batches
 from tracin_func.gradients.device import row_dtype, wide_type
 from tracin_func.gradients.factors import dense
 from tracin_func.gradients.model import State
-from tracin_func.gradients.protocol import Combination, Plan, Units
+from tracin_func.gradients.protocol import Combination, Differentiate, Plan, Units
 from tracin_func.gradients.representations.products import combine, direct_norms, inner, pair_norms, row_norms
+
+Fetch = Callable[[Tensor], tuple[Tensor, Tensor]]  # positions [n] -> rows [n, params], objectives [n]
+
+
+def are_exact(state: State) -> bool:
+    """Whether products of two numbers of rows are exact in the widest type of the device: float32 in float64."""
+    return row_dtype(state) != wide_type(next(iter(state.parameters.values())))
 
 
 class Rows:
@@ -24,17 +31,17 @@ class Rows:
 
     Args:
         units: number of rows.
-        fetch: positions [n] -> (rows [n, params], objectives [n]).
+        fetch: computes rows.
         block: rows held at a time.
         values: the objectives of all units, for when the rows are not held together.
         locate: (unit, column) -> words naming both, for errors.
-        exact: whether products of two numbers of rows are exact in the widest type of the device: float32 in float64.
+        exact: see `are_exact`.
     """
 
     def __init__(
         self,
         units: int,
-        fetch: Callable[[Tensor], tuple[Tensor, Tensor]],
+        fetch: Fetch,
         block: int,
         values: Callable[[], Tensor],
         locate: Callable[[int, int], str],
@@ -173,13 +180,13 @@ def gradient_rows(
     plan: Plan,
     differentiate: Differentiate,
     values: Callable[[], Tensor],
-    parameters: Sequence[str] | None = None,
+    parameters: Iterable[str],
 ) -> Rows:
     """Rows of all units by `differentiate`, plan.chunk units at a time, metric applied.
 
-    A row holds the gradients of `parameters` in their order; of all when None.
+    A row holds the gradients of `parameters` in their order.
     """
-    layout = _layout(state, state.parameters if parameters is None else parameters)
+    layout = _layout(state, parameters)
     width = sum(size for _, size in layout.values())
     example = next(iter(state.parameters.values()))
 
@@ -187,23 +194,22 @@ def gradient_rows(
         rows = torch.empty(len(index), width, dtype=row_dtype(state), device=example.device)
         parts = []
         low = 0
-        for batch, size in batches(units, index, plan.chunk):
-            gradients, objectives = differentiate(batch, index[low : low + size])
+        for batch, mine in batches(units, index, plan.chunk):
+            gradients, objectives = differentiate(batch, mine)
             with record_function("rows"):
                 for name, (offset, length) in layout.items():
                     # √η is applied while the gradient is copied to its place: no pass of its own.
-                    part = rows[low : low + size, offset : offset + length]
+                    part = rows[low : low + len(mine), offset : offset + length]
                     torch.mul(dense(gradients[name]).reshape(part.shape), root_rate[name], out=part)
             parts.append(objectives)
-            low += size
+            low += len(mine)
         return rows, torch.cat(parts)
 
     def locate(unit: int, column: int) -> str:
         name = next(name for name, (offset, size) in layout.items() if offset <= column < offset + size)
         return f"{units.label(unit)} with respect to {name!r}"
 
-    exact = row_dtype(state) != wide_type(example)
-    return Rows(units.count, fetch, plan.block, values, locate, exact)
+    return Rows(units.count, fetch, plan.block, values, locate, are_exact(state))
 
 
 def _layout(state: State, parameters: Iterable[str]) -> dict[str, tuple[int, int]]:

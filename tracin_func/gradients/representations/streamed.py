@@ -8,11 +8,11 @@ from torch import Tensor
 from torch.profiler import record_function
 
 from tracin_func.errors import NumericalError
-from tracin_func.gradients.batches import Differentiate, batches
+from tracin_func.gradients.batches import batches
 from tracin_func.gradients.device import row_dtype, wide_type
 from tracin_func.gradients.factors import Contribution, Factors, Lookup, dense
 from tracin_func.gradients.model import State
-from tracin_func.gradients.protocol import Combination, Need, Plan, Units
+from tracin_func.gradients.protocol import Combination, Engine, Need, Plan, Units
 from tracin_func.gradients.representations.factored import keeps_factors
 from tracin_func.gradients.representations.products import inner, narrow, plain_norms, row_norms
 
@@ -68,7 +68,7 @@ class _Chunk:
 
 
 def streamed(
-    units: Units, state: State, root_rate: dict[str, float], plan: Plan, need: Need, differentiate: Differentiate
+    engine: Engine, units: Units, state: State, root_rate: dict[str, float], plan: Plan, need: Need
 ) -> Streamed:
     """Norms of all units where they are needed, and their products with `need.right`.
 
@@ -78,13 +78,11 @@ def streamed(
     # Errors in products of single units are measured by the norms of these; products of items may cancel.
     dtype = wide_type(next(iter(state.parameters.values()))) if need.combined else row_dtype(state)
     sums = _Sums(units, root_rate, need, row_dtype(state), dtype)
+    differentiate = engine.differentiate(units, state, plan)
 
     def chunks(index: Tensor) -> Iterator[_Chunk]:
-        low = 0
-        for batch, size in batches(units, index, plan.chunk):
-            mine = index[low : low + size]
+        for batch, mine in batches(units, index, plan.chunk):
             yield _Chunk(mine, *differentiate(batch, mine))
-            low += size
 
     for block, columns in enumerate(torch.arange(len(need.right)).split(plan.block)):
         few = None

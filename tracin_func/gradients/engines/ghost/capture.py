@@ -26,7 +26,7 @@ from tracin_func.gradients.engines.ghost.rules import RULES, bind
 from tracin_func.gradients.engines.vmap import differentiate as differentiate_vmapped
 from tracin_func.gradients.factors import Contribution, Factors, Lookup, dense, scaled
 from tracin_func.gradients.model import State
-from tracin_func.gradients.protocol import Sketch, Units, UnsuitableError
+from tracin_func.gradients.protocol import Sketch, Units, UnsuitableError, whole
 from tracin_func.task.items import Batch
 
 
@@ -91,14 +91,13 @@ class Captured:
         return replace(self, parts=parts, opaque=self.opaque | names)
 
 
-def capture_units(units: Units, state: State, batch: Batch, size: int, sketch: Sketch | None = None) -> Captured:
+def capture_units(units: Units, state: State, batch: Batch, size: int, sketch: Sketch = whole) -> Captured:
     """What the batched objective tells of the units in `batch`, as `sketch` leaves it."""
     batched = units.batched
     assert batched is not None
 
     def arrived(name: str, part: Contribution) -> Contribution:
-        own = scaled({name: part}, state.scale)[name]
-        return own if sketch is None else sketch(name, own)
+        return sketch(name, scaled({name: part}, state.scale)[name])
 
     with units.holding(state) as leaves:
         captured = capture_gradients(lambda: batched(batch), leaves, size, units.width(batch), arrived)
@@ -115,7 +114,7 @@ def channels_last(state: State) -> State:
 
 
 def with_opaque(
-    captured: Captured, units: Units, state: State, batch: Batch, sketch: Sketch | None = None
+    captured: Captured, units: Units, state: State, batch: Batch, sketch: Sketch = whole
 ) -> dict[str, Contribution]:
     """The captured gradients, and those of the parameters without a rule by vmap(grad) over just these."""
     if not captured.opaque:
@@ -127,9 +126,7 @@ def with_opaque(
 
     opaque = {name: tensor for name, tensor in state.parameters.items() if name in captured.opaque}
     gradients, _ = differentiate_vmapped(replace(units, objective=objective), replace(state, parameters=opaque), batch)
-    if sketch is not None:
-        return captured.parts | {name: sketch(name, part) for name, part in gradients.items()}
-    return captured.parts | gradients
+    return captured.parts | {name: sketch(name, part) for name, part in gradients.items()}
 
 
 def capture_gradients(
@@ -137,7 +134,7 @@ def capture_gradients(
     leaves: dict[str, Tensor],
     units: int,
     width: int = 1,
-    arrived: Callable[[str, Contribution], Contribution] = lambda _, part: part,
+    arrived: Sketch = whole,
 ) -> Captured:
     """Per-unit gradients of the objectives `forward()` [units].
 

@@ -12,7 +12,7 @@ from tracin_func.gradients.engines.ghost.capture import capture_units, channels_
 from tracin_func.gradients.engines.loop import differentiate as differentiate_alone
 from tracin_func.gradients.factors import Contribution, dense
 from tracin_func.gradients.model import State
-from tracin_func.gradients.protocol import Sketch, Units, UnsuitableError
+from tracin_func.gradients.protocol import Sketch, Units, UnsuitableError, whole
 from tracin_func.task.items import Batch, each
 
 COMPLETE = 1e-3  # relative deviation of one unit's gradient from autograd's that is rounding, not a fault
@@ -27,7 +27,7 @@ def require_complete(
     found: dict[str, Contribution],
     checked: range,
     last: bool = False,
-    sketch: Sketch | None = None,
+    sketch: Sketch = whole,
 ) -> None:
     """Every parameter's gradient of the units `checked` of `size`, as `sketch` left it, against autograd's of that unit
     alone."""
@@ -54,12 +54,9 @@ def _incomplete(
     batch: Batch,
     checked: range,
     found: dict[str, Contribution],
-    sketch: Sketch | None = None,
+    sketch: Sketch = whole,
 ) -> str | None:
     """The first parameter whose gradient is not autograd's, and by how much."""
-
-    def form(name: str, part: Contribution) -> Tensor:
-        return dense(part) if sketch is None else sketch(name, part)
 
     for unit in checked:
         exact, errors, scales = _one(batch, unit), {}, {}
@@ -68,14 +65,14 @@ def _incomplete(
             for name, part in found.items()
         }
         for name, part in differentiate_alone(units, state, exact)[0].items():
-            right = form(name, part)
+            right = dense(sketch(name, part))
             errors[name] = float((built[name] - right if name in built else right).norm())
             scales[name] = float(right.norm())
         beyond = _beyond_rounding(errors, scales)
         if beyond is not None and units.minuend is not None:
             # A difference may be small beside what was subtracted, which is what its rounding is relative to.
             of_scale, _ = differentiate_alone(replace(units, alone=units.minuend), state, exact)
-            scales = {name: float(form(name, part).norm()) for name, part in of_scale.items()}
+            scales = {name: float(dense(sketch(name, part)).norm()) for name, part in of_scale.items()}
             beyond = _beyond_rounding(errors, scales)
         if beyond is not None:
             return f"the captured gradient of {beyond!r} is not autograd's (off by {errors[beyond]:.1e})"

@@ -11,55 +11,27 @@ from torch import Tensor
 from torch.profiler import record_function
 
 from tracin_func.errors import InputError, UsageError
-from tracin_func.gradients.batches import Differentiate, batches
+from tracin_func.gradients.batches import batches
 from tracin_func.gradients.budget import plan_chunks
 from tracin_func.gradients.coupling import FORWARD_FAULTS, cause
-from tracin_func.gradients.device import row_dtype
 from tracin_func.gradients.engines.ghost.capture import Captured, capture_units, channels_last, with_opaque
 from tracin_func.gradients.engines.ghost.check import require_complete
 from tracin_func.gradients.engines.ghost.plan import explain
-from tracin_func.gradients.factors import Contribution, Factors
+from tracin_func.gradients.factors import Contribution
 from tracin_func.gradients.model import State
 from tracin_func.gradients.protocol import (
-    ANYTHING,
-    Combination,
-    Differentiation,
-    Gradients,
+    Differentiate,
     Need,
     Plan,
-    Request,
     Sketch,
     Units,
     UnsuitableError,
     positions,
+    whole,
 )
-from tracin_func.gradients.representations.factored import FactorGradients
-from tracin_func.gradients.representations.rows import Rows, gradient_rows
-from tracin_func.gradients.representations.streamed import streamed
 from tracin_func.task.items import Batch
 
 MOST_WITHOUT_RULE = 0.5  # of the parameter elements; beyond, vmap over all of them is less work than both
-
-
-class GhostGradients:
-    """Rows of the parameters whose gradients were built, and factors of the others."""
-
-    def __init__(self, rows: Rows, factors: list[FactorGradients]) -> None:
-        self._rows = rows
-        self._factors = factors
-
-    @property
-    def values(self) -> Tensor:
-        return self._rows.values
-
-    def columns(self, right: Combination) -> Tensor:
-        parts = [self._rows.columns(right), *(factor.products(right) for factor in self._factors)]
-        return torch.stack(parts).sum(dim=0)
-
-    def squared_norm(self, combination: Combination) -> Tensor:
-        # Parameters are orthogonal: norms add up, and each part sees to its own cancellation.
-        parts = [self._rows.squared_norm(combination), *(factor.squared_norm(combination) for factor in self._factors)]
-        return torch.stack(parts).sum(dim=0)
 
 
 class GhostEngine:
@@ -78,7 +50,8 @@ class GhostEngine:
         try:
             # An order of the scorer's own is not the given one both times; then the first unit tells.
             for few, checked in ((spread, len(spread)), (spread.flip(0), 1)):
-                for batch, size in batches(units, few, len(few)):
+                for batch, index in batches(units, few, len(few)):
+                    size = len(index)
                     captured = capture_units(units, state, batch, size)
                     if faults := _without_rule(captured, state):
                         return faults
@@ -92,13 +65,13 @@ class GhostEngine:
             return cause(error)
         return None
 
-    def plan(self, units: Units, state: State, request: Request) -> Plan:
+    def plan(self, units: Units, state: State, need: Need) -> Plan:
         # Two units: a `view` may stand another layout with one alone.
-        batch, size = next(batches(units, positions(0, min(2, units.count)), 2))
-        captured = capture_units(units, state, batch, size)
-        parts, kept = explain(captured, units, state, request)
-        last = _works_channels_last(captured, units, state, batch, size)
-        return plan_chunks(self, units, state, request, kept, parts=parts, channels_last=last)
+        batch, index = next(batches(units, positions(0, min(2, units.count)), 2))
+        captured = capture_units(units, state, batch, len(index))
+        parts, kept = explain(captured, units, state, need)
+        last = _works_channels_last(captured, units, state, batch, len(index))
+        return plan_chunks(units, state, need, kept, parts=parts, channels_last=last)
 
     def values(self, units: Units, state: State, chunk: int) -> Tensor:
         assert units.batched is not None
@@ -106,88 +79,29 @@ class GhostEngine:
             every = batches(units, positions(0, units.count), chunk)
             return torch.cat([units.batched(batch) for batch, _ in every])
 
-    def gradients(
-        self, units: Units, state: State, root_rate: dict[str, float], plan: Plan, need: Need = ANYTHING
-    ) -> Gradients:
-        differentiate = _differentiation(units, state, plan)
-        if not need.held:
-            return streamed(units, state, root_rate, plan, need, differentiate)
-        first, size = next(batches(units, positions(0, units.count), plan.chunk))
-        ready = [differentiate(first, positions(0, size))]  # says what there will be to hold, and is used
-        del first
-        planned = {part.parameter for part in plan.parts if part.form == "factors"}
-        factors = {
-            name: _empty_factors(name, part, units, row_dtype(state))
-            for name, part in ready[0][0].items()
-            if isinstance(part, Factors) and name in planned
-        }
-        built = [name for name in state.parameters if name in ready[0][0] and name not in factors]
+    def differentiate(self, units: Units, state: State, plan: Plan, sketch: Sketch = whole) -> Differentiate:
+        """By capture, the same parameters of every batch; one unit of the first is checked."""
+        opaque: frozenset[str] | None = None  # of the first batch, and which parts it told
+        told: frozenset[str] = frozenset()
+        laid = channels_last(state) if plan.channels_last else state
 
-        def differentiate_rest(batch: Batch, index: Tensor) -> tuple[dict[str, Contribution], Tensor]:
-            return ready.pop() if ready and torch.equal(index, positions(0, size)) else differentiate(batch, index)
+        def differentiate(batch: Batch, index: Tensor) -> tuple[dict[str, Contribution], Tensor]:
+            nonlocal opaque, told
+            found = capture_units(units, laid, batch, len(index), sketch)
+            first = opaque is None
+            if opaque is None:
+                opaque, told = frozenset(found.opaque), frozenset(found.parts)
+            found = found.treated_as_opaque(opaque)
+            if different := (found.opaque ^ opaque) | (found.parts.keys() ^ told):
+                raise UnsuitableError(f"the scorer uses {', '.join(sorted(different)[:4])} for some items only")
+            gradients = with_opaque(found, units, state, batch, sketch)
+            if first:
+                with record_function("check of one unit"):
+                    last = range(len(index) - 1, len(index))
+                    require_complete(units, state, batch, len(index), gradients, last, plan.channels_last, sketch)
+            return gradients, found.values
 
-        return _held(units, state, root_rate, plan, differentiate_rest, factors, built)
-
-    def differentiation(self, units: Units, state: State, plan: Plan, sketch: Sketch) -> Differentiation:
-        return _differentiation(units, state, plan, sketch)
-
-
-def _differentiation(units: Units, state: State, plan: Plan, sketch: Sketch | None = None) -> Differentiate:
-    """Gradients of one batch by capture, the same parameters of every batch, one unit of the first checked."""
-    opaque: frozenset[str] | None = None  # of the first batch, and which parts it told
-    told: frozenset[str] = frozenset()
-    laid = channels_last(state) if plan.channels_last else state
-
-    def differentiate(batch: Batch, index: Tensor) -> tuple[dict[str, Contribution], Tensor]:
-        nonlocal opaque, told
-        found = capture_units(units, laid, batch, len(index), sketch)
-        first = opaque is None
-        if opaque is None:
-            opaque, told = frozenset(found.opaque), frozenset(found.parts)
-        found = found.treated_as_opaque(opaque)
-        if different := (found.opaque ^ opaque) | (found.parts.keys() ^ told):
-            raise UnsuitableError(f"the scorer uses {', '.join(sorted(different)[:4])} for some items only")
-        gradients = with_opaque(found, units, state, batch, sketch)
-        if first:
-            with record_function("check of one unit"):
-                last = range(len(index) - 1, len(index))
-                require_complete(units, state, batch, len(index), gradients, last, plan.channels_last, sketch)
-        return gradients, found.values
-
-    return differentiate
-
-
-def _held(
-    units: Units,
-    state: State,
-    root_rate: dict[str, float],
-    plan: Plan,
-    differentiate: Differentiate,
-    factors: dict[str, FactorGradients],
-    built: list[str],
-) -> GhostGradients:
-    """Rows of the parameters `built` and `factors`, which are to be filled, of the rest."""
-
-    def fill(batch: Batch, index: Tensor) -> tuple[dict[str, Contribution], Tensor]:
-        captured, values = differentiate(batch, index)
-        for name, factor in factors.items():
-            part = captured[name]
-            assert isinstance(part, Factors)
-            if part.positions != factor.factors.positions:
-                raise UnsuitableError(f"{name} is used at more positions in some items than in others")
-            factor.factors.rows[index] = part.rows.to(factor.factors.rows.dtype) * root_rate[name]
-            factor.factors.columns[index] = part.columns.to(factor.factors.columns.dtype)
-        return captured, values
-
-    def values() -> Tensor:
-        """Where rows are not held together, factors still are: one pass makes them."""
-        parts, done = [], 0
-        for batch, size in batches(units, positions(0, units.count), plan.chunk):
-            parts.append(fill(batch, positions(done, done + size))[1])
-            done += size
-        return torch.cat(parts)
-
-    return GhostGradients(gradient_rows(units, state, root_rate, plan, fill, values, built), list(factors.values()))
+        return differentiate
 
 
 def _works_channels_last(found: Captured, units: Units, state: State, batch: Batch, size: int) -> bool:
@@ -208,9 +122,3 @@ def _without_rule(captured: Captured, state: State) -> str | None:
         return None
     names = ", ".join(sorted(captured.opaque)[:4])
     return f"no rule for an operation that {names} enters, and most parameters are of this kind"
-
-
-def _empty_factors(name: str, part: Factors, units: Units, dtype: torch.dtype) -> FactorGradients:
-    rows = part.rows.new_empty(units.count, *part.rows.shape[1:], dtype=dtype)
-    columns = part.columns.new_empty(units.count, *part.columns.shape[1:], dtype=dtype)
-    return FactorGradients(Factors(rows, columns), lambda unit: f"{units.label(unit)} with respect to {name!r}")

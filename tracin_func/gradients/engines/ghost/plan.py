@@ -7,17 +7,17 @@ from tracin_func.gradients.device import row_dtype
 from tracin_func.gradients.engines.ghost.capture import Captured
 from tracin_func.gradients.factors import Factors
 from tracin_func.gradients.model import State
-from tracin_func.gradients.protocol import Need, Part, Request, Units
+from tracin_func.gradients.protocol import Need, Part, Units
 from tracin_func.gradients.representations.factored import built_operations, factor_operations, kernel_entries
 
 
-def explain(captured: Captured, units: Units, state: State, request: Request) -> tuple[tuple[Part, ...], Kept]:
+def explain(captured: Captured, units: Units, state: State, need: Need) -> tuple[tuple[Part, ...], Kept]:
     """The form of every parameter's gradient, by what a unit's kernel entries cost, and the bytes of it that stay."""
-    entries = _entries(units, request.need)
+    entries = _entries(units, need)
     factors = {name: part for name, part in captured.parts.items() if isinstance(part, Factors)}
     width = row_dtype(state).itemsize
     sizes = {name: _held_bytes(part, row_dtype(state)) for name, part in factors.items()}
-    fit = not request.need.held or units.count * sum(sizes.values()) <= request.budget // 4
+    fit = not need.held or units.count * sum(sizes.values()) <= need.budget // 4
     parts: list[Part] = []
     for name in state.parameters:
         operations = ", ".join(captured.operations.get(name, ["no rule" if name in captured.opaque else "not used"]))

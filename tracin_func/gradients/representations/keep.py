@@ -1,0 +1,124 @@
+"""What is kept of gradients: all rows, factors, norms and products only, projected rows, rows in a store or of all
+processes. Engines differentiate; this is decided here and only here."""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from tracin_func.gradients.budget import block_size, fastest_chunk
+from tracin_func.gradients.device import row_dtype
+from tracin_func.gradients.model import State
+from tracin_func.gradients.processes import ALONE, World
+from tracin_func.gradients.protocol import ANYTHING, Combination, Engine, Gradients, Need, Part, Plan, Units, positions
+from tracin_func.gradients.representations import stored
+from tracin_func.gradients.representations.held import held
+from tracin_func.gradients.representations.projected import GATHERED, projected, projection_of
+from tracin_func.gradients.representations.shared import shared
+from tracin_func.gradients.representations.streamed import streamed
+from tracin_func.gradients.store.locks import Shard
+from tracin_func.gradients.store.store import Store
+from tracin_func.task.method import NONE, Projection
+
+
+@dataclass(frozen=True, eq=False)
+class Keeping:
+    """How gradients are kept beyond what a need and a plan say.
+
+    Args:
+        projection: of each gradient to a short row; the gradient itself with kind `none`.
+        store: where rows stay on disk.
+        world: the processes that make rows together; without a store each of them holds all.
+        shard: (i, n): of the store's blocks only those that are the i-th run's of n.
+    """
+
+    projection: Projection = NONE
+    store: Store | None = None
+    world: World = ALONE
+    shard: Shard | None = None
+
+    @property
+    def words(self) -> str:
+        """What is done with gradients that an engine gave, to be said after its name; empty where nothing is."""
+        kind = self.projection.kind
+        place = ", stored" if self.store is not None else ", shared" if self.world.started else ""
+        return f"{'' if kind == 'none' else f', then {kind} projection'}{place}"
+
+
+EXACT = Keeping()  # gradients as they are, in this process
+
+
+def keep(
+    engine: Engine,
+    units: Units,
+    state: State,
+    root_rate: dict[str, float],
+    plan: Plan,
+    need: Need = ANYTHING,
+    keeping: Keeping = EXACT,
+) -> Gradients:
+    """The gradients of all units, each parameter's part times its √η, able to answer what is needed.
+
+    Raises:
+        UnsuitableError: what `engine.refusal` could not know from a few units.
+        InputError, NumericalError, OutputError: of a store.
+    """
+    if keeping.store is not None:
+        where = keeping.store, keeping.world, keeping.shard
+        return stored.stored(engine, units, state, root_rate, plan, keeping.projection, *where)
+    if keeping.world.started:
+        return shared(engine, units, state, root_rate, plan, keeping.projection, keeping.world)
+    if keeping.projection.kind != "none":
+        return projected(engine, units, state, root_rate, plan, keeping.projection)
+    if need.held:
+        return held(engine, units, state, root_rate, plan)
+    return streamed(engine, units, state, root_rate, plan, need)
+
+
+def fill(engine: Engine, units: Units, state: State, root_rate: dict[str, float], plan: Plan, keeping: Keeping) -> int:
+    """Add to the store what it lacks of one checkpoint; the number of blocks that this process made."""
+    assert keeping.store is not None
+    where = keeping.store, keeping.world, keeping.shard
+    return stored.fill(engine, units, state, root_rate, plan, keeping.projection, *where)
+
+
+def plan_for(engine: Engine, units: Units, state: State, need: Need, projection: Projection = NONE) -> Plan:
+    """How `engine` works through units, their gradients projected or as they are; the chunk is measured if asked."""
+    if projection.kind == "none":
+        return _measured(engine, units, state, engine.plan(units, state, need), need, projection)
+    # Gradients are used one chunk at a time, as where norms of single units alone are asked for.
+    into = projection_of(projection, state)
+    row = into.width * row_dtype(state).itemsize
+    asked = replace(need, norms=True, combined=False, right=positions(0, 0), row=row)
+    plan = _measured(engine, units, state, engine.plan(units, state, asked), asked, projection)
+    block = block_size(units.count, row, need.budget)
+    forms = {name: into.form(name) for name in state.parameters}
+    parts = tuple(Part(name, "", projection.kind, cost, words) for name, (words, cost) in forms.items())
+    return replace(plan, block=block, bytes_held=block * row + (GATHERED if into.gathered else 0), parts=parts)
+
+
+def _measured(engine: Engine, units: Units, state: State, plan: Plan, need: Need, projection: Projection) -> Plan:
+    rates = dict.fromkeys(state.parameters, 1.0)
+
+    def run(size: int) -> Tensor:
+        some = replace(need, right=positions(0, min(size, len(need.right))))
+        small = replace(plan, chunk=size, block=size)
+        return keep(engine, replace(units, count=size), state, rates, small, some, Keeping(projection)).values
+
+    return fastest_chunk(run, plan, units.count * need.visits) if plan.largest else plan
+
+
+def cpu_deviation(engine: Engine, here: tuple[Units, State], there: tuple[Units, State]) -> float:
+    """Largest relative deviation of the inner products of two units `here` from those `there`, the exact ones.
+
+    MPS is known to return wrong gradients past 32k elements (pytorch#177116), silently.
+    """
+    found, exact = _products(engine, *here), _products(engine, *there)
+    scale = exact.diagonal().sqrt()
+    return float(((found - exact).abs() / torch.outer(scale, scale).clamp(min=1e-300)).max())
+
+
+def _products(engine: Engine, units: Units, state: State) -> Tensor:
+    two = replace(units, count=min(2, units.count))
+    gradients = keep(engine, two, state, dict.fromkeys(state.parameters, 1.0), Plan(1, two.count, 0, "spot check"))
+    return gradients.columns(Combination(torch.arange(two.count)[:, None], torch.ones(two.count, 1)))
