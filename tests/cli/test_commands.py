@@ -24,7 +24,7 @@ from tests.support.places import ROOT
 from tests.support.prepared import PREPARED, start
 from tracin_func.cli.app import app
 from tracin_func.cli.options import ComputeOptions, InfluenceOptions
-from tracin_func.gradients.engines.choose import NAMES
+from tracin_func.gradients.engines.registry import NAMES
 from tracin_func.losses.ghm import GHM_VARIANTS
 from tracin_func.sources.demo import cache
 from tracin_func.sources.demo.ranker import AngleRanker

@@ -16,8 +16,8 @@ from typer.testing import CliRunner
 from tests.support.places import ROOT
 from tracin_func.cli.app import app
 from tracin_func.gradients.compute import Compute
-from tracin_func.gradients.engines.choose import NAMES
 from tracin_func.gradients.engines.ghost.engine import GhostEngine
+from tracin_func.gradients.engines.registry import NAMES
 from tracin_func.report.terminal import doctor as health
 from tracin_func.results.verification import TOLERANCE
 from tracin_func.scoring import selftest

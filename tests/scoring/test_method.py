@@ -11,7 +11,7 @@ import tracin_func as ti
 from tests.support import calls
 from tests.support.jobs import job_of
 from tests.support.reference import Job, reference
-from tracin_func.gradients.engines.choose import NAMES
+from tracin_func.gradients.engines.registry import NAMES
 
 ENGINES = [name for name in NAMES if name != "auto"]
 COUNTED = ti.Pairs(first=[5, 1, 2], second=[0, 5, 4], target=[1, 1, -1], count=[3, 1, 2])

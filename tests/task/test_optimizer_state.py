@@ -23,7 +23,7 @@ from tests.support.jobs import scores as scores_of_engine
 from tests.support.lab import Lab, refused
 from tests.support.reference import TOLERANCE, Job, assert_same, gradient_of, module_at, plain_loss, rows_of, trace
 from tracin_func.cli.app import app
-from tracin_func.gradients.engines.choose import ENGINES, NAMES
+from tracin_func.gradients.engines.registry import ENGINES, NAMES
 from tracin_func.gradients.model import Scorer
 from tracin_func.gradients.protocol import Need
 from tracin_func.gradients.representations.keep import keep

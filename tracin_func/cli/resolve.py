@@ -17,6 +17,7 @@ from tracin_func.files import present
 from tracin_func.gradients.compute import Compute
 from tracin_func.gradients.device import resolve_device
 from tracin_func.gradients.processes import World
+from tracin_func.gradients.projection.registry import require_known, row_dimension
 from tracin_func.gradients.store.identity import NAME as MANIFEST
 from tracin_func.gradients.store.identity import read_manifest
 from tracin_func.losses.custom import as_loss
@@ -189,9 +190,10 @@ def _projection(asked: StoreOptions, store: Path | None) -> Projection:
     if not isinstance(found, dict):
         return Projection("auto", dim, seed=seed or 0)
     known = Projection(**found)
+    require_known(known)
     projected = known.kind != NONE.kind
     for name, value, own in (
-        ("proj_dim", dim, known.width if projected else None),
+        ("proj_dim", dim, row_dimension(known) if projected else None),
         ("projection_seed", seed, known.seed if projected else None),
     ):
         if value not in (None, own):

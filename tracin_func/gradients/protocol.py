@@ -194,6 +194,11 @@ class Engine(Protocol):
         """What it is called beside the units it differentiates."""
         ...
 
+    @property
+    def factored(self) -> bool:
+        """Whether gradients of matrices come as factors."""
+        ...
+
     def refusal(self, units: Units, state: State) -> str | None:
         """Why these units cannot be differentiated this way, or None."""
         ...

@@ -10,9 +10,10 @@ from torch import Tensor
 from tracin_func.errors import InputError
 from tracin_func.gradients.budget import available_bytes, row_bytes
 from tracin_func.gradients.compute import Compute
-from tracin_func.gradients.engines.choose import Choice, UnitKind, choose
-from tracin_func.gradients.engines.ghost.engine import GhostEngine
+from tracin_func.gradients.engines.choose import Choice, choose
+from tracin_func.gradients.engines.registry import UnitKind
 from tracin_func.gradients.model import State
+from tracin_func.gradients.projection.registry import row_dimension
 from tracin_func.gradients.protocol import Gradients, Need, Plan, Units, UnsuitableError
 from tracin_func.gradients.representations.keep import EXACT, Keeping, cpu_deviation, keep, plan_for
 from tracin_func.scoring.observer import Observer
@@ -156,17 +157,18 @@ def _projection(
         return asked, None
     if not need.held and not kept:
         return replace(asked, kind="none", dim=None), "gradients are used while they are at hand; exact"
-    kind = "kronecker" if isinstance(choice.engine, GhostEngine) else "sjlt"
+    kind = "kronecker" if choice.engine.factored else "sjlt"
     chosen = replace(asked, kind=kind)
+    width = row_dimension(chosen)
     fits = units.count * row_bytes(state) <= need.budget // 2
-    if fits and units.count <= chosen.width:
-        reason = f"{units.count:,} gradients fit the memory and are no more than {chosen.width:,}; they stay exact"
+    if fits and units.count <= width:
+        reason = f"{units.count:,} gradients fit the memory and are no more than {width:,}; they stay exact"
         return replace(asked, kind="none", dim=None), reason
     numbers = sum(tensor.numel() for tensor in state.parameters.values())
-    if numbers <= chosen.width:
-        reason = f"a gradient has {numbers:,} numbers, which are no more than {chosen.width:,}; they stay exact"
+    if numbers <= width:
+        reason = f"a gradient has {numbers:,} numbers, which are no more than {width:,}; they stay exact"
         return replace(asked, kind="none", dim=None), reason
-    cause = "they do not fit the memory" if not fits else f"they are more than the {chosen.width:,} numbers of a row"
+    cause = "they do not fit the memory" if not fits else f"they are more than the {width:,} numbers of a row"
     return chosen, f"{units.count:,} gradients are projected, as {cause}"
 
 

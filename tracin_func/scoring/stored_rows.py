@@ -18,6 +18,7 @@ from tracin_func.gradients.compute import Compute
 from tracin_func.gradients.device import versions
 from tracin_func.gradients.model import State
 from tracin_func.gradients.processes import World
+from tracin_func.gradients.projection.registry import row_dimension
 from tracin_func.gradients.representations.keep import Keeping
 from tracin_func.gradients.representations.projected import projection_of
 from tracin_func.gradients.store.blocks import CheckpointRecord
@@ -179,7 +180,7 @@ def _announce(prepared: Prepared, state: State, compute: Compute, observer: Obse
     number = units * checkpoints * DTYPES[compute.store_dtype].itemsize
     asked = prepared.make.method.projection
     if asked.kind == "auto" and prepared.projection.kind == "none":
-        short = replace(asked, kind="sjlt").width
+        short = row_dimension(replace(asked, kind="sjlt"))
         if short < width and (number * width > LARGE or width >= LONG * short):
             raise InputError(
                 f"{store} would take {_size(number * width)} for exact gradients of {width:,} dimensions; projected "

@@ -16,6 +16,7 @@ from tracin_func.errors import InputError, NumericalError
 from tracin_func.gradients.compute import Compute
 from tracin_func.gradients.device import exact_products, resolve_device
 from tracin_func.gradients.model import Scorer, State
+from tracin_func.gradients.projection.registry import require_known
 from tracin_func.gradients.protocol import Gradients, UnsuitableError
 from tracin_func.gradients.representations.keep import fill
 from tracin_func.gradients.store.blocks import CheckpointRecord
@@ -83,6 +84,7 @@ class Walk:
         for checkpoint in task.checkpoints:
             if isinstance(checkpoint.source, str | Path) and not Path(checkpoint.source).exists():
                 raise InputError(f"{checkpoint.source}: no such checkpoint file.")
+        require_known(method.projection)
         self.task = task
         self._method, self._compute, self._observer = method, compute, observer
         self._norms = norms

@@ -31,7 +31,7 @@ class Option:
         help: what it sets.
         default: what applies where it is not given, in words.
         panel: where help shows it, if not under the `panel` of its group.
-        words: allowed words, or `module:NAME` of the registry they come from; none where the type is a `Literal`.
+        words: allowed words, or `module:NAME` of the registry, or of the function, they come from; none where the type is a `Literal`.
         least: the smallest allowed number.
         path: a text that may name a file; every `Path` does.
         argument: given without a flag.
@@ -84,7 +84,8 @@ class Option:
         allowed = get_args(self.kind) if get_origin(self.kind) is Literal else self.words
         if isinstance(allowed, str):
             module, _, name = allowed.partition(":")
-            allowed = tuple(getattr(import_module(f"tracin_func.{module}"), name))
+            known = getattr(import_module(f"tracin_func.{module}"), name)
+            allowed = tuple(known() if callable(known) else known)
         if allowed and value not in allowed:
             name = f"the {self.name}" if self.argument else self.flag
             raise UsageError(f"{name} should be one of {', '.join(allowed)}. Got {value!r}.")

@@ -19,7 +19,7 @@ from tests.support.architectures import ARCHITECTURES, BY_NAME, ITEMS, WITHOUT_R
 from tests.support.jobs import DEVICES, PRECISIONS, RICH_TRAIN, TEST, TRAIN, RootOfSquare, check, job_of, scores
 from tests.support.reference import Job, Trace, assert_same, one_step_change, reference
 from tests.support.rows import cross
-from tracin_func.gradients.engines.choose import ENGINES, NAMES
+from tracin_func.gradients.engines.registry import ENGINES, NAMES
 from tracin_func.gradients.model import Scorer
 from tracin_func.gradients.protocol import Need
 from tracin_func.gradients.representations.held import RowsAndFactors

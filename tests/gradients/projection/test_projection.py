@@ -17,8 +17,8 @@ from tracin_func.gradients.factors import Contribution, Factors, Lookup
 from tracin_func.gradients.projection.dense import DenseProjector
 from tracin_func.gradients.projection.kronecker import KroneckerProjector
 from tracin_func.gradients.projection.layout import blocks, row_width, widest_side
-from tracin_func.gradients.projection.projector import Projector, projector
 from tracin_func.gradients.projection.random import generator, orthonormal, signs
+from tracin_func.gradients.projection.registry import Projector, projector
 from tracin_func.gradients.projection.sparse import SparseProjector
 from tracin_func.results.verification import TOLERANCE
 
@@ -144,7 +144,7 @@ def test_the_sparse_projection_is_unbiased_and_varies_as_it_should() -> None:
 @pytest.mark.parametrize("side", [4, 6, 8])
 def test_the_kronecker_projection_is_unbiased_and_varies_as_it_should(side: int) -> None:
     assert any(not block.exact and block.bias is not None for block in blocks(SHAPES, side))
-    found = estimates(lambda seed: KroneckerProjector(SHAPES, side, seed, "epoch"))
+    found = estimates(lambda seed: KroneckerProjector(SHAPES, 4096, seed, "epoch", side))
     assert as_expected(found, kronecker_variance(side))
 
 
@@ -195,7 +195,7 @@ def test_all_forms_of_a_gradient_are_projected_alike(kind: str) -> None:
 
 def test_few_positions_are_projected_as_factors_and_many_as_they_are_built() -> None:
     shapes = {"linear.weight": torch.Size([64, 64])}
-    into = KroneckerProjector(shapes, 8, 0, "epoch")
+    into = KroneckerProjector(shapes, 4096, 0, "epoch", 8)
     draw = torch.Generator().manual_seed(0)
     for positions in (1, 4, 2000):
         factors = Factors(torch.randn(2, positions, 64, generator=draw), torch.randn(2, positions, 64, generator=draw))
@@ -213,7 +213,7 @@ def test_a_row_of_kronecker_is_no_wider_than_asked() -> None:
 
 
 def test_parameters_share_no_numbers_of_a_kronecker_row() -> None:
-    into = KroneckerProjector(SHAPES, 3, 0, "epoch")
+    into = KroneckerProjector(SHAPES, 4096, 0, "epoch", 3)
     taken = np.zeros(into.width, dtype=int)
     for name in SHAPES:
         if name != "square.bias":  # lies where its weight does, as one more column
@@ -381,7 +381,7 @@ def test_standard_errors_stand_beside_the_scores_in_every_file(tmp_path: Path) -
 )
 def test_a_projection_that_cannot_be_is_refused(arguments: dict[str, object], words: str) -> None:
     with pytest.raises(ti.UsageError, match=words):
-        ti.Projection(**arguments)  # type: ignore[arg-type]
+        scored(ti.Projection(**arguments))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("kind", ["sjlt", "kronecker"])

@@ -13,7 +13,7 @@ from tests.support.jobs import DEVICES, RootOfSquare, check, job_of
 from tests.support.pairs_alike import nearly_equal
 from tests.support.reference import Job, assert_same, reference
 from tests.support.rows import cross
-from tracin_func.gradients.engines.choose import ENGINES
+from tracin_func.gradients.engines.registry import ENGINES
 from tracin_func.gradients.factors import Factors
 
 # Each item in one pair; with the fourth, an item is in two, and items are the units again.

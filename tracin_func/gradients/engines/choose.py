@@ -2,16 +2,12 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 from tracin_func.errors import InputError, UsageError
-from tracin_func.gradients.engines.ghost.engine import GhostEngine
 from tracin_func.gradients.engines.loop import LoopEngine
-from tracin_func.gradients.engines.vmap import VmappedEngine
+from tracin_func.gradients.engines.registry import ENGINES, NAMES, UnitKind
 from tracin_func.gradients.model import State
 from tracin_func.gradients.protocol import Engine, Units
-
-UnitKind = Literal["items", "pairs"]
 
 
 @dataclass(frozen=True)
@@ -22,28 +18,6 @@ class Choice:
     engine: Engine
     unit: UnitKind
     reason: str
-
-
-# What can be asked for. A new engine is a line here and, if `auto` may take it, one below.
-ENGINES = {
-    choice.name: choice
-    for choice in (
-        Choice("loop", LoopEngine(), "pairs", "as asked"),
-        Choice("pair", VmappedEngine(), "pairs", "as asked"),
-        Choice("item", VmappedEngine(), "items", "as asked"),
-        Choice("ghost", GhostEngine(), "items", "as asked"),
-    )
-}
-NAMES = ("auto", *ENGINES)
-
-# What `auto` tries, the cheapest first; units that a job does not have are passed over.
-AUTOMATIC = (
-    Choice("ghost", GhostEngine(), "items", "one forward and backward of all items gives each item's gradient"),
-    Choice("item", VmappedEngine(), "items", "one gradient per item serves all its pairs"),
-    Choice("pair", VmappedEngine(), "pairs", "the scorer takes whole pairs"),
-    Choice("loop", LoopEngine(), "items", "one autograd call an item"),
-    Choice("loop", LoopEngine(), "pairs", "one autograd call a pair"),
-)
 
 
 def choose(name: str, units: Mapping[UnitKind, Units], state: State, without: Collection[str] = ()) -> Choice:
@@ -60,30 +34,31 @@ def choose(name: str, units: Mapping[UnitKind, Units], state: State, without: Co
         raise UsageError(f"`engine` should be one of {', '.join(NAMES)}. Got {name!r}.")
     if name == "auto":
         return _cheapest(units, state, without)
-    choice = ENGINES[name]
-    if choice.unit not in units:
+    found = ENGINES[name]
+    if found.unit not in units:
         raise UsageError(
             f"engine {name!r} needs a scorer of single items, and this one takes both items of a pair. "
             "Use 'pair', 'loop' or 'auto'."
         )
-    cause = choice.engine.refusal(units[choice.unit], state)
+    cause = found.engine.refusal(units[found.unit], state)
     if cause is None:
-        return choice
-    if isinstance(choice.engine, LoopEngine):
+        return Choice(name, found.engine, found.unit, "as asked")
+    if isinstance(found.engine, LoopEngine):
         raise _unscorable(cause)
     raise InputError(f"engine {name!r} cannot differentiate this scorer: {cause}. Use 'auto'.")
 
 
 def _cheapest(units: Mapping[UnitKind, Units], state: State, without: Collection[str]) -> Choice:
+    unit: UnitKind = "items" if "items" in units else "pairs"
     refusals: dict[str, str] = {}  # engine -> why not
-    for choice in AUTOMATIC:
-        if choice.name in without or choice.unit not in units or ("items" in units and choice.unit == "pairs"):
+    for name, found in reversed(ENGINES.items()):
+        if name in without or unit not in found.automatic:
             continue
-        cause = choice.engine.refusal(units[choice.unit], state)
+        cause = found.engine.refusal(units[unit], state)
         if cause is None:
             why = [f"{engine} cannot run this scorer: {refusal}" for engine, refusal in refusals.items()]
-            return Choice(choice.name, choice.engine, choice.unit, "; ".join([*why, choice.reason]))
-        refusals[choice.engine.name] = cause
+            return Choice(name, found.engine, unit, "; ".join([*why, found.automatic[unit]]))
+        refusals[found.engine.name] = cause
     raise _unscorable(refusals[LoopEngine.name])
 
 

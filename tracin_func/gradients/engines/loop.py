@@ -16,7 +16,7 @@ from tracin_func.task.items import Batch, each
 class LoopEngine:
     """Per-unit gradients by torch.autograd.grad, one unit after another."""
 
-    name = "loop"
+    name, factored = "loop", False
 
     def refusal(self, units: Units, state: State) -> str | None:
         try:

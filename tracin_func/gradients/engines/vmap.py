@@ -24,7 +24,7 @@ COPIES = 6  # of what a forward saves: vmap's weight gradients put units on othe
 class VmappedEngine:
     """Per-unit gradients by vmap over grad; a unit is differentiated alone, whatever its companions."""
 
-    name = "vmap(grad)"
+    name, factored = "vmap(grad)", False
 
     def refusal(self, units: Units, state: State) -> str | None:
         two = replace(units, count=min(2, units.count))

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from tracin_func.gradients.factors import Contribution, Factors, Lookup, dense, flat
-from tracin_func.gradients.projection.layout import Block, Shapes, blocks, row_width
+from tracin_func.gradients.projection.layout import Block, Shapes, blocks, row_width, widest_side
 from tracin_func.gradients.projection.random import generator, orthonormal
 from tracin_func.gradients.projection.sparse import SparseProjector
 
@@ -34,16 +34,18 @@ class Sides:
 
 
 class KroneckerProjector:
-    """Rows [units, width] from gradients by parameter, a block of a row for each matrix; see `DenseProjector`."""
+    """Rows [units, at most `width`] from gradients by parameter, a block for each matrix; see `DenseProjector`.
+
+    `side` is the size of the sides of every matrix; the largest that `width` allows when None.
+    """
 
     gathered = False
 
-    def __init__(self, shapes: Shapes, side: int, seed: int, checkpoint: str) -> None:
+    def __init__(self, shapes: Shapes, width: int, seed: int, checkpoint: str, side: int | None = None) -> None:
         self._shapes = shapes
         self._seed = seed
         self._checkpoint = checkpoint
-        row = blocks(shapes, side)
-        self.side = side
+        row = blocks(shapes, side or widest_side(shapes, width))
         self.width = row_width(row)
         self._blocks = {block.weight: block for block in row} | {b.bias: b for b in row if b.bias is not None}
         self.halves = tuple(block.halves for block in row if not block.exact)

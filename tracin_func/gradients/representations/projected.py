@@ -10,7 +10,7 @@ from tracin_func.gradients.budget import row_bytes
 from tracin_func.gradients.device import row_dtype
 from tracin_func.gradients.factors import Contribution, dense, flat
 from tracin_func.gradients.model import State
-from tracin_func.gradients.projection.projector import Projector, projector
+from tracin_func.gradients.projection.registry import Projector, projector
 from tracin_func.gradients.protocol import Combination, Engine, Plan, Units
 from tracin_func.gradients.representations.products import DIRECT, combine, inner, row_norms
 from tracin_func.gradients.representations.rows import Fetch, Rows, are_exact

@@ -15,7 +15,7 @@ import torch
 
 from tracin_func.errors import NumericalError
 from tracin_func.gradients.device import resolve_device, versions
-from tracin_func.gradients.engines.choose import NAMES
+from tracin_func.gradients.engines.registry import NAMES
 from tracin_func.results.names import counted
 from tracin_func.results.verification import TOLERANCE
 from tracin_func.scoring.selftest import Outcome, selftest

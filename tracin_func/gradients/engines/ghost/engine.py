@@ -37,7 +37,7 @@ MOST_WITHOUT_RULE = 0.5  # of the parameter elements; beyond, vmap over all of t
 class GhostEngine:
     """Exact gradients of all units by capture; needs a batched objective that does not mix units."""
 
-    name = "capture"
+    name, factored = "capture", True
 
     def refusal(self, units: Units, state: State) -> str | None:
         if units.batched is None:
