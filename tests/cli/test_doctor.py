@@ -11,13 +11,16 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 from typer.testing import CliRunner
 
 from tests.support.places import ROOT
 from tracin_func.cli.app import app
 from tracin_func.gradients.compute import Compute
 from tracin_func.gradients.engines.ghost.engine import GhostEngine
-from tracin_func.gradients.engines.registry import NAMES
+from tracin_func.gradients.engines.registry import ENGINE_NAMES
+from tracin_func.gradients.factors import Contribution
+from tracin_func.gradients.protocol import Differentiate
 from tracin_func.report.terminal import doctor as health
 from tracin_func.results.verification import TOLERANCE
 from tracin_func.scoring import selftest
@@ -33,12 +36,21 @@ def doctor(*options: str, **environment: str) -> tuple[int, str, str]:
 
 def spoil(monkeypatch: pytest.MonkeyPatch, factor: float) -> None:
     """The engine ghost takes gradients of a wrong length."""
-    right = GhostEngine.gradients
+    right = GhostEngine.differentiate
 
-    def wrong(self: Any, units: Any, state: Any, root_rate: dict[str, float], *more: Any) -> Any:
-        return right(self, units, state, {name: rate * factor for name, rate in root_rate.items()}, *more)
+    def longer(part: Contribution) -> Contribution:
+        return part * factor if isinstance(part, Tensor) else replace(part, rows=part.rows * factor)
 
-    monkeypatch.setattr(GhostEngine, "gradients", wrong)
+    def wrong(*arguments: Any) -> Differentiate:
+        differentiate = right(*arguments)
+
+        def spoilt(batch: Any, index: Tensor) -> tuple[dict[str, Contribution], Tensor]:
+            gradients, values = differentiate(batch, index)
+            return {name: longer(part) for name, part in gradients.items()}, values
+
+        return spoilt
+
+    monkeypatch.setattr(GhostEngine, "differentiate", wrong)
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +70,7 @@ def test_a_machine_that_is_well(width: int, examined: health.Health) -> None:
     lines = examined.text(width).splitlines()
     assert width * 0.6 < max(map(len, lines)) <= width
     assert f"  torch        {version('torch')}" in lines
-    for engine in NAMES[1:]:
+    for engine in ENGINE_NAMES[1:]:
         (line,) = [line for line in lines if line.split()[:2] == ["cpu", engine]]
         assert line.endswith("  ok")
     assert any(line.startswith("  auto  takes ") for line in lines)
@@ -78,7 +90,7 @@ def test_json_is_one_document() -> None:
     assert found["environment"]["TRACIN_FUNC_MARGIN"] == "10"
     assert found["cache"] == {"folder": f"{os.environ[CACHE_VARIABLE]}/embedded", "writable": True}
     tested = found["selftest"]["outcomes"]
-    assert {outcome["engine"] for outcome in tested if outcome["device"] == "cpu"} == set(NAMES[1:])
+    assert {outcome["engine"] for outcome in tested if outcome["device"] == "cpu"} == set(ENGINE_NAMES[1:])
     assert all(0 < outcome["deviation"] < 1e-5 for outcome in tested), "float32 is not float64"
 
 
@@ -116,12 +128,12 @@ def test_an_engine_that_breaks_is_told_and_the_others_are_tried(monkeypatch: pyt
     def broken(*_: Any, **__: Any) -> Any:
         raise RuntimeError("no kernel image is available\nand more")
 
-    monkeypatch.setattr(GhostEngine, "gradients", broken)
+    monkeypatch.setattr(GhostEngine, "differentiate", broken)
     code, stdout, stderr = doctor()
     assert code == 1
     assert "    RuntimeError: no kernel image is available\n" in stdout
     assert "and more" not in stdout
-    assert stdout.count("  ok\n") == len(NAMES) - 2
+    assert stdout.count("  ok\n") == len(ENGINE_NAMES) - 2
     assert "ghost on cpu" in stderr
 
 

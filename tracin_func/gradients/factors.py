@@ -15,7 +15,7 @@ from einops import einsum, rearrange
 from torch import Tensor
 
 OPPOSED = 1e-7  # below this share of their bound, rounding in float32 shows in built differences
-RUN = 1 << 21  # numbers of factors or of kernel entries that are worked on at a time
+FACTOR_RUN = 1 << 21  # numbers of factors or of kernel entries that are worked on at a time
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Factors:
     def fitting(self, partners: int = 1) -> int:
         """How many units, each with so many partners, may be worked on together."""
         own = self.positions * (self.rows.shape[-1] + self.columns.shape[-1])
-        return max(1, RUN // max(own, partners * self.positions**2))
+        return max(1, FACTOR_RUN // max(own, partners * self.positions**2))
 
     def select(self, index: Tensor | slice) -> "Factors":
         """The units at `index`."""

@@ -16,8 +16,8 @@ from tracin_func.gradients.protocol import Units
 from tracin_func.task.items import Batch, RaggedItemsError, each
 
 LINEAR, LINEAR_IN_HALF = 1e-3, 5e-2  # relative deviations of a gradient that are rounding
-SMALLEST = 1e-12  # scales below which float32 keeps too few digits of the gradients to compare them
-TOGETHER = 16  # units of a batch that is compared with units alone
+SMALLEST_SCALE = 1e-12  # scales below which float32 keeps too few digits of the gradients to compare them
+COMPARED_TOGETHER = 16  # units of a batch that is compared with units alone
 
 
 def is_linear(found: float, state: State) -> bool:
@@ -35,7 +35,7 @@ def deviation(units: Units, state: State, scales: Sequence[float]) -> tuple[floa
     """
     alone, together = 0.0, 0.0
     weights = torch.rand(units.count, generator=torch.Generator().manual_seed(0)).tolist()
-    for index in torch.arange(units.count).split(TOGETHER):
+    for index in torch.arange(units.count).split(COMPARED_TOGETHER):
         total: Tensor | None = None
         for unit in index.tolist():
             plain, off = _of_one(units, state, unit, scales)
@@ -62,7 +62,7 @@ def _of_one(units: Units, state: State, unit: int, scales: Sequence[float]) -> t
         off = [
             _relative(_gradient(partial(units.alone, batch), leaves, torch.tensor(scale)) / scale, plain)
             for scale in scales
-            if abs(scale) >= SMALLEST
+            if abs(scale) >= SMALLEST_SCALE
         ]
     return plain, max(off, default=0.0)
 

@@ -25,7 +25,7 @@ from tracin_func.task.memory import address_of
 
 Parameters = dict[str, Tensor]
 
-MOVED = 0.05  # by which weights are moved for a comparison, relative and absolute
+WEIGHTS_MOVED = 0.05  # by which weights are moved for a comparison, relative and absolute
 WAYS = ("call", "copy")  # to substitute weights: in the module's own slots; in a copy, wherever it refers to them
 _WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 
@@ -213,7 +213,7 @@ class Scorer:
         if any(tensor.is_meta for tensor in state.parameters.values()):
             return
         moved = _moved(
-            state, MOVED
+            state, WEIGHTS_MOVED
         )  # the module's own weights may be those of the checkpoint, and hide what reads them
         users = Working(self.module, private=False)
         with users.session():

@@ -24,7 +24,7 @@ from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined
 
 from tracin_func.errors import OutputError, ToldElsewhereError, UsageError
 
-TOGETHER = timedelta(minutes=30)  # that one operation of all takes; what takes longer is waited for before
+LONGEST_OPERATION = timedelta(minutes=30)  # that one operation of all takes; what takes longer is waited for before
 POLL = 0.01  # seconds between looks at who has come
 
 
@@ -126,7 +126,7 @@ def processes(device: str | None) -> Iterator[World]:
         board = _own_board()
         rank, size = (-1, -1) if board is None else (int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))
         kind = "nccl" if on_cuda else "gloo"
-        dist.init_process_group(kind, timeout=TOGETHER, store=board, rank=rank, world_size=size)
+        dist.init_process_group(kind, timeout=LONGEST_OPERATION, store=board, rank=rank, world_size=size)
     except (RuntimeError, ValueError) as error:
         raise OutputError(f"the processes of torchrun do not find each other: {error}") from error
     board = board or dist.distributed_c10d._get_default_store()
@@ -152,7 +152,7 @@ def _own_board() -> Any:
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
         return None
     address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    kept = TCPStore(address, port, is_master=False, timeout=TOGETHER)
+    kept = TCPStore(address, port, is_master=False, timeout=LONGEST_OPERATION)
     if os.environ.get("LOCAL_WORLD_SIZE") == os.environ["WORLD_SIZE"]:
         return PrefixStore(f"tracin_func/start {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", kept)
     if kept.add(f"tracin_func/process {os.environ['RANK']}", 1) > 1:

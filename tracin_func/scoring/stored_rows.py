@@ -22,7 +22,7 @@ from tracin_func.gradients.projection.registry import row_dimension
 from tracin_func.gradients.representations.keep import Keeping
 from tracin_func.gradients.representations.projected import projection_of
 from tracin_func.gradients.store.blocks import CheckpointRecord
-from tracin_func.gradients.store.encoding import DTYPES
+from tracin_func.gradients.store.encoding import ROW_DTYPES
 from tracin_func.gradients.store.identity import NAME, Manifest, items_digest, read_manifest, weights_digest
 from tracin_func.gradients.store.locks import Shard
 from tracin_func.gradients.store.store import Store, open_store
@@ -177,7 +177,7 @@ def _announce(prepared: Prepared, state: State, compute: Compute, observer: Obse
     if (store / NAME).is_file():
         return
     width, units = projection_of(prepared.projection, state).width, prepared.scored.count
-    number = units * checkpoints * DTYPES[compute.store_dtype].itemsize
+    number = units * checkpoints * ROW_DTYPES[compute.store_dtype].itemsize
     asked = prepared.make.method.projection
     if asked.kind == "auto" and prepared.projection.kind == "none":
         short = row_dimension(replace(asked, kind="sjlt"))

@@ -31,7 +31,7 @@ class Option:
         help: what it sets.
         default: what applies where it is not given, in words.
         panel: where help shows it, if not under the `panel` of its group.
-        words: allowed words, or `module:NAME` of the registry, or of the function, they come from; none where the type is a `Literal`.
+        words: allowed words, or the `module:NAME` (a registry or a function) that gives them; none for a `Literal`.
         least: the smallest allowed number.
         path: a text that may name a file; every `Path` does.
         argument: given without a flag.

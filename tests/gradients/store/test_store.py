@@ -28,7 +28,7 @@ from tests.support.prepared import PREPARED, await_end
 from tests.support.series import several
 from tracin_func.errors import InputError, NumericalError, OutputError, UsageError
 from tracin_func.gradients.store.blocks import CheckpointRecord
-from tracin_func.gradients.store.encoding import DTYPES, decode, encode
+from tracin_func.gradients.store.encoding import ROW_DTYPES, decode, encode
 from tracin_func.gradients.store.identity import Manifest, items_digest, weights_digest
 from tracin_func.gradients.store.inspect import check, drop, inspect
 from tracin_func.gradients.store.locks import preparing
@@ -109,7 +109,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
 # Rows
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", ROW_DTYPES)
 def test_rows_and_values_come_back(tmp_path: Path, dtype: str) -> None:
     manifest = dataclasses.replace(MANIFEST, dtype=dtype)
     filled(tmp_path / "store", manifest)
@@ -142,7 +142,7 @@ def halves(rows: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, torch.
 @settings(max_examples=300, deadline=None)
 def test_half_precision_keeps_rows_of_any_magnitude(rows: list[list[float]], dtype: str) -> None:
     exact = torch.tensor(rows, dtype=torch.float32)
-    stored, scales = halves(exact, DTYPES[dtype])
+    stored, scales = halves(exact, ROW_DTYPES[dtype])
     read = decode(stored, scales, torch.empty_like(exact))
     assert torch.isfinite(stored).all()
     assert torch.isfinite(read).all()
@@ -167,7 +167,7 @@ def test_powers_of_two_are_stored_exactly(dtype: torch.dtype) -> None:
         (1e39, "gradient of unit 5 at checkpoint `epoch 1` is too large for float32"),
     ],
 )
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", ROW_DTYPES)
 def test_rows_that_are_not_finite_are_refused(tmp_path: Path, dtype: str, number: float, message: str) -> None:
     with opened(tmp_path / "store", dataclasses.replace(MANIFEST, dtype=dtype)) as store:
         rows = torch.ones(4, 7, dtype=torch.float64)

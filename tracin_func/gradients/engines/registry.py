@@ -38,4 +38,4 @@ ENGINES = {
         GhostEngine(), "items", {"items": "one forward and backward of all items gives each item's gradient"}
     ),
 }
-NAMES = ("auto", *ENGINES)
+ENGINE_NAMES = ("auto", *ENGINES)

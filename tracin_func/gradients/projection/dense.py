@@ -13,7 +13,7 @@ from tracin_func.gradients.factors import Contribution, flat
 from tracin_func.gradients.projection.layout import Shapes
 from tracin_func.gradients.projection.random import generator, signs
 
-DRAWN = 1 << 22  # numbers drawn at a time; they stay in cache until they are used
+DRAWN_TOGETHER = 1 << 22  # numbers drawn at a time; they stay in cache until they are used
 
 
 class DenseProjector:
@@ -44,7 +44,7 @@ class DenseProjector:
         """The part of one parameter, [units, k]."""
         rows = flat(part)
         result = rows.new_zeros(len(rows), self.width)
-        step = max(1, DRAWN // self.width)
+        step = max(1, DRAWN_TOGETHER // self.width)
         for block, columns in enumerate(rows.split(step, dim=1)):
             draw = generator(self._seed, self._kind, name, self._checkpoint, block)
             shape = columns.shape[1], self.width

@@ -13,7 +13,7 @@ from tracin_func.gradients.factors import Factors
 from tracin_func.gradients.protocol import Combination
 from tracin_func.gradients.representations.products import GRAM_ADVANTAGE, TINY
 
-CANCELLED_WIDE = 1e-6  # below this share of its terms, rounding in float64 shows in a norm beyond 1e-10
+CANCELLED_FACTORS_WIDE = 1e-6  # below this share of its terms, rounding in float64 shows in a norm beyond 1e-10
 CANCELLED_FACTORS = 0.3  # below this share of its terms, rounding of float32 products of factors shows beyond 1e-5
 
 
@@ -52,7 +52,7 @@ class FactorGradients:
         terms = c[:, 0] ** 2 * own[first] + c[:, 1] ** 2 * own[second]
         result = terms + 2 * c[:, 0] * c[:, 1] * cross
         if factors.rows.dtype == wide_type(factors.rows):
-            doubtful = (result <= CANCELLED_WIDE * terms) & (terms > 0)
+            doubtful = (result <= CANCELLED_FACTORS_WIDE * terms) & (terms > 0)
         else:
             large = (own[first] > TINY) & (own[second] > TINY)
             doubtful = ~((result > CANCELLED_FACTORS * terms) & large & result.isfinite()) & (terms > 0)

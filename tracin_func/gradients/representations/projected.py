@@ -17,7 +17,7 @@ from tracin_func.gradients.representations.rows import Fetch, Rows, are_exact
 from tracin_func.task.method import Projection
 
 GATHERED = 1 << 28  # bytes of gradients that are collected where what is drawn should serve many of them
-TOGETHER = 1 << 24  # products of halves held at a time
+HALVES_TOGETHER = 1 << 24  # products of halves held at a time
 
 
 def projection_of(projection: Projection, state: State) -> Projector:
@@ -136,10 +136,10 @@ class ProjectedGradients:
         result = torch.zeros(len(left), len(basis), dtype=torch.float64)
         if not self._halves:
             return result
-        step = max(1, TOGETHER // (len(self.values) * len(self._halves)))
+        step = max(1, HALVES_TOGETHER // (len(self.values) * len(self._halves)))
         for chosen in torch.arange(len(basis)).split(step):
             of_units = self._differences(basis[chosen.to(basis.device)])
-            for some in torch.arange(len(left)).split(max(1, TOGETHER // (len(chosen) * len(self._halves)))):
+            for some in torch.arange(len(left)).split(max(1, HALVES_TOGETHER // (len(chosen) * len(self._halves)))):
                 part = left.select(some)
                 of_pairs = torch.zeros(len(some), *of_units.shape[1:], dtype=torch.float64)
                 for j in range(part.index.shape[1]):

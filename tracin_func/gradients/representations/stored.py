@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from tracin_func.errors import InputError, NumericalError
+from tracin_func.gradients.companions import SAME_IN_HALF
 from tracin_func.gradients.device import wide_type
 from tracin_func.gradients.model import State
 from tracin_func.gradients.processes import World
@@ -20,7 +21,7 @@ from tracin_func.gradients.store.store import Store
 from tracin_func.task.method import Projection
 
 CHECKED = 4  # items whose scores are computed again where rows are there
-SAME, SAME_IN_HALF = 1e-3, 3e-2  # relative deviations of scores that are rounding
+SAME_SCORES = 1e-3  # relative deviation of scores that is rounding
 
 
 def stored(
@@ -87,7 +88,7 @@ def _require_same_scores(engine: Engine, units: Units, state: State, store: Stor
     few = min(CHECKED, store.range(0)[1])
     before = store.read_values(state.name, slice(0, few)).double()
     now = engine.values(replace(units, count=few), state, few).cpu()
-    tolerance = SAME if now.dtype in (torch.float32, torch.float64) else SAME_IN_HALF
+    tolerance = SAME_SCORES if now.dtype in (torch.float32, torch.float64) else SAME_IN_HALF
     off, allowed = float((now.double() - before).abs().max()), tolerance * (float(before.abs().max()) + 1e-6)
     if not off <= allowed:  # NaN, too
         raise InputError(

@@ -12,7 +12,7 @@ import torch
 from tracin_func.errors import InputError
 from tracin_func.files import read_object
 from tracin_func.gradients.store.disk import TEMPORARY, allocate, bytes_of, pieces, sync_folder, write_at, write_json
-from tracin_func.gradients.store.encoding import DTYPES
+from tracin_func.gradients.store.encoding import ROW_DTYPES
 from tracin_func.gradients.store.identity import ELSEWHERE, Manifest, plain
 
 VALUE_DTYPES = {name: getattr(torch, name) for name in ("float16", "bfloat16", "float32", "float64")}
@@ -67,7 +67,7 @@ class CheckpointFolder:
 
     def files(self) -> dict[Path, int]:
         """Each file of data, in the order in which checksums take them, and the bytes a unit has in it."""
-        item = DTYPES[self.manifest.dtype].itemsize
+        item = ROW_DTYPES[self.manifest.dtype].itemsize
         scales = {} if self.manifest.dtype == "float32" else {self.scales: 4}
         return {self.rows: self.manifest.width * item, **scales, self.values: 8}
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+ROW_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 # The largest magnitude of a stored row is in [2^lift, 2^(lift+1)). Half floats have 15 powers of two above 1 and 14
 # below it: near the top of that range the small entries of a row keep their digits too.

@@ -14,12 +14,12 @@ from tracin_func.errors import InputError
 from tracin_func.files import read_object
 from tracin_func.gradients.device import versions
 from tracin_func.gradients.store.disk import bytes_of
-from tracin_func.gradients.store.encoding import DTYPES
+from tracin_func.gradients.store.encoding import ROW_DTYPES
 
 NAME = "manifest.json"
-FORMAT = "tracin-func store"
+STORE_FORMAT = "tracin-func store"
 VERSION = 1
-UNITS = ("items", "differences")
+ROWS_OF = ("items", "differences")
 ELSEWHERE = "Fix: name another folder with --store, or give the model and the data that this one was made from."
 LARGEST_SPREAD = 256  # items of a dataset that are looked at
 _LONGEST = 80
@@ -54,7 +54,7 @@ class Manifest:
     notes: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name, allowed in (("unit", UNITS), ("dtype", tuple(DTYPES))):
+        for name, allowed in (("unit", ROWS_OF), ("dtype", tuple(ROW_DTYPES))):
             if getattr(self, name) not in allowed:
                 raise InputError(f"`{name}` should be one of {', '.join(allowed)}. Got {getattr(self, name)!r}.")
         for name in ("units", "width", "block", "chunk"):
@@ -79,7 +79,7 @@ class Manifest:
     def to_json(self) -> dict[str, Any]:
         """The manifest as JSON values, its format and who wrote it first."""
         shape = {name: getattr(self, name) for name in ("unit", "units", "width", "dtype", "block", "chunk")}
-        head = {"format": FORMAT, "version": VERSION, "written_by": versions()["tracin-func"]}
+        head = {"format": STORE_FORMAT, "version": VERSION, "written_by": versions()["tracin-func"]}
         return head | shape | {"identity": plain(self.identity), "notes": plain(self.notes)}
 
     @classmethod
@@ -89,8 +89,8 @@ class Manifest:
         Raises:
             InputError: another format or version, or values that are missing or wrong.
         """
-        if document.get("format") != FORMAT:
-            raise InputError(f"`{path}` is not the manifest of a {FORMAT}. {_DAMAGED}")
+        if document.get("format") != STORE_FORMAT:
+            raise InputError(f"`{path}` is not the manifest of a {STORE_FORMAT}. {_DAMAGED}")
         if document.get("version") != VERSION:
             raise InputError(
                 f"`{path}` has format version {document.get('version')}, written by tracin-func "

@@ -19,7 +19,7 @@ from tracin_func.gradients.store.blocks import (
     require_same,
 )
 from tracin_func.gradients.store.disk import MAKE_AGAIN, TEMPORARY, read_runs, runs, write_json, writing
-from tracin_func.gradients.store.encoding import DTYPES, decode, encode, unfit
+from tracin_func.gradients.store.encoding import ROW_DTYPES, decode, encode, unfit
 from tracin_func.gradients.store.identity import Manifest, read_manifest
 from tracin_func.gradients.store.locks import OWN_FILES, Shard, occupied, preparing
 
@@ -98,7 +98,7 @@ class Store:
                     f"The {what} of unit {start + wrong[0]} at checkpoint `{checkpoint}` {wrong[1]}. Expected finite "
                     "numbers; the blocks before it are kept. Fix: look at that unit of the data, or leave it out."
                 )
-        stored, scales = encode(rows.to(torch.float32), DTYPES[self.manifest.dtype])
+        stored, scales = encode(rows.to(torch.float32), ROW_DTYPES[self.manifest.dtype])
         data = {folder.rows: stored, folder.values: values} | ({} if scales is None else {folder.scales: scales})
         with writing(self.path, sum(tensor.nbytes for tensor in data.values())):
             folder.write(block, data)
@@ -120,7 +120,7 @@ class Store:
         # By parts that stay in the cache between reading and decoding.
         step = max(1, _PART // self.manifest.width)
         for out, part in zip(rows.split(step), wanted.split(step), strict=True):
-            stored, scales = torch.empty(out.shape, dtype=DTYPES[self.manifest.dtype]), torch.empty(len(part))
+            stored, scales = torch.empty(out.shape, dtype=ROW_DTYPES[self.manifest.dtype]), torch.empty(len(part))
             parts = list(runs(part))
             read_runs(folder.rows, stored, parts)
             read_runs(folder.scales, scales, parts)

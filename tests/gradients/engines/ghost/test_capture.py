@@ -266,5 +266,5 @@ def test_blocks_of_kernel_entries_change_nothing(monkeypatch: pytest.MonkeyPatch
     index = torch.combinations(torch.arange(9))
     combination = Combination(index, torch.randn(len(index), 2, dtype=torch.float64))
     whole = factors.squared_norm(combination), factors.products(combination)
-    monkeypatch.setattr("tracin_func.gradients.factors.RUN", 40)
+    monkeypatch.setattr("tracin_func.gradients.factors.FACTOR_RUN", 40)
     torch.testing.assert_close((factors.squared_norm(combination), factors.products(combination)), whole)
