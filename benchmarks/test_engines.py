@@ -10,6 +10,7 @@ import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from tracin_func import Compute, Method, Pairs, Task
+from tracin_func.gradients.batches import Work
 from tracin_func.gradients.budget import available_bytes
 from tracin_func.gradients.engines.vmap import VmappedEngine
 from tracin_func.gradients.model import Scorer, State
@@ -102,7 +103,7 @@ def plan(units: Units, state: State, device: torch.device, size: int | Literal["
 def prepare(units: Units, state: State, plan: Plan):  # type: ignore[no-untyped-def]
     """A call that computes all gradients of `units`."""
     rates = dict.fromkeys(state.parameters, 1.0)
-    return lambda: keep(VmappedEngine(), units, state, rates, plan)
+    return lambda: keep(Work(VmappedEngine(), units, state, rates, plan))
 
 
 def timed(run) -> tuple[Gradients, float]:  # type: ignore[no-untyped-def]

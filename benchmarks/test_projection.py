@@ -14,6 +14,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from benchmarks.measure import Timed, alternate, best, ratio, synchronise, yardstick
 from benchmarks.workloads import conv, transformer
 from tracin_func import Method, Projection, Task
+from tracin_func.gradients.batches import Work
 from tracin_func.gradients.engines.ghost.engine import GhostEngine
 from tracin_func.gradients.model import Scorer, State
 from tracin_func.gradients.projection.sparse import SparseProjector
@@ -57,7 +58,7 @@ class Job:
     def run(self, projection: Projection, chunk: int) -> ProjectedGradients:
         """Projected gradients of all items."""
         plan = replace(self.plan, chunk=chunk, block=self.units.count)
-        return projected(GhostEngine(), self.units, self.state, self.rates, plan, projection)
+        return projected(Work(GhostEngine(), self.units, self.state, self.rates, plan), projection)
 
     def timed(self, projection: Projection, chunk: int) -> Timed:
         """Seconds of that."""

@@ -23,6 +23,7 @@ from tests.support.jobs import scores as scores_of_engine
 from tests.support.lab import Lab, refused
 from tests.support.reference import TOLERANCE, Job, assert_same, gradient_of, module_at, plain_loss, rows_of, trace
 from tracin_func.cli.app import app
+from tracin_func.gradients.batches import Work
 from tracin_func.gradients.engines.registry import ENGINE_NAMES, ENGINES
 from tracin_func.gradients.model import Scorer
 from tracin_func.gradients.protocol import Need
@@ -240,7 +241,7 @@ def test_engines_scale_on_meta_tensors(engine: str) -> None:
     units = make.pairs(torch.ones(len(every)), every) if engine == "pair" else make.items()
     taken = ENGINES[engine].engine
     plan = taken.plan(units, state, Need(batch_size=4, budget=10**9))
-    gradients = keep(taken, units, state, dict.fromkeys(state.parameters, 1.0), plan)
+    gradients = keep(Work(taken, units, state, dict.fromkeys(state.parameters, 1.0), plan))
     assert gradients.values.is_meta
     assert {part.form for part in plan.parts} <= {"built", "vmap"}
 

@@ -1,11 +1,36 @@
-"""Units in batches."""
+"""Units to be differentiated at one checkpoint, and these in batches."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from torch import Tensor
 
-from tracin_func.gradients.protocol import Units
+from tracin_func.gradients.model import State
+from tracin_func.gradients.protocol import Engine, Plan, Units
 from tracin_func.task.items import Batch, RaggedItemsError
+
+
+@dataclass(frozen=True, eq=False)
+class Work:
+    """What is differentiated at one checkpoint, and how.
+
+    Args:
+        root_rate: √η by parameter, which its part of each gradient is multiplied by.
+    """
+
+    engine: Engine
+    units: Units
+    state: State
+    root_rate: dict[str, float]
+    plan: Plan
+
+    def batches(self, index: Tensor) -> Iterator[tuple[Batch, Tensor]]:
+        """The units at `index` in batches of the plan's chunk; see `batches`."""
+        return batches(self.units, index, self.plan.chunk)
+
+    def values(self) -> Tensor:
+        """The objective of every unit, [units]."""
+        return self.engine.values(self.units, self.state, self.plan.chunk)
 
 
 def batches(units: Units, index: Tensor, chunk: int) -> Iterator[tuple[Batch, Tensor]]:

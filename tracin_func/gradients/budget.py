@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from tracin_func.gradients.model import State
-from tracin_func.gradients.protocol import Need, Plan, Units, positions
+from tracin_func.gradients.protocol import Need, Plan, Units
 from tracin_func.task.items import each
 from tracin_func.task.memory import address_of
 
@@ -63,8 +63,7 @@ def plan_chunks(
         chunk = min(need.batch_size, units.count)
         return Plan(chunk, block, chunk * work, "as asked", held, **forms)
     largest = max(1, min(units.count, need.budget // 2 // work))
-    device = next(iter(state.parameters.values())).device.type
-    most = LARGEST_TENSOR.get(device, LARGEST_TENSOR_ELSEWHERE) // max(tensor, kept.row)
+    most = LARGEST_TENSOR.get(state.example.device.type, LARGEST_TENSOR_ELSEWHERE) // max(tensor, kept.row)
     chunk = max(size for size in MEASURED_CHUNKS if size <= max(1, min(most, largest)))
     return Plan(chunk, block, chunk * work, "not measured", held, largest=largest, **forms)
 
@@ -125,7 +124,7 @@ def _unit_bytes(units: Units, state: State) -> tuple[int, int]:
             saved[address] = tensor.untyped_storage().nbytes()
         return tensor
 
-    unit = each(lambda leaf: leaf.squeeze(0), units.take(positions(0, 1)))
+    unit = each(lambda leaf: leaf.squeeze(0), units.take(torch.arange(1)))
     hooks = torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor)
     with units.holding(state), torch.enable_grad():
         try:

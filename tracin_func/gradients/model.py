@@ -44,6 +44,11 @@ class State:
     left: tuple[str, ...] = ()
     scale: Mapping[str, Tensor] = field(default_factory=dict)
 
+    @property
+    def example(self) -> Tensor:
+        """One of the parameters, which all are on one device."""
+        return next(iter(self.parameters.values()))
+
 
 class Scorer:
     """A module f(x; θ) -> score, called with any θ.

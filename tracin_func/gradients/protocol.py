@@ -219,8 +219,3 @@ class Engine(Protocol):
             UnsuitableError: (when it is called) what `refusal` could not know from a few units.
         """
         ...
-
-
-def positions(start: int, stop: int) -> Tensor:
-    """start, ..., stop − 1."""
-    return torch.arange(start, stop)

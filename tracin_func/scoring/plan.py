@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from tracin_func.errors import InputError
+from tracin_func.gradients.batches import Work
 from tracin_func.gradients.budget import available_bytes, row_bytes
 from tracin_func.gradients.compute import Compute
 from tracin_func.gradients.engines.choose import Choice, choose
@@ -38,9 +39,13 @@ class Prepared:
         """The projection that was taken."""
         return self.keeping.projection
 
+    def work(self, units: Units, state: State, root_rate: dict[str, float]) -> Work:
+        """`units` to be differentiated at one checkpoint."""
+        return Work(self.choice.engine, units, state, root_rate, self.plan)
+
     def keep(self, units: Units, state: State, root_rate: dict[str, float], need: Need) -> Gradients:
         """The gradients of `units` as they are planned to be kept."""
-        return keep(self.choice.engine, units, state, root_rate, self.plan, need, self.keeping)
+        return keep(self.work(units, state, root_rate), need, self.keeping)
 
     @property
     def scored(self) -> Units:

@@ -146,12 +146,12 @@ class Walk:
     def fill(self, opened: Opened) -> Filled:
         """Add to the store what this process has to make of a checkpoint."""
         prepared = self._ready
-        engine, state, store = prepared.choice.engine, opened.state, self._store
+        state, store = opened.state, self._store
         assert store is not None
         made = 0
         if any(opened.scales.values()):
             units, done = reporting(prepared.scored, self._observer)
-            made = fill(engine, units, state, opened.scales, prepared.plan, prepared.keeping)
+            made = fill(prepared.work(units, state, opened.scales), prepared.keeping)
             done()
         return Filled(state.name, made, len(store.missing(state.name)), store.blocks)
 

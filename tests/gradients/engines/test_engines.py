@@ -19,6 +19,7 @@ from tests.support.architectures import ARCHITECTURES, BY_NAME, ITEMS, WITHOUT_R
 from tests.support.jobs import DEVICES, PRECISIONS, RICH_TRAIN, TEST, TRAIN, RootOfSquare, check, job_of, scores
 from tests.support.reference import Job, Trace, assert_same, one_step_change, reference
 from tests.support.rows import cross
+from tracin_func.gradients.batches import Work
 from tracin_func.gradients.engines.registry import ENGINE_NAMES, ENGINES
 from tracin_func.gradients.model import Scorer
 from tracin_func.gradients.protocol import Need
@@ -296,7 +297,7 @@ def test_engines_run_on_meta_tensors(architecture: Architecture, engine: str) ->
         assert "no rule" in reason
         return
     plan = taken.plan(units, state, Need(batch_size=4, budget=10**9))
-    gradients = keep(taken, units, state, rates, plan)
+    gradients = keep(Work(taken, units, state, rates, plan))
     assert gradients.values.is_meta
     assert gradients.values.shape == (units.count,)
 
@@ -365,7 +366,7 @@ def test_the_plan_counts_what_it_keeps() -> None:
     plan = engine.plan(units, state, Need(batch_size=1, budget=10**9))
     assert [part.form for part in plan.parts] == ["factors", "built", "factors", "built"]
     assert plan.bytes_held == 5 * 8 * ((40 + 30) + 30 + (30 + 1) + 1)
-    found = keep(engine, units, state, dict.fromkeys(state.parameters, 1.0), plan)
+    found = keep(Work(engine, units, state, dict.fromkeys(state.parameters, 1.0), plan))
     assert isinstance(found, RowsAndFactors)
     assert len(found._factors) == 2
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 import tracin_func as ti
+from tests.support import calls
 from tests.support.jobs import TEST, TRAIN
 from tests.support.lab import Lab, refused, run
 from tracin_func.gradients.factors import Contribution, flat
@@ -42,14 +43,14 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(PROJECTIONS, "toy", Kind(64, Folding))
 
 
-def scored(projection: ti.Projection) -> ti.Scores:
+def scored(projection: ti.Projection) -> calls.Scores:
     module = torch.nn.Sequential(torch.nn.Linear(300, 8), torch.nn.Tanh(), torch.nn.Linear(8, 1))
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.copy_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)) / 10)
     items = torch.randn(6, 300, generator=torch.Generator().manual_seed(0))
     task = ti.Task(module, items, TRAIN, [ti.Checkpoint(module.state_dict(), 0.1)], TEST, ti.LogisticLoss())
-    return ti.score(task, ti.Compute(projection=projection, device="cpu"), self_influence=True, influence=True)
+    return calls.score(task, calls.how(projection=projection, device="cpu"), self_influence=True, influence=True)
 
 
 @pytest.mark.usefixtures("toy")

@@ -9,7 +9,7 @@ from tracin_func.gradients.budget import plan_singles
 from tracin_func.gradients.coupling import FORWARD_FAULTS, cause
 from tracin_func.gradients.factors import Contribution, scaled
 from tracin_func.gradients.model import State
-from tracin_func.gradients.protocol import Differentiate, Need, Plan, Sketch, Units, positions, sketched, whole
+from tracin_func.gradients.protocol import Differentiate, Need, Plan, Sketch, Units, sketched, whole
 from tracin_func.task.items import Batch, each
 
 
@@ -20,7 +20,7 @@ class LoopEngine:
 
     def refusal(self, units: Units, state: State) -> str | None:
         try:
-            differentiate(units, state, units.take(positions(0, 1)))
+            differentiate(units, state, units.take(torch.arange(1)))
         except (InputError, UsageError):  # a fault of the scorer, whatever the engine
             raise
         except FORWARD_FAULTS as error:
@@ -32,7 +32,7 @@ class LoopEngine:
 
     def values(self, units: Units, state: State, chunk: int) -> Tensor:
         with torch.no_grad(), units.holding(state):
-            parts = [units.alone(_only(units.take(positions(unit, unit + 1)))) for unit in range(units.count)]
+            parts = [units.alone(_only(units.take(torch.arange(unit, unit + 1)))) for unit in range(units.count)]
         return torch.stack(parts)
 
     def differentiate(self, units: Units, state: State, plan: Plan, sketch: Sketch = whole) -> Differentiate:

@@ -15,7 +15,7 @@ from tracin_func.gradients.budget import plan_chunks
 from tracin_func.gradients.coupling import FORWARD_FAULTS, cause
 from tracin_func.gradients.factors import Contribution, scaled
 from tracin_func.gradients.model import State
-from tracin_func.gradients.protocol import Differentiate, Need, Plan, Sketch, Units, positions, sketched, whole
+from tracin_func.gradients.protocol import Differentiate, Need, Plan, Sketch, Units, sketched, whole
 from tracin_func.task.items import Batch
 
 COPIES = 6  # of what a forward saves: vmap's weight gradients put units on other axes first
@@ -29,7 +29,7 @@ class VmappedEngine:
     def refusal(self, units: Units, state: State) -> str | None:
         two = replace(units, count=min(2, units.count))
         try:
-            for batch, _ in batches(two, positions(0, two.count), two.count):
+            for batch, _ in batches(two, torch.arange(two.count), two.count):
                 differentiate(two, state, batch)
             self.values(two, state, two.count)  # without gradients some operations take another path (LSTM)
         except (InputError, UsageError):  # a fault of the scorer, whatever the engine
@@ -46,7 +46,7 @@ class VmappedEngine:
             return units.objective(state.parameters, state.constants, unit)
 
         with torch.no_grad(), _quiet_fallbacks():
-            parts = [vmap(one)(batch) for batch, _ in batches(units, positions(0, units.count), chunk)]
+            parts = [vmap(one)(batch) for batch, _ in batches(units, torch.arange(units.count), chunk)]
         return torch.cat(parts)
 
     def differentiate(self, units: Units, state: State, plan: Plan, sketch: Sketch = whole) -> Differentiate:

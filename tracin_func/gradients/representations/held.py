@@ -1,15 +1,17 @@
 """Gradients of all units held as rows, or as factors where a plan says that kernel entries cost less from these."""
 
+import itertools
+
 import torch
 from torch import Tensor
+from torch.profiler import record_function
 
-from tracin_func.gradients.batches import batches
+from tracin_func.gradients.batches import Work
 from tracin_func.gradients.device import row_dtype
-from tracin_func.gradients.factors import Contribution, Factors
-from tracin_func.gradients.model import State
-from tracin_func.gradients.protocol import Combination, Engine, Gradients, Plan, Units, UnsuitableError, positions
+from tracin_func.gradients.factors import Contribution, Factors, dense
+from tracin_func.gradients.protocol import Combination, Gradients, Units, UnsuitableError
 from tracin_func.gradients.representations.factored import FactorGradients
-from tracin_func.gradients.representations.rows import Rows, gradient_rows
+from tracin_func.gradients.representations.rows import Rows, are_exact
 from tracin_func.task.items import Batch
 
 
@@ -34,42 +36,63 @@ class RowsAndFactors:
         return torch.stack(parts).sum(dim=0)
 
 
-def held(engine: Engine, units: Units, state: State, root_rate: dict[str, float], plan: Plan) -> Gradients:
-    """Gradients of all units, metric applied: rows, but for the parameters whose factors `plan` keeps.
+def held(work: Work) -> Gradients:
+    """Gradients of all units, metric applied: rows, but for the parameters whose factors the plan keeps.
 
     Raises:
         UnsuitableError: factors are of other shapes in some units.
     """
-    differentiate = engine.differentiate(units, state, plan)
-    batch, first = next(batches(units, positions(0, units.count), plan.chunk))
+    units, state, root_rate = work.units, work.state, work.root_rate
+    differentiate = work.engine.differentiate(units, state, work.plan)
+    batch, first = next(work.batches(torch.arange(units.count)))
     ready = [differentiate(batch, first)]  # says what there will be to hold, and is used
     del batch
-    planned = {part.parameter for part in plan.parts if part.form == "factors"}
+    planned = {part.parameter for part in work.plan.parts if part.form == "factors"}
     factors = {
         name: _empty_factors(name, part, units, row_dtype(state))
         for name, part in ready[0][0].items()
         if isinstance(part, Factors) and name in planned
     }
     built = [name for name in state.parameters if name in ready[0][0] and name not in factors]
+    ends = list(itertools.accumulate(state.parameters[name].numel() for name in built))
+    columns = dict(zip(built, map(slice, [0, *ends], ends), strict=False))  # of each parameter in a row
 
-    def fill(batch: Batch, index: Tensor) -> tuple[dict[str, Contribution], Tensor]:
-        captured, values = ready.pop() if ready and torch.equal(index, first) else differentiate(batch, index)
+    def filled(batch: Batch, index: Tensor) -> tuple[dict[str, Contribution], Tensor]:
+        gradients, values = ready.pop() if ready and torch.equal(index, first) else differentiate(batch, index)
         for name, factor in factors.items():
-            part = captured[name]
+            part = gradients[name]
             assert isinstance(part, Factors)
             if part.positions != factor.factors.positions:
                 raise UnsuitableError(f"{name} is used at more positions in some items than in others")
             factor.factors.rows[index] = part.rows.to(factor.factors.rows.dtype) * root_rate[name]
             factor.factors.columns[index] = part.columns.to(factor.factors.columns.dtype)
-        return captured, values
+        return gradients, values
+
+    def fetch(index: Tensor) -> tuple[Tensor, Tensor]:
+        rows = torch.empty(len(index), ends[-1] if ends else 0, dtype=row_dtype(state), device=state.example.device)
+        objectives, low = [], 0
+        for batch, mine in work.batches(index):
+            gradients, values = filled(batch, mine)
+            with record_function("rows"):
+                for name, place in columns.items():
+                    # √η is applied while the gradient is copied to its place: no pass of its own.
+                    part = rows[low : low + len(mine), place]
+                    torch.mul(dense(gradients[name]).reshape(part.shape), root_rate[name], out=part)
+            objectives.append(values)
+            low += len(mine)
+        return rows, torch.cat(objectives)
 
     def values() -> Tensor:
         """Where rows are not held together, factors still are: one pass makes them."""
         if not factors:
-            return engine.values(units, state, plan.chunk)
-        return torch.cat([fill(*some)[1] for some in batches(units, positions(0, units.count), plan.chunk)])
+            return work.values()
+        return torch.cat([filled(*some)[1] for some in work.batches(torch.arange(units.count))])
 
-    rows = gradient_rows(units, state, root_rate, plan, fill, values, built)
+    def locate(unit: int, column: int) -> str:
+        name = next(name for name, place in columns.items() if column < place.stop)
+        return f"{units.label(unit)} with respect to {name!r}"
+
+    rows = Rows(units.count, fetch, work.plan.block, values, locate, are_exact(state))
     return RowsAndFactors(rows, list(factors.values())) if factors else rows
 
 

@@ -6,11 +6,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from tracin_func.gradients.batches import Work
 from tracin_func.gradients.budget import block_size, fastest_chunk
 from tracin_func.gradients.device import row_dtype
 from tracin_func.gradients.model import State
 from tracin_func.gradients.processes import ALONE, World
-from tracin_func.gradients.protocol import ANYTHING, Combination, Engine, Gradients, Need, Part, Plan, Units, positions
+from tracin_func.gradients.protocol import ANYTHING, Combination, Engine, Gradients, Need, Part, Plan, Units
 from tracin_func.gradients.representations import stored
 from tracin_func.gradients.representations.held import held
 from tracin_func.gradients.representations.projected import GATHERED, projected, projection_of
@@ -48,38 +49,26 @@ class Keeping:
 EXACT = Keeping()  # gradients as they are, in this process
 
 
-def keep(
-    engine: Engine,
-    units: Units,
-    state: State,
-    root_rate: dict[str, float],
-    plan: Plan,
-    need: Need = ANYTHING,
-    keeping: Keeping = EXACT,
-) -> Gradients:
-    """The gradients of all units, each parameter's part times its √η, able to answer what is needed.
+def keep(work: Work, need: Need = ANYTHING, keeping: Keeping = EXACT) -> Gradients:
+    """The gradients of all units, able to answer what is needed.
 
     Raises:
-        UnsuitableError: what `engine.refusal` could not know from a few units.
+        UnsuitableError: what `Engine.refusal` could not know from a few units.
         InputError, NumericalError, OutputError: of a store.
     """
     if keeping.store is not None:
-        where = keeping.store, keeping.world, keeping.shard
-        return stored.stored(engine, units, state, root_rate, plan, keeping.projection, *where)
+        return stored.stored(work, keeping.projection, keeping.store, keeping.world, keeping.shard)
     if keeping.world.started:
-        return shared(engine, units, state, root_rate, plan, keeping.projection, keeping.world)
+        return shared(work, keeping.projection, keeping.world)
     if keeping.projection.kind != "none":
-        return projected(engine, units, state, root_rate, plan, keeping.projection)
-    if need.held:
-        return held(engine, units, state, root_rate, plan)
-    return streamed(engine, units, state, root_rate, plan, need)
+        return projected(work, keeping.projection)
+    return held(work) if need.held else streamed(work, need)
 
 
-def fill(engine: Engine, units: Units, state: State, root_rate: dict[str, float], plan: Plan, keeping: Keeping) -> int:
+def fill(work: Work, keeping: Keeping) -> int:
     """Add to the store what it lacks of one checkpoint; the number of blocks that this process made."""
     assert keeping.store is not None
-    where = keeping.store, keeping.world, keeping.shard
-    return stored.fill(engine, units, state, root_rate, plan, keeping.projection, *where)
+    return stored.fill(work, keeping.projection, keeping.store, keeping.world, keeping.shard)
 
 
 def plan_for(engine: Engine, units: Units, state: State, need: Need, projection: Projection = NONE) -> Plan:
@@ -89,7 +78,7 @@ def plan_for(engine: Engine, units: Units, state: State, need: Need, projection:
     # Gradients are used one chunk at a time, as where norms of single units alone are asked for.
     into = projection_of(projection, state)
     row = into.width * row_dtype(state).itemsize
-    asked = replace(need, norms=True, combined=False, right=positions(0, 0), row=row)
+    asked = replace(need, norms=True, combined=False, right=torch.arange(0), row=row)
     plan = _measured(engine, units, state, engine.plan(units, state, asked), asked, projection)
     block = block_size(units.count, row, need.budget)
     forms = {name: into.form(name) for name in state.parameters}
@@ -101,9 +90,9 @@ def _measured(engine: Engine, units: Units, state: State, plan: Plan, need: Need
     rates = dict.fromkeys(state.parameters, 1.0)
 
     def run(size: int) -> Tensor:
-        some = replace(need, right=positions(0, min(size, len(need.right))))
+        some = replace(need, right=torch.arange(min(size, len(need.right))))
         small = replace(plan, chunk=size, block=size)
-        return keep(engine, replace(units, count=size), state, rates, small, some, Keeping(projection)).values
+        return keep(Work(engine, replace(units, count=size), state, rates, small), some, Keeping(projection)).values
 
     return fastest_chunk(run, plan, units.count * need.visits) if plan.largest else plan
 
@@ -120,5 +109,6 @@ def cpu_deviation(engine: Engine, here: tuple[Units, State], there: tuple[Units,
 
 def _products(engine: Engine, units: Units, state: State) -> Tensor:
     two = replace(units, count=min(2, units.count))
-    gradients = keep(engine, two, state, dict.fromkeys(state.parameters, 1.0), Plan(1, two.count, 0, "spot check"))
+    plan = Plan(1, two.count, 0, "spot check")
+    gradients = keep(Work(engine, two, state, dict.fromkeys(state.parameters, 1.0), plan))
     return gradients.columns(Combination(torch.arange(two.count)[:, None], torch.ones(two.count, 1)))

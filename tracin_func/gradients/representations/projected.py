@@ -5,13 +5,13 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from tracin_func.gradients.batches import batches
+from tracin_func.gradients.batches import Work
 from tracin_func.gradients.budget import row_bytes
 from tracin_func.gradients.device import row_dtype
 from tracin_func.gradients.factors import Contribution, dense, flat
 from tracin_func.gradients.model import State
 from tracin_func.gradients.projection.registry import Projector, projector
-from tracin_func.gradients.protocol import Combination, Engine, Plan, Units
+from tracin_func.gradients.protocol import Combination
 from tracin_func.gradients.representations.products import DIRECT, combine, inner, row_norms
 from tracin_func.gradients.representations.rows import Fetch, Rows, are_exact
 from tracin_func.task.method import Projection
@@ -25,29 +25,25 @@ def projection_of(projection: Projection, state: State) -> Projector:
     return projector(projection, {name: tensor.shape for name, tensor in state.parameters.items()}, state.name)
 
 
-def projected(
-    engine: Engine, units: Units, state: State, root_rate: dict[str, float], plan: Plan, projection: Projection
-) -> "ProjectedGradients":
+def projected(work: Work, projection: Projection) -> "ProjectedGradients":
     """Rows Π √M g_i of all units, made anew in blocks where they are not held together."""
-    into = projection_of(projection, state)
-    fetch = row_maker(engine, units, state, root_rate, plan, into)
-    return of_rows(units, fetch, plan, lambda: engine.values(units, state, plan.chunk), into, are_exact(state))
+    into = projection_of(projection, work.state)
+    return of_rows(work, row_maker(work, into), work.values, into, are_exact(work.state))
 
 
 def of_rows(
-    units: Units, fetch: Fetch, plan: Plan, values: Callable[[], Tensor], into: Projector, exact: bool
+    work: Work, fetch: Fetch, values: Callable[[], Tensor], into: Projector, exact: bool
 ) -> "ProjectedGradients":
-    """The rows that `fetch` gives; see `Rows`."""
+    """The rows of all units that `fetch` gives; see `Rows`."""
+    units = work.units
     return ProjectedGradients(
-        Rows(units.count, fetch, plan.block, values, lambda unit, _: units.label(unit), exact), into
+        Rows(units.count, fetch, work.plan.block, values, lambda unit, _: units.label(unit), exact), into
     )
 
 
-def row_maker(
-    engine: Engine, units: Units, state: State, root_rate: dict[str, float], plan: Plan, into: Projector
-) -> Fetch:
+def row_maker(work: Work, into: Projector) -> Fetch:
     """What makes the rows Π √M g_i [n, width] and objectives [n] of the units at given positions [n]."""
-    dtype, device = row_dtype(state), next(iter(state.parameters.values())).device
+    state, chunk, dtype = work.state, work.plan.chunk, row_dtype(work.state)
 
     def sketch(name: str, part: Contribution) -> Tensor:
         return into.sketch(name, part.to(dtype))
@@ -55,15 +51,15 @@ def row_maker(
     def gather(_: str, part: Contribution) -> Tensor:
         return flat(part).to(dtype)
 
-    differentiate = engine.differentiate(units, state, plan, gather if into.gathered else sketch)
-    together = max(plan.chunk, GATHERED // row_bytes(state)) if into.gathered else plan.chunk
+    differentiate = work.engine.differentiate(work.units, state, work.plan, gather if into.gathered else sketch)
+    together = max(chunk, GATHERED // row_bytes(state)) if into.gathered else chunk
 
     def fetch(index: Tensor) -> tuple[Tensor, Tensor]:
-        rows = torch.zeros(len(index), into.width, dtype=dtype, device=device)
+        rows = torch.zeros(len(index), into.width, dtype=dtype, device=state.example.device)
         objectives, start = [], 0
         for some in index.split(together):
             found = []
-            for batch, mine in batches(units, some, plan.chunk):
+            for batch, mine in work.batches(some):
                 parts, values = differentiate(batch, mine)
                 found.append(parts)
                 objectives.append(values)
@@ -71,7 +67,7 @@ def row_maker(
                 own = [dense(parts.pop(name)) for parts in found]
                 part = own[0] if len(own) == 1 else torch.cat(own)
                 sketched = sketch(name, part) if into.gathered else part
-                rows[start : start + len(some), into.place(name)].add_(sketched, alpha=root_rate[name])
+                rows[start : start + len(some), into.place(name)].add_(sketched, alpha=work.root_rate[name])
             start += len(some)
         return rows, torch.cat(objectives)
 

@@ -4,18 +4,15 @@ With N units, n combinations and P parameters, `columns` costs N·(units in the 
 `squared_norm` the smaller of N²·P and 3·n·P; what is not held costs gradients besides, see `squared_norm`.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
-from torch.profiler import record_function
 
 from tracin_func.errors import NumericalError
-from tracin_func.gradients.batches import batches
 from tracin_func.gradients.device import row_dtype, wide_type
-from tracin_func.gradients.factors import dense
 from tracin_func.gradients.model import State
-from tracin_func.gradients.protocol import Combination, Differentiate, Plan, Units
+from tracin_func.gradients.protocol import Combination
 from tracin_func.gradients.representations.products import combine, direct_norms, inner, pair_norms, row_norms
 
 Fetch = Callable[[Tensor], tuple[Tensor, Tensor]]  # positions [n] -> rows [n, params], objectives [n]
@@ -23,7 +20,7 @@ Fetch = Callable[[Tensor], tuple[Tensor, Tensor]]  # positions [n] -> rows [n, p
 
 def are_exact(state: State) -> bool:
     """Whether products of two numbers of rows are exact in the widest type of the device: float32 in float64."""
-    return row_dtype(state) != wide_type(next(iter(state.parameters.values())))
+    return row_dtype(state) != wide_type(state.example)
 
 
 class Rows:
@@ -171,52 +168,3 @@ class Rows:
             if bool(self._norms[index].isnan().any()):
                 self.take(index)
         return self._norms
-
-
-def gradient_rows(
-    units: Units,
-    state: State,
-    root_rate: dict[str, float],
-    plan: Plan,
-    differentiate: Differentiate,
-    values: Callable[[], Tensor],
-    parameters: Iterable[str],
-) -> Rows:
-    """Rows of all units by `differentiate`, plan.chunk units at a time, metric applied.
-
-    A row holds the gradients of `parameters` in their order.
-    """
-    layout = _layout(state, parameters)
-    width = sum(size for _, size in layout.values())
-    example = next(iter(state.parameters.values()))
-
-    def fetch(index: Tensor) -> tuple[Tensor, Tensor]:
-        rows = torch.empty(len(index), width, dtype=row_dtype(state), device=example.device)
-        parts = []
-        low = 0
-        for batch, mine in batches(units, index, plan.chunk):
-            gradients, objectives = differentiate(batch, mine)
-            with record_function("rows"):
-                for name, (offset, length) in layout.items():
-                    # √η is applied while the gradient is copied to its place: no pass of its own.
-                    part = rows[low : low + len(mine), offset : offset + length]
-                    torch.mul(dense(gradients[name]).reshape(part.shape), root_rate[name], out=part)
-            parts.append(objectives)
-            low += len(mine)
-        return rows, torch.cat(parts)
-
-    def locate(unit: int, column: int) -> str:
-        name = next(name for name, (offset, size) in layout.items() if offset <= column < offset + size)
-        return f"{units.label(unit)} with respect to {name!r}"
-
-    return Rows(units.count, fetch, plan.block, values, locate, are_exact(state))
-
-
-def _layout(state: State, parameters: Iterable[str]) -> dict[str, tuple[int, int]]:
-    """Offset and size of each parameter in a row."""
-    layout, offset = {}, 0
-    for name in parameters:
-        size = state.parameters[name].numel()
-        layout[name] = (offset, size)
-        offset += size
-    return layout

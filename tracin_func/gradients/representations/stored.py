@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from tracin_func.errors import InputError, NumericalError
+from tracin_func.gradients.batches import Work
 from tracin_func.gradients.companions import SAME_IN_HALF
 from tracin_func.gradients.device import wide_type
-from tracin_func.gradients.model import State
 from tracin_func.gradients.processes import World
-from tracin_func.gradients.protocol import Engine, Plan, Units
+from tracin_func.gradients.protocol import Units
 from tracin_func.gradients.representations.projected import ProjectedGradients, of_rows, projection_of, row_maker
 from tracin_func.gradients.store.locks import Shard
 from tracin_func.gradients.store.store import Store
@@ -25,47 +25,30 @@ SAME_SCORES = 1e-3  # relative deviation of scores that is rounding
 
 
 def stored(
-    engine: Engine,
-    units: Units,
-    state: State,
-    root_rate: dict[str, float],
-    plan: Plan,
-    projection: Projection,
-    store: Store,
-    world: World,
-    shard: Shard | None = None,
+    work: Work, projection: Projection, store: Store, world: World, shard: Shard | None = None
 ) -> ProjectedGradients:
     """Rows of all units in `store`, those that were missing made first; see `fill`."""
-    fill(engine, units, state, root_rate, plan, projection, store, world, shard)
-    device = next(iter(state.parameters.values())).device
-    values = store.read_values(state.name).to(device)
+    fill(work, projection, store, world, shard)
+    name, device = work.state.name, work.state.example.device
+    values = store.read_values(name).to(device)
 
     def fetch(index: Tensor) -> tuple[Tensor, Tensor]:
-        return store.read_rows(state.name, index).to(device), values[index.to(device)]
+        return store.read_rows(name, index).to(device), values[index.to(device)]
 
     # Rows are float32 in a store, whatever the model computes in.
     exact = wide_type(values) == torch.float64
-    return of_rows(units, fetch, plan, lambda: values, projection_of(projection, state), exact)
+    return of_rows(work, fetch, lambda: values, projection_of(projection, work.state), exact)
 
 
-def fill(
-    engine: Engine,
-    units: Units,
-    state: State,
-    root_rate: dict[str, float],
-    plan: Plan,
-    projection: Projection,
-    store: Store,
-    world: World,
-    shard: Shard | None = None,
-) -> int:
+def fill(work: Work, projection: Projection, store: Store, world: World, shard: Shard | None = None) -> int:
     """Make this process's part of the missing blocks of one checkpoint, and wait for the others; blocks made.
 
     Of `shard` (i, n), only the blocks that are the i-th run's of n.
     """
+    units, state = work.units, work.state
     missing = store.missing(state.name)
     if 0 not in missing:
-        _require_same_scores(engine, units, state, store)
+        _require_same_scores(work, store)
     world.wait()  # before any is finished that another process would not find missing
     position, of = shard or (1, 1)
     first = store.first_block(state.name)  # so that checkpoints of one block are spread, too
@@ -73,7 +56,7 @@ def fill(
     of_shard = [n for n in numbers if n % of == position - 1]  # however many processes a shard has
     mine = [numbers[n] for n in of_shard if n // of % world.size == world.rank]
     if mine:
-        fetch = row_maker(engine, units, state, root_rate, plan, projection_of(projection, state))
+        fetch = row_maker(work, projection_of(projection, state))
         for block in mine:
             index = torch.arange(*store.range(block))
             rows, values = fetch(index)
@@ -83,11 +66,12 @@ def fill(
     return len(mine)
 
 
-def _require_same_scores(engine: Engine, units: Units, state: State, store: Store) -> None:
+def _require_same_scores(work: Work, store: Store) -> None:
     """Names, shapes and weights may be those of the store and the model another one: its scores tell."""
+    units, state = work.units, work.state
     few = min(CHECKED, store.range(0)[1])
     before = store.read_values(state.name, slice(0, few)).double()
-    now = engine.values(replace(units, count=few), state, few).cpu()
+    now = work.engine.values(replace(units, count=few), state, few).cpu()
     tolerance = SAME_SCORES if now.dtype in (torch.float32, torch.float64) else SAME_IN_HALF
     off, allowed = float((now.double() - before).abs().max()), tolerance * (float(before.abs().max()) + 1e-6)
     if not off <= allowed:  # NaN, too

@@ -8,11 +8,10 @@ from torch import Tensor
 from torch.profiler import record_function
 
 from tracin_func.errors import NumericalError
-from tracin_func.gradients.batches import batches
+from tracin_func.gradients.batches import Work
 from tracin_func.gradients.device import row_dtype, wide_type
 from tracin_func.gradients.factors import Contribution, Factors, Lookup, dense
-from tracin_func.gradients.model import State
-from tracin_func.gradients.protocol import Combination, Engine, Need, Plan, Units
+from tracin_func.gradients.protocol import Combination, Need, Units
 from tracin_func.gradients.representations.factored import keeps_factors
 from tracin_func.gradients.representations.products import inner, narrow, plain_norms, row_norms
 
@@ -67,24 +66,23 @@ class _Chunk:
     objectives: Tensor
 
 
-def streamed(
-    engine: Engine, units: Units, state: State, root_rate: dict[str, float], plan: Plan, need: Need
-) -> Streamed:
+def streamed(work: Work, need: Need) -> Streamed:
     """Norms of all units where they are needed, and their products with `need.right`.
 
-    The gradients of `need.right` stay, plan.block of them at a time; all other units are differentiated once for each
+    The gradients of `need.right` stay, a block of them at a time; all other units are differentiated once for each
     such block, a chunk at a time, and dropped after use.
     """
+    units, state = work.units, work.state
     # Errors in products of single units are measured by the norms of these; products of items may cancel.
-    dtype = wide_type(next(iter(state.parameters.values()))) if need.combined else row_dtype(state)
-    sums = _Sums(units, root_rate, need, row_dtype(state), dtype)
-    differentiate = engine.differentiate(units, state, plan)
+    dtype = wide_type(state.example) if need.combined else row_dtype(state)
+    sums = _Sums(units, work.root_rate, need, row_dtype(state), dtype)
+    differentiate = work.engine.differentiate(units, state, work.plan)
 
     def chunks(index: Tensor) -> Iterator[_Chunk]:
-        for batch, mine in batches(units, index, plan.chunk):
+        for batch, mine in work.batches(index):
             yield _Chunk(mine, *differentiate(batch, mine))
 
-    for block, columns in enumerate(torch.arange(len(need.right)).split(plan.block)):
+    for block, columns in enumerate(torch.arange(len(need.right)).split(work.plan.block)):
         few = None
         others = torch.ones(units.count, dtype=torch.bool)
         if len(columns):

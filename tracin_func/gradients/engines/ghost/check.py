@@ -31,11 +31,10 @@ def require_complete(
 ) -> None:
     """Every parameter's gradient of the units `checked` of `size`, as `sketch` left it, against autograd's of that unit
     alone."""
-    example = next(iter(state.parameters.values()))
-    if example.is_meta:
+    if state.example.is_meta:
         return
     fault = _incomplete(units, state, batch, checked, found, sketch)
-    if fault is not None and example.dtype != wide_type(example):
+    if fault is not None and state.example.dtype != wide_type(state.example):
         # Rounding decides a ReLU otherwise in another batch or layout, and few channels may hang on it.
         wide = replace(state, parameters=_widened(state.parameters), constants=_widened(state.constants))
         exact = _widened(batch)

@@ -26,7 +26,6 @@ from tracin_func.gradients.protocol import (
     Sketch,
     Units,
     UnsuitableError,
-    positions,
     whole,
 )
 from tracin_func.task.items import Batch
@@ -67,7 +66,7 @@ class GhostEngine:
 
     def plan(self, units: Units, state: State, need: Need) -> Plan:
         # Two units: a `view` may stand another layout with one alone.
-        batch, index = next(batches(units, positions(0, min(2, units.count)), 2))
+        batch, index = next(batches(units, torch.arange(min(2, units.count)), 2))
         captured = capture_units(units, state, batch, len(index))
         parts, kept = explain(captured, units, state, need)
         last = _works_channels_last(captured, units, state, batch, len(index))
@@ -76,7 +75,7 @@ class GhostEngine:
     def values(self, units: Units, state: State, chunk: int) -> Tensor:
         assert units.batched is not None
         with torch.no_grad(), units.holding(state):
-            every = batches(units, positions(0, units.count), chunk)
+            every = batches(units, torch.arange(units.count), chunk)
             return torch.cat([units.batched(batch) for batch, _ in every])
 
     def differentiate(self, units: Units, state: State, plan: Plan, sketch: Sketch = whole) -> Differentiate:
@@ -106,8 +105,7 @@ class GhostEngine:
 
 def _works_channels_last(found: Captured, units: Units, state: State, batch: Batch, size: int) -> bool:
     """Whether convolutions can and should: on CPUs the layout is the faster one, but a `view` may not stand it."""
-    example = next(iter(state.parameters.values()))
-    if example.device.type != "cpu" or not any(F.conv2d.__name__ in used for used in found.operations.values()):
+    if state.example.device.type != "cpu" or not any(F.conv2d.__name__ in used for used in found.operations.values()):
         return False
     try:
         return capture_units(units, channels_last(state), batch, size).parts.keys() == found.parts.keys()
