@@ -142,8 +142,8 @@ def stored(prepared: Prepared, store: Store, world: World, shard: Shard | None) 
     """`prepared`, its rows in `store`."""
     # An engine that takes one unit at a time does so in any store, and its rows are the same for it.
     alone = prepared.choice.name == "loop"
-    plan = prepared.plan if alone else replace(prepared.plan, chunk=store.chunk)
-    if not alone and store.chunk != prepared.plan.chunk:
+    plan = prepared.plan if alone else replace(prepared.plan, chunk=store.manifest.chunk)
+    if not alone and store.manifest.chunk != prepared.plan.chunk:
         plan = replace(plan, reason="as in the store")
     return replace(prepared, plan=plan, keeping=Keeping(prepared.projection, store, world, shard))
 

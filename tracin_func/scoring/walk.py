@@ -153,7 +153,7 @@ class Walk:
             units, done = reporting(prepared.scored, self._observer)
             made = fill(prepared.work(units, state, opened.scales), prepared.keeping)
             done()
-        return Filled(state.name, made, len(store.missing(state.name)), store.blocks)
+        return Filled(state.name, made, len(store.missing(state.name)), store.manifest.blocks)
 
     def scores(self, opened: Opened, pairs: Pairs) -> PairScores:
         """s_a and s_b of any pairs of the items by a forward pass, each [pairs]; Δ and 0 of a pairwise scorer."""

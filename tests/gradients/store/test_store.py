@@ -23,11 +23,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tracin_func.gradients.store.blocks import CheckpointRecord
 
 from tests.support.prepared import PREPARED, await_end
 from tests.support.series import several
 from tracin_func.errors import InputError, NumericalError, OutputError, UsageError
-from tracin_func.gradients.store.blocks import CheckpointRecord
 from tracin_func.gradients.store.encoding import ROW_DTYPES, decode, encode
 from tracin_func.gradients.store.identity import Manifest, items_digest, weights_digest
 from tracin_func.gradients.store.inspect import check, drop, inspect
@@ -54,7 +54,7 @@ def fill(store: Store, pause: float = 0.0) -> int:
     count = 0
     for record in RECORDS:
         for block in store.missing(record.name):
-            start, stop = store.range(block)
+            start, stop = store.manifest.range(block)
             store.write(record.name, block, *block_of(record.name, start, stop, store.manifest.width))
             count += 1
             time.sleep(pause)
@@ -226,7 +226,7 @@ def test_a_run_makes_only_what_is_missing(tmp_path: Path, undisturbed: dict[str,
 def test_block_and_chunk_of_the_store_win(tmp_path: Path) -> None:
     filled(tmp_path / "store")
     with opened(tmp_path / "store", dataclasses.replace(MANIFEST, block=5, chunk=9)) as store:
-        assert (store.block, store.chunk, store.blocks) == (4, 2, 6)
+        assert (store.manifest.block, store.manifest.chunk, store.manifest.blocks) == (4, 2, 6)
         assert fill(store) == 0
 
 
@@ -644,7 +644,7 @@ def fill_shard(folder: Path, shard: int) -> None:
         for record in RECORDS:
             for block in store.missing(record.name):
                 if block % 3 == shard - 1:
-                    start, stop = store.range(block)
+                    start, stop = store.manifest.range(block)
                     store.write(record.name, block, *block_of(record.name, start, stop, 7))
 
 

@@ -58,7 +58,7 @@ def fill(work: Work, projection: Projection, store: Store, world: World, shard: 
     if mine:
         fetch = row_maker(work, projection_of(projection, state))
         for block in mine:
-            index = torch.arange(*store.range(block))
+            index = torch.arange(*store.manifest.range(block))
             rows, values = fetch(index)
             _require_finite(units, index, rows, values)
             store.write(state.name, block, rows, values)
@@ -69,7 +69,7 @@ def fill(work: Work, projection: Projection, store: Store, world: World, shard: 
 def _require_same_scores(work: Work, store: Store) -> None:
     """Names, shapes and weights may be those of the store and the model another one: its scores tell."""
     units, state = work.units, work.state
-    few = min(CHECKED, store.range(0)[1])
+    few = min(CHECKED, store.manifest.range(0)[1])
     before = store.read_values(state.name, slice(0, few)).double()
     now = work.engine.values(replace(units, count=few), state, few).cpu()
     tolerance = SAME_SCORES if now.dtype in (torch.float32, torch.float64) else SAME_IN_HALF

@@ -58,8 +58,7 @@ def allocate(path: Path, size: int) -> None:
     Raises:
         OSError: they are not there; the file is then as long as it was.
     """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    try:
+    with _opened(path, os.O_RDWR | os.O_CREAT) as descriptor:
         before = os.fstat(descriptor).st_size
         if before >= size:
             return
@@ -69,18 +68,13 @@ def allocate(path: Path, size: int) -> None:
         except OSError:
             os.ftruncate(descriptor, before)
             raise
-    finally:
-        os.close(descriptor)
 
 
 def write_at(path: Path, data: memoryview, offset: int) -> None:
     """Write bytes into a file that exists, and wait until the disk has them."""
-    descriptor = os.open(path, os.O_WRONLY)
-    try:
+    with _opened(path, os.O_WRONLY) as descriptor:
         _write_all(descriptor, data, offset)
         os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -88,12 +82,9 @@ def write_json(path: Path, value: Any) -> None:
     temporary = path.with_name(f".{path.name}{TEMPORARY}")
     data = f"{json.dumps(value, indent=2, ensure_ascii=True)}\n".encode()
     try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
-        try:
+        with _opened(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC) as descriptor:
             _write_all(descriptor, memoryview(data), 0)
             os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
         os.replace(temporary, path)
     except OSError:
         with contextlib.suppress(OSError):
@@ -104,9 +95,15 @@ def write_json(path: Path, value: Any) -> None:
 
 def sync_folder(folder: Path) -> None:
     """Wait until the disk has the names of a folder: a file that was renamed keeps its new name."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
+    with _opened(folder, os.O_RDONLY) as descriptor:
         os.fsync(descriptor)
+
+
+@contextlib.contextmanager
+def _opened(path: Path, flags: int) -> Iterator[int]:
+    descriptor = os.open(path, flags, 0o666)
+    try:
+        yield descriptor
     finally:
         os.close(descriptor)
 
@@ -175,12 +172,14 @@ def read_runs(path: Path, target: Tensor, wanted: Iterable[tuple[int, int, int]]
     view = bytes_of(target)
     size = target[0].numel() * target.element_size() if len(target) else 0
     try:
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
+        with _opened(path, os.O_RDONLY) as descriptor:
             for start, first, count in wanted:
-                _read_all(descriptor, view[start * size : (start + count) * size], first * size, path)
-        finally:
-            os.close(descriptor)
+                part, offset = view[start * size : (start + count) * size], first * size
+                while part:
+                    read = os.preadv(descriptor, [part[: 1 << 30]], offset)
+                    if not read:
+                        raise InputError(f"`{path}` is truncated: it ends before byte {offset}. {MAKE_AGAIN}")
+                    part, offset = part[read:], offset + read
     except OSError as error:
         raise InputError(f"`{path}` cannot be read: {error.strerror}. {MAKE_AGAIN}") from error
 
@@ -196,11 +195,3 @@ def pieces(path: Path, start: int, stop: int) -> Iterator[memoryview]:
                 return
             start += count
             yield memoryview(buffer)[:count]
-
-
-def _read_all(descriptor: int, view: memoryview, offset: int, path: Path) -> None:
-    while view:
-        count = os.preadv(descriptor, [view[: 1 << 30]], offset)
-        if not count:
-            raise InputError(f"`{path}` is truncated: it ends before byte {offset}. {MAKE_AGAIN}")
-        view, offset = view[count:], offset + count

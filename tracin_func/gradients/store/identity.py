@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -78,9 +78,8 @@ class Manifest:
 
     def to_json(self) -> dict[str, Any]:
         """The manifest as JSON values, its format and who wrote it first."""
-        shape = {name: getattr(self, name) for name in ("unit", "units", "width", "dtype", "block", "chunk")}
         head = {"format": STORE_FORMAT, "version": VERSION, "written_by": versions()["tracin-func"]}
-        return head | shape | {"identity": plain(self.identity), "notes": plain(self.notes)}
+        return head | plain(vars(self))
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any], path: Path) -> Self:
@@ -97,9 +96,8 @@ class Manifest:
                 f"{document.get('written_by')}. Expected version {VERSION}. Fix: use that release, or name another "
                 "folder with --store."
             )
-        names = ("unit", "units", "width", "dtype", "block", "chunk", "identity", "notes")
-        missing = [name for name in names if name not in document]
-        if missing:
+        names = [field.name for field in fields(cls)]
+        if missing := [name for name in names if name not in document]:
             raise InputError(f"`{path}` is damaged: it has no `{missing[0]}`. {_DAMAGED}")
         try:
             return cls(**{name: document[name] for name in names})

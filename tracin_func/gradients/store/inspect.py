@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tracin_func.gradients.store.blocks import CheckpointFolder, begun, checkpoint_folders, length
+from tracin_func.gradients.store.blocks import begun, checkpoint_folders, length
 from tracin_func.gradients.store.disk import TEMPORARY, writing
 from tracin_func.gradients.store.identity import Manifest, read_manifest
 from tracin_func.gradients.store.locks import Occupant, occupants, occupied
@@ -56,7 +56,14 @@ def inspect(path: str | Path) -> StoreState:
     """
     folder = Path(path).absolute()
     manifest = read_manifest(folder)
-    states = tuple(_state(found) for found in checkpoint_folders(folder, manifest))
+    blocks = manifest.blocks
+    states = tuple(
+        CheckpointState(
+            *(found.record.name, found.path.name, sum(block < blocks for block in found.finished()), blocks),
+            bytes=sum(map(length, found.files())),
+        )
+        for found in checkpoint_folders(folder, manifest)
+    )
     return StoreState(folder, manifest, states, tuple(occupants(folder)))
 
 
@@ -96,11 +103,3 @@ def drop(path: str | Path, findings: Sequence[Finding], *, command: str) -> int:
         for checkpoint, block in sorted(damaged):
             folders[checkpoint].unmark(block)
     return len(damaged)
-
-
-def _state(found: CheckpointFolder) -> CheckpointState:
-    blocks = found.manifest.blocks
-    done = sum(block < blocks for block in found.finished())
-    return CheckpointState(
-        found.record.name, found.path.name, done, blocks, sum(length(file) for file in found.files())
-    )

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, FileLock, Timeout
 
 from tracin_func.errors import InputError, OutputError
 from tracin_func.files import read_object
@@ -49,7 +49,6 @@ def occupied(folder: Path, command: str, shard: Shard | None = None) -> Iterator
         OutputError: the folder refuses lock files.
     """
     name = _RUN if shard is None else f"shard-{shard[0]}-of-{shard[1]}"
-    own = FileLock(folder / f"{name}.lock", timeout=0)
     with _locked(folder / _GATE, _PATIENCE):
         for other in _locks(folder):
             if other == name:
@@ -59,8 +58,7 @@ def occupied(folder: Path, command: str, shard: Shard | None = None) -> Iterator
             elif _excludes(other, shard):
                 raise _in_use(folder, other)
         try:
-            with _lockable(folder):
-                own.acquire()
+            own = _acquired(folder / f"{name}.lock", 0)
         except Timeout as error:
             raise _in_use(folder, name) from error
         try:
@@ -121,22 +119,17 @@ def _excludes(other: str, shard: Shard | None) -> bool:
 
 
 def _held(path: Path) -> bool:
-    lock = FileLock(path, timeout=0)
     try:
-        with _lockable(path.parent):
-            lock.acquire()
+        _acquired(path, 0).release()
     except Timeout:
         return True
-    lock.release()
     return False
 
 
 @contextlib.contextmanager
 def _locked(path: Path, timeout: float) -> Iterator[None]:
-    lock = FileLock(path, timeout=timeout)
     try:
-        with _lockable(path.parent):
-            lock.acquire()
+        lock = _acquired(path, timeout)
     except Timeout as error:
         raise InputError(
             f"`{path}` was held by another process for {timeout:g} s. Expected it to be free at once. "
@@ -148,19 +141,21 @@ def _locked(path: Path, timeout: float) -> Iterator[None]:
         lock.release()
 
 
-@contextlib.contextmanager
-def _lockable(folder: Path) -> Iterator[None]:
+def _acquired(path: Path, timeout: float) -> BaseFileLock:
+    """The lock at `path`, held; raises Timeout where another process has it."""
+    lock = FileLock(path, timeout=timeout)
     try:
-        yield
-    except Timeout:  # an OSError too, and the answer that was asked for
+        lock.acquire()
+    except Timeout:  # an OSError too
         raise
     except OSError as error:
-        raise not_written(folder, 0, error) from error
+        raise not_written(path.parent, 0, error) from error
     except NotImplementedError as error:
         raise OutputError(
-            f"The file system of `{folder}` has no locks, which keep two runs apart. "
+            f"The file system of `{path.parent}` has no locks, which keep two runs apart. "
             "Fix: name a folder on another disk with --store."
         ) from error
+    return lock
 
 
 def _recorded(folder: Path, name: str) -> Occupant:

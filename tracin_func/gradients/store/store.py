@@ -44,29 +44,10 @@ class Store:
         self._folders = dict(folders)
         self._done: dict[str, set[int]] = {name: set() for name in folders}
 
-    @property
-    def chunk(self) -> int:
-        """Units to be differentiated together."""
-        return self.manifest.chunk
-
-    @property
-    def block(self) -> int:
-        """Units of a block; the last may have fewer."""
-        return self.manifest.block
-
-    @property
-    def blocks(self) -> int:
-        """Blocks of each checkpoint."""
-        return self.manifest.blocks
-
-    def range(self, block: int) -> tuple[int, int]:
-        """First unit of a block, and the one after its last."""
-        return self.manifest.range(block)
-
     def missing(self, checkpoint: str) -> list[int]:
         """Blocks of a checkpoint that nobody has finished yet, ascending; looked up on the disk each time."""
         finished = self._look(self._folder(checkpoint))
-        return [block for block in range(self.blocks) if block not in finished]
+        return [block for block in range(self.manifest.blocks) if block not in finished]
 
     def first_block(self, checkpoint: str) -> int:
         """The number of its first block among the blocks of all checkpoints, in the order of their folders."""
@@ -84,7 +65,7 @@ class Store:
             OutputError: the disk is full or refuses; the block then counts as missing.
         """
         folder = self._folder(checkpoint)
-        start, stop = self.range(block)
+        start, stop = self.manifest.range(block)
         expected = (stop - start, self.manifest.width)
         if tuple(rows.shape) != expected or tuple(values.shape) != expected[:1]:
             raise InputError(
@@ -158,7 +139,7 @@ class Store:
                 f"`index` should hold units from 0 to {self.manifest.units - 1}. "
                 f"Got {int(wanted.min())} to {int(wanted.max())}."
             )
-        blocks = set(torch.unique(wanted.div(self.block, rounding_mode="floor")).tolist())
+        blocks = set(torch.unique(wanted.div(self.manifest.block, rounding_mode="floor")).tolist())
         # Finished blocks stay finished; those of other shards appear while this one is at work.
         if not blocks <= self._done[folder.record.name] and (left := sorted(blocks - self._look(folder))):
             raise InputError(
