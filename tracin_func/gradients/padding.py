@@ -25,7 +25,8 @@ def effect_of_padding(items: Batch, score: Callable[[Batch], Tensor]) -> tuple[f
     for item in padded:
         kept = mask[item].nonzero()[:, 0]
         one = {key: leaf[item : item + 1] for key, leaf in items.items()}
-        cut = {key: leaf[:, kept] if _along(leaf, mask) else leaf for key, leaf in one.items()}
+        along = {key for key, leaf in items.items() if leaf.ndim >= 2 and leaf.shape[1] == mask.shape[1]}
+        cut = {key: leaf[:, kept] if key in along else leaf for key, leaf in one.items()}
         with torch.no_grad():
             difference = float((score(one) - score(cut)).abs().max())
         worst = max(difference, worst or 0.0)
@@ -40,7 +41,3 @@ def _mask_of(items: Batch) -> str | None:
         if leaf is not None and leaf.ndim == 2 and bool(((leaf == 0) | (leaf == 1)).all()):
             return name
     return None
-
-
-def _along(leaf: Tensor, mask: Tensor) -> bool:
-    return leaf.ndim >= 2 and leaf.shape[1] == mask.shape[1]

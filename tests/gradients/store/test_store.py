@@ -23,11 +23,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tracin_func.gradients.store.blocks import CheckpointRecord
 
 from tests.support.prepared import PREPARED, await_end
 from tests.support.series import several
 from tracin_func.errors import InputError, NumericalError, OutputError, UsageError
+from tracin_func.gradients.store.blocks import CheckpointRecord
 from tracin_func.gradients.store.encoding import ROW_DTYPES, decode, encode
 from tracin_func.gradients.store.identity import Manifest, items_digest, weights_digest
 from tracin_func.gradients.store.inspect import check, drop, inspect

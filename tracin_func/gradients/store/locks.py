@@ -55,7 +55,7 @@ def occupied(folder: Path, command: str, shard: Shard | None = None) -> Iterator
                 continue
             if not _held(folder / f"{other}.lock"):
                 _forget(folder, other)  # of a process that was killed
-            elif _excludes(other, shard):
+            elif shard is None or (found := _SHARD.fullmatch(other)) is None or int(found[2]) != shard[1]:
                 raise _in_use(folder, other)
         try:
             own = _acquired(folder / f"{name}.lock", 0)
@@ -63,7 +63,10 @@ def occupied(folder: Path, command: str, shard: Shard | None = None) -> Iterator
             raise _in_use(folder, name) from error
         try:
             with writing(folder):
-                write_json(_record(folder, name), asdict(_myself(command, shard)))
+                since = datetime.now(UTC).isoformat(sep=" ", timespec="seconds")
+                part = f"{shard[0]}/{shard[1]}" if shard else ""
+                myself = Occupant(os.getpid(), socket.gethostname(), since, command, part)
+                write_json(_record(folder, name), asdict(myself))
         except BaseException:
             own.release()
             raise
@@ -91,11 +94,6 @@ def occupants(folder: Path) -> list[Occupant]:
         return [_recorded(folder, name) for name in _locks(folder) if _held(folder / f"{name}.lock")]
 
 
-def _myself(command: str, shard: Shard | None) -> Occupant:
-    since = datetime.now(UTC).isoformat(sep=" ", timespec="seconds")
-    return Occupant(os.getpid(), socket.gethostname(), since, command, f"{shard[0]}/{shard[1]}" if shard else "")
-
-
 def _locks(folder: Path) -> list[str]:
     """Names under which somebody may be at work, without their ending."""
     stems = sorted(path.stem for path in folder.glob("*.lock"))
@@ -110,12 +108,6 @@ def _forget(folder: Path, name: str) -> None:
     """Take away who held a lock; what stays of it is not believed without the lock."""
     with contextlib.suppress(OSError):
         _record(folder, name).unlink(missing_ok=True)
-
-
-def _excludes(other: str, shard: Shard | None) -> bool:
-    """Whether the holder of another lock keeps this one out."""
-    found = _SHARD.fullmatch(other)
-    return shard is None or found is None or int(found[2]) != shard[1]
 
 
 def _held(path: Path) -> bool:

@@ -9,8 +9,7 @@ length, experts that take those of a mask) would make that wrong, and is told by
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -53,18 +52,6 @@ class Use:
         return {name: found[argument] for argument, name in self.parameters.items()}
 
 
-@dataclass
-class Capture:
-    """What a forward used: `uses` with a rule, and `opaque` parameters that entered anything else.
-
-    `reordered` names the first operation that put rows in another order.
-    """
-
-    uses: list[Use] = field(default_factory=list)
-    opaque: set[str] = field(default_factory=set)
-    reordered: str | None = None
-
-
 @dataclass(frozen=True)
 class Captured:
     """What one batch gave.
@@ -82,13 +69,6 @@ class Captured:
     values: Tensor
     operations: dict[str, list[str]]
     reordered: str | None = None
-
-    def treated_as_opaque(self, names: AbstractSet[str]) -> "Captured":
-        """The same, telling nothing of these parameters."""
-        if names <= self.opaque:
-            return self
-        parts = {name: part for name, part in self.parts.items() if name not in names}
-        return replace(self, parts=parts, opaque=self.opaque | names)
 
 
 def capture_units(units: Units, state: State, batch: Batch, size: int, sketch: Sketch = whole) -> Captured:
@@ -142,12 +122,12 @@ def capture_gradients(
     summed. A use has `width` neighbouring rows a unit, which are summed too. What a use gives stays as `arrived`
     returns it, a linear map.
     """
-    capture, rows = Capture(), units * width
-    with torch.enable_grad(), _Recorder({id(leaf): name for name, leaf in leaves.items()}, capture, rows):
+    rows = units * width
+    with torch.enable_grad(), _Recorder({id(leaf): name for name, leaf in leaves.items()}, rows) as capture:
         values = forward()
     found: dict[str, Contribution] = {}
     operations: dict[str, list[str]] = {}
-    opaque = set(capture.opaque)
+    opaque = capture.opaque
 
     def add(use: Use, gradient: Tensor) -> None:
         of_use = use.contributions(gradient) if gradient.ndim and len(gradient) == rows else None
@@ -167,18 +147,25 @@ def capture_gradients(
 
 
 class _Recorder(TorchFunctionMode):
-    def __init__(self, names: dict[int, str], capture: Capture, rows: int) -> None:
+    """Records what a forward uses: `uses` with a rule, and `opaque` parameters that entered anything else.
+
+    `reordered` names the first operation that put rows in another order.
+    """
+
+    def __init__(self, names: dict[int, str], rows: int) -> None:
         super().__init__()
         self._names = names
-        self._capture = capture
         self._rows = rows
+        self.uses: list[Use] = []
+        self.opaque: set[str] = set()
+        self.reordered: str | None = None
 
     def __torch_function__(
         self, func: Any, types: Iterable[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if self._capture.reordered is None:
-            self._capture.reordered = reorders(func, args, kwargs, self._rows)
+        if self.reordered is None:
+            self.reordered = reorders(func, args, kwargs, self._rows)
         result = func(*args, **kwargs)
         leaves: Iterable[Any] = (*args, *kwargs.values())
         if any(isinstance(leaf, list | tuple | dict) for leaf in leaves):  # else there is nothing to flatten
@@ -190,9 +177,9 @@ class _Recorder(TorchFunctionMode):
             return result  # a shape or dtype that was asked for is no use
         use = self._use(func, args, kwargs, result) if func in RULES else None
         if use is None or sorted(use.parameters.values()) != sorted(entered):
-            self._capture.opaque.update(entered)
+            self.opaque.update(entered)
         else:
-            self._capture.uses.append(use)
+            self.uses.append(use)
         return result
 
     def _use(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> Use | None:

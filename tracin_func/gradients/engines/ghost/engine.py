@@ -5,6 +5,8 @@ two factors where kernel entries cost less from these. A parameter that enters a
 vmap(grad), with all the other parameters as constants.
 """
 
+from dataclasses import replace
+
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
@@ -90,7 +92,8 @@ class GhostEngine:
             first = opaque is None
             if opaque is None:
                 opaque, told = frozenset(found.opaque), frozenset(found.parts)
-            found = found.treated_as_opaque(opaque)
+            parts = {name: part for name, part in found.parts.items() if name not in opaque}
+            found = replace(found, parts=parts, opaque=found.opaque | opaque)
             if different := (found.opaque ^ opaque) | (found.parts.keys() ^ told):
                 raise UnsuitableError(f"the scorer uses {', '.join(sorted(different)[:4])} for some items only")
             gradients = with_opaque(found, units, state, batch, sketch)

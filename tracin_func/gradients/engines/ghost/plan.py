@@ -13,7 +13,8 @@ from tracin_func.gradients.representations.factored import built_operations, fac
 
 def explain(captured: Captured, units: Units, state: State, need: Need) -> tuple[tuple[Part, ...], Kept]:
     """The form of every parameter's gradient, by what a unit's kernel entries cost, and the bytes of it that stay."""
-    entries = _entries(units, need)
+    # Gram entries per unit that are needed
+    entries = kernel_entries(units.count, need.combinations) if need.held else need.entries
     factors = {name: part for name, part in captured.parts.items() if isinstance(part, Factors)}
     width = row_dtype(state).itemsize
     sizes = {name: _held_bytes(part, row_dtype(state)) for name, part in factors.items()}
@@ -52,8 +53,3 @@ def _cheaper(name: str, operations: str, part: Factors, entries: float, fit: boo
     form, cost, other = ("factors", by_factors, by_built) if by_factors < by_built else ("built", by_built, by_factors)
     alternative = "built" if form == "factors" else "as factors"
     return Part(name, operations, form, cost, f"{what}; {alternative} it would take {other:,.0f}")
-
-
-def _entries(units: Units, need: Need) -> float:
-    """Kernel entries a unit that are needed."""
-    return kernel_entries(units.count, need.combinations) if need.held else need.entries
