@@ -20,7 +20,7 @@ MEASURED_CHUNKS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 # again costs as much as to work through it; a quarter of that was the fastest.
 LARGEST_TENSOR = {"cpu": 1 << 23}
 LARGEST_TENSOR_ELSEWHERE = 1 << 30
-FEW_COPIES = 3  # a few rows that all others are multiplied with are float64, and one parameter of them is there twice
+FEW_COPIES = 3  # right-hand rows are kept in float64, and one parameter's slice is copied while in use
 MEASURING = 0.1  # share of the expected work that measuring may take
 WORTH_MEASURING = 10.0  # seconds of expected work below which measuring costs more than it saves
 
@@ -79,7 +79,7 @@ def plan_singles(units: Units, state: State, need: Need) -> Plan:
 def fastest_chunk(run: Callable[[int], Tensor], plan: Plan, units: int) -> Plan:
     """`plan` with the chunk size of least time a unit, growing while that pays, where it is to be measured.
 
-    `run(size)` differentiates so many units; `units` are those of the whole run, at all checkpoints.
+    `run(size)` differentiates `size` units; `units` is their number over the whole run, at all checkpoints.
     """
     best, best_seconds, worse = 1, _seconds(run, 1, times=2), 0  # the first is that of a cold start
     if best_seconds * units < WORTH_MEASURING:

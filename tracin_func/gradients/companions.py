@@ -9,7 +9,7 @@ from torch.utils import _pytree as pytree
 from tracin_func.task.items import Batch, RaggedItemsError
 
 SAMPLE = 16  # items of a second batching, besides those that stand out
-LEAST, MOST_SHARE = 8, 0.1  # of all: what is scored again is at most this share, of few items at least so many
+LEAST, MOST_SHARE = 8, 0.1  # items scored again: at most this share of all, but at least LEAST
 SAME = {torch.float64: 1e-9, torch.float32: 1e-4}  # deviation relative to the largest score that is rounding
 SAME_IN_HALF = 3e-2
 

@@ -1,6 +1,6 @@
 """Does the score of an item depend on the items beside it in a batch? And if so, through which operation?
 
-One gradient an item serves every pair only when it does not. The test compares one item's score among two
+One gradient per item serves every pair only when it does not. The test compares one item's score among two
 different sets of companions at EQUAL shapes: comparing a batch with a single item instead would mistake the
 different rounding of different kernels for coupling.
 """
@@ -60,7 +60,7 @@ def _mixing_here(forward: Forward, here: Tensor, there: Tensor) -> str | None:
     with torch.no_grad():
         scores, among_others = forward(here), forward(there)
     if not bool((scores.isfinite() & among_others.isfinite()).all()):
-        return None  # told as what it is when the scores are used
+        return None  # reported as what it is when the scores are used
     scale = torch.maximum(scores.abs().max(), among_others.abs().max())
     tolerance = 2 * torch.finfo(scores.dtype).eps * scale
     if bool((scores[_MIDDLE] - among_others[_MIDDLE]).abs() <= tolerance):

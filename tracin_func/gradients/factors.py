@@ -35,7 +35,7 @@ class Factors:
         return self.rows.shape[1]
 
     def dense(self) -> Tensor:
-        """The gradients themselves, [units, d_out, d_in]; T·d_in·d_out multiply-adds a unit."""
+        """The gradients themselves, [units, d_out, d_in]; T·d_in·d_out multiply-adds per unit."""
         result = torch.bmm(self.rows.transpose(1, 2), self.columns)
         if self.opposed and not result.is_meta:
             largest = _squares(self.rows) * _squares(self.columns)  # Cauchy and Schwarz's bound of the square
@@ -71,7 +71,7 @@ class Factors:
         return replace(self, rows=self.rows[unit : unit + 1], columns=self.columns[unit : unit + 1])
 
     def fitting(self, partners: int = 1) -> int:
-        """How many units, each with so many partners, may be worked on together."""
+        """Number of units, each with `partners` others, that are worked on together."""
         own = self.positions * (self.rows.shape[-1] + self.columns.shape[-1])
         return max(1, FACTOR_RUN // max(own, partners * self.positions**2))
 

@@ -24,16 +24,16 @@ from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined
 
 from tracin_func.errors import OutputError, ToldElsewhereError, UsageError
 
-LONGEST_OPERATION = timedelta(minutes=30)  # that one operation of all takes; what takes longer is waited for before
+LONGEST_OPERATION = timedelta(minutes=30)  # of a collective operation; what takes longer is waited for before it
 POLL = 0.01  # seconds between looks at who has come
 
 
 @dataclass(frozen=True, eq=False)
 class World:
-    """Process `rank` of `size`; the first, 0, is the one that writes and speaks.
+    """Process `rank` of `size`; the first, 0, is writes results and reports.
 
     Args:
-        started: by torchrun, be it alone.
+        started: True if torchrun launched this process, even as a world of one.
         board: the key-value store that torchrun keeps for its processes.
     """
 
@@ -45,7 +45,7 @@ class World:
 
     @property
     def first(self) -> bool:
-        """Whether this process writes results and speaks."""
+        """Whether this process writes results and reports."""
         return self.rank == 0
 
     def mine(self, blocks: Sequence[int]) -> list[int]:
@@ -105,7 +105,7 @@ ALONE = World()
 def processes(device: str | None) -> Iterator[World]:
     """The processes that torchrun has started, by its environment; this one alone without.
 
-    Gloo connects them on CPUs, NCCL with one CUDA device each. Where they end with an error, one of them tells it.
+    Gloo connects them on CPUs, NCCL with one CUDA device each. Where they end with an error, one of them reports it.
 
     Raises:
         ToldElsewhereError: an error in the block, when another process has been the first to raise one.
@@ -167,7 +167,7 @@ def _own_board() -> Any:
 def _ending_in_words() -> Iterator[None]:
     """SIGTERM, which torchrun sends to the others when one process ends, is an error in the block.
 
-    After an error it is ignored, so that the one that tells the error has the time to.
+    After an error it is ignored, so that the process that reports the error has time to.
     """
     if threading.current_thread() is not threading.main_thread():  # no other one may set what a signal does
         yield
@@ -190,7 +190,7 @@ def _end(*_: object) -> None:
 
 
 def _first_to_tell(board: Any) -> bool:
-    """Whether no other process has raised before this one; where that cannot be asked, this one tells."""
+    """Whether no other process has raised before this one; where that is unknown, this one reports."""
     try:
         return int(board.add("tracin_func/told", 1)) == 1
     except RuntimeError:  # whoever kept the board has ended

@@ -88,11 +88,11 @@ class Need:
     Args:
         norms: whether norms of combinations will be asked for.
         combined: whether combinations are of two units, which may cancel; else of single ones.
-        right: positions of the units that right combinations hold, ascending [right]; read where no rows are held.
+        right: sorted positions of the units on the right-hand side [right]; used only where rows are not kept.
         combinations: of two units, whose norms will be asked; any number when None.
         batch_size: units differentiated together, or "auto".
         budget: bytes; half for rows, half for the work.
-        visits: how often the units will be differentiated: the number of checkpoints.
+        visits: number of checkpoints, at each of which the units are differentiated.
         row: bytes of what stays of a unit, where that is not its gradient.
     """
 
@@ -112,7 +112,7 @@ class Need:
 
     @property
     def entries(self) -> int:
-        """Kernel entries of a unit that is used while at hand: its norm, and its products with the right ones."""
+        """Gram entries per unit that is used while at hand: its norm, and its products with the right ones."""
         return max(1, self.norms + len(self.right))
 
 
@@ -152,7 +152,7 @@ class Part:
         parameter: its name.
         operations: what it enters.
         form: "factors", "built" or "vmap".
-        multiply_adds: of its gradient and kernel entries, a unit.
+        multiply_adds: of its gradient and Gram entries, per unit.
         reason: why this form.
     """
 

@@ -165,7 +165,7 @@ class Working:
                     self._put(slot, own)
 
     def _evaluate(self) -> None:
-        # Not `eval()`: adapters fold their weights when they are told the mode.
+        # Not `eval()`: adapters fold their weights when the mode is set.
         for submodule in self.module.modules():
             submodule.training = False
             if isinstance(submodule, nn.TransformerEncoder):  # its test of the mask, for a path not taken, stops vmap

@@ -32,7 +32,7 @@ from tracin_func.task.items import DatasetItems, StackedItems
 
 BLOCK_BYTES = 1 << 23  # of rows, that are written and finished together
 LARGE, LONG = 10**9, 100  # bytes of a store, and dimensions of its rows by those projected, that have to be confirmed
-ROUNDING = {"float16": 2.0**-11, "bfloat16": 2.0**-8}
+STORE_ROUNDING = {"float16": 2.0**-11, "bfloat16": 2.0**-8}
 LARGEST_BLOCK = 4096  # units, of narrow rows
 
 
@@ -130,10 +130,10 @@ def open_for(
     assert store is not None
     for warning in store.warnings:
         observer.notice(warning)
-    if store.manifest.dtype != "float32":
+    if (dtype := store.manifest.dtype) != "float32":
         observer.notice(
-            f"the store keeps {store.manifest.dtype}: gradients are rounded to {ROUNDING[store.manifest.dtype]:.0e} of "
-            "themselves, which self-influence of nearly equal items does not stand, and no standard error tells it."
+            f"the store keeps {dtype}: gradients are rounded to {STORE_ROUNDING[dtype]:.0e} of themselves, which "
+            "self-influence of nearly equal items does not stand, and no standard error tells it."
         )
     return store
 

@@ -364,8 +364,6 @@ def test_a_flipped_bit_is_found_and_its_block_made_again(tmp_path: Path, name: s
         folder, manifest
     ):  # fmt: skip
         pass
-    with opened(folder, manifest, verify="none") as store:
-        assert store.missing("epoch/2") == []
     findings = list(check(folder))
     assert [(finding.checkpoint, finding.block) for finding in findings] == [("epoch/2", 2)]
     assert drop(folder, findings, command="store verify") == 1
@@ -375,16 +373,11 @@ def test_a_flipped_bit_is_found_and_its_block_made_again(tmp_path: Path, name: s
 
 
 @pytest.mark.parametrize("name", ["rows.bin", "values.bin"])
-@pytest.mark.parametrize("verify", ["all", "none"])
-def test_a_truncated_file_is_found_and_made_again(
-    tmp_path: Path, name: str, verify: str, undisturbed: dict[str, bytes]
-) -> None:
+def test_a_truncated_file_is_found_and_made_again(tmp_path: Path, name: str, undisturbed: dict[str, bytes]) -> None:
     folder = filled(tmp_path / "store")
     path = folder / "001-epoch_1" / name
     os.truncate(path, path.stat().st_size // 2)
-    with pytest.raises(InputError, match=f"`{path}` is truncated: .* bytes, its blocks need .*Fix: "), opened(
-        folder, verify=verify
-    ):  # fmt: skip
+    with pytest.raises(InputError, match=f"`{path}` is truncated: .* bytes, its blocks need .*Fix: "), opened(folder):
         pass
     findings = list(check(folder))
     assert [finding.block for finding in findings] == [2, 3, 4, 5, None]
@@ -541,7 +534,7 @@ def test_a_damaged_manifest_or_record_is_named(tmp_path: Path) -> None:
         pass
 
 
-@pytest.mark.parametrize("settings", [{"shard": (0, 2)}, {"shard": (3, 2)}, {"verify": "some"}, {"rank": -1}])
+@pytest.mark.parametrize("settings", [{"shard": (0, 2)}, {"shard": (3, 2)}, {"rank": -1}])
 def test_wrong_settings_are_refused(tmp_path: Path, settings: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match="should be"), opened(tmp_path / "store", **settings):
         pass

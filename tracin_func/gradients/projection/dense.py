@@ -2,7 +2,7 @@
 
     Var⟨Πx, Πy⟩ = (‖x‖²‖y‖² + ⟨x, y⟩² − c Σ_i x_i² y_i²) / k,   c = 2 for Rademacher, 0 for Gaussian
 
-(Achlioptas, JCSS 2003). P·k multiply-adds a unit, and P·k numbers to draw for all units that are projected together:
+(Achlioptas, JCSS 2003). P·k multiply-adds per unit, and P·k numbers to draw for all units that are projected together:
 the slow and simple way, which the others are measured against.
 """
 
@@ -56,6 +56,6 @@ class DenseProjector:
         return result
 
     def form(self, name: str) -> tuple[str, float]:
-        """How a parameter is projected, in words, and the multiply-adds a unit."""
+        """How a parameter is projected, in words, and the multiply-adds per unit."""
         size = self._shapes[name].numel()
         return f"{size:,} → {self.width}, all parameters into the same", float(size * self.width)

@@ -9,9 +9,9 @@ Y [d_out, d_in] and with E[P_ab P_cd] = α δ_ab δ_cd + β (δ_ac δ_bd + δ_ad
 
     A = (k²(d+1) − 2k) / (d (d+2)(d−1)),   B = (k/d − A)/(d+1),   α = A d²/k²,   β = B d²/k²   (α = 1, β = 0 at k = d)
 
-Every matrix has two independent halves, whose mean the product of two rows is and whose difference tells the error. The
-bias of a layer is one more input column, of ones. A matrix used at T positions costs a unit 2k (T(d_out + d_in) + ...)
-multiply-adds, k that of the side that is projected first; no gradient is built where that is the cheaper way.
+Every matrix has two independent halves, whose mean is the product of two rows and whose difference gives the error. The
+bias of a layer is one more input column, of ones. A matrix used at T positions costs 2k (T(d_out + d_in) + ...)
+multiply-adds per unit, k that of the side that is projected first; no gradient is built where that is the cheaper way.
 """
 
 from dataclasses import dataclass
@@ -79,7 +79,7 @@ class KroneckerProjector:
         return halves.mul_(2**-0.5).flatten(1)
 
     def form(self, name: str) -> tuple[str, float]:
-        """How a parameter is projected, in words, and the multiply-adds a unit where its gradient is built."""
+        """How a parameter is projected, in words, and the multiply-adds per unit where its gradient is materialised."""
         block = self._blocks[name]
         size = self._shapes[name].numel()
         if block.exact:

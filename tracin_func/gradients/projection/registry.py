@@ -21,7 +21,7 @@ class Projector(Protocol):
 
     @property
     def width(self) -> int:
-        """Numbers a row."""
+        """Dimension of a row."""
         ...
 
     @property
@@ -31,7 +31,7 @@ class Projector(Protocol):
 
     @property
     def halves(self) -> tuple[tuple[slice, slice], ...] | None:
-        """Where a row has independent halves, matrix by matrix; None: the error is told by the width."""
+        """Where a row has independent halves, matrix by matrix; None: the error follows from the width."""
         ...
 
     def place(self, name: str) -> slice:
@@ -43,7 +43,7 @@ class Projector(Protocol):
         ...
 
     def form(self, name: str) -> tuple[str, float]:
-        """How a parameter is projected, in words, and the multiply-adds a unit."""
+        """How a parameter is projected, in words, and the multiply-adds per unit."""
         ...
 
 
@@ -122,7 +122,7 @@ def projector(asked: Projection, shapes: Shapes, checkpoint: str) -> Projector:
     """What `asked` is for parameters of these shapes at one checkpoint.
 
     Raises:
-        UsageError: rows are too narrow for so many parameters.
+        UsageError: rows are too narrow for the number of parameters.
     """
     if asked.kind == "none":
         return Whole(shapes)

@@ -5,8 +5,8 @@ number, and two of different blocks do with probability 1/k. With independent si
 
     Var⟨Πx, Πy⟩ = (‖x‖²‖y‖² + ⟨x, y⟩² − Σ_b (‖x_b‖²‖y_b‖² + ⟨x_b, y_b⟩²)) / k
 
-over the blocks b, which is no more than that of independent places (Kane and Nelson, JACM 2014, with one non-zero a
-column; Charikar, Chen and Farach-Colton 2002). One pass over the gradient, P multiply-adds a unit: a rotated block is
+over the blocks b, which is no more than that of independent places (Kane and Nelson, JACM 2014, with one non-zero per
+column; Charikar, Chen and Farach-Colton 2002). One pass over the gradient, P multiply-adds per unit: a rotated block is
 two runs of neighbours, so that nothing is scattered.
 """
 
@@ -43,7 +43,7 @@ class SparseProjector:
         for block, rotation in enumerate(rotations):
             start = block * self.width
             size = min(self.width, rows.shape[1] - start)
-            turn = min(size, self.width - rotation)  # so many fit before the row's end
+            turn = min(size, self.width - rotation)  # that fit before the row's end
             for low, high, at in ((0, turn, rotation), (turn, size, 0)):
                 if low < high:
                     run = slice(start + low, start + high)
@@ -51,7 +51,7 @@ class SparseProjector:
         return result
 
     def form(self, name: str) -> tuple[str, float]:
-        """How a parameter is projected, in words, and the multiply-adds a unit."""
+        """How a parameter is projected, in words, and the multiply-adds per unit."""
         size = self._shapes[name].numel()
         return f"{size:,} → {self.width}, all parameters into the same", float(size)
 

@@ -82,12 +82,12 @@ class FactorGradients:
 
 
 def keeps_factors(positions: int, d_out: int, d_in: int, entries: float) -> bool:
-    """Whether `entries` kernel entries a unit cost less from factors than from the built gradient."""
+    """Whether `entries` Gram entries per unit cost less from factors than from the materialised gradient."""
     return factor_operations(positions, d_out, d_in, entries) < built_operations(positions, d_out, d_in, entries)
 
 
 def kernel_entries(units: int, combinations: int | None) -> float:
-    """Kernel entries a unit for norms of so many combinations of two: with all, or where pairs are few, with these."""
+    """Gram entries per unit for norms of `combinations` pairs: all of them where pairs are dense, else one per pair."""
     if combinations is None or are_dense(units, combinations):
         return units
     return 1 + combinations / units
@@ -99,12 +99,12 @@ def are_dense(units: int, combinations: int) -> bool:
 
 
 def factor_operations(positions: int, d_out: int, d_in: int, entries: float) -> float:
-    """Multiply-adds a unit for `entries` kernel entries from factors."""
+    """Multiply-adds per unit for `entries` Gram entries from factors."""
     return entries * positions**2 * (d_out + d_in)
 
 
 def built_operations(positions: int, d_out: int, d_in: int, entries: float) -> float:
-    """Multiply-adds a unit for `entries` kernel entries, the gradient being built first."""
+    """Multiply-adds per unit for `entries` Gram entries, the gradient being materialised first."""
     return (positions + entries) * d_out * d_in
 
 

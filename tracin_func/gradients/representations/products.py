@@ -111,7 +111,7 @@ def _centred(rows: Tensor, shared: Tensor) -> Tensor:
 
 
 def direct_norms(left: Tensor, right: Tensor, combination: Combination) -> Tensor:
-    """‖u left_i + v right_j‖², float64 [n], subtracting before anything is rounded; 3 passes over two rows a pair.
+    """‖u left_i + v right_j‖², float64 [n], subtracting before anything is rounded; 3 passes over two rows per pair.
 
     For losses of s_a − s_b, u + v = 0 in `combine`, and nearly equal rows subtract exactly.
     """

@@ -155,7 +155,7 @@ class Rows:
         else:
             rows = self._held if len(index) == self._units else self._held[index.to(self._held.device)]
         if not rows.is_meta and bool(self._norms[index].isnan().any()):
-            # When rows are used, not when they are made: a score that is not finite is to be told first.
+            # When rows are used, not when they are made: a score that is not finite is reported first.
             norms = self._norms[index] = row_norms(rows)
             if not bool(norms.isfinite().all()) and not bool(rows.isfinite().all()):
                 row, column = (~rows.isfinite()).nonzero()[0].tolist()

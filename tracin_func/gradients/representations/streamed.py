@@ -15,7 +15,7 @@ from tracin_func.gradients.protocol import Combination, Need, Units
 from tracin_func.gradients.representations.factored import keeps_factors
 from tracin_func.gradients.representations.products import inner, narrow, plain_norms, row_norms
 
-LOOKUP_ADVANTAGE = 32  # filling and reading an entry of a table costs about as much as so many multiply-adds
+LOOKUP_ADVANTAGE = 32  # multiply-adds that cost as much as filling and reading one entry of a table
 
 
 class Streamed:
@@ -26,7 +26,7 @@ class Streamed:
         norms: ‖g_i‖², float64 [units].
         right: positions of the few, ascending [right].
         products: ⟨g_i, g_r⟩, float64 [units, right].
-        fault: what is wrong with a gradient, told when gradients are used; None where all are finite.
+        fault: what is wrong with a gradient, raised when gradients are used; None where all are finite.
     """
 
     def __init__(self, values: Tensor, norms: Tensor, right: Tensor, products: Tensor, fault: str | None) -> None:
@@ -166,7 +166,7 @@ class _Sums:
 
 
 def _form(part: Contribution, entries: int, dtype: torch.dtype) -> Contribution:
-    """Factors where so many kernel entries a unit cost less from them, else rows [units, size]."""
+    """Factors where `entries` Gram entries per unit cost less from them, else rows [units, size]."""
     if isinstance(part, Factors) and keeps_factors(
         part.positions, part.rows.shape[-1], part.columns.shape[-1], entries
     ):

@@ -66,7 +66,7 @@ class CheckpointFolder:
         return self.done / f"{block}.json"
 
     def files(self) -> dict[Path, int]:
-        """Each file of data, in the order in which checksums take them, and the bytes a unit has in it."""
+        """Each file of data, in the order in which checksums take them, and its bytes per unit."""
         item = ROW_DTYPES[self.manifest.dtype].itemsize
         scales = {} if self.manifest.dtype == "float32" else {self.scales: 4}
         return {self.rows: self.manifest.width * item, **scales, self.values: 8}

@@ -39,7 +39,7 @@ def bytes_of(tensor: Tensor) -> memoryview:
 
 @contextlib.contextmanager
 def writing(folder: Path, needed: int = 0) -> Iterator[None]:
-    """Say in one line what stands in the way of writing `needed` bytes in a folder.
+    """Report an error of the system while `needed` bytes are written in a folder, in one line.
 
     Raises:
         OutputError: for any error of the system inside the block.

@@ -38,7 +38,7 @@ class Manifest:
         block: units of a block, the smallest part that is finished or not.
         chunk: units differentiated together; kept for every later run, since other chunks round otherwise.
         identity: JSON values by name that every run on the store must agree on.
-        notes: JSON values by name that may differ; a run with others is told so.
+        notes: JSON values by name that may differ; a run with others gets a warning.
 
     Raises:
         InputError: a value that is none of those.

@@ -23,7 +23,6 @@ from tracin_func.gradients.store.encoding import ROW_DTYPES, decode, encode, unf
 from tracin_func.gradients.store.identity import Manifest, read_manifest
 from tracin_func.gradients.store.locks import OWN_FILES, Shard, occupied, preparing
 
-VERIFY = ("all", "none")
 _PART = 1 << 18  # numbers of half precision decoded at once
 
 
@@ -158,9 +157,10 @@ def open_store(
     command: str,
     shard: Shard | None = None,
     rank: int = 0,
-    verify: str = "all",
 ) -> Iterator[Store]:
     """Make a store, or go on with one, and be at work on it for as long as the context lasts.
+
+    Every finished block of these checkpoints is compared with its checksum, which reads their files whole.
 
     Args:
         path: its folder; it may be missing or empty.
@@ -170,18 +170,16 @@ def open_store(
         shard: (i, n), i from 1 to n: one of n runs that fill a store together, each process holding its own lock.
         rank: number of this process in a job that shares one lock. The first, 0, takes it and makes the folder; the
             others open after it and lock nothing, for which the caller waits.
-        verify: "all" compares every finished block of these checkpoints with its checksum, which reads the files
-            whole; "none" looks at the sizes of the files only.
 
     Raises:
-        UsageError: `shard`, `rank` or `verify` is wrong in itself.
+        UsageError: `shard` or `rank` is wrong in itself.
         InputError: the folder is no store, is of another model or other data, is in use, or is damaged.
         OutputError: the disk is full or refuses.
     """
     if shard is not None and not 1 <= shard[0] <= shard[1]:
         raise UsageError(f"`shard` should be i/n with i from 1 to n. Got {shard[0]}/{shard[1]}.")
-    if verify not in VERIFY or rank < 0:
-        raise UsageError(f"`verify` should be one of {', '.join(VERIFY)}, `rank` 0 or more. Got {verify!r}, {rank}.")
+    if rank < 0:
+        raise UsageError(f"`rank` should be 0 or more. Got {rank}.")
     names = [record.name for record in checkpoints]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise InputError(f"Two checkpoints have the name `{twice}`. Expected one each. Fix: rename one of them.")
@@ -189,14 +187,14 @@ def open_store(
     _require_store_or_nothing(folder)
     if rank:
         stored, warnings = manifests.agree(read_manifest(folder), manifest, folder)
-        yield _opened(folder, stored, checkpoints, warnings, verify)
+        yield _opened(folder, stored, checkpoints, warnings)
         return
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     with occupied(folder, command, shard):
         with preparing(folder):
             stored, warnings = _prepared(folder, manifest, checkpoints)
-        yield _opened(folder, stored, checkpoints, warnings, verify)
+        yield _opened(folder, stored, checkpoints, warnings)
 
 
 def _require_store_or_nothing(folder: Path) -> None:
@@ -251,7 +249,7 @@ def _require_whole(folder: CheckpointFolder) -> None:
 
 
 def _opened(
-    folder: Path, manifest: Manifest, checkpoints: Sequence[CheckpointRecord], warnings: Sequence[str], verify: str
+    folder: Path, manifest: Manifest, checkpoints: Sequence[CheckpointRecord], warnings: Sequence[str]
 ) -> Store:
     known = {found.record.name: found for found in checkpoint_folders(folder, manifest)}
     if absent := [record.name for record in checkpoints if record.name not in known]:
@@ -261,7 +259,7 @@ def _opened(
         )
     folders = {record.name: require_same(known[record.name], record) for record in checkpoints}
     for found in folders.values():
-        for block in sorted(found.finished()) if verify == "all" else ():
+        for block in sorted(found.finished()):
             if damage := found.damage(block):
                 raise InputError(f"The store is damaged: {damage}. {MAKE_AGAIN}")
     return Store(folder, manifest, folders, warnings)

@@ -5,7 +5,7 @@ used by functions and modules reached by two names are all seen. The backward go
 tensors: an in-place operation after the layer would otherwise drop its part. Weight gradients are never computed.
 
 Row i of an output is taken to be unit i's. A forward that puts units in another order in between (texts sorted by
-length, experts that take those of a mask) would make that wrong, and is told by the operation that does it.
+length, experts that take those of a mask) would make that wrong; the operation that does it is recognised.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -72,7 +72,7 @@ class Captured:
 
 
 def capture_units(units: Units, state: State, batch: Batch, size: int, sketch: Sketch = whole) -> Captured:
-    """What the batched objective tells of the units in `batch`, as `sketch` leaves it."""
+    """Gradients of the units in `batch` by the batched objective, as `sketch` leaves them."""
     batched = units.batched
     assert batched is not None
 
@@ -119,7 +119,7 @@ def capture_gradients(
     """Per-unit gradients of the objectives `forward()` [units].
 
     `leaves` are the parameters that the forward uses, each requiring a gradient. The uses of one parameter are
-    summed. A use has `width` neighbouring rows a unit, which are summed too. What a use gives stays as `arrived`
+    summed. A use has `width` neighbouring rows per unit, which are summed too. What a use gives stays as `arrived`
     returns it, a linear map.
     """
     rows = units * width

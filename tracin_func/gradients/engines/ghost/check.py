@@ -80,7 +80,7 @@ def _incomplete(
 
 def _beyond_rounding(errors: dict[str, float], scales: dict[str, float]) -> str | None:
     total = math.hypot(*scales.values())
-    # NaN is no fault of the capture; it is told where scores and gradients are used.
+    # NaN is no fault of the capture; it is reported where scores and gradients are used.
     return next((name for name in errors if errors[name] > COMPLETE * scales[name] + NEGLIGIBLE * total), None)
 
 

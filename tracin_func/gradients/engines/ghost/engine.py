@@ -49,7 +49,7 @@ class GhostEngine:
             )
         spread = torch.tensor(sorted({0, units.count // 2, units.count - 1}))
         try:
-            # An order of the scorer's own is not the given one both times; then the first unit tells.
+            # A scorer with an order of its own cannot keep both; comparing the first unit then shows it.
             for few, checked in ((spread, len(spread)), (spread.flip(0), 1)):
                 for batch, index in batches(units, few, len(few)):
                     size = len(index)
@@ -67,7 +67,7 @@ class GhostEngine:
         return None
 
     def plan(self, units: Units, state: State, need: Need) -> Plan:
-        # Two units: a `view` may stand another layout with one alone.
+        # Two units: with one alone, a `view` may work in a layout that it refuses with more.
         batch, index = next(batches(units, torch.arange(min(2, units.count)), 2))
         captured = capture_units(units, state, batch, len(index))
         parts, kept = explain(captured, units, state, need)
@@ -82,19 +82,19 @@ class GhostEngine:
 
     def differentiate(self, units: Units, state: State, plan: Plan, sketch: Sketch = whole) -> Differentiate:
         """By capture, the same parameters of every batch; one unit of the first is checked."""
-        opaque: frozenset[str] | None = None  # of the first batch, and which parts it told
-        told: frozenset[str] = frozenset()
+        opaque: frozenset[str] | None = None  # of the first batch, and the parameters it gave
+        given: frozenset[str] = frozenset()
         laid = channels_last(state) if plan.channels_last else state
 
         def differentiate(batch: Batch, index: Tensor) -> tuple[dict[str, Contribution], Tensor]:
-            nonlocal opaque, told
+            nonlocal opaque, given
             found = capture_units(units, laid, batch, len(index), sketch)
             first = opaque is None
             if opaque is None:
-                opaque, told = frozenset(found.opaque), frozenset(found.parts)
+                opaque, given = frozenset(found.opaque), frozenset(found.parts)
             parts = {name: part for name, part in found.parts.items() if name not in opaque}
             found = replace(found, parts=parts, opaque=found.opaque | opaque)
-            if different := (found.opaque ^ opaque) | (found.parts.keys() ^ told):
+            if different := (found.opaque ^ opaque) | (found.parts.keys() ^ given):
                 raise UnsuitableError(f"the scorer uses {', '.join(sorted(different)[:4])} for some items only")
             gradients = with_opaque(found, units, state, batch, sketch)
             if first:
@@ -107,7 +107,7 @@ class GhostEngine:
 
 
 def _works_channels_last(found: Captured, units: Units, state: State, batch: Batch, size: int) -> bool:
-    """Whether convolutions can and should: on CPUs the layout is the faster one, but a `view` may not stand it."""
+    """Whether convolutions can and should: on CPUs the layout is the faster one, but a `view` may refuse it."""
     if state.example.device.type != "cpu" or not any(F.conv2d.__name__ in used for used in found.operations.values()):
         return False
     try:

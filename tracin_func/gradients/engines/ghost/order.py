@@ -44,7 +44,7 @@ _AXES = ("dim", "dims", "axis")
 
 
 def reorders(func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], rows: int) -> str | None:
-    """The name of the operation if it moves or picks rows of a tensor of so many rows, None otherwise.
+    """The name of the operation if it moves or picks some of the `rows` of a tensor, None otherwise.
 
     An index that names every row in its place moves none: `hidden[torch.arange(len(hidden)), last]`. What leaves the
     values of a tensor alone but its rows cut and joined (`torch.cat` of slices) is not seen here.

@@ -24,7 +24,7 @@ from torch import Tensor
 from tracin_func.gradients.factors import Contribution, Factors, Lookup
 
 FEW_COLUMNS = 32  # elements a filter, up to which unfolded input and one product beat the convolution's own backward
-WORTH_A_CALL = 1 << 13  # elements of a weight, from which a call an item costs less than a copy for one call
+WORTH_A_CALL = 1 << 13  # elements of a weight, from which a call per item costs less than a copy for one call
 
 Rule = Callable[[Mapping[str, Any], Tensor], dict[str, Contribution] | None]
 
