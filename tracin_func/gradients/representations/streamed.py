@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -10,51 +11,12 @@ from torch.profiler import record_function
 from tracin_func.errors import NumericalError
 from tracin_func.gradients.batches import Work
 from tracin_func.gradients.device import row_dtype, wide_type
-from tracin_func.gradients.factors import Contribution, Factors, Lookup, dense
-from tracin_func.gradients.protocol import Combination, Need, Units
+from tracin_func.gradients.factors import Contribution, Factors, Lookup, dense, flat
+from tracin_func.gradients.protocol import Combination, Need
 from tracin_func.gradients.representations.factored import keeps_factors
 from tracin_func.gradients.representations.products import inner, narrow, plain_norms, row_norms
 
 LOOKUP_ADVANTAGE = 32  # multiply-adds that cost as much as filling and reading one entry of a table
-
-
-class Streamed:
-    """Norms of single units, and products of all units with a few.
-
-    Args:
-        values: the objectives, [units].
-        norms: ‖g_i‖², float64 [units].
-        right: positions of the few, ascending [right].
-        products: ⟨g_i, g_r⟩, float64 [units, right].
-        fault: what is wrong with a gradient, raised when gradients are used; None where all are finite.
-    """
-
-    def __init__(self, values: Tensor, norms: Tensor, right: Tensor, products: Tensor, fault: str | None) -> None:
-        self.values = values
-        self._norms = norms
-        self._right = right
-        self._products = products
-        self._fault = fault
-
-    def columns(self, right: Combination) -> Tensor:
-        """⟨g_i, right_j⟩, float64 [units, right]; `right` combines no other units than the few."""
-        self._require_finite()
-        index, coefficient = torch.searchsorted(self._right, right.index.cpu()), right.coefficient.to(torch.float64)
-        assert bool((self._right[index] == right.index).all())
-        result = torch.zeros(len(self._products), len(right), dtype=torch.float64)
-        for j in range(index.shape[1]):
-            result += self._products[:, index[:, j]] * coefficient[:, j]
-        return result
-
-    def squared_norm(self, combination: Combination) -> Tensor:
-        """‖c g_i‖², float64 [n]."""
-        self._require_finite()
-        assert combination.index.shape[1] == 1
-        return combination.coefficient[:, 0].to(torch.float64) ** 2 * self._norms[combination.index[:, 0]]
-
-    def _require_finite(self) -> None:
-        if self._fault is not None:
-            raise NumericalError(self._fault)
 
 
 @dataclass(frozen=True)
@@ -66,17 +28,14 @@ class _Chunk:
     objectives: Tensor
 
 
-def streamed(work: Work, need: Need) -> Streamed:
+def streamed(work: Work, need: Need) -> "Streamed":
     """Norms of all units where they are needed, and their products with `need.right`.
 
     The gradients of `need.right` stay, a block of them at a time; all other units are differentiated once for each
     such block, a chunk at a time, and dropped after use.
     """
-    units, state = work.units, work.state
-    # Errors in products of single units are measured by the norms of these; products of items may cancel.
-    dtype = wide_type(state.example) if need.combined else row_dtype(state)
-    sums = _Sums(units, work.root_rate, need, row_dtype(state), dtype)
-    differentiate = work.engine.differentiate(units, state, work.plan)
+    sums = Streamed(work, need)
+    differentiate = work.engine.differentiate(work.units, work.state, work.plan)
 
     def chunks(index: Tensor) -> Iterator[_Chunk]:
         for batch, mine in work.batches(index):
@@ -84,7 +43,7 @@ def streamed(work: Work, need: Need) -> Streamed:
 
     for block, columns in enumerate(torch.arange(len(need.right)).split(work.plan.block)):
         few = None
-        others = torch.ones(units.count, dtype=torch.bool)
+        others = torch.ones(work.units.count, dtype=torch.bool)
         if len(columns):
             few = _joined([sums.held(chunk) for chunk in chunks(need.right[columns])])
             sums.add(few, few, columns, norms=block == 0)
@@ -92,29 +51,57 @@ def streamed(work: Work, need: Need) -> Streamed:
         for chunk in chunks(others.nonzero()[:, 0]):
             with record_function("norms and products of units"):
                 sums.add(chunk, few, columns, norms=block == 0)
-    return sums.result()
+    return sums
 
 
-class _Sums:
-    """What is added up over parameters and chunks."""
+class Streamed:
+    """Norms of single units, and products of all units with those of `need.right`, added up over parameters and chunks.
 
-    def __init__(
-        self, units: Units, root_rate: dict[str, float], need: Need, dtype: torch.dtype, products_dtype: torch.dtype
-    ) -> None:
-        self._units = units
-        self._rates = {name: root**2 for name, root in root_rate.items()}
-        self._need = need
-        self._dtype = dtype
-        self._products_dtype = products_dtype
-        self._norms = torch.zeros(units.count, dtype=torch.float64)
-        self._products = torch.zeros(units.count, len(need.right), dtype=torch.float64)
+    A gradient that is not finite is an error when gradients are used.
+    """
+
+    def __init__(self, work: Work, need: Need) -> None:
+        self._units, self._need = work.units, need
+        self._rates = {name: root**2 for name, root in work.root_rate.items()}
+        self._dtype = row_dtype(work.state)
+        # Errors in products of single units are measured by the norms of these; products of items may cancel.
+        self._products_dtype = wide_type(work.state.example) if need.combined else self._dtype
+        self._norms = torch.zeros(self._units.count, dtype=torch.float64)
+        self._products = torch.zeros(self._units.count, len(need.right), dtype=torch.float64)
         self._objectives: list[tuple[Tensor, Tensor]] = []
         self._fault: str | None = None
 
+    @cached_property
+    def values(self) -> Tensor:
+        """The objectives, [units]."""
+        example = self._objectives[0][1]
+        values = torch.empty(self._units.count, dtype=example.dtype, device=example.device)
+        for index, objectives in self._objectives:
+            values[index.to(values.device)] = objectives
+        return values
+
+    def columns(self, right: Combination) -> Tensor:
+        """⟨g_i, right_j⟩, float64 [units, right]; `right` combines no other units than those of `need.right`."""
+        self._require_finite()
+        few = self._need.right
+        index, coefficient = torch.searchsorted(few, right.index.cpu()), right.coefficient.to(torch.float64)
+        assert bool((few[index] == right.index).all())
+        result = torch.zeros(len(self._products), len(right), dtype=torch.float64)
+        for j in range(index.shape[1]):
+            result += self._products[:, index[:, j]] * coefficient[:, j]
+        return result
+
+    def squared_norm(self, combination: Combination) -> Tensor:
+        """‖c g_i‖², float64 [n]."""
+        self._require_finite()
+        assert combination.index.shape[1] == 1
+        return combination.coefficient[:, 0].to(torch.float64) ** 2 * self._norms[combination.index[:, 0]]
+
     def held(self, chunk: _Chunk) -> _Chunk:
-        """The gradients of `chunk` in the form in which others are multiplied with them."""
-        parts = {name: _held(self._form(part), self._products_dtype) for name, part in chunk.parts.items()}
-        return replace(chunk, parts=parts)
+        """The gradients of `chunk` in the form in which others are multiplied with them: looked-up tables as rows."""
+        formed = {name: self._form(part) for name, part in chunk.parts.items()}
+        built = {name: part if isinstance(part, Factors) else dense(part) for name, part in formed.items()}
+        return replace(chunk, parts={name: part.to(self._products_dtype) for name, part in built.items()})
 
     def add(self, chunk: _Chunk, few: _Chunk | None, columns: Tensor, *, norms: bool) -> None:
         """The norms of a chunk, where they are new, and its products with the few that are `columns` of `right`."""
@@ -137,9 +124,6 @@ class _Sums:
         if self._fault is None and not bool(used.isfinite().all()):
             self._fault = self._not_finite(chunk)
 
-    def _form(self, part: Contribution) -> Contribution:
-        return _form(part, self._need.entries, self._dtype)
-
     def _squares(self, chunk: _Chunk, norms: dict[str, Tensor]) -> Tensor:
         """‖g_i‖² of a chunk from the plain ones by parameter, those that are too narrow taken again."""
         squares = torch.stack(list(norms.values()))
@@ -156,25 +140,17 @@ class _Sums:
                 return f"the gradient of {unit} with respect to {name!r} is NaN or infinite."
         return None
 
-    def result(self) -> Streamed:
-        """All of it."""
-        example = self._objectives[0][1]
-        values = torch.empty(self._units.count, dtype=example.dtype, device=example.device)
-        for index, objectives in self._objectives:
-            values[index.to(values.device)] = objectives
-        return Streamed(values, self._norms, self._need.right, self._products, self._fault)
+    def _require_finite(self) -> None:
+        if self._fault is not None:
+            raise NumericalError(self._fault)
 
-
-def _form(part: Contribution, entries: int, dtype: torch.dtype) -> Contribution:
-    """Factors where `entries` Gram entries per unit cost less from them, else rows [units, size]."""
-    if isinstance(part, Factors) and keeps_factors(
-        part.positions, part.rows.shape[-1], part.columns.shape[-1], entries
-    ):
-        return part.to(dtype)
-    if isinstance(part, Lookup) and part.index.shape[1] ** 2 <= LOOKUP_ADVANTAGE * part.size:
-        return replace(part, rows=part.rows.to(dtype))
-    part = dense(part)
-    return part.reshape(len(part), -1).to(dtype)
+    def _form(self, part: Contribution) -> Contribution:
+        """Factors where the Gram entries needed per unit cost less from them, else rows [units, size]."""
+        kept = isinstance(part, Lookup) and part.index.shape[1] ** 2 <= LOOKUP_ADVANTAGE * part.size
+        if isinstance(part, Factors):
+            shape = part.positions, part.rows.shape[-1], part.columns.shape[-1]
+            kept = keeps_factors(*shape, self._need.entries)
+        return (part if kept else flat(part)).to(self._dtype)
 
 
 def _joined(chunks: Sequence[_Chunk]) -> _Chunk:
@@ -187,16 +163,9 @@ def _joined(chunks: Sequence[_Chunk]) -> _Chunk:
             rows = torch.cat([part.rows for part in factors])
             parts[name] = replace(factors[0], rows=rows, columns=torch.cat([part.columns for part in factors]))
         else:
-            parts[name] = torch.cat(
-                [dense(part).reshape(len(chunk.index), -1) for part, chunk in zip(own, chunks, strict=True)]
-            )
+            parts[name] = torch.cat([flat(part) for part in own])
     index = torch.cat([chunk.index for chunk in chunks])
     return _Chunk(index, parts, torch.cat([chunk.objectives for chunk in chunks]))
-
-
-def _held(part: Contribution, dtype: torch.dtype) -> Contribution:
-    """What the others are multiplied with: in `dtype`, and looked-up tables built."""
-    return part.to(dtype) if isinstance(part, Factors) else dense(part).to(dtype)
 
 
 def _norms(part: Contribution) -> Tensor:
@@ -205,8 +174,7 @@ def _norms(part: Contribution) -> Tensor:
         wide = part.to(wide_type(part.rows))
         return wide.matched(wide).clamp(min=0)
     if isinstance(part, Lookup):
-        wide_rows = replace(part, rows=part.rows.to(wide_type(part.rows)))
-        return wide_rows.norms().clamp(min=0).to("cpu", torch.float64)
+        return part.to(wide_type(part.rows)).norms().clamp(min=0).to("cpu", torch.float64)
     return row_norms(part)
 
 
@@ -218,7 +186,7 @@ def _products(part: Contribution, few: Contribution, dtype: torch.dtype) -> Tens
         return part.to(wide).products(few.to(wide)).to("cpu", torch.float64)
     if isinstance(part, Lookup):
         tables = dense(few).reshape(-1, part.size, part.rows.shape[-1])
-        return replace(part, rows=part.rows.to(tables.dtype)).dotted(tables).to("cpu", torch.float64)
+        return part.to(tables.dtype).dotted(tables).to("cpu", torch.float64)
     mine, theirs = dense(part).flatten(1), dense(few).flatten(1)
     if mine.dtype == dtype:
         return (mine @ theirs.T).to("cpu", torch.float64)
