@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from tracin_func.errors import UsageError
-from tracin_func.gradients.model import State
 
 AUTOMATIC = ("cuda", "mps", "cpu")
 _PACKAGES = ("tracin-func", "torch", "numpy")
@@ -42,12 +41,6 @@ def resolve_device(device: str | torch.device | None) -> torch.device:
 def wide_type(rows: Tensor) -> torch.dtype:
     """float64, where the device has it (MPS does not)."""
     return torch.float32 if rows.device.type == "mps" else torch.float64
-
-
-def row_dtype(state: State) -> torch.dtype:
-    """float64 where any parameter is, else float32: half-precision gradients are summed in float32."""
-    double = any(tensor.dtype == torch.float64 for tensor in state.parameters.values())
-    return torch.float64 if double else torch.float32
 
 
 @contextmanager

@@ -49,6 +49,12 @@ class State:
         """One of the parameters, which all are on one device."""
         return next(iter(self.parameters.values()))
 
+    @property
+    def row_dtype(self) -> torch.dtype:
+        """float64 where any parameter is, else float32: half-precision gradients are summed in float32."""
+        double = any(tensor.dtype == torch.float64 for tensor in self.parameters.values())
+        return torch.float64 if double else torch.float32
+
 
 class Scorer:
     """A module f(x; θ) -> score, called with any θ.
@@ -109,7 +115,7 @@ class Scorer:
         return type(self.module).__qualname__
 
     def current(self) -> Parameters:
-        """The module's own trainable tensors, by canonical name; for shapes and names, never written."""
+        """The module's own tensors that are differentiated, by canonical name; for shapes and names, never written."""
         return {name: self.module.get_parameter(name).detach() for name in self.trainable}
 
     def current_dtype(self) -> str:
@@ -156,11 +162,9 @@ class Scorer:
                 constants[slot] = tensor.detach().to(device, target, copy=True)
             elif canonical not in parameters:
                 parameters[canonical] = tensor.detach().to(device, target, copy=True)
-        trainable = {name: parameters[name] for name in self.trainable}
-        double = any(tensor.dtype == torch.float64 for tensor in trainable.values())
-        wide = torch.float64 if double else torch.float32
-        scales = {name: tensor.to(device, wide) for name, tensor in (scale or {}).items()}
-        return State(name, trainable, constants, tuple(left), scales)
+        found = State(name, {name: parameters[name] for name in self.trainable}, constants, tuple(left))
+        scales = {name: tensor.to(device, found.row_dtype) for name, tensor in (scale or {}).items()}
+        return replace(found, scale=scales)
 
     @contextmanager
     def session(self) -> Iterator[None]:
@@ -179,7 +183,7 @@ class Scorer:
         with self._working.session():
             if self._working.holds is not state:
                 self._hold(self._working, state)
-            yield self._leaves
+            yield {name: self._working.slots.own[slot] for slot, name in self._slots.trainable.items()}
 
     def run(self, *batch: Batch) -> Tensor:
         """f of one batch (two for a joint scorer) with the tensors that are held, [items]; [items, 1] is flattened."""
@@ -217,9 +221,8 @@ class Scorer:
         """
         if any(tensor.is_meta for tensor in state.parameters.values()):
             return
-        moved = _moved(
-            state, WEIGHTS_MOVED
-        )  # the module's own weights may be those of the checkpoint, and hide what reads them
+        # The module's own weights may be those of the checkpoint, and hide what reads them.
+        moved = _moved(state, WEIGHTS_MOVED)
         users = Working(self.module, private=False)
         with users.session():
             try:
@@ -244,7 +247,7 @@ class Scorer:
             return self._scores(working.forward(*batch))
 
     def _hold(self, working: Working, state: State) -> None:
-        working.hold(state, self._tensors(state.parameters, state.constants), self._chosen)
+        working.hold(state, self._tensors(state.parameters, state.constants), frozenset(self._slots.trainable))
 
     def _is_faithful(self, users: Working, state: State, right: Tensor, batch: tuple[Batch, ...]) -> bool:
         """Whether the private copy touches nothing of the user's module, and gives the `right` scores."""
@@ -301,15 +304,6 @@ class Scorer:
             )
         scores: Tensor = output
         return scores
-
-    @property
-    def _chosen(self) -> frozenset[str]:
-        return frozenset(self._slots.trainable)
-
-    @property
-    def _leaves(self) -> Parameters:
-        """The parameters of the module that runs, by canonical name."""
-        return {name: self._working.slots.own[slot] for slot, name in self._slots.trainable.items()}
 
     def _tensors(self, parameters: Mapping[str, Tensor], constants: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {slot: parameters[name] for slot, name in self._slots.trainable.items()} | dict(constants)

@@ -68,7 +68,7 @@ class Working:
         self._tensors: Mapping[str, Tensor] = {}
         self._versions: dict[str, int] = {}
         self._snapshot: Snapshot | None = None
-        self._borrowed: list[Callable[[], None]] = []  # what puts the user's module back
+        self._put_back: Callable[[], None] | None = None  # puts the user's module back
         self._sessions = 0
         self._large: dict[int, Any] | None = None
         if private:
@@ -86,8 +86,9 @@ class Working:
             yield
         finally:
             self._sessions -= 1
-            if self._sessions == 0 and not self.private:
-                self._give_back()
+            if self._sessions == 0 and self._put_back is not None:
+                self._put_back()
+                self._put_back, self.holds, self._tensors = None, None, {}
 
     def hold(self, of: object, tensors: Mapping[str, Tensor], trainable: frozenset[str]) -> None:
         """Put `tensors` by slot in place; those of the slots `trainable` require a gradient, no others."""
@@ -140,7 +141,8 @@ class Working:
 
     def _put(self, slot: str, own: Tensor) -> None:
         tensor = self._tensors[slot]
-        if not self.private and _fits(own, tensor):
+        alike = own.dtype == tensor.dtype and own.device == tensor.device and own.shape == tensor.shape
+        if not self.private and alike:
             own.data.copy_(tensor)
         elif isinstance(own, nn.Parameter) and slot not in self.written and self.private:
             own.data = tensor  # nothing writes to it
@@ -185,13 +187,8 @@ class Working:
                     own.requires_grad_(requires_grad)
             before.restore()
 
-        self._borrowed.append(put_back)
+        self._put_back = put_back
         self._evaluate()
-
-    def _give_back(self) -> None:
-        while self._borrowed:
-            self._borrowed.pop()()
-        self.holds, self._tensors = None, {}
 
 
 class Snapshot:
@@ -326,10 +323,6 @@ def _has_foreign_functions(output: Any) -> bool:
         seen.add(node)
         stack += [child for child, _ in node.next_functions]
     return False
-
-
-def _fits(own: Tensor, tensor: Tensor) -> bool:
-    return own.dtype == tensor.dtype and own.device == tensor.device and own.shape == tensor.shape
 
 
 def _same(left: Tensor, right: Tensor) -> bool:

@@ -7,7 +7,6 @@ from torch import Tensor
 from torch.profiler import record_function
 
 from tracin_func.gradients.batches import Work
-from tracin_func.gradients.device import row_dtype
 from tracin_func.gradients.factors import Contribution, Factors, dense
 from tracin_func.gradients.protocol import Combination, Gradients, Units, UnsuitableError
 from tracin_func.gradients.representations.factored import FactorGradients
@@ -49,7 +48,7 @@ def held(work: Work) -> Gradients:
     del batch
     planned = {part.parameter for part in work.plan.parts if part.form == "factors"}
     factors = {
-        name: _empty_factors(name, part, units, row_dtype(state))
+        name: _empty_factors(name, part, units, state.row_dtype)
         for name, part in ready[0][0].items()
         if isinstance(part, Factors) and name in planned
     }
@@ -69,7 +68,7 @@ def held(work: Work) -> Gradients:
         return gradients, values
 
     def fetch(index: Tensor) -> tuple[Tensor, Tensor]:
-        rows = torch.empty(len(index), ends[-1] if ends else 0, dtype=row_dtype(state), device=state.example.device)
+        rows = torch.empty(len(index), ends[-1] if ends else 0, dtype=state.row_dtype, device=state.example.device)
         objectives, low = [], 0
         for batch, mine in work.batches(index):
             gradients, values = filled(batch, mine)

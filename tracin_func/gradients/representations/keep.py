@@ -8,7 +8,6 @@ from torch import Tensor
 
 from tracin_func.gradients.batches import Work
 from tracin_func.gradients.budget import block_size, fastest_chunk
-from tracin_func.gradients.device import row_dtype
 from tracin_func.gradients.model import State
 from tracin_func.gradients.processes import ALONE, World
 from tracin_func.gradients.protocol import ANYTHING, Combination, Engine, Gradients, Need, Part, Plan, Units
@@ -77,7 +76,7 @@ def plan_for(engine: Engine, units: Units, state: State, need: Need, projection:
         return _measured(engine, units, state, engine.plan(units, state, need), need, projection)
     # Gradients are used one chunk at a time, as where norms of single units alone are asked for.
     into = projection_of(projection, state)
-    row = into.width * row_dtype(state).itemsize
+    row = into.width * state.row_dtype.itemsize
     asked = replace(need, norms=True, combined=False, right=torch.arange(0), row=row)
     plan = _measured(engine, units, state, engine.plan(units, state, asked), asked, projection)
     block = block_size(units.count, row, need.budget)

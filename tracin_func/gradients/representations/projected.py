@@ -7,7 +7,6 @@ from torch import Tensor
 
 from tracin_func.gradients.batches import Work
 from tracin_func.gradients.budget import row_bytes
-from tracin_func.gradients.device import row_dtype
 from tracin_func.gradients.factors import Contribution, dense, flat
 from tracin_func.gradients.model import State
 from tracin_func.gradients.projection.registry import Projector, projector
@@ -43,7 +42,7 @@ def of_rows(
 
 def row_maker(work: Work, into: Projector) -> Fetch:
     """What makes the rows Π √M g_i [n, width] and objectives [n] of the units at given positions [n]."""
-    state, chunk, dtype = work.state, work.plan.chunk, row_dtype(work.state)
+    state, chunk, dtype = work.state, work.plan.chunk, work.state.row_dtype
 
     def sketch(name: str, part: Contribution) -> Tensor:
         return into.sketch(name, part.to(dtype))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from tracin_func.errors import NumericalError
-from tracin_func.gradients.device import row_dtype, wide_type
+from tracin_func.gradients.device import wide_type
 from tracin_func.gradients.model import State
 from tracin_func.gradients.protocol import Combination
 from tracin_func.gradients.representations.products import combine, direct_norms, inner, pair_norms, row_norms
@@ -20,7 +20,7 @@ Fetch = Callable[[Tensor], tuple[Tensor, Tensor]]  # positions [n] -> rows [n, p
 
 def are_exact(state: State) -> bool:
     """Whether products of two numbers of rows are exact in the widest type of the device: float32 in float64."""
-    return row_dtype(state) != wide_type(state.example)
+    return state.row_dtype != wide_type(state.example)
 
 
 class Rows:

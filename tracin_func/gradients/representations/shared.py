@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from tracin_func.gradients.batches import Work
-from tracin_func.gradients.device import row_dtype
 from tracin_func.gradients.processes import World
 from tracin_func.gradients.representations.projected import ProjectedGradients, of_rows, projection_of, row_maker
 from tracin_func.gradients.representations.rows import are_exact
@@ -18,7 +17,7 @@ def shared(work: Work, projection: Projection, world: World) -> ProjectedGradien
     units, state, device = work.units, work.state, work.state.example.device
     into = projection_of(projection, state)
     fetch = row_maker(work, into)
-    rows = torch.empty(units.count, into.width, dtype=row_dtype(state), device=device)
+    rows = torch.empty(units.count, into.width, dtype=state.row_dtype, device=device)
     # A process may have no unit to learn the type of the objectives from.
     values = torch.empty(units.count, dtype=replace(work, units=replace(units, count=1)).values().dtype, device=device)
     chunks = list(enumerate(torch.arange(units.count).split(work.plan.chunk)))

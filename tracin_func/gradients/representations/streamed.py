@@ -10,7 +10,7 @@ from torch.profiler import record_function
 
 from tracin_func.errors import NumericalError
 from tracin_func.gradients.batches import Work
-from tracin_func.gradients.device import row_dtype, wide_type
+from tracin_func.gradients.device import wide_type
 from tracin_func.gradients.factors import Contribution, Factors, Lookup, dense, flat
 from tracin_func.gradients.protocol import Combination, Need
 from tracin_func.gradients.representations.factored import keeps_factors
@@ -63,7 +63,7 @@ class Streamed:
     def __init__(self, work: Work, need: Need) -> None:
         self._units, self._need = work.units, need
         self._rates = {name: root**2 for name, root in work.root_rate.items()}
-        self._dtype = row_dtype(work.state)
+        self._dtype = work.state.row_dtype
         # Errors in products of single units are measured by the norms of these; products of items may cancel.
         self._products_dtype = wide_type(work.state.example) if need.combined else self._dtype
         self._norms = torch.zeros(self._units.count, dtype=torch.float64)

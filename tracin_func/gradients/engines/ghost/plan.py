@@ -3,7 +3,6 @@
 import torch
 
 from tracin_func.gradients.budget import Kept
-from tracin_func.gradients.device import row_dtype
 from tracin_func.gradients.engines.ghost.capture import Captured
 from tracin_func.gradients.factors import Factors
 from tracin_func.gradients.model import State
@@ -16,8 +15,8 @@ def explain(captured: Captured, units: Units, state: State, need: Need) -> tuple
     # Gram entries per unit that are needed
     entries = kernel_entries(units.count, need.combinations) if need.held else need.entries
     factors = {name: part for name, part in captured.parts.items() if isinstance(part, Factors)}
-    width = row_dtype(state).itemsize
-    sizes = {name: _held_bytes(part, row_dtype(state)) for name, part in factors.items()}
+    width = state.row_dtype.itemsize
+    sizes = {name: _held_bytes(part, state.row_dtype) for name, part in factors.items()}
     fit = not need.held or units.count * sum(sizes.values()) <= need.budget // 4
     parts: list[Part] = []
     for name in state.parameters:
