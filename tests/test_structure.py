@@ -163,6 +163,29 @@ def test_every_room_is_known() -> None:
         assert there <= set(folders)
 
 
+def constants() -> Iterator[tuple[str, str, str]]:
+    """Name, value and module of every constant that other modules may import."""
+    for module, path in MODULES.items():
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if not isinstance(node, ast.Assign | ast.AnnAssign) or node.value is None:
+                continue
+            for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
+                names = target.elts if isinstance(target, ast.Tuple) else [target]
+                values = node.value.elts if isinstance(node.value, ast.Tuple) else []
+                for place, name in enumerate(names):
+                    own = values[place] if len(values) == len(names) > 1 else node.value
+                    if isinstance(name, ast.Name) and name.id.isupper() and not name.id.startswith("_"):
+                        yield name.id, ast.unparse(own), module
+
+
+def test_a_constant_has_one_value() -> None:
+    """So that its name means the same wherever it is read."""
+    values: dict[str, dict[str, list[str]]] = {}
+    for name, value, module in constants():
+        values.setdefault(name, {}).setdefault(value, []).append(module)
+    assert {name: found for name, found in values.items() if len(found) > 1} == {}
+
+
 def test_no_test_module_imports_another() -> None:
     tests = Path(__file__).parent
     for path in tests.rglob("*.py"):

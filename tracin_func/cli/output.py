@@ -21,7 +21,7 @@ from tracin_func.sources.source import Source
 Result = SelfInfluence | Influence | TopInfluences | StreamedSelfInfluence
 
 # Names of files, by score and by whether they hold a column for each checkpoint.
-NAMES = {
+FILE_NAMES = {
     ("self", False): "{}_metadata",
     ("self", True): "{}_per_checkpoint_metadata",
     ("influence", False): "{}_influence_metadata",
@@ -98,7 +98,7 @@ def output_of(source: Source, scores: tuple[str, ...]) -> Output:
     kinds = (False, True) if own.per_checkpoint else (False,)
     folder = own.metadata_dir or Path("metadata")
     files = {
-        (name, each): present(folder / f"{NAMES[name, each].format(source.stem)}.{ending}")
+        (name, each): present(folder / f"{FILE_NAMES[name, each].format(source.stem)}.{ending}")
         for each in kinds
         for name in (scores if keep is None else ("strongest",))
     }

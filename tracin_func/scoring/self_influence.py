@@ -15,7 +15,7 @@ from tracin_func.scoring.combinations import PairTable, own_chunks
 from tracin_func.task.loss import PairLoss
 from tracin_func.task.pair_table import PairBlocks, blocks_over
 
-BLOCK = 1 << 16  # pairs at a time
+SELF_BLOCK = 1 << 16  # pairs at a time
 
 
 def squared_norms(gradients: Gradients | None, pairs: PairTable, world: World = ALONE) -> Tensor:
@@ -42,7 +42,7 @@ def self_scores(
     pairs: PairBlocks,
     loss: PairLoss,
     gradients_of: Sequence[tuple[Tensor, Gradients]],
-    block: int = BLOCK,
+    block: int = SELF_BLOCK,
 ) -> Iterator[tuple[int, Tensor]]:
     """self(p) = Σ_t ‖u_p g_a + v_p g_b‖²_M of every pair, in the order of the table; inactive pairs are exactly 0.
 

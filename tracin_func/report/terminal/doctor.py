@@ -23,10 +23,10 @@ from tracin_func.sources.demo.cache import CACHE_VARIABLE, cache_dir
 
 PIPE_WIDTH = 100  # where stdout is no terminal
 LEAST_WIDTH = 40
-PREFIX = "TRACIN_FUNC_"
+VARIABLE_PREFIX = "TRACIN_FUNC_"
 
 # What can be installed besides, the extra that brings it, and what it is for.
-OPTIONAL = {
+OPTIONAL_PACKAGES = {
     "pandas": ("pandas", "to_pandas of results"),
     "captum": ("peers", "comparisons in benchmarks/"),
     "dattri": ("peers", "comparisons in benchmarks/"),
@@ -84,13 +84,13 @@ class Health:
             _section("Devices", {**self.devices, "auto": f"takes {self.auto}"}, width),
             _section("Optional packages", packages, width),
             _section("Cache of the embedded default", {"folder": self._cache()}, width),
-            _section("Environment", environment or {"": f"no variable {PREFIX}* is set"}, width),
+            _section("Environment", environment or {"": f"no variable {VARIABLE_PREFIX}* is set"}, width),
             _tested(self.outcomes, width),
         ]
         return "\n\n".join(sections)
 
     def _package(self, name: str) -> str:
-        found, (extra, purpose) = self.packages[name], OPTIONAL[name]
+        found, (extra, purpose) = self.packages[name], OPTIONAL_PACKAGES[name]
         state = found or f'not installed: pip install "tracin-func[{extra}]"'
         return f"{state}; for {purpose}"
 
@@ -113,10 +113,10 @@ def examine(variables: Collection[str] = ()) -> Health:
         versions=versions(),
         devices=_devices(),
         auto=str(resolve_device(None)),
-        packages={name: _version(name) for name in OPTIONAL},
+        packages={name: _version(name) for name in OPTIONAL_PACKAGES},
         cache=cache,
         cache_writable=cache is not None and _is_writable(cache),
-        environment={name: os.environ[name] for name in sorted(os.environ) if name.startswith(PREFIX)},
+        environment={name: os.environ[name] for name in sorted(os.environ) if name.startswith(VARIABLE_PREFIX)},
         variables=variables,
         outcomes=tuple(selftest(reversed(ENGINE_NAMES[1:]), devices)),
     )

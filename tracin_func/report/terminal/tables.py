@@ -11,7 +11,15 @@ from rich.text import Text
 
 PLAIN_WIDTH = 150  # where the stream is no terminal
 WIDE = 100  # a narrower terminal gets fewer columns
-WORDS = ("pair", "proponents", "opponents", "parameter", "operations", "form", "why")  # headings of words, not numbers
+IN_WORDS = (
+    "pair",
+    "proponents",
+    "opponents",
+    "parameter",
+    "operations",
+    "form",
+    "why",
+)  # headings of words, not numbers
 
 
 class _Pipe(Console):
@@ -33,7 +41,7 @@ def is_plain() -> bool:
     return bool(os.environ.get("NO_COLOR"))
 
 
-def new_table(console: Console, title: str | None, headings: Sequence[str], words: tuple[str, ...] = WORDS) -> Table:
+def new_table(console: Console, title: str | None, headings: Sequence[str], words: tuple[str, ...] = IN_WORDS) -> Table:
     """Names to the left, numbers to the right; on a narrow terminal without the frame.
 
     A heading that begins with one of `words` stands above names.

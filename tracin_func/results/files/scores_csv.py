@@ -8,7 +8,7 @@ from typing import Any, BinaryIO
 
 from tracin_func.errors import InputError
 from tracin_func.results.files.format import REMEDY, Json
-from tracin_func.results.files.table import NAMES, Row, table_format
+from tracin_func.results.files.table import NAME_COLUMNS, Row, table_format
 
 
 def _write(stream: BinaryIO, blocks: Iterator[Any], metadata: Mapping[str, str]) -> None:
@@ -43,7 +43,7 @@ def _read(path: Path) -> tuple[list[str], Sequence[Row]]:
 
 def _cell(name: str | None, text: Any) -> Json:
     """A cell of a CSV file: ids as they are, numbers elsewhere where they can be read as numbers."""
-    if name in NAMES or not isinstance(text, str):
+    if name in NAME_COLUMNS or not isinstance(text, str):
         return text
     try:
         return float(text)

@@ -29,12 +29,12 @@ Write = Callable[[BinaryIO, Iterator[Any], Mapping[str, str]], None]
 Read = Callable[[Path], tuple[list[str], Sequence[Row]]]
 
 # Columns that say what a row is about, and those that say more about the pair than its scores.
-NAMES = ("pair", "first", "second", "test_pair", "test_first", "test_second", "checkpoint", "split")
+NAME_COLUMNS = ("pair", "first", "second", "test_pair", "test_first", "test_second", "checkpoint", "split")
 FACTS = (
     *("target", "loss", "score_margin", "active_share", "count", "weight", "ghm_bin", "ghm_weight", "inactive"),
     STANDARD_ERROR,
 )
-SCORES = "tracin_"  # how columns of scores begin
+SCORE_PREFIX = "tracin_"  # how columns of scores begin
 
 
 def table_format(name: str, label: str, write: Write, read: Read) -> Format:
@@ -108,8 +108,8 @@ def _contents(read: Read, path: Path) -> Contents:
             f"`{path}` has the columns {', '.join(names) or '(none)'}. Expected a column `pair`, or `first` and "
             f"`second`, and columns of scores. {REMEDY}"
         )
-    scores = [name for name in names if name.startswith(SCORES)]
-    scores = scores or [name for name in names if name not in (*NAMES, *FACTS)]
+    scores = [name for name in names if name.startswith(SCORE_PREFIX)]
+    scores = scores or [name for name in names if name not in (*NAME_COLUMNS, *FACTS)]
     return _by_column(path, scores, rows, "pair" in names, both, [name for name in names if name in FACTS])
 
 

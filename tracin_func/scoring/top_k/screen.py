@@ -20,7 +20,7 @@ from torch import Tensor
 
 Words = np.ndarray[Any, Any]
 
-COLUMNS = 8  # columns of a screen
+LANES = 8  # columns of a screen
 _COARSE = 8  # steps of a threshold above the slack, below which bytes are too coarse
 _EPSILON = 2.0**-53
 _NUMPY: Mapping[torch.dtype, type[np.int8 | np.int16]] = {torch.int8: np.int8, torch.int16: np.int16}
@@ -88,22 +88,22 @@ class Screen:
 
 
 def screen(products: Sequence[Tensor], lane: torch.dtype) -> Screen:
-    """A screen of at most `COLUMNS` columns of products [items, columns] at each checkpoint, in numbers of `lane`."""
+    """A screen of at most `LANES` columns of products [items, columns] at each checkpoint, in numbers of `lane`."""
     top, checkpoints = torch.iinfo(lane).max - 1, len(products)
     items, columns = products[0].shape
     low = [table.amin(dim=0) for table in products]
     high = [table.amax(dim=0) for table in products]
     spread = torch.stack([b - a for a, b in zip(low, high, strict=True)]).sum(dim=0)
     largest = torch.stack([torch.maximum(a.abs(), b.abs()) for a, b in zip(low, high, strict=True)]).sum(dim=0)
-    step = torch.full((COLUMNS,), math.inf, dtype=torch.float64)
-    slack = torch.zeros(COLUMNS, dtype=torch.float64)
+    step = torch.full((LANES,), math.inf, dtype=torch.float64)
+    slack = torch.zeros(LANES, dtype=torch.float64)
     varied = (spread > 0).nonzero()[:, 0]
     step[varied] = spread[varied] / (top - checkpoints) * (1 + 1e-9)
     rounding = 4 * (checkpoints + 4) * _EPSILON * largest[varied]  # of the scores, and of the steps
     slack[varied] = checkpoints + rounding / step[varied] + 1e-6
     words = []
     for table, a, b in zip(products, low, high, strict=True):
-        lanes = torch.zeros(items, COLUMNS, dtype=lane)
+        lanes = torch.zeros(items, LANES, dtype=lane)
         lanes[:, :columns] = ((table - (a + b) / 2) / step[:columns]).round().to(lane)
         words.append(lanes.view(torch.int64).T.contiguous())
     return Screen(tuple(words), lane, step, slack)

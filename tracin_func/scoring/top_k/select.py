@@ -11,7 +11,7 @@ from tracin_func.errors import InputError, NumericalError, UsageError
 from tracin_func.losses.terms import PIECE, loss_values, slopes_of, weights_of
 from tracin_func.results.top import Strongest, Winners
 from tracin_func.scoring.top_k.extremes import Extremes
-from tracin_func.scoring.top_k.screen import COLUMNS, Screen, bytes_suffice, screen
+from tracin_func.scoring.top_k.screen import LANES, Screen, bytes_suffice, screen
 from tracin_func.task.loss import PairLoss
 from tracin_func.task.pair_table import PairBlocks, blocks_over
 from tracin_func.task.pairs import Mask, PairBlock, joined
@@ -205,9 +205,9 @@ class _Group:
 
 
 def _groups(checkpoints: Sequence[Columns], k: int, screened: bool) -> list[_Group]:
-    tests = range(0, checkpoints[0].products.shape[1], COLUMNS)
+    tests = range(0, checkpoints[0].products.shape[1], LANES)
     return [
-        _Group([checkpoint.products[:, at : at + COLUMNS].contiguous() for checkpoint in checkpoints], k, screened)
+        _Group([checkpoint.products[:, at : at + LANES].contiguous() for checkpoint in checkpoints], k, screened)
         for at in tests
     ]
 

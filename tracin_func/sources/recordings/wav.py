@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from tracin_func.errors import InputError
 
-FORMATS = ("WAV", "WAVEX", "RF64")
+WAV_FORMATS = ("WAV", "WAVEX", "RF64")
 SUBTYPES = ("PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE")
 CANCELS = 1e-3  # deviation of the mean of two channels over theirs, below which they cancel (-60 dB)
 
@@ -71,7 +71,7 @@ def read_wav(path: str | Path, *, sample_rate: int = 48000) -> NDArray[np.float6
 
 
 def _require_kind(path: Path, sound: soundfile.SoundFile, sample_rate: int) -> None:
-    if sound.format not in FORMATS:
+    if sound.format not in WAV_FORMATS:
         raise InputError(f"{path} is not a WAV file but {sound.format}. Convert it to WAV.")
     if sound.subtype not in SUBTYPES:
         raise InputError(
