@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
+from tracin_func.errors import InputError, UsageError
 from tracin_func.task.items import RaggedItemsError
 
 Forward = Callable[[Tensor], Tensor]  # positions of units [n] -> their scores in one batch [n]
@@ -54,6 +55,17 @@ def cause(error: BaseException) -> str:
         if isinstance(owner, torch.nn.Module) and not type(owner).__module__.startswith("tracin_func."):
             inside = f" (in {type(owner).__name__})"
     return f"{lines[0] if lines else type(error).__name__}{inside}"
+
+
+def fault_of(attempt: Callable[[], object]) -> str | None:
+    """What a forward raises on a batch that does not suit it, in one line, or None; faults of a scorer are raised."""
+    try:
+        attempt()
+    except (InputError, UsageError):
+        raise
+    except FORWARD_FAULTS as error:
+        return cause(error)
+    return None
 
 
 def _mixing_here(forward: Forward, here: Tensor, there: Tensor) -> str | None:

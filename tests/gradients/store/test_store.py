@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 
 from tests.support.prepared import PREPARED, await_end
 from tests.support.series import several
-from tracin_func.errors import InputError, NumericalError, OutputError, UsageError
+from tracin_func.errors import InputError, NumericalError, OutputError
 from tracin_func.gradients.store.blocks import CheckpointRecord
 from tracin_func.gradients.store.encoding import ROW_DTYPES, decode, encode
 from tracin_func.gradients.store.identity import Manifest, items_digest, weights_digest
@@ -532,13 +532,6 @@ def test_a_damaged_manifest_or_record_is_named(tmp_path: Path) -> None:
     (folder / "manifest.json").write_bytes(b"\x00\xff")
     with pytest.raises(InputError, match="manifest.json` is not"), opened(folder):
         pass
-
-
-@pytest.mark.parametrize("settings", [{"shard": (0, 2)}, {"shard": (3, 2)}, {"rank": -1}])
-def test_wrong_settings_are_refused(tmp_path: Path, settings: dict[str, Any]) -> None:
-    with pytest.raises(UsageError, match="should be"), opened(tmp_path / "store", **settings):
-        pass
-    assert not (tmp_path / "store").exists()
 
 
 def test_two_checkpoints_of_one_name_are_refused(tmp_path: Path) -> None:

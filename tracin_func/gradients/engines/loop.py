@@ -3,10 +3,9 @@
 import torch
 from torch import Tensor
 
-from tracin_func.errors import InputError, UsageError
 from tracin_func.gradients.backward import by_leaves
 from tracin_func.gradients.budget import plan_singles
-from tracin_func.gradients.coupling import FORWARD_FAULTS, cause
+from tracin_func.gradients.coupling import fault_of
 from tracin_func.gradients.factors import Contribution, scaled
 from tracin_func.gradients.model import State
 from tracin_func.gradients.protocol import Differentiate, Need, Plan, Sketch, Units, sketched, whole
@@ -19,13 +18,7 @@ class LoopEngine:
     name, factored = "loop", False
 
     def refusal(self, units: Units, state: State) -> str | None:
-        try:
-            differentiate(units, state, units.take(torch.arange(1)))
-        except (InputError, UsageError):  # a fault of the scorer, whatever the engine
-            raise
-        except FORWARD_FAULTS as error:
-            return cause(error)
-        return None
+        return fault_of(lambda: differentiate(units, state, units.take(torch.arange(1))))
 
     def plan(self, units: Units, state: State, need: Need) -> Plan:
         return plan_singles(units, state, need)

@@ -9,10 +9,9 @@ import torch
 from torch import Tensor
 from torch.func import grad_and_value, vmap
 
-from tracin_func.errors import InputError, UsageError
 from tracin_func.gradients.batches import batches
 from tracin_func.gradients.budget import plan_chunks
-from tracin_func.gradients.coupling import FORWARD_FAULTS, cause
+from tracin_func.gradients.coupling import fault_of
 from tracin_func.gradients.factors import Contribution, scaled
 from tracin_func.gradients.model import State
 from tracin_func.gradients.protocol import Differentiate, Need, Plan, Sketch, Units, sketched, whole
@@ -28,15 +27,13 @@ class VmappedEngine:
 
     def refusal(self, units: Units, state: State) -> str | None:
         two = replace(units, count=min(2, units.count))
-        try:
+
+        def attempt() -> None:
             for batch, _ in batches(two, torch.arange(two.count), two.count):
                 differentiate(two, state, batch)
             self.values(two, state, two.count)  # without gradients some operations take another path (LSTM)
-        except (InputError, UsageError):  # a fault of the scorer, whatever the engine
-            raise
-        except FORWARD_FAULTS as error:
-            return cause(error)
-        return None
+
+        return fault_of(attempt)
 
     def plan(self, units: Units, state: State, need: Need) -> Plan:
         return plan_chunks(units, state, need, copies=COPIES)

@@ -37,11 +37,9 @@ class DenseProjector:
         self.width = width
 
     def place(self, name: str) -> slice:
-        """Where in a row a parameter's part is added."""
         return slice(0, self.width)
 
     def sketch(self, name: str, part: Contribution) -> Tensor:
-        """The part of one parameter, [units, k]."""
         rows = flat(part)
         result = rows.new_zeros(len(rows), self.width)
         step = max(1, DRAWN_TOGETHER // self.width)
@@ -56,6 +54,5 @@ class DenseProjector:
         return result
 
     def form(self, name: str) -> tuple[str, float]:
-        """How a parameter is projected, in words, and the multiply-adds per unit."""
         size = self._shapes[name].numel()
         return f"{size:,} → {self.width}, all parameters into the same", float(size * self.width)

@@ -57,7 +57,6 @@ class KroneckerProjector:
         }
 
     def place(self, name: str) -> slice:
-        """Where in a row a parameter's part is added."""
         block = self._blocks[name]
         if not block.exact or block.bias is None:
             return slice(block.offset, block.offset + block.width)
@@ -65,7 +64,6 @@ class KroneckerProjector:
         return slice(middle, middle + block.d_out) if name == block.bias else slice(block.offset, middle)
 
     def sketch(self, name: str, part: Contribution) -> Tensor:
-        """The part of one parameter, [units, its numbers]."""
         block = self._blocks[name]
         if block.exact:
             return flat(part)
@@ -79,7 +77,6 @@ class KroneckerProjector:
         return halves.mul_(2**-0.5).flatten(1)
 
     def form(self, name: str) -> tuple[str, float]:
-        """How a parameter is projected, in words, and the multiply-adds per unit where its gradient is materialised."""
         block = self._blocks[name]
         size = self._shapes[name].numel()
         if block.exact:

@@ -32,11 +32,9 @@ class SparseProjector:
         self._drawn: dict[str, tuple[Tensor, list[int]]] = {}  # of each parameter: signs, rotations of blocks
 
     def place(self, name: str) -> slice:
-        """Where in a row a parameter's part is added."""
         return slice(0, self.width)
 
     def sketch(self, name: str, part: Contribution) -> Tensor:
-        """The part of one parameter, [units, k]."""
         rows = flat(part)
         sign, rotations = self._random(name, rows)
         result = rows.new_zeros(len(rows), self.width)
@@ -51,7 +49,6 @@ class SparseProjector:
         return result
 
     def form(self, name: str) -> tuple[str, float]:
-        """How a parameter is projected, in words, and the multiply-adds per unit."""
         size = self._shapes[name].numel()
         return f"{size:,} → {self.width}, all parameters into the same", float(size)
 

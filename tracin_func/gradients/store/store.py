@@ -1,13 +1,15 @@
 """A store that a run works on: which blocks are missing, writing one, reading rows again."""
 
 import contextlib
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from tracin_func.errors import InputError, NumericalError, UsageError
+from tracin_func.errors import InputError, NumericalError
 from tracin_func.gradients.store import identity as manifests
 from tracin_func.gradients.store.blocks import (
     VALUE_DTYPES,
@@ -26,22 +28,21 @@ from tracin_func.gradients.store.locks import OWN_FILES, Shard, occupied, prepar
 _PART = 1 << 18  # numbers of half precision decoded at once
 
 
+@dataclass(frozen=True, eq=False)
 class Store:
     """Rows of gradients by checkpoint and unit; opened by `open_store`.
 
     Attributes:
         manifest: as the store has it, its block and chunk too.
+        folders: where the rows of each checkpoint are.
         warnings: a sentence for each note in which this run differs from the first.
     """
 
-    def __init__(
-        self, path: Path, manifest: Manifest, folders: Mapping[str, CheckpointFolder], warnings: Sequence[str]
-    ) -> None:
-        self.path = path
-        self.manifest = manifest
-        self.warnings = tuple(warnings)
-        self._folders = dict(folders)
-        self._done: dict[str, set[int]] = {name: set() for name in folders}
+    path: Path
+    manifest: Manifest
+    folders: Mapping[str, CheckpointFolder]
+    warnings: Sequence[str]
+    _done: dict[str, set[int]] = field(default_factory=lambda: defaultdict(set))  # blocks that are finished
 
     def missing(self, checkpoint: str) -> list[int]:
         """Blocks of a checkpoint that nobody has finished yet, ascending; looked up on the disk each time."""
@@ -120,9 +121,9 @@ class Store:
         return values.to(VALUE_DTYPES[folder.record.values])
 
     def _folder(self, checkpoint: str) -> CheckpointFolder:
-        if checkpoint not in self._folders:
-            raise InputError(f"`{checkpoint}` is none of the checkpoints of this run: {', '.join(self._folders)}.")
-        return self._folders[checkpoint]
+        if checkpoint not in self.folders:
+            raise InputError(f"`{checkpoint}` is none of the checkpoints of this run: {', '.join(self.folders)}.")
+        return self.folders[checkpoint]
 
     def _look(self, folder: CheckpointFolder) -> set[int]:
         self._done[folder.record.name] = folder.finished()
@@ -172,14 +173,9 @@ def open_store(
             others open after it and lock nothing, for which the caller waits.
 
     Raises:
-        UsageError: `shard` or `rank` is wrong in itself.
         InputError: the folder is no store, is of another model or other data, is in use, or is damaged.
         OutputError: the disk is full or refuses.
     """
-    if shard is not None and not 1 <= shard[0] <= shard[1]:
-        raise UsageError(f"`shard` should be i/n with i from 1 to n. Got {shard[0]}/{shard[1]}.")
-    if rank < 0:
-        raise UsageError(f"`rank` should be 0 or more. Got {rank}.")
     names = [record.name for record in checkpoints]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise InputError(f"Two checkpoints have the name `{twice}`. Expected one each. Fix: rename one of them.")

@@ -12,10 +12,9 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 from torch.profiler import record_function
 
-from tracin_func.errors import InputError, UsageError
 from tracin_func.gradients.batches import batches
 from tracin_func.gradients.budget import plan_chunks
-from tracin_func.gradients.coupling import FORWARD_FAULTS, cause
+from tracin_func.gradients.coupling import FORWARD_FAULTS, fault_of
 from tracin_func.gradients.engines.ghost.capture import Captured, capture_units, channels_last, with_opaque
 from tracin_func.gradients.engines.ghost.check import require_complete
 from tracin_func.gradients.engines.ghost.plan import explain
@@ -48,23 +47,17 @@ class GhostEngine:
                 else "units are whole pairs"
             )
         spread = torch.tensor(sorted({0, units.count // 2, units.count - 1}))
-        try:
+
+        def attempt() -> None:
             # A scorer with an order of its own cannot keep both; comparing the first unit then shows it.
             for few, checked in ((spread, len(spread)), (spread.flip(0), 1)):
                 for batch, index in batches(units, few, len(few)):
-                    size = len(index)
-                    captured = capture_units(units, state, batch, size)
-                    if faults := _without_rule(captured, state):
-                        return faults
+                    captured = capture_units(units, state, batch, len(index))
+                    _require_rules(captured, state)
                     found = with_opaque(captured, units, state, batch)
-                    require_complete(units, state, batch, size, found, range(min(checked, size)))
-        except (InputError, UsageError):
-            raise
-        except UnsuitableError as error:
-            return str(error)
-        except FORWARD_FAULTS as error:
-            return cause(error)
-        return None
+                    require_complete(units, state, batch, len(index), found, range(min(checked, len(index))))
+
+        return fault_of(attempt)
 
     def plan(self, units: Units, state: State, need: Need) -> Plan:
         # Two units: with one alone, a `view` may work in a layout that it refuses with more.
@@ -116,10 +109,9 @@ def _works_channels_last(found: Captured, units: Units, state: State, batch: Bat
         return False
 
 
-def _without_rule(captured: Captured, state: State) -> str | None:
-    """Why capture does not pay: vmap, which the parameters without a rule need, does all the work again."""
+def _require_rules(captured: Captured, state: State) -> None:
+    """Raise where capture does not pay: vmap, which the parameters without a rule need, does all the work again."""
     missing = sum(state.parameters[name].numel() for name in captured.opaque)
-    if missing <= MOST_WITHOUT_RULE * sum(tensor.numel() for tensor in state.parameters.values()):
-        return None
-    names = ", ".join(sorted(captured.opaque)[:4])
-    return f"no rule for an operation that {names} enters, and most parameters are of this kind"
+    if missing > MOST_WITHOUT_RULE * sum(tensor.numel() for tensor in state.parameters.values()):
+        names = ", ".join(sorted(captured.opaque)[:4])
+        raise UnsuitableError(f"no rule for an operation that {names} enters, and most parameters are of this kind")
