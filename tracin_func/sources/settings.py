@@ -14,7 +14,7 @@ from tracin_func.task.loss import PairLoss
 
 DEFAULTS = {"loss_type": "standard", "seed": 42}  # of settings that are no field of a loss
 MOST = 10**9
-MOST_SEED = 2**32 - 1  # numpy's generator takes no larger one
+MOST_SPLIT_SEED = 2**32 - 1  # numpy's generator takes no larger one
 
 
 @dataclass
@@ -123,7 +123,7 @@ class Settings:
     @property
     def seed(self) -> int:
         """Of split, drawing and the sample of test pairs."""
-        return self.whole("seed", 0, MOST_SEED)
+        return self.whole("seed", 0, MOST_SPLIT_SEED)
 
     def loss(self) -> PairLoss:
         """The loss of the run."""
