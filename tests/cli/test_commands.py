@@ -30,7 +30,6 @@ from tracin_func.sources.demo import cache
 from tracin_func.sources.demo.ranker import AngleRanker
 from tracin_func.sources.groups import loss_groups
 from tracin_func.sources.options import declared
-from tracin_func.sources.recordings import source
 from tracin_func.task.method import TEST_FUNCTIONALS
 
 # What works
@@ -317,15 +316,6 @@ def test_settings_that_contradict_the_checkpoints_are_one_warning(lab: Lab) -> N
     code, _, stderr = run("self", lab)
     assert code == 0
     assert "margin (10.0 in model_epoch_2.pt, 5.0 in model_epoch_10.pt)" in stderr
-
-
-def test_checkpoints_too_large_to_be_read_twice_are_told(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    lab.save(10, AngleRanker().state_dict(), margin=5.0)
-    monkeypatch.setattr(source, "MOST_BYTES", 1000)
-    code, _, stderr = run("self", lab)
-    assert code == 0
-    assert "only the first's args were read, not compared" in stderr
-    assert "5.0" not in stderr
 
 
 def test_options_that_change_nothing_are_told(lab: Lab) -> None:

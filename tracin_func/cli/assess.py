@@ -5,6 +5,7 @@ from collections.abc import Callable
 from tracin_func.cli.errors import TIE
 from tracin_func.report.terminal.accuracy import line
 from tracin_func.scoring.accuracy import Evaluation, gaps_of
+from tracin_func.sources.settings import Settings
 
 SWAPPED = 0.35  # share of training pairs ranked right below which targets are probably swapped
 WHAT_TO_LOOK_AT = "split and seed, classes and takes, front end, normalisation of the model, margin"
@@ -18,7 +19,7 @@ class Assessment:
         tell: called with each warning.
         checkpoints: how many there will be.
         pairs: how many training pairs there are.
-        contradiction: how options contradict the checkpoints; told after the last one, with what it changes.
+        settings: of the task; how they contradict the checkpoints is told after the last one, with what it changes.
     """
 
     def __init__(
@@ -27,13 +28,13 @@ class Assessment:
         tell: Callable[[str], None],
         checkpoints: int,
         pairs: int,
-        contradiction: str | None = None,
+        settings: Settings,
     ) -> None:
         self._show = show
         self._tell = tell
         self._checkpoints = checkpoints
         self._pairs = pairs
-        self._contradiction = contradiction
+        self._settings = settings
         self.evaluations: list[Evaluation] = []
 
     def __call__(self, evaluation: Evaluation) -> None:
@@ -55,8 +56,10 @@ class Assessment:
                 "those of the training (+1: the first item should score higher), and not swapped? Are the items: the "
                 "same front end, cut and rate?"
             )
-        if self._contradiction is not None:
-            self._tell(f"warning: {self._contradiction}{self._changed()}")
+        if self._settings.differing is not None:
+            self._tell(f"warning: {self._settings.differing}")
+        if self._settings.contradiction is not None:
+            self._tell(f"warning: {self._settings.contradiction}{self._changed()}")
         elif all(evaluation.inactive == 1 for evaluation in self.evaluations):
             self._tell(
                 f"warning: all {self.evaluations[-1].train_pairs:,} training pairs that were looked at are inactive at "

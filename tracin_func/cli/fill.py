@@ -50,8 +50,8 @@ def fill(command: str | None, options: Options, scores: tuple[str, ...], world: 
         of_items = command is None and is_parquet(own[PairOptions].pairs)  # rows of all items, whatever the pairs
         with_test, streamed = "influence" in scores and not of_items, of_items or is_streamed(own, scores)
         tell = Teller(quiet)
-        task = source.job(listener_of(tell), with_test=with_test, streamed=streamed).task
-        task = limited(task, own[ScoringOptions].limit, tell)
+        job = source.job(listener_of(tell), with_test=with_test, streamed=streamed)
+        task = limited(job.task, own[ScoringOptions].limit, tell)
         store = compute.store
         assert store is not None
         if command is not None:
@@ -61,8 +61,10 @@ def fill(command: str | None, options: Options, scores: tuple[str, ...], world: 
             progress("gradients", len(task.checkpoints), quiet=quiet) as advance,
         ):
             items = command is None or is_in_blocks(own, scores)
-            observer = replace(observer_of(own), progress=advance)
+            observer = replace(observer_of(own, job.settings), progress=advance)
             filled = fill_store(task, compute, items=items, method=method, observer=observer)
+        if job.settings.differing is not None:
+            tell(f"warning: {job.settings.differing}")
         if command is not None and world.first:
             record_job(store, command, recorded(own), compute.shard)
         say_filled(filled, store, quiet=quiet)

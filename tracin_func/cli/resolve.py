@@ -26,6 +26,7 @@ from tracin_func.results.views import PAIR
 from tracin_func.scoring.observer import Observer
 from tracin_func.sources.groups import ModelOptions, PairOptions
 from tracin_func.sources.options import Options, flag
+from tracin_func.sources.settings import Settings
 from tracin_func.sources.source import Listener, Source, source_of
 from tracin_func.sources.values import size_in_bytes, whole_or
 from tracin_func.task.method import NONE, Method, Projection
@@ -142,10 +143,13 @@ def compute_of(source: Source, world: World) -> Compute:
     )
 
 
-def observer_of(options: Options, evaluated: Callable[[Any], None] = lambda evaluation: None) -> Observer:
-    """Who hears of a run: the user, on stderr."""
+def observer_of(
+    options: Options, settings: Settings, evaluated: Callable[[Any], None] = lambda evaluation: None
+) -> Observer:
+    """Who hears of a run: the user, on stderr, and the settings, of the checkpoints' `args`."""
     planned = print_plan if options[ComputeOptions].explain_plan else lambda engine: None
-    return Observer(partial(note, quiet=options[PrintOptions].quiet), planned=planned, evaluated=evaluated)
+    notice = partial(note, quiet=options[PrintOptions].quiet)
+    return Observer(notice, planned=planned, opened=settings.compare, evaluated=evaluated)
 
 
 def shard_of(value: str | None) -> tuple[int, int] | None:

@@ -190,8 +190,8 @@ def _score_one(
     own = options[PairOptions]
     table = replace(task, train=PairTable(str(own.pairs), ids=own.ids)) if streamed else task
     show, pairs = functools.partial(say, quiet=quiet), len(table.train)
-    assess = Assessment(show, tell, len(task.checkpoints), pairs, job.settings.contradiction)
-    observer = observer_of(options, assess)
+    assess = Assessment(show, tell, len(task.checkpoints), pairs, job.settings)
+    observer = observer_of(options, job.settings, assess)
     if options[ScoringOptions].dry_run:
         asked = {"self_influence": "self" in scores, "influence": with_influence}
         expected = forecast(task, **asked, every=blocks, method=method, compute=compute, observer=observer)

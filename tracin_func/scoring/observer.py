@@ -11,7 +11,7 @@ from rich.progress import Progress
 _log = logging.getLogger("tracin_func")
 
 
-def _ignore(_: Any) -> None:
+def _ignore(*_: Any) -> None:
     pass
 
 
@@ -23,12 +23,14 @@ class Observer:
         notice: receives each sentence that the user should read; a warning of the logger `tracin_func`.
         progress: receives the share of one checkpoint that was begun since the last call.
         planned: receives what was decided (the `engine` of provenance) before the first checkpoint is scored.
+        opened: receives the name of each checkpoint and the `args` in it when it is read.
         evaluated: receives the `Evaluation` of each checkpoint, its pair accuracy and loss.
     """
 
     notice: Callable[[str], None] = _log.warning
     progress: Callable[[float], None] = _ignore
     planned: Callable[[Mapping[str, Any]], None] = _ignore
+    opened: Callable[[str, Mapping[str, Any]], None] = _ignore
     evaluated: Callable[[Any], None] = _ignore
 
 

@@ -117,6 +117,7 @@ class Walk:
         with self._scorer.session(), random_numbers_kept(cuda), exact_products(self._device), uncompiled():
             for position, checkpoint in enumerate(self.task.checkpoints, start=1):
                 loaded = load(checkpoint, position)
+                self._observer.opened(loaded.name, loaded.args)
                 try:
                     opened = self._open(position, checkpoint, loaded)
                     for visitor in visitors:

@@ -59,7 +59,7 @@ class Settings:
             self.contradictions.append(sentence)
 
     def compare(self, name: str, args: Mapping[str, Any]) -> None:
-        """Look at the `args` of the checkpoint `name`: those of the first one are used."""
+        """Look at the `args` of the checkpoint `name` while a run walks over all: those of the first one are used."""
         if args:
             self.args[name] = args
 

@@ -20,11 +20,10 @@ from tracin_func.sources.recordings.tree import find_tones
 from tracin_func.sources.settings import Settings
 from tracin_func.sources.source import Job, Listener
 from tracin_func.sources.values import checkpoint_choice, num_test, numbers, words
-from tracin_func.task.checkpoints import Checkpoint, find_checkpoints, load
+from tracin_func.task.checkpoints import Checkpoint, find_checkpoints
 from tracin_func.task.pair_files import read_ids
 
 ALL = "all"
-MOST_BYTES = 10**9  # of checkpoints whose args are compared
 
 
 @dataclass(frozen=True)
@@ -139,16 +138,15 @@ def tones_job(
     own, of_model, pairs = options[RecordingOptions], options[ModelOptions], options[PairOptions]
     asked = _asked_pairs(options)
     model = _model(of_model) if scorer is None else scorer
-    paths = chosen_checkpoints(options, checkpoint_dir)
-    settings = _settings(options, paths, listener)
+    checkpoints = [Checkpoint(path, of_model.learning_rate) for path in chosen_checkpoints(options, checkpoint_dir)]
+    settings = Settings(options.values, checkpoints[0].peek().args)
     for name, value in own.placeholders.items():
         settings.note(name, value)
     exclusions = _exclusions(settings, listener)
     seed, loss = settings.seed, settings.loss()
     trained_loss = settings.trained_loss()
-    for sentence in (settings.differing, settings.unread):
-        if sentence is not None:
-            listener.tell(f"warning: {sentence}")
+    if settings.unread is not None:
+        listener.tell(f"warning: {settings.unread}")
     tones = Tones(
         data_root,
         own.placeholders["material"],
@@ -166,7 +164,7 @@ def tones_job(
     )
     task = tones.task(
         model,
-        [Checkpoint(path, of_model.learning_rate) for path in paths],
+        checkpoints,
         loss,
         kind=kind,
         with_test=with_test,
@@ -176,19 +174,6 @@ def tones_job(
     named = {"model": of_model.model, "model_arguments": of_model.model_arg or []} if of_model.model else {}
     describe = {**task.describe, **named, "checkpoint_dir": str(checkpoint_dir.absolute())}
     return Job(replace(task, trained_loss=trained_loss, describe=describe), settings)
-
-
-def _settings(options: Options, paths: Sequence[Path], listener: Listener) -> Settings:
-    """Settings that saw the checkpoints' own `args`; those of the first one where all are too large to read twice."""
-    size = sum(path.stat().st_size for path in paths)
-    if size > MOST_BYTES:
-        listener.tell(f"note: {size / 1e9:.1f} GB of checkpoints: only the first's args were read, not compared.")
-        paths = paths[:1]
-    args = {path.name: load(Checkpoint(path), 1).args for path in paths}
-    settings = Settings(options.values, next(iter(args.values())))
-    for name, each in args.items():
-        settings.compare(name, each)
-    return settings
 
 
 def _asked_pairs(options: Options) -> dict[str, Any]:
