@@ -15,7 +15,7 @@ import tracin_func as ti
 from tracin_func.cli.app import make_app
 from tracin_func.sources.options import DATA, Options, option
 from tracin_func.sources.settings import Settings
-from tracin_func.sources.source import SOURCES, Entry, Job, Listener, classes_of_ids, task_from
+from tracin_func.sources.source import SOURCES, Entry, Job, Listener, Source, classes_of_ids, task_from
 
 
 @dataclass(frozen=True)
@@ -27,25 +27,16 @@ class LineOptions:
 
 
 @dataclass(frozen=True)
-class Line:
+class Line(Source):
     """Points on a line: each is to score above the one before it."""
 
-    options: Options
-    synthetic: ClassVar[bool] = False
     brings: ClassVar[str] = "--points names points on a line"
     unused: ClassVar[Sequence[str]] = ("seed",)
-    placeholders: ClassVar[dict[str, str]] = {}
-    stem: ClassVar[str] = "line"
+    stem = "line"
 
     @staticmethod
     def asked(options: Options) -> bool:
         return options[LineOptions].points is not None
-
-    def runs(self) -> list["Line"]:
-        return [self]
-
-    def check(self) -> None:
-        pass
 
     def job(self, listener: Listener, *, with_test: bool = True, streamed: bool = False) -> Job:
         count = self.options[LineOptions].points or 2

@@ -1,11 +1,12 @@
 """Where tasks come from: what a source is, and the registry of those there are."""
 
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from tracin_func.errors import UsageError
 from tracin_func.sources.groups import ModelOptions, PairOptions, QueryOptions, loss_groups
@@ -24,10 +25,6 @@ SHARED = (ModelOptions, loss_groups, PairOptions, QueryOptions)  # the groups of
 _log = logging.getLogger("tracin_func")
 
 
-def _classes_of_none(ids: Iterable[str]) -> dict[str, str]:
-    return {}
-
-
 @dataclass(frozen=True)
 class Entry:
     """A source in the registry, of which help needs to know no more than its options.
@@ -40,7 +37,7 @@ class Entry:
 
     options: type
     place: str
-    classes: Callable[[Iterable[str]], dict[str, str]] = _classes_of_none
+    classes: Callable[[Iterable[str]], dict[str, str]] | None = None
 
 
 SOURCES = {
@@ -69,7 +66,7 @@ class Listener:
         chosen: called when all but the content of the items is checked.
     """
 
-    tell: Callable[[str], None] = field(default=lambda sentence: _log.warning(sentence))
+    tell: Callable[[str], None] = _log.warning
     step: Callable[[str], None] = _ignore
     progress: Callable[[str, float], AbstractContextManager[Callable[[float], None]]] = _unshown
     chosen: Callable[[], None] = _ignore
@@ -83,44 +80,33 @@ class Job:
     settings: "Settings"
 
 
-class Source(Protocol):
-    """One run's worth of data, named by options.
+@dataclass(frozen=True)
+class Source(ABC):
+    """One run's worth of data. What a source does not say of itself holds as it is here.
 
     Attributes:
-        options: that name it.
+        options: that name it; it raises UsageError where they contradict each other, before anything is read.
         synthetic: whether its results are of made-up data, and go into no file of other results.
         brings: what it is, in a sentence about options that cannot be used with it.
         unused: options of the shared groups that cannot.
     """
 
-    @property
-    def options(self) -> Options: ...
-
-    synthetic: ClassVar[bool]
+    options: Options
+    synthetic: ClassVar[bool] = False
     brings: ClassVar[str]
-    unused: ClassVar[Sequence[str]]
-
-    def __init__(self, options: Options) -> None:
-        """Raises UsageError for options that contradict each other; nothing is read yet."""
+    unused: ClassVar[Sequence[str]] = ()
 
     @staticmethod
+    @abstractmethod
     def asked(options: Options) -> bool:
         """Whether these options ask for this source."""
 
-    def runs(self) -> Sequence[Self]:
-        """The runs that the options ask for, one as a rule; each has its own task and files."""
-
-    def check(self) -> None:
-        """Raise where a run would find no data or no checkpoints, before any model is built."""
-
     @property
+    @abstractmethod
     def stem(self) -> str:
         """How the names of its result files begin."""
 
-    @property
-    def placeholders(self) -> Mapping[str, str]:
-        """What {name} in the name of a folder stands for."""
-
+    @abstractmethod
     def job(self, listener: Listener, *, with_test: bool = True, streamed: bool = False) -> Job:
         """The task.
 
@@ -129,6 +115,18 @@ class Source(Protocol):
             with_test: with test pairs to explain.
             streamed: training pairs are read in blocks later; the first ones stand for all.
         """
+
+    @property
+    def placeholders(self) -> Mapping[str, str]:
+        """What {name} in the name of a folder stands for."""
+        return {}
+
+    def runs(self) -> Sequence["Source"]:
+        """The runs that the options ask for, one as a rule; each has its own task and files."""
+        return [self]
+
+    def check(self) -> None:  # noqa: B027
+        """Raise where a run would find no data or no checkpoints, before any model is built."""
 
 
 def source_groups() -> tuple[type, ...]:
@@ -171,7 +169,8 @@ def task_from(name: str, values: Mapping[str, Any], **more: Any) -> "Task":
 def classes_of_ids(ids: Iterable[str]) -> dict[str, str]:
     """The class of each item whose id tells it, by the sources that know such ids."""
     names = list(ids)
-    return {item: found for entry in SOURCES.values() for item, found in entry.classes(names).items()}
+    known = [entry.classes(names) for entry in SOURCES.values() if entry.classes is not None]
+    return {item: found for each in known for item, found in each.items()}
 
 
 def _load(name: str) -> type[Source]:

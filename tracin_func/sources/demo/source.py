@@ -1,6 +1,5 @@
 """The embedded example as a source of tasks: SYNTHETIC tones and a ranker really trained on them."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -11,17 +10,15 @@ from tracin_func.sources.groups import PairOptions
 from tracin_func.sources.options import Options
 from tracin_func.sources.recordings.options import RecordingOptions
 from tracin_func.sources.recordings.source import ALL, stem_of, tones_job
-from tracin_func.sources.source import Job, Listener
+from tracin_func.sources.source import Job, Listener, Source
 
 
 @dataclass(frozen=True)
-class Demo:
+class Demo(Source):
     """What is scored where no data are named."""
 
-    options: Options
     synthetic: ClassVar[bool] = True
     brings: ClassVar[str] = "the embedded default is scored"
-    unused: ClassVar[Sequence[str]] = ()
 
     def __post_init__(self) -> None:
         pairs = self.options[PairOptions]
@@ -44,9 +41,6 @@ class Demo:
         if self.options[RecordingOptions].frequency != ALL:
             return [self]
         return [replace(self, options=self.options.changed(frequency=tone)) for tone in FREQUENCIES]
-
-    def check(self) -> None:
-        pass
 
     def job(self, listener: Listener, *, with_test: bool = True, streamed: bool = False) -> Job:
         listener.tell(f"note: {SYNTHETIC_NOTICE} For your own recordings give --data-root and --checkpoint-dir.")

@@ -11,21 +11,18 @@ from tracin_func.sources.options import Options
 from tracin_func.sources.python.loading import load_task, require_scorer
 from tracin_func.sources.python.options import PythonOptions
 from tracin_func.sources.settings import Settings
-from tracin_func.sources.source import Job, Listener
+from tracin_func.sources.source import Job, Listener, Source
 
 
 @dataclass(frozen=True)
-class PythonTask:
+class PythonTask(Source):
     """What the function returns; loss options and the learning rate replace its own where given."""
 
-    options: Options
-    synthetic: ClassVar[bool] = False
     brings: ClassVar[str] = "--task brings its own data, model and pairs"
     unused: ClassVar[Sequence[str]] = (
         *("checkpoint_dir", "checkpoint_prefix", "checkpoints", "model", "model_arg", "pairs", "ids"),
         *("exclusions_file", "exclude_before_split", "seed", "num_test", "test_pairs", "test_select"),
     )
-    placeholders: ClassVar[dict[str, str]] = {}
 
     @staticmethod
     def asked(options: Options) -> bool:
@@ -35,12 +32,6 @@ class PythonTask:
     def stem(self) -> str:
         place, _, factory = self._named.rpartition(":")
         return f"{Path(place).stem if place.endswith('.py') else place}_{factory}"
-
-    def runs(self) -> list["PythonTask"]:
-        return [self]
-
-    def check(self) -> None:
-        pass
 
     def job(self, listener: Listener, *, with_test: bool = True, streamed: bool = False) -> Job:
         task = load_task(self._named)

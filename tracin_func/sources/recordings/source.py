@@ -1,7 +1,6 @@
 """Recordings in the lab's tree with the checkpoints of a model trained on them, as a source of tasks."""
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -18,7 +17,7 @@ from tracin_func.sources.recordings.options import SAMPLE_RATE, RecordingOptions
 from tracin_func.sources.recordings.tones import Tones
 from tracin_func.sources.recordings.tree import find_tones
 from tracin_func.sources.settings import Settings
-from tracin_func.sources.source import Job, Listener
+from tracin_func.sources.source import Job, Listener, Source
 from tracin_func.sources.values import checkpoint_choice, num_test, numbers, words
 from tracin_func.task.checkpoints import Checkpoint, find_checkpoints
 from tracin_func.task.pair_files import read_ids
@@ -27,13 +26,10 @@ ALL = "all"
 
 
 @dataclass(frozen=True)
-class Recordings:
+class Recordings(Source):
     """Recordings and checkpoints of the user's own."""
 
-    options: Options
-    synthetic: ClassVar[bool] = False
     brings: ClassVar[str] = "recordings are scored"
-    unused: ClassVar[Sequence[str]] = ()
 
     def __post_init__(self) -> None:
         root, checkpoints = self.options[RecordingOptions].data_root, self.options[ModelOptions].checkpoint_dir
