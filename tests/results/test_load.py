@@ -85,7 +85,7 @@ def test_names_of_ones_own(tmp_path: Path) -> None:
     own = ti.load(both.self_influence.save(tmp_path / "own.json", column="mine"))
     assert (type(own), own.column) == (ti.SelfInfluence, "mine")
     path = both.influence.save(tmp_path / "cross.json", column="mine")
-    with pytest.raises(ti.InputError, match=r'holds mine_é4_é0, .* give column="NAME"'):
+    with pytest.raises(ti.InputError, match=r'holds mine_é4_é0, .* with column="..."'):
         ti.load(path)
     named = ti.load(path, column="mine")
     assert isinstance(named, ti.Influence)
@@ -160,9 +160,20 @@ def test_values_that_are_no_numbers_are_missing(tmp_path: Path) -> None:
         ({"a_b": {"x": "high"}}, "holds no scores"),
     ],
 )
-def test_what_cannot_be_told(document: Any, words: str, tmp_path: Path) -> None:
+def test_what_cannot_be_known(document: Any, words: str, tmp_path: Path) -> None:
     path = written(tmp_path / "x.json", document)
     with pytest.raises(ti.InputError, match=words):
         ti.load(path)
     if "no scores" not in words:
         assert len(ti.load(path, column=next(iter(document["a_b"])).removesuffix("_c_d"))) == 1
+
+
+def test_a_table_without_provenance(tmp_path: Path) -> None:
+    path = written(tmp_path / "x.csv", "pair,mine\na_b,1.5\n")
+    with pytest.raises(ti.InputError, match="holds mine. Expected scores whose name or provenance says"):
+        ti.load(path)
+    assert ti.load(path, column="mine").scores.tolist() == [1.5]
+    path = written(tmp_path / "y.csv", "first,second,test_pair,tracin_score_margin_influence\na,b,c_d,-1\n")
+    found = ti.load(path)
+    assert isinstance(found, ti.Influence)
+    assert found.opponents("c_d") == [("a_b", -1.0)]

@@ -10,7 +10,7 @@ from tracin_func.results.frame import PairRecord
 from tracin_func.results.listing import Listing, Ranked, html_table, shown
 from tracin_func.results.names import INFLUENCE_COLUMNS, SELF_COLUMN, counted
 from tracin_func.results.run import Run
-from tracin_func.results.scored import Loaded, Scored, position_of, sides_html, test_ids, zero_columns
+from tracin_func.results.scored import EVERY, Loaded, Scored, position_of, sides_html, test_ids, zero_columns
 from tracin_func.results.views import Group
 
 
@@ -64,7 +64,7 @@ class SelfInfluence(Scored):
 
     def hardest(self, k: int = 10) -> Listing[Ranked]:
         """The k pairs with the largest scores, ties in the order of pairs."""
-        return self._strongest(None, k, 1)
+        return self._strongest(EVERY, k, 1)
 
     def by(self, view: str, *, classes: Mapping[str, str] | None = None) -> Listing[Group]:
         """The scores by "item", "class" or "class-pair", the hardest group first; a pair counts in each of its groups.
@@ -180,7 +180,7 @@ class Influence(Scored):
         Raises:
             UsageError: there is no such view or test pair. InputError: items or classes are not known.
         """
-        scores = self.scores.sum(dim=1) if test is None else self.scores[:, position_of(test, self.test_ids)]
+        scores = self.scores.sum(dim=1) if test is None else self._summed(position_of(test, self.test_ids))[0]
         return self._by(view, scores, classes)
 
     def _side(self, test: int | str, k: int, sign: int) -> Listing[Ranked]:

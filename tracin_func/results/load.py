@@ -16,7 +16,7 @@ from tracin_func.results.frame import PairRecord
 from tracin_func.results.influence import Influence, SelfInfluence
 from tracin_func.results.names import INFLUENCE_COLUMNS, SELF_COLUMN, meaning_of
 from tracin_func.results.partial import held
-from tracin_func.results.run import Run
+from tracin_func.results.run import SCORES, Run
 from tracin_func.results.scored import Loaded
 from tracin_func.results.top import SCORE, Strongest, TopInfluences, Winners
 from tracin_func.results.views import items_of_ids, number, numbers
@@ -52,7 +52,7 @@ def load(path: str | Path, *, column: str | None = None) -> SelfInfluence | Infl
     if len(own) > 1 or len(cross) > 1 or not found:
         there = ", ".join(found or [*file.columns][:3])
         expected = "scores of one name" if found else "scores whose name or provenance says what they are"
-        raise InputError(f'`{path}` holds {there}. Expected {expected}. Fix: give column="NAME" of what to load.')
+        raise InputError(f'`{path}` holds {there}. Expected {expected}. Name what to load with column="...".')
     of_self = _self_influence(file, own[0], found[own[0]]) if own else None
     if cross:
         return _influence(file, cross[0], found[cross[0]], of_self)
@@ -176,8 +176,10 @@ def _named(file: ResultFile, column: str | None) -> dict[str, dict[str, Parts]]:
     """Columns of scores by score name: test pair and checkpoint of each; of one name alone where `column` is it."""
     found: dict[str, dict[str, Parts]] = {}
     for name in file.columns:
-        start = file.parts[name][0] if name in file.parts else _start(file.origin(name) or {}, name, column)
-        if start is not None and column in (None, start):
+        origin = file.origin(name) or {}
+        start = file.parts[name][0] if name in file.parts else _start(origin, name, column)
+        known = column is not None or origin.get("score") in SCORES or meaning_of(str(start)) is not None
+        if start is not None and known and column in (None, start):
             rest = name.removeprefix(start).removeprefix("_") or None
             found.setdefault(start, {})[name] = file.parts.get(name, (start, rest, None))
     for start, parts in found.items():
@@ -205,9 +207,9 @@ def _is_self(file: ResultFile, parts: Mapping[str, Parts]) -> bool:
     name, (start, test, _) = next(iter(parts.items()))
     score = (file.origin(name) or {}).get("score")
     meaning = meaning_of(start)
-    if score in ("self", "influence") or meaning is not None:
-        return score == "self" or (score != "influence" and meaning == "self")
-    return test is None
+    if score in SCORES:
+        return bool(score == "self")
+    return test is None if meaning is None else meaning == "self"
 
 
 def _apart(parts: dict[str, Parts], checkpoints: Sequence[str]) -> dict[str, Parts]:

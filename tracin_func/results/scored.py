@@ -20,6 +20,7 @@ from tracin_func.results.run import Run
 from tracin_func.results.views import CLASS, CLASS_PAIR, ITEM, SCORE, Group, groups, groups_in_order
 
 SIDES = ("proponent", "opponent")
+EVERY = slice(None)
 _SHOWN = 3  # test pairs, and pairs of each, that a notebook shows
 
 
@@ -67,16 +68,12 @@ class Scored(Partial):
     @property
     def scores(self) -> Tensor:
         """Sum over checkpoints, float64 [pairs] or [train_pairs, test_pairs]."""
-        if self.loaded is not None and self.loaded.scores is not None:
-            return self.loaded.scores
-        return self.per_checkpoint.sum(dim=0)
+        return self._summed(EVERY)[0]
 
     @property
     def standard_error(self) -> Tensor | None:
         """Of `scores`, estimated from the projections, which are independent; None where gradients are exact."""
-        if self.loaded is not None and self.loaded.scores is not None:
-            return self.loaded.standard_error
-        return None if self.variance is None else self.variance.sum(dim=0).sqrt()
+        return self._summed(EVERY)[1]
 
     @property
     def inactive(self) -> Tensor:
@@ -186,15 +183,22 @@ class Scored(Partial):
         values = {pair: value for pair, value in zip(self.ids, scores.tolist(), strict=True) if value == value}
         return Listing(groups_in_order(groups(values, view, items, classes), SCORE))
 
-    def _strongest(self, test: int | None, k: int, sign: int) -> Listing[Ranked]:
+    def _summed(self, test: int | slice) -> tuple[Tensor, Tensor | None]:
+        """Scores and their standard errors, of one test column or of `EVERY` one."""
+        if self.loaded is not None and self.loaded.scores is not None:
+            error = self.loaded.standard_error
+            return self.loaded.scores[..., test], None if error is None else error[..., test]
+        total = self.per_checkpoint[..., test].sum(dim=0)
+        return total, None if self.variance is None else self.variance[..., test].sum(dim=0).sqrt()
+
+    def _strongest(self, test: int | slice, k: int, sign: int) -> Listing[Ranked]:
         """The k largest scores of a column (smallest where `sign` is −1), ties in the order of pairs, NaN never."""
         if k < 1:
             raise UsageError(f"`k` should be at least 1. Got {k}.")
-        column = (slice(None),) if test is None else (slice(None), test)
-        scores, errors = self.scores[column], self.standard_error
+        scores, errors = self._summed(test)
         order = torch.sort(torch.nan_to_num(sign * scores, nan=-torch.inf), descending=True, stable=True).indices[:k]
         names = [self.ids[place] for place in order.tolist()]
-        found = ranked(names, scores[order], None if errors is None else errors[column][order])
+        found = ranked(names, scores[order], None if errors is None else errors[order])
         return Listing(each for each in found if each.score == each.score)
 
     def _steps(self) -> str:
