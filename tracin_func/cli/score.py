@@ -260,9 +260,9 @@ def _show(done: Done, asked: ResultOptions) -> None:
     with interruption(f"the scores are in {done.output}"), printing():
         for result in done.results.values():
             if isinstance(result, Influence | TopInfluences):
-                print_influence(result, done.task, by, top or 3)
+                print_influence(result, by, top or 3)
             elif isinstance(result, SelfInfluence):
-                print_self(result, done.task, by, top or 10)
+                print_self(result, by, top or 10)
             else:
                 print_hardest(result, top or 10)
         for (name, per_checkpoint), path in done.output.files.items():

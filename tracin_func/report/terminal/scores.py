@@ -2,7 +2,7 @@
 
 import itertools
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -29,76 +29,72 @@ _MEANINGS = {
 }
 
 
-def print_self(result: SelfInfluence, task: Task, by: str, top: int) -> None:
+def print_self(result: SelfInfluence, by: str, top: int) -> None:
     """The hardest pairs, and beside them where plain loss would have put them; or the groups of another view."""
     console = open_console()
     if by != PAIR:
         print_words(console, f"Self-influence of {len(result.ids)} training pairs")
-        _print_view(console, result.pairs, result.scores, task, by, top, signed=False)
+        _print_view(console, result.pairs, result.scores, by, top, signed=False)
         _print_facts(console, result.run, result.pairs)
         return
-    scores, loss, checkpoints = result.scores, result.pairs.loss.mean(dim=0), len(result.run.checkpoints)
-    by_loss, weight = _ranks(loss), result.pairs.weight.mean(dim=0)
-    right = (result.pairs.score_margin > 0).sum(dim=0)
-    active = (~result.inactive).sum(dim=0)
-    weighted = bool((result.pairs.weight != 1).any())
-    columns: dict[str, Callable[[int], str]] = {
-        "pair": lambda pair: _fitting(console, result.ids[pair]),
-        "self-influence": lambda pair: f"{scores[pair]:.4g}",
-        "rank by loss": lambda pair: str(by_loss[pair]),
-        "mean loss": lambda pair: f"{loss[pair]:.4g}",
+    scores, error, seen, steps = result.scores, result.standard_error, result.pairs, len(result.run.checkpoints)
+    order = _order(scores)[:top]
+    loss, weighted = seen.loss.mean(dim=0), bool((seen.weight != 1).any())
+    columns = {
+        "rank": [str(rank + 1) for rank in range(len(order))],
+        "pair": [_fitting(console, result.ids[pair]) for pair in order],
+        "self-influence": [
+            f"{scores[pair]:.4g}" + ("" if error is None else f" ± {error[pair]:.2g}") for pair in order
+        ],
+        "rank by loss": _picked(torch.tensor(_order(loss)).argsort() + 1, order, "d"),
+        "mean loss": _picked(loss, order, ".4g"),
     }
-    if (error := result.standard_error) is not None:
-        columns["self-influence"] = lambda pair: f"{scores[pair]:.4g} ± {error[pair]:.2g}"
     if weighted:
-        columns["weight"] = lambda pair: f"{weight[pair]:.3g}"
+        columns["weight"] = _picked(seen.weight.mean(dim=0), order, ".3g")
     if console.width >= WIDE:
-        columns["ranked right"] = lambda pair: f"{int(right[pair])} of {checkpoints}"
-        columns["active"] = lambda pair: f"{int(active[pair])} of {checkpoints}"
-    table = new_table(
-        console, f"Hardest training pairs by self-influence ({len(result.ids)} pairs)", ["rank", *columns]
-    )
-    for rank, pair in enumerate(_order(scores)[:top], start=1):
-        table.add_row(str(rank), *(cell(pair) for cell in columns.values()))
+        for heading, where in (("ranked right", seen.score_margin > 0), ("active", ~seen.inactive)):
+            columns[heading] = [f"{count} of {steps}" for count in _picked(where.sum(dim=0), order, "d")]
+    table = new_table(console, f"Hardest training pairs by self-influence ({len(result.ids)} pairs)", [*columns])
+    for row in zip(*columns.values(), strict=True):
+        table.add_row(*row)
     console.print(table)
     preconditioner = result.run.method.preconditioner
     formula = "Σ_t η_t ‖√P_t ∇ℓ‖²" if preconditioner == "adam" else "Σ_t η_t ‖∇ℓ‖²"
     console.print(
         f"self-influence = {formula}, summed over checkpoints: large for pairs the model finds hard. Unit: first-order "
         f"loss change per visit with {STEP[preconditioner]}. The rank by plain loss (mean over checkpoints) stands "
-        "beside it as the baseline.",
-        highlight=False,
+        "beside it as the baseline."
     )
     if weighted:
         console.print(
             "The loss is weighted (mean over checkpoints: weight). GHM weights are small where many pairs are equally "
-            "hard, so mislabelled pairs can stand low; --loss-type standard scores without weights.",
-            highlight=False,
+            "hard, so mislabelled pairs can stand low; --loss-type standard scores without weights."
         )
     _print_facts(console, result.run, result.pairs)
 
 
-def print_influence(result: Influence | TopInfluences, task: Task, by: str, top: int) -> None:
+def print_influence(result: Influence | TopInfluences, by: str, top: int) -> None:
     """For each test pair its strongest proponents and opponents, or the groups of another view."""
     console = open_console()
     functional = result.run.method.test_functional
     zero = set(result.zero_columns)
+    scores = result.scores if isinstance(result, Influence) and by != PAIR else None
     for test in range(len(result.test_ids)):
         title = _title(result, test)
         if test in zero:
             _print_zero(console, title, functional)
-        elif by != PAIR and isinstance(result, Influence):
+        elif isinstance(result, Influence) and scores is not None:
             print_words(console, title)
-            _print_view(console, result.train, result.scores[:, test], task, by, top, signed=True)
+            _print_view(console, result.train, scores[:, test], by, top, signed=True)
         else:
             _print_sides(console, title, EFFECTS[functional], result.proponents(test, top), result.opponents(test, top))
-    console.print(_reading(result.run), highlight=False)
+    console.print(_reading(result.run))
     if isinstance(result, TopInfluences):
         inactive = f"{result.strongest.inactive:.0%} of pairs × checkpoints. {result.strongest.pairs:,} pairs"
         _print_run(console, result.run, inactive)
         return
     if zero:
-        console.print(f"{len(zero)} of {len(result.test_ids)} test columns are 0 throughout.", highlight=False)
+        console.print(f"{len(zero)} of {len(result.test_ids)} test columns are 0 throughout.")
     _print_facts(console, result.run, result.train)
 
 
@@ -130,8 +126,7 @@ def print_plan(engine: Mapping[str, Any]) -> None:
     console.print(
         f"Plan: engine {engine['engine']} ({engine['gradients']}): {engine['reason']}. Batch size "
         f"{engine['batch_size']} ({engine['batch_size_reason']}), {engine['rows_held']} gradient rows held at a time, "
-        f"{engine['expected_bytes'] / 1e6:,.0f} MB expected.",
-        highlight=False,
+        f"{engine['expected_bytes'] / 1e6:,.0f} MB expected."
     )
     parts = engine["parts"]
     if not parts:
@@ -168,13 +163,10 @@ def run_document(run: Run) -> dict[str, Any]:
 
 def _print_zero(console: Console, title: str, functional: str) -> None:
     """A test pair on which no training pair has an influence."""
-    console.print(title, highlight=False)
+    console.print(title)
     what = functional.replace("-", " ")
     hint = " --test-functional score-margin does not saturate." if functional == "loss" else ""
-    console.print(
-        f"  every influence is 0: its {what} has gradient 0 at every checkpoint.{hint}\n",
-        highlight=False,
-    )
+    console.print(f"  every influence is 0: its {what} has gradient 0 at every checkpoint.{hint}\n")
 
 
 def _title(result: Influence | TopInfluences, test: int) -> str:
@@ -210,12 +202,10 @@ def _reading(run: Run) -> str:
     )
 
 
-def _print_view(
-    console: Console, pairs: PairRecord, scores: Tensor, task: Task, by: str, top: int, *, signed: bool
-) -> None:
+def _print_view(console: Console, pairs: PairRecord, scores: Tensor, by: str, top: int, *, signed: bool) -> None:
     """Scores of pairs by item, class or pair of classes."""
     items = dict(zip(pairs.ids, pairs.items, strict=True))
-    classes = {item: name for item, name in item_classes(task).items() if item in items_named(items)}
+    classes = pairs.classes or classes_of_ids(items_named(items))
     found = groups(dict(zip(pairs.ids, scores.tolist(), strict=True)), by, items, classes)
     print_groups(console, found, by, items, sort=SCORE, top=top, signed=signed)
 
@@ -232,7 +222,7 @@ def _print_sides(
             table.add_row(*(cell for side in both for cell in side))
         console.print(table)
         return
-    console.print(title, highlight=False)
+    console.print(title)
     for heading, side in zip(headings, cells, strict=True):
         table = new_table(console, None, [heading, "influence"])
         for name, score in side:
@@ -255,19 +245,14 @@ def _print_run(console: Console, run: Run, inactive: str) -> None:
     if (projection := run.method.projection).kind != "none":
         console.print(
             f"Scores are estimates: gradients are projected ({projection.kind}, seed {projection.seed}); ± is "
-            "one standard error, over other seeds.",
-            highlight=False,
+            "one standard error, over other seeds."
         )
-    console.print(
-        f"Inactive (gradient exactly 0, skipped): {inactive}. Checkpoints: {', '.join(run.names)}.",
-        highlight=False,
-    )
+    console.print(f"Inactive (gradient exactly 0, skipped): {inactive}. Checkpoints: {', '.join(run.names)}.")
     engine, loss = run.engine, run.loss
     settings = ", ".join(f"{name} {value}" for name, value in loss.items())
     console.print(
         f"Loss: {settings}. Engine {engine['engine']} ({engine['gradients']}; {engine['reason']}) on "
-        f"{engine['device']}, batch size {engine['batch_size']}, {engine['seconds']:.2f} s.",
-        highlight=False,
+        f"{engine['device']}, batch size {engine['batch_size']}, {engine['seconds']:.2f} s."
     )
 
 
@@ -281,11 +266,8 @@ def _order(values: Tensor) -> list[int]:
     return torch.sort(values, descending=True, stable=True).indices.tolist()
 
 
-def _ranks(values: Tensor) -> list[int]:
-    ranks = [0] * len(values)
-    for rank, position in enumerate(_order(values), start=1):
-        ranks[position] = rank
-    return ranks
+def _picked(values: Tensor, order: Sequence[int], form: str) -> list[str]:
+    return [format(value, form) for value in values[order].tolist()]
 
 
 def _scored(each: Ranked) -> str:

@@ -33,7 +33,14 @@ def open_console(*, stderr: bool = False) -> Console:
     """stdout or stderr, as wide as the terminal; texts are shown as they are: ids may look like rich's markup."""
     stream = sys.stderr if stderr else sys.stdout
     width = None if stream.isatty() else PLAIN_WIDTH
-    return _Pipe(stderr=stderr, width=width, color_system=None if is_plain() else "auto", markup=False, emoji=False)
+    return _Pipe(
+        stderr=stderr,
+        width=width,
+        color_system=None if is_plain() else "auto",
+        markup=False,
+        emoji=False,
+        highlight=False,
+    )
 
 
 def is_plain() -> bool:
