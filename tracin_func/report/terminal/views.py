@@ -87,24 +87,20 @@ def print_pairs(
         rows = order[:top]
         ranks = Field("rank", [str(rank) for rank in range(1, len(rows) + 1)], drop=_EARLY)
         names = Field("pair ", rows, ids=True)
-        _print_fitting(
-            console, [*([] if sort == ID else [ranks]), names, Field("score", _scores(rows, values, signed))]
-        )
+        scores = Field("score", _scores(rows, values, signed))
+        _print_fitting(console, [names, scores] if sort == ID else [ranks, names, scores])
         _print_rest(console, len(order) - len(rows), len(order))
         return
     sides = [pair for pair in order[:top] if values[pair] > 0], [pair for pair in order[::-1][:top] if values[pair] < 0]
-    what = effects or ("positive", "negative")
-    fields: list[list[Field]] = []
-    for name, effect, rows in zip(("proponents", "opponents"), what, sides, strict=True):
-        cells = [*rows, *[""] * (max(map(len, sides)) - len(rows))]
-        heading = f"{name} ({effect})"
-        fields.append([Field(heading, cells, ids=True), Field("score", _scores(cells, values, signed))])
+    named = zip(("proponents", "opponents"), effects or ("positive", "negative"), sides, strict=True)
+    fields = [
+        [Field(f"{name} ({effect})", rows, ids=True), Field("score", _scores(rows, values, signed))]
+        for name, effect, rows in named
+    ]
     if _width(console, beside := _table(console, [*fields[0], *fields[1]])) <= console.width:
         console.print(beside)
         return
-    for (names, scores), rows in zip(fields, sides, strict=True):
-        count = len(rows)
-        own = [Field(names.heading, names.cells[:count], ids=True), Field("score", scores.cells[:count])]
+    for own in fields:
         _print_fitting(console, own)
 
 
@@ -137,7 +133,8 @@ def print_groups(
         Field("largest", [_score(group.largest, signed) for group in rows], drop=2),
     ]
     if by == ITEM:
-        others = [_other(group.name, items[group.largest_pair]) for group in rows]
+        pairs = [items[group.largest_pair] for group in rows]
+        others = [first if second == group.name else second for group, (first, second) in zip(rows, pairs, strict=True)]
         fields.append(Field("largest with", others, drop=4))
     else:
         fields.append(Field("largest in", [group.largest_pair for group in rows], drop=4, ids=True))
@@ -212,7 +209,7 @@ def _dropped(console: Console, fields: Sequence[Field], least: int) -> list[Fiel
 
 def _table(console: Console, fields: Sequence[Field], gap: int | None = None) -> Table:
     table = new_table(console, None, [each.heading for each in fields], _WORDS)
-    for place, row in enumerate(zip(*(each.cells for each in fields), strict=True)):
+    for place, row in enumerate(itertools.zip_longest(*(each.cells for each in fields), fillvalue="")):
         if place == gap:
             table.add_row("…")
         table.add_row(*map(Text, row))
@@ -230,12 +227,8 @@ def folded(name: str) -> str:
     return name if len(parts) == 1 else f"{'_'.join(parts[:half])}_\n{'_'.join(parts[half:])}"
 
 
-def _other(item: str, both: tuple[str, str]) -> str:
-    return both[0] if both[1] == item else both[1]
-
-
 def _scores(pairs: Sequence[str], values: Mapping[str, float], signed: bool) -> list[str]:
-    return [_score(values[pair], signed) if pair else "" for pair in pairs]
+    return [_score(values[pair], signed) for pair in pairs]
 
 
 def _score(value: float, signed: bool) -> str:
