@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.scored import both_scores
+import tracin_func as ti
+from tests.support.scored import small_task
 
 MODULES = ("results.influence", "results.listing", "results.load")
 
@@ -14,8 +15,7 @@ MODULES = ("results.influence", "results.listing", "results.load")
 @pytest.mark.parametrize("module", MODULES)
 def test_examples(module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    scores = both_scores(item_ids=list("abcdef"))
-    names = {"own": scores.self_influence, "inf": scores.influence}
+    names = {"ti": ti, "task": small_task(item_ids=list("abcdef"))}
     found = doctest.testmod(import_module(f"tracin_func.{module}"), extraglobs=names)
     assert found.attempted > 0
     assert found.failed == 0

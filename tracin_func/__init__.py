@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from tracin_func.results.influence import Influence as Influence
     from tracin_func.results.influence import SelfInfluence as SelfInfluence
     from tracin_func.results.load import load as load
-    from tracin_func.results.top import StreamedSelfInfluence as StreamedSelfInfluence
     from tracin_func.results.top import TopInfluences as TopInfluences
     from tracin_func.scoring.accuracy import Evaluation as Evaluation
     from tracin_func.scoring.accuracy import accuracy as accuracy
@@ -50,7 +49,7 @@ _MODULES = {
     "losses.margin": ("MarginRankingLoss",),
     "results.influence": ("Influence", "SelfInfluence"),
     "results.load": ("load",),
-    "results.top": ("StreamedSelfInfluence", "TopInfluences"),
+    "results.top": ("TopInfluences",),
     "scoring.accuracy": ("Evaluation", "accuracy"),
     "scoring.fill": ("fill_store",),
     "scoring.forecast": ("Forecast", "forecast"),

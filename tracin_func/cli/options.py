@@ -36,7 +36,9 @@ class ComputeOptions:
     panel: ClassVar[str] = COMPUTING
     device: str | None = option("auto, cpu, cuda, cuda:1 or mps.", "the first of cuda, mps, cpu")
     engine: str | None = option(
-        "auto, ghost, item, pair or loop. All give the same scores.", "auto", words="gradients.engines.registry:ENGINE_NAMES"
+        "auto, ghost, item, pair or loop. All give the same scores.",
+        "auto",
+        words="gradients.engines.registry:ENGINE_NAMES",
     )
     batch_size: str | None = option("Gradients computed together; changes no score.", "measured")
     memory_budget: str | None = option("Memory for the work, as 800MB or 4GB.", "half of what is free")

@@ -74,7 +74,6 @@ class Done:
     """What a run came to: results by score, and what the user was told."""
 
     output: Output
-    task: Task
     results: Mapping[str, Result]
     told: list[str]
     verification: Verification | None
@@ -208,7 +207,7 @@ def _score_one(
         tell(f"note: {checked}" if checked.passed else f"warning: {checked}")
     if compute.world.first:
         output.save(results, tell)
-    return Done(output, task, results, tell.told, checked)
+    return Done(output, results, tell.told, checked)
 
 
 def _at_once(

@@ -29,6 +29,7 @@ class SelfInfluence(Scored):
         loaded: what the file says from which `tracin_func.load` read them.
 
     Example:
+        >>> own = ti.self_influence(task)
         >>> own
         SelfInfluence(4 pairs, 2 checkpoints, 0 inactive at all of them; hardest a_b 0.077)
         >>> own.hardest(2)
@@ -105,6 +106,7 @@ class Influence(Scored):
         loaded: what the file says from which `tracin_func.load` read them.
 
     Example:
+        >>> inf = ti.influence(task)
         >>> inf
         Influence(4 training × 3 test pairs, 2 checkpoints, 0 inactive at all of them; strongest a_b on f_b +0.22)
         >>> inf.proponents("f_b", k=2)

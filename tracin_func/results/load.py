@@ -41,7 +41,8 @@ def load(path: str | Path, *, column: str | None = None) -> SelfInfluence | Infl
         InputError: the file cannot be read, or does not say what its scores are.
 
     Example:
-        >>> load(inf.save("influence.parquet"))
+        >>> path = ti.influence(task).save("influence.parquet")
+        >>> ti.load(path)
         Influence(4 training × 3 test pairs; strongest a_b on f_b +0.22)
     """
     file = read_result(Path(path))

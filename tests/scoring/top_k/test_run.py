@@ -178,6 +178,12 @@ def test_self_influence_of_a_table(loss: str, stored: bool, tmp_path: Path) -> N
     path = found.save(tmp_path / "self.parquet")
     table = pyarrow.parquet.read_table(path)
     assert table["score"].to_pylist() == found.scores.tolist()
+    loaded = ti.load(path)
+    assert isinstance(loaded, ti.SelfInfluence)
+    assert torch.equal(loaded.scores, found.scores)
+    assert [each.score for each in loaded.hardest(5)] == [each.score for each in found.hardest(5)]
+    means = {group.name: group.mean for group in dense.by("item")}
+    assert {group.name: group.mean for group in loaded.by("item")} == pytest.approx(means, rel=1e-5)
     assert [f"{a}_{b}" for a, b in zip(*(table[c].to_pylist() for c in ("first", "second")), strict=True)] == list(
         dense.ids
     )
