@@ -24,7 +24,7 @@ from tests.support.places import ROOT
 from tests.support.prepared import PREPARED, start
 from tracin_func.cli.app import app
 from tracin_func.cli.options import ComputeOptions, InfluenceOptions
-from tracin_func.gradients.engines.registry import ENGINE_NAMES
+from tracin_func.gradients.engines.registry import engine_names
 from tracin_func.losses.ghm import GHM_VARIANTS
 from tracin_func.sources.demo import cache
 from tracin_func.sources.demo.ranker import AngleRanker
@@ -47,7 +47,7 @@ def test_self_writes_scores_with_provenance_and_a_table(lab: Lab) -> None:
     assert "model_epoch_2.pt, model_epoch_10.pt" in stdout.replace("\n", " ")
     record = json.loads((lab.results / "box_500hz_metadata.json.provenance.json").read_text())["columns"][COLUMN]
     assert record["loss"] == {"loss_type": "standard", "margin": 10.0}
-    assert record["engine"]["engine"] in ENGINE_NAMES[1:]
+    assert record["engine"]["engine"] in engine_names()[1:]
 
 
 def test_influence_writes_a_column_a_test_pair_and_self_on_demand(lab: Lab) -> None:
@@ -686,7 +686,7 @@ def test_an_interrupt_leaves_files_as_they_were(lab: Lab, tmp_path_factory: pyte
 
 
 def test_help_names_the_choices_there_are() -> None:
-    assert all(name in declared(ComputeOptions)["engine"].help for name in ENGINE_NAMES)
+    assert all(name in declared(ComputeOptions)["engine"].help for name in engine_names())
     assert all(name in declared(*loss_groups())["ghm_variant"].help for name in GHM_VARIANTS)
     assert all(name in declared(InfluenceOptions)["test_functional"].help for name in TEST_FUNCTIONALS)
 

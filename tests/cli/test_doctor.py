@@ -18,7 +18,7 @@ from tests.support.places import ROOT
 from tracin_func.cli.app import app
 from tracin_func.gradients.compute import Compute
 from tracin_func.gradients.engines.ghost.engine import GhostEngine
-from tracin_func.gradients.engines.registry import ENGINE_NAMES
+from tracin_func.gradients.engines.registry import engine_names
 from tracin_func.gradients.factors import Contribution
 from tracin_func.gradients.protocol import Differentiate
 from tracin_func.report.terminal import doctor as health
@@ -70,7 +70,7 @@ def test_a_machine_that_is_well(width: int, examined: health.Health) -> None:
     lines = examined.text(width).splitlines()
     assert width * 0.6 < max(map(len, lines)) <= width
     assert f"  torch        {version('torch')}" in lines
-    for engine in ENGINE_NAMES[1:]:
+    for engine in engine_names()[1:]:
         (line,) = [line for line in lines if line.split()[:2] == ["cpu", engine]]
         assert line.endswith("  ok")
     assert any(line.startswith("  auto  takes ") for line in lines)
@@ -90,7 +90,7 @@ def test_json_is_one_document() -> None:
     assert found["environment"]["TRACIN_FUNC_MARGIN"] == "10"
     assert found["cache"] == {"folder": f"{os.environ[CACHE_VARIABLE]}/embedded", "writable": True}
     tested = found["selftest"]["outcomes"]
-    assert {outcome["engine"] for outcome in tested if outcome["device"] == "cpu"} == set(ENGINE_NAMES[1:])
+    assert {outcome["engine"] for outcome in tested if outcome["device"] == "cpu"} == set(engine_names()[1:])
     assert all(0 < outcome["deviation"] < 1e-5 for outcome in tested), "float32 is not float64"
 
 
@@ -133,7 +133,7 @@ def test_an_engine_that_breaks_is_told_and_the_others_are_tried(monkeypatch: pyt
     assert code == 1
     assert "    RuntimeError: no kernel image is available\n" in stdout
     assert "and more" not in stdout
-    assert stdout.count("  ok\n") == len(ENGINE_NAMES) - 2
+    assert stdout.count("  ok\n") == len(engine_names()) - 2
     assert "ghost on cpu" in stderr
 
 

@@ -11,9 +11,9 @@ import tracin_func as ti
 from tests.support import calls
 from tests.support.jobs import job_of
 from tests.support.reference import Job, reference
-from tracin_func.gradients.engines.registry import ENGINE_NAMES
+from tracin_func.gradients.engines.registry import engine_names
 
-ENGINES = [name for name in ENGINE_NAMES if name != "auto"]
+ENGINES = [name for name in engine_names() if name != "auto"]
 COUNTED = ti.Pairs(first=[5, 1, 2], second=[0, 5, 4], target=[1, 1, -1], count=[3, 1, 2])
 APART = ti.Pairs(first=[0, 2, 4], second=[1, 3, 5], target=[1, -1, 1])  # no item twice: score differences are the units
 

@@ -24,7 +24,7 @@ from tests.support.lab import Lab, refused
 from tests.support.reference import TOLERANCE, Job, assert_same, gradient_of, module_at, plain_loss, rows_of, trace
 from tracin_func.cli.app import app
 from tracin_func.gradients.batches import Work
-from tracin_func.gradients.engines.registry import ENGINE_NAMES, ENGINES
+from tracin_func.gradients.engines.registry import ENGINES, engine_names
 from tracin_func.gradients.model import Scorer
 from tracin_func.gradients.protocol import Need
 from tracin_func.gradients.representations.keep import keep
@@ -189,7 +189,7 @@ def with_metric(job: Job, path: Path) -> tuple[list[ti.Checkpoint], list[Tensor]
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
-@pytest.mark.parametrize("engine", ENGINE_NAMES)
+@pytest.mark.parametrize("engine", engine_names())
 @pytest.mark.parametrize("name", ROWS)
 def test_every_engine_applies_the_metric(name: str, engine: str, dtype: torch.dtype, tmp_path: Path) -> None:
     job = job_of(*BY_NAME[name]()).at(dtype)

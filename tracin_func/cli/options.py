@@ -38,7 +38,7 @@ class ComputeOptions:
     engine: str | None = option(
         "auto, ghost, item, pair or loop. All give the same scores.",
         "auto",
-        words="gradients.engines.registry:ENGINE_NAMES",
+        words="gradients.engines.registry:engine_names",
     )
     batch_size: str | None = option("Gradients computed together; changes no score.", "measured")
     memory_budget: str | None = option("Memory for the work, as 800MB or 4GB.", "half of what is free")

@@ -20,7 +20,7 @@ from tests.support.jobs import DEVICES, PRECISIONS, RICH_TRAIN, TEST, TRAIN, Roo
 from tests.support.reference import Job, Trace, assert_same, one_step_change, reference
 from tests.support.rows import cross
 from tracin_func.gradients.batches import Work
-from tracin_func.gradients.engines.registry import ENGINE_NAMES, ENGINES
+from tracin_func.gradients.engines.registry import ENGINES, engine_names
 from tracin_func.gradients.model import Scorer
 from tracin_func.gradients.protocol import Need
 from tracin_func.gradients.representations.held import RowsAndFactors
@@ -46,10 +46,10 @@ BOTH = (torch.float64, torch.float32)
 def usual(architecture: int, engine: int, dtype: int) -> bool:
     """Of a plain run: all architectures by what captures, stacks and chooses; every fifth by all engines and dtypes."""
     kept = ("auto", "ghost", "item") if BOTH[dtype] == torch.float64 else ("ghost",)
-    return ENGINE_NAMES[engine] in kept or (architecture + engine) % 5 == 0
+    return engine_names()[engine] in kept or (architecture + engine) % 5 == 0
 
 
-@pytest.mark.parametrize(("architecture", "engine", "dtype"), cross(ARCHITECTURES, ENGINE_NAMES, BOTH, plain=usual))
+@pytest.mark.parametrize(("architecture", "engine", "dtype"), cross(ARCHITECTURES, engine_names(), BOTH, plain=usual))
 def test_engine_equals_reference(architecture: Architecture, engine: str, dtype: torch.dtype) -> None:
     job, right = known(architecture, dtype)
     if architecture.constant:
@@ -141,7 +141,7 @@ LOSSES: dict[str, Any] = {
     ("loss", "engine", "dtype"),
     cross(
         tuple(LOSSES),
-        ENGINE_NAMES,
+        engine_names(),
         BOTH,
         plain=lambda loss, engine, dtype: BOTH[dtype] == torch.float64 or (loss + engine) % 3 == 0,
     ),
@@ -170,7 +170,7 @@ def test_the_lab_variant_drops_pairs_that_round_to_one() -> None:
 RICH_TEST = ti.Pairs(TEST.first, TEST.second, TEST.target, weight=[0.5, 1.0, 2.0])
 
 
-@pytest.mark.parametrize("engine", ENGINE_NAMES)
+@pytest.mark.parametrize("engine", engine_names())
 @pytest.mark.parametrize("loss", ["hinge with some inactive pairs", "logistic with smoothing", "GHM lab"])
 @pytest.mark.parametrize("functional", ["loss", "score-margin"])
 @pytest.mark.parametrize("weighted_test", [False, True], ids=["plain tests", "weighted tests"])
@@ -181,7 +181,7 @@ def test_pairs_with_weights_margins_and_counts(loss: str, engine: str, functiona
     check(job, reference(job), engine, torch.float64)
 
 
-@pytest.mark.parametrize("engine", ENGINE_NAMES)
+@pytest.mark.parametrize("engine", engine_names())
 def test_a_callable_that_needs_the_margin(engine: str) -> None:
     def loss(s_a: Tensor, s_b: Tensor, y: Tensor, margin: Tensor) -> Tensor:
         return F.softplus(margin - y * (s_a - s_b))
@@ -195,7 +195,7 @@ def replace_margin(pairs: ti.Pairs, margin: list[float]) -> ti.Pairs:
     return ti.Pairs(pairs.first, pairs.second, pairs.target, margin=margin)
 
 
-@pytest.mark.parametrize("engine", ENGINE_NAMES)
+@pytest.mark.parametrize("engine", engine_names())
 def test_one_real_step_of_sgd_changes_the_loss_so(engine: str) -> None:
     """Sign and unit, from a real optimiser: (ℓ_q before − after)/h → influence as the rates h·η go to 0."""
     job = job_of(*SMALL())
@@ -251,7 +251,7 @@ def any_two(engine: int, batch_size: int, rows: int, dtype: int) -> bool:
 
 @pytest.mark.parametrize(
     ("engine", "batch_size", "rows", "dtype"),
-    cross(ENGINE_NAMES, (1, 5, 64, "auto"), (1, 2, None), BOTH, plain=any_two),
+    cross(engine_names(), (1, 5, 64, "auto"), (1, 2, None), BOTH, plain=any_two),
 )
 def test_chunks_and_blocks_change_nothing(engine: str, batch_size: Any, rows: int | None, dtype: torch.dtype) -> None:
     """A memory budget of a few rows recomputes them; nothing but rounding may come of it."""
@@ -375,7 +375,7 @@ def test_the_plan_counts_what_it_keeps() -> None:
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("engine", ENGINE_NAMES)
+@pytest.mark.parametrize("engine", engine_names())
 @pytest.mark.parametrize(
     "name", ["convolution in groups", "attention with a mask", "batch normalisation of channels, eval"]
 )
@@ -429,7 +429,7 @@ UNCHANGED = [
 ]
 
 
-@pytest.mark.parametrize("engine", ENGINE_NAMES)
+@pytest.mark.parametrize("engine", engine_names())
 @pytest.mark.parametrize("name", UNCHANGED)
 def test_the_users_model_is_unchanged(name: str, engine: str) -> None:
     module, items = BY_NAME[name]()
@@ -464,7 +464,7 @@ def test_the_users_model_is_unchanged_after_an_error(budget: int | None) -> None
     assert fingerprint(module) == before
 
 
-@pytest.mark.parametrize("engine", ENGINE_NAMES)
+@pytest.mark.parametrize("engine", engine_names())
 @pytest.mark.parametrize("budget", [None, 1], ids=["rows held", "rows recomputed"])
 def test_gradients_that_are_not_finite_are_named(engine: str, budget: int | None) -> None:
     items = torch.randn(ITEMS, 3, generator=torch.Generator().manual_seed(0))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from tracin_func.errors import InputError, UsageError
 from tracin_func.gradients.engines.loop import LoopEngine
-from tracin_func.gradients.engines.registry import ENGINE_NAMES, ENGINES, UnitKind
+from tracin_func.gradients.engines.registry import ENGINES, UnitKind, engine_names
 from tracin_func.gradients.model import State
 from tracin_func.gradients.protocol import Engine, Units
 
@@ -30,8 +30,8 @@ def choose(name: str, units: Mapping[UnitKind, Units], state: State, without: Co
         UsageError: no engine of that name, or `item` for a joint scorer.
         InputError: the named engine cannot run the scorer (the message says why and what to use), or none can.
     """
-    if name not in ENGINE_NAMES:
-        raise UsageError(f"`engine` should be one of {', '.join(ENGINE_NAMES)}. Got {name!r}.")
+    if name not in engine_names():
+        raise UsageError(f"`engine` should be one of {', '.join(engine_names())}. Got {name!r}.")
     if name == "auto":
         return _cheapest(units, state, without)
     found = ENGINES[name]

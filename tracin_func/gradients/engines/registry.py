@@ -38,4 +38,8 @@ ENGINES = {
         GhostEngine(), "items", {"items": "one forward and backward of all items gives each item's gradient"}
     ),
 }
-ENGINE_NAMES = ("auto", *ENGINES)
+
+
+def engine_names() -> tuple[str, ...]:
+    """What can be asked for."""
+    return "auto", *ENGINES

@@ -15,7 +15,7 @@ import torch
 
 from tracin_func.errors import NumericalError
 from tracin_func.gradients.device import resolve_device, versions
-from tracin_func.gradients.engines.registry import ENGINE_NAMES
+from tracin_func.gradients.engines.registry import engine_names
 from tracin_func.results.names import counted
 from tracin_func.results.verification import TOLERANCE
 from tracin_func.scoring.selftest import Outcome, selftest
@@ -118,7 +118,7 @@ def examine(variables: Collection[str] = ()) -> Health:
         cache_writable=cache is not None and _is_writable(cache),
         environment={name: os.environ[name] for name in sorted(os.environ) if name.startswith(VARIABLE_PREFIX)},
         variables=variables,
-        outcomes=tuple(selftest(reversed(ENGINE_NAMES[1:]), devices)),
+        outcomes=tuple(selftest(reversed(engine_names()[1:]), devices)),
     )
 
 
