@@ -20,8 +20,6 @@ from tracin_func.cli.app import app
 from tracin_func.results.files.origins import provenance_path
 from tracin_func.results.top import TopInfluences
 from tracin_func.sources.demo.cache import EmbeddedDemo
-from tracin_func.sources.recordings.tones import Tones
-from tracin_func.sources.recordings.tree import find_clips
 from tracin_func.task.pair_table import PairTable
 from tracin_func.task.pairs import COLUMNS
 
@@ -282,9 +280,8 @@ class Folder:
 
     def __init__(self, folder: Path, demo: EmbeddedDemo) -> None:
         self.results, self.file = folder / "results", folder / "pairs.parquet"
-        clips = find_clips(demo.data_root, material="plastic", frequency="500hz")
-        self.ids = [clip.id for clip in clips]
-        train, test, _ = Tones(demo.data_root, num_test=2).choose_pairs(clips, with_test=True)
+        task = ti.sources.demo(num_test="2")
+        self.ids, train, test = task.all_item_ids, task.train_pairs, task.test_pairs
         assert test is not None
         columns: dict[str, list[Any]] = {name: [] for name in ("first", "second", "target", "count", "split")}
         for pairs, split in ((test, "test"), (train, "train")):

@@ -1,28 +1,33 @@
 """Recordings in the lab's tree with the checkpoints of a model trained on them, as a source of tasks."""
 
+import hashlib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-from torch import nn
+from torch import Tensor, nn
 
 from tracin_func.errors import InputError, UsageError
 from tracin_func.files import present
 from tracin_func.sources.demo.ranker import AngleRanker
-from tracin_func.sources.groups import DRAWN, ModelOptions, PairOptions, QueryOptions
+from tracin_func.sources.groups import WORDS, ModelOptions, PairOptions, QueryOptions
 from tracin_func.sources.options import Options, flag
 from tracin_func.sources.python.loading import load_model, parse_arguments, require_scorer
+from tracin_func.sources.recordings.frontend import FrontEnd
 from tracin_func.sources.recordings.options import SAMPLE_RATE, RecordingOptions
-from tracin_func.sources.recordings.tones import Tones
-from tracin_func.sources.recordings.tree import find_tones
+from tracin_func.sources.recordings.pairs import PairChoice
+from tracin_func.sources.recordings.tree import Clip, find_clips, find_tones, load_items
 from tracin_func.sources.settings import Settings
 from tracin_func.sources.source import Job, Listener, Source
 from tracin_func.sources.values import checkpoint_choice, num_test, numbers, words
 from tracin_func.task.checkpoints import Checkpoint, find_checkpoints
 from tracin_func.task.pair_files import read_ids
+from tracin_func.task.task import Task
 
 ALL = "all"
+FRONT_END = FrontEnd()
 
 
 @dataclass(frozen=True)
@@ -130,57 +135,110 @@ def tones_job(
     with_test: bool,
     streamed: bool,
 ) -> Job:
-    """The job of scoring recordings in the lab's tree; `kind` says in provenance whose they are."""
-    own, of_model, pairs = options[RecordingOptions], options[ModelOptions], options[PairOptions]
-    asked = _asked_pairs(options)
+    """The job of scoring recordings in the lab's tree; `kind` says in provenance whose they are.
+
+    Raises:
+        UsageError, InputError: recordings, checkpoints, pairs or exclusions do not fit; see `find_clips`, `read_wav`,
+            `PairChoice`.
+    """
+    own, of_model = options[RecordingOptions], options[ModelOptions]
     model = _model(of_model) if scorer is None else scorer
     checkpoints = [Checkpoint(path, of_model.learning_rate) for path in chosen_checkpoints(options, checkpoint_dir)]
     settings = Settings(options.values, checkpoints[0].peek().args)
     for name, value in own.placeholders.items():
         settings.note(name, value)
-    exclusions = _exclusions(settings, listener)
-    seed, loss = settings.seed, settings.loss()
-    trained_loss = settings.trained_loss()
+    choice = _choice(options, settings, listener, streamed=streamed)
+    loss, trained_loss = settings.loss(), settings.trained_loss()
     if settings.unread is not None:
         listener.tell(f"warning: {settings.unread}")
-    tones = Tones(
-        data_root,
-        own.placeholders["material"],
-        own.placeholders["frequency"],
-        sample_rate=own.sample_rate or SAMPLE_RATE,
-        clip_seconds=own.clip_seconds,
-        seed=seed,
-        pairs=pairs.pairs or DRAWN,
-        ids=pairs.ids,
-        exclusions=exclusions,
-        exclude_before_split=pairs.exclude_before_split,
-        skip_bad=own.skip_bad_audio,
+
+    def notice(sentence: str) -> None:
+        listener.tell(f"note: {sentence}")
+
+    clips = find_clips(
+        *(data_root, own.placeholders["material"], own.placeholders["frequency"]),
+        classes=words("--classes", own.classes),
+        takes=numbers("--takes", own.takes),
+        notice=notice,
+    )
+    clips, excluded = choice.without_excluded(clips)
+    # Chosen before the recordings are read, which takes long, so that faults of the choice are told at once.
+    train, test, held_out = choice.choose(clips, excluded, with_test=with_test, notice=notice)
+    listener.chosen()
+    items, bad = _items(own, clips, listener)
+    if bad:
+        notice(
+            f"{len(bad)} of {len(clips)} recordings cannot be used and are left out, with their pairs, after the "
+            f"split: {'; '.join(list(bad.values())[:3])}{' ...' if len(bad) > 3 else ''}"
+        )
+        train, test, held_out = choice.choose(clips, excluded | bad.keys(), with_test=with_test)
+        choice.require_usable(test, clips, bad)
+    task = Task(
+        *(model, items, train, checkpoints, test, loss, [clip.id for clip in clips]),
+        item_classes=[clip.degree_class for clip in clips],
+        held_out=held_out,
+        trained_loss=trained_loss,
+        describe={
+            **_description(kind, data_root, own, clips, choice),
+            "model": of_model.model or type(model).__qualname__,
+            "bad": list(bad),
+            **({} if of_model.model is None else {"model_arguments": of_model.model_arg or []}),
+            "checkpoint_dir": str(checkpoint_dir.absolute()),
+        },
+    )
+    return Job(task, settings)
+
+
+def _choice(options: Options, settings: Settings, listener: Listener, *, streamed: bool) -> PairChoice:
+    tests = options[QueryOptions]
+    return PairChoice(
+        options[PairOptions],
+        exclusions=_exclusions(settings, listener),
+        seed=settings.seed,
+        num_test=num_test(tests.num_test) if tests.test_select in (None, "random") else None,
+        named=None if tests.test_pairs is None else read_ids(tests.test_pairs),
         streamed=streamed,
-        **asked,
     )
-    task = tones.task(
-        model,
-        checkpoints,
-        loss,
-        kind=kind,
-        with_test=with_test,
-        workers=own.num_workers or 0,
-        listener=listener,
-    )
-    named = {"model": of_model.model, "model_arguments": of_model.model_arg or []} if of_model.model else {}
-    describe = {**task.describe, **named, "checkpoint_dir": str(checkpoint_dir.absolute())}
-    return Job(replace(task, trained_loss=trained_loss, describe=describe), settings)
 
 
-def _asked_pairs(options: Options) -> dict[str, Any]:
-    """Which recordings and test pairs are asked for, as arguments of `Tones`."""
-    own, tests = options[RecordingOptions], options[QueryOptions]
-    by_score = tests.test_select not in (None, "random")
+def _items(own: RecordingOptions, clips: Sequence[Clip], listener: Listener) -> tuple[Tensor, dict[str, str]]:
+    """The spectrograms of clips, and what is wrong with those that are to be left out, by id."""
+    bad = dict[str, str]()
+    with listener.progress("reading clips", 1) as advance:
+        items = load_items(
+            *(clips, FRONT_END),
+            sample_rate=own.sample_rate or SAMPLE_RATE,
+            clip_seconds=own.clip_seconds,
+            workers=own.num_workers or 0,
+            progress=lambda done: advance(1 / len(clips)),
+            bad=bad if own.skip_bad_audio else None,
+        )
+    return items, bad
+
+
+def _description(
+    kind: str, data_root: Path, own: RecordingOptions, clips: Sequence[Clip], choice: PairChoice
+) -> dict[str, Any]:
+    """What provenance records of recordings and pairs."""
     return {
-        "classes": words("--classes", own.classes),
-        "takes": numbers("--takes", own.takes),
-        "num_test": None if by_score else num_test(tests.num_test),
-        "test_pairs": None if tests.test_pairs is None else read_ids(tests.test_pairs),
+        "kind": kind,
+        "data_root": str(data_root.absolute()),
+        "material": own.placeholders["material"],
+        "frequency": own.placeholders["frequency"],
+        "classes": sorted({clip.degree_class for clip in clips}),
+        "takes": sorted({clip.take for clip in clips}),
+        "items": len(clips),
+        "seed": choice.seed,
+        "split": {"train_share": 0.70, "by": "torch.utils.data.random_split"},
+        "pairs": choice.words if choice.words in WORDS else _file(Path(choice.words)),
+        "num_test": choice.num_test,
+        "test_pairs": None if choice.named is None else list(choice.named),
+        "exclusions": None if choice.exclusions is None else _file(choice.exclusions),
+        "exclude_before_split": choice.asked.exclude_before_split,
+        "recordings_sha256": _digest([clip.path for clip in clips]),
+        "sample_rate": own.sample_rate or SAMPLE_RATE,
+        "clip_seconds": own.clip_seconds,
+        "front_end": FRONT_END.describe(),
     }
 
 
@@ -209,3 +267,19 @@ def _exclusions(settings: Settings, listener: Listener) -> Path | None:
         "--exclusions-file none goes on without it."
     )
     return path
+
+
+def _digest(paths: Sequence[Path]) -> str:
+    """One digest of the content of all files, in their order."""
+    every = hashlib.sha256()
+    for path in paths:
+        every.update(hashlib.sha256(path.read_bytes()).digest())
+    return every.hexdigest()
+
+
+def _file(path: Path) -> dict[str, str | None]:
+    """A file that was read, for provenance; what came through a pipe cannot be read again."""
+    if not path.is_file():
+        return {"path": str(path.absolute()), "sha256": None}
+    with path.open("rb") as file:  # a table of pairs may be larger than the memory
+        return {"path": str(path.absolute()), "sha256": hashlib.file_digest(file, "sha256").hexdigest()}

@@ -45,9 +45,9 @@ class Clip:
 
 def find_clips(
     root: str | Path,
-    *,
     material: str,
     frequency: str,
+    *,
     classes: Sequence[str] | None = None,
     takes: Sequence[int] | None = None,
     notice: Callable[[str], None] = lambda sentence: None,
