@@ -79,16 +79,6 @@ class Done:
     verification: Verification | None
 
 
-def self_influence(options: Options) -> None:
-    """Run `self`; see `score_all`."""
-    score_all("self", options)
-
-
-def influence(options: Options) -> None:
-    """Run `influence`; see `score_all`."""
-    score_all("influence", options)
-
-
 def merge(options: Options) -> None:
     """Run what the shards on a store were run for, now that its rows are there.
 
@@ -123,6 +113,9 @@ def score_all(command: str, options: Options) -> None:
             with interruption("the scores are in their files"), printing():
                 print_document(command, [_document(done, own[ResultOptions].top or 10) for done in finished])
         _require_verified(finished)
+
+
+self_influence, influence = functools.partial(score_all, "self"), functools.partial(score_all, "influence")
 
 
 def _check(options: Options, scores: tuple[str, ...]) -> None:

@@ -21,13 +21,15 @@ class Forecast:
     Args:
         evaluations: of each checkpoint, on a sample of the pairs.
         engine: what was decided, as in provenance.
-        units: what is differentiated at each checkpoint, and `tried` how many of these were, for the measurement.
+        over: what is differentiated: items, pairs or score differences.
+        units: how many of these at each checkpoint, and `tried` how many were, for the measurement.
         seconds: expected of the gradients of all checkpoints; products of pairs come on top.
         bytes: expected peak above the model and the items.
     """
 
     evaluations: tuple[Evaluation, ...]
     engine: Mapping[str, Any]
+    over: str
     units: int
     tried: int
     seconds: float
@@ -70,4 +72,6 @@ def forecast(
     assert walk.prepared is not None
     (tried, units, seconds), engine = measured[0], walk.prepared.describe()
     expected = seconds / tried * units * len(task.checkpoints)
-    return Forecast(tuple(evaluating.found), engine, units, tried, expected, engine["expected_bytes"])
+    return Forecast(
+        *(tuple(evaluating.found), engine, walk.prepared.over, units, tried, expected, engine["expected_bytes"])
+    )

@@ -53,7 +53,8 @@ class Prepared:
         return self.make.joint() if self.make.task.joint else self.make.singles()
 
     @property
-    def _over(self) -> str:
+    def over(self) -> str:
+        """What is differentiated: items, pairs or score differences."""
         return "score differences" if self.choice.unit == "items" and self.make.by_difference else self.choice.unit
 
     def describe(self) -> dict[str, Any]:
@@ -61,7 +62,7 @@ class Prepared:
         how, store = self.choice.engine.name + self.keeping.words, self.keeping.store
         return {
             "engine": self.choice.name,
-            "gradients": f"{how}{',' if ',' in how else ''} over {self._over}",
+            "gradients": f"{how}{',' if ',' in how else ''} over {self.over}",
             "reason": self.choice.reason,
             "device": str(self.make.device),
             "dtype": str(self.make.dtype or "the model's own"),

@@ -6,7 +6,7 @@ pair p, p weighs R_k^(−alpha), and the loss is the mean over the batch of weig
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -54,21 +54,8 @@ class TrainingSettings:
 
     def as_args(self) -> dict[str, Any]:
         """The settings under the names of the lab's `args`."""
-        return {
-            "frequency": self.frequency,
-            "material": self.material,
-            "loss_type": "ghm",
-            "margin": self.margin,
-            "ghm_bins": self.ghm_bins,
-            "ghm_alpha": self.ghm_alpha,
-            "ghm_variant": "symmetric",
-            "batch_size": self.batch_size,
-            "learning_rate": self.learning_rate,
-            "epochs": self.epochs[-1],
-            "seed": self.seed,
-            "exclusions_file": None,
-            "synthetic": True,
-        }
+        fixed = {"loss_type": "ghm", "ghm_variant": "symmetric", "exclusions_file": None, "synthetic": True}
+        return asdict(self) | {"epochs": self.epochs[-1]} | fixed
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ def print_forecast(
         "engine": f"{engine['engine']} ({engine['gradients']}), because {engine['reason']}",
         "device": f"{engine['device']}, {counted(engine['threads'], 'thread')}, batch size {engine['batch_size']}",
         "expected time": f"{seconds} of gradients (measured on {expected.tried} of {expected.units:,} "
-        f"{_units(expected)}); products of pairs come on top",
+        f"{expected.over}); products of pairs come on top",
         "expected memory": f"{expected.bytes / 1e6:,.0f} MB above the model and the items",
         "files": ", ".join(map(str, files)),
     }
@@ -72,11 +72,3 @@ def _classes(task: Task) -> str:
 def _inactive(expected: Forecast) -> str:
     shares = [each.inactive for each in expected.evaluations]
     return f"{sum(shares) / len(shares):.0%} of training pairs × checkpoints have gradient 0"
-
-
-def _units(expected: Forecast) -> str:
-    return (
-        "score differences"
-        if "difference" in expected.engine["gradients"]
-        else str(expected.engine["gradients"].split()[-1])
-    )

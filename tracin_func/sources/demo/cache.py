@@ -41,6 +41,12 @@ COMMANDS_FILE = "COMMANDS.md"
 SYNTHETIC_NOTICE = "The embedded default is SYNTHETIC: computed tones, no recordings."
 
 Progress = Callable[[str], None]
+
+
+def _ignore(line: str) -> None:
+    pass
+
+
 _log = logging.getLogger(__name__)
 
 
@@ -52,7 +58,7 @@ class EmbeddedDemo:
     checkpoint_dir: Path
 
 
-def embedded(frequency: str = "500hz", material: str = "plastic", *, progress: Progress | None = None) -> EmbeddedDemo:
+def embedded(frequency: str = "500hz", material: str = "plastic", *, progress: Progress = _ignore) -> EmbeddedDemo:
     """SYNTHETIC tones of one frequency and material and checkpoints trained on them, made on first use.
 
     The first use of a tone takes about 15 seconds. It is safe to kill, and for several processes
@@ -76,10 +82,10 @@ def embedded(frequency: str = "500hz", material: str = "plastic", *, progress: P
         return demo
     folder = _writable_cache_dir(cache)
     try:
-        with _locked(folder / f"{name}.lock", progress or _ignore):
+        with _locked(folder / f"{name}.lock", progress):
             demo = _demo_at(folder / name)
             if not _is_made(demo):
-                _make_whole(folder / name, frequency, material, progress or _ignore)
+                _make_whole(folder / name, frequency, material, progress)
     except (OSError, OutputError, soundfile.SoundFileError) as error:
         raise OutputError(
             f"the embedded default could not be written to {folder}: {error}. Free some space there, or set "
@@ -89,7 +95,7 @@ def embedded(frequency: str = "500hz", material: str = "plastic", *, progress: P
 
 
 def write_demo(
-    directory: str | Path, *, frequencies: Sequence[str] = FREQUENCIES, progress: Progress | None = None
+    directory: str | Path, *, frequencies: Sequence[str] = FREQUENCIES, progress: Progress = _ignore
 ) -> Path:
     """Write SYNTHETIC data, checkpoints and the commands to run on them into a new folder.
 
@@ -121,7 +127,7 @@ def write_demo(
         for frequency in frequencies:
             made = embedded(frequency, progress=progress)
             shutil.copytree(made.checkpoint_dir, directory / "checkpoints" / frequency)
-        (progress or _ignore)(f"writing tones to {directory / 'data'}")
+        progress(f"writing tones to {directory / 'data'}")
         write_tones(directory / "data", frequencies=frequencies)
         commands = directory / COMMANDS_FILE
         commands.write_text(_commands(directory, frequencies), encoding="utf-8")
@@ -285,7 +291,3 @@ def _require(name: str, value: str, allowed: Sequence[str]) -> None:
             f"`{name}` of the embedded default should be one of {', '.join(allowed)}. Got {value!r}. For "
             "other tones, name your own --data-root and --checkpoint-dir."
         )
-
-
-def _ignore(line: str) -> None:
-    pass
