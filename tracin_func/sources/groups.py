@@ -51,7 +51,7 @@ class ModelOptions:
 def loss_groups() -> tuple[type, ...]:
     """One group: which loss, and the options of all that are registered."""
     *most, last = [f"{name} ({loss.help})" if loss.help else name for name, loss in LOSSES.items()]
-    which = option(f"{', '.join(most)} or {last}.", "the checkpoint's, else standard", words=tuple(LOSSES))
+    which = option(f"{', '.join(most)} or {last}.", "the checkpoint's, else standard", words="losses.registry:LOSSES")
     fields: list[tuple[str, Any, Any]] = [("loss_type", str | None, which)]
     for each in loss_options().values():
         default = each.shown_default or f"the checkpoint's, else {each.default}"
