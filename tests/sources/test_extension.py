@@ -44,7 +44,7 @@ class Line(Source):
         scorer, settings = nn.Linear(1, 1), Settings(self.options.values)
         rows = range(count - 1)
         pairs = ti.Pairs([row + 1 for row in rows], list(rows), [1] * (count - 1))
-        listener.tell(f"note: {count} points.")
+        listener.report(f"note: {count} points.")
         task = ti.Task(
             *(scorer, torch.arange(count)[:, None].float(), pairs, [ti.Checkpoint(scorer.state_dict(), 0.5)]),
             loss=settings.loss(),

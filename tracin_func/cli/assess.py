@@ -1,4 +1,4 @@
-"""Is this the run that was trained? One line a checkpoint, and a warning where it does not look like it."""
+"""Is this the run that was trained? One line per checkpoint, and a warning where it does not look like it."""
 
 from collections.abc import Callable
 
@@ -12,26 +12,26 @@ WHAT_TO_LOOK_AT = "split and seed, classes and takes, front end, normalisation o
 
 
 class Assessment:
-    """Told of every checkpoint's evaluation, it tells the user.
+    """Reports each checkpoint's evaluation to the user, and warns at the last one.
 
     Args:
         show: called with the line of each checkpoint.
-        tell: called with each warning.
+        report: called with each warning.
         checkpoints: how many there will be.
         pairs: how many training pairs there are.
-        settings: of the task; how they contradict the checkpoints is told after the last one, with what it changes.
+        settings: of the task; how they contradict the checkpoints is reported after the last one, with the effect.
     """
 
     def __init__(
         self,
         show: Callable[[str], None],
-        tell: Callable[[str], None],
+        report: Callable[[str], None],
         checkpoints: int,
         pairs: int,
         settings: Settings,
     ) -> None:
         self._show = show
-        self._tell = tell
+        self._report = report
         self._checkpoints = checkpoints
         self._pairs = pairs
         self._settings = settings
@@ -49,19 +49,19 @@ class Assessment:
         gaps = [gap for evaluation in self.evaluations for gap in gaps_of(evaluation)]
         if gaps:
             more = f" (and {len(gaps) - 1} more)" if len(gaps) > 1 else ""
-            self._tell(f"warning: {gaps[0]}{more}. Is this the run that was trained? Look at: {WHAT_TO_LOOK_AT}.")
+            self._report(f"warning: {gaps[0]}{more}. Is this the run that was trained? Look at: {WHAT_TO_LOOK_AT}.")
         if (right := self.evaluations[-1].train_right) < SWAPPED:
-            self._tell(
+            self._report(
                 f"warning: the last checkpoint ranks only {right:.0%} of the training pairs right. Are the targets "
                 "those of the training (+1: the first item should score higher), and not swapped? Are the items: the "
                 "same front end, cut and rate?"
             )
         if self._settings.differing is not None:
-            self._tell(f"warning: {self._settings.differing}")
+            self._report(f"warning: {self._settings.differing}")
         if self._settings.contradiction is not None:
-            self._tell(f"warning: {self._settings.contradiction}{self._changed()}")
+            self._report(f"warning: {self._settings.contradiction}{self._changed()}")
         elif all(evaluation.inactive == 1 for evaluation in self.evaluations):
-            self._tell(
+            self._report(
                 f"warning: all {self.evaluations[-1].train_pairs:,} training pairs that were looked at are inactive at "
                 "every checkpoint: right by more than the margin, so their scores are 0. Score checkpoints of earlier "
                 "epochs, give the margin of the training (--margin), or a loss that does not saturate "

@@ -1,7 +1,7 @@
 """Every way a command can end: one clear line on stderr, and an exit code that says whose fault it was.
 
 0 done; 2 an option wrong in itself or a device this machine lacks; 3 something read does not fit; 1 writing
-failed, a number is not finite, or a fault of ours; 130 interrupted.
+failed, a number is not finite, or a bug; 130 interrupted.
 """
 
 import contextlib
@@ -33,19 +33,19 @@ class Reported(int):
 
 
 @dataclass
-class Teller:
-    """Says sentences on stderr and keeps them for the record."""
+class Reporter:
+    """Prints notices on stderr and keeps them for the record."""
 
     quiet: bool
-    told: list[str] = field(default_factory=list)
+    notices: list[str] = field(default_factory=list)
 
     def __call__(self, sentence: str) -> None:
-        self.told.append(sentence)
+        self.notices.append(sentence)
         say(sentence, quiet=self.quiet)
 
 
 def guarded(command: Callable[..., None]) -> Callable[..., None]:
-    """`command` with its errors told in one line; `--debug` adds the traceback."""
+    """`command` with its errors reported in one line; `--debug` adds the traceback."""
 
     @functools.wraps(command)
     def run(**options: Any) -> None:
@@ -75,7 +75,7 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
 
 @contextlib.contextmanager
 def interruption(meaning: str) -> Iterator[None]:
-    """Says with `meaning` what an interrupt in the block leaves behind."""
+    """An interrupt in the block is reported with `meaning`: what it leaves behind."""
     try:
         yield
     except KeyboardInterrupt:
@@ -84,7 +84,7 @@ def interruption(meaning: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def importing() -> Iterator[None]:
-    """Ctrl-C waits for the end of the block: what is interrupted while it is imported stays behind half made."""
+    """Defer Ctrl-C to the end of the block: an interrupted import leaves modules half initialised."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -108,7 +108,7 @@ def printing() -> Iterator[None]:
     """
     try:
         yield
-        sys.stdout.flush()  # so that a fault is noticed here, not while Python shuts down
+        sys.stdout.flush()  # so that an error is noticed here, not while Python shuts down
     except BrokenPipeError:
         _discard(sys.stdout)
         raise typer.Exit(0) from None
@@ -142,7 +142,7 @@ def _fitted(sentence: str) -> str:
 
 
 def open_streams() -> None:
-    """Streams that can be printed to: one that is closed leads nowhere, a sign its encoding lacks becomes `?`."""
+    """Make stdout and stderr safe to print to: closed streams go to devnull, unencodable characters become `?`."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
@@ -151,6 +151,6 @@ def open_streams() -> None:
 
 
 def _discard(stream: TextIO) -> None:
-    """What Python still holds of a stream goes nowhere, without a complaint when it shuts down."""
+    """Send what Python still buffers to devnull, so that it raises nothing at shutdown."""
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -4,7 +4,7 @@ import logging
 import sys
 from dataclasses import asdict, replace
 
-from tracin_func.cli.errors import Teller, interruption, printing
+from tracin_func.cli.errors import Reporter, interruption, printing
 from tracin_func.cli.options import PrintOptions, ScoringOptions, StoreOptions
 from tracin_func.cli.output import recorded
 from tracin_func.cli.processes import record_job, require_same_job, say_filled, together
@@ -49,9 +49,9 @@ def fill(command: str | None, options: Options, scores: tuple[str, ...], world: 
         method, compute = method_of(source), compute_of(source, world)
         of_items = command is None and is_parquet(own[PairOptions].pairs)  # rows of all items, whatever the pairs
         with_test, streamed = "influence" in scores and not of_items, of_items or is_streamed(own, scores)
-        tell = Teller(quiet)
-        job = source.job(listener_of(tell), with_test=with_test, streamed=streamed)
-        task = limited(job.task, own[ScoringOptions].limit, tell)
+        report = Reporter(quiet)
+        job = source.job(listener_of(report), with_test=with_test, streamed=streamed)
+        task = limited(job.task, own[ScoringOptions].limit, report)
         store = compute.store
         assert store is not None
         if command is not None:
@@ -64,7 +64,7 @@ def fill(command: str | None, options: Options, scores: tuple[str, ...], world: 
             observer = replace(observer_of(own, job.settings), progress=advance)
             filled = fill_store(task, compute, items=items, method=method, observer=observer)
         if job.settings.differing is not None:
-            tell(f"warning: {job.settings.differing}")
+            report(f"warning: {job.settings.differing}")
         if command is not None and world.first:
             record_job(store, command, recorded(own), compute.shard)
         say_filled(filled, store, quiet=quiet)

@@ -30,7 +30,7 @@ FILE_NAMES = {
 }
 SPECS = ("model", "task")  # FILE.py:Name
 # Options that change no score and no file.
-TOLD = ("repeat", "shard", "dry_run", "explain_plan", "verify", "by", "top", "quiet", "json", "debug")
+NOT_RECORDED = ("repeat", "shard", "dry_run", "explain_plan", "verify", "by", "top", "quiet", "json", "debug")
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Output:
             if conflict is not None:
                 raise InputError(conflict)
 
-    def save(self, results: Mapping[str, Result], tell: Callable[[str], None]) -> None:
+    def save(self, results: Mapping[str, Result], report: Callable[[str], None]) -> None:
         """Every file, before anything is printed: a reader of the tables who leaves early loses none."""
         command = [Path(sys.argv[0]).name, *sys.argv[1:]]
         with interruption(f"each of {self} is as it was or holds the new scores"):
@@ -64,11 +64,11 @@ class Output:
                 result = results["influence" if name == "strongest" else name]
                 named: dict[str, Any] = {}
                 if isinstance(result, SelfInfluence | Influence):
-                    self._tell_replaced(path, result, tell)
+                    self._report_replaced(path, result, report)
                     named = {"column": self.column, "per_checkpoint": per_checkpoint}
                 result.save(path, command=command, options=self.options, **named)
 
-    def _tell_replaced(self, path: Path, result: SelfInfluence | Influence, tell: Callable[[str], None]) -> None:
+    def _report_replaced(self, path: Path, result: SelfInfluence | Influence, report: Callable[[str], None]) -> None:
         """Say where scores of another loss give way to these."""
         start = self.column or (SELF_COLUMN if isinstance(result, SelfInfluence) else result.column)
         own = dict(result.run.loss)
@@ -81,7 +81,7 @@ class Output:
             name, loss = next(iter(others.items()))
             words = ", ".join(f"{key} {value}" for key, value in loss.items())
             more = f" and {len(others) - 1} more columns" if len(others) > 1 else ""
-            tell(f"note: {path} held {name}{more} with another loss ({words}); equal names are replaced now.")
+            report(f"note: {path} held {name}{more} with another loss ({words}); equal names are replaced now.")
 
     def described(self) -> dict[str, str]:
         """The files by what they hold, for a document."""
@@ -107,7 +107,7 @@ def output_of(source: Source, scores: tuple[str, ...]) -> Output:
 
 def recorded(options: Options) -> dict[str, Any]:
     """The options that were given, as they can be given again from any folder: paths absolute."""
-    kept, table = {name: value for name, value in options.given().items() if name not in TOLD}, options.table
+    kept, table = {name: value for name, value in options.given().items() if name not in NOT_RECORDED}, options.table
     for name, value in kept.items():
         if name in SPECS:
             place, _, what = str(value).rpartition(":")

@@ -15,15 +15,15 @@ class Advance:
 
     def __init__(self, label: str, total: float, bar: Progress | None) -> None:
         self._label, self._total, self._bar = label, total, bar
-        self._done, self._told = 0.0, 0
+        self._done, self._shown = 0.0, 0
         self._task = bar.add_task(label, total=total) if bar else None
 
     def __call__(self, amount: float) -> None:
         self._done += amount
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, advance=amount)
-        elif (tenth := int(10 * min(self._done / self._total, 1) + 1e-6)) > self._told:
-            self._told = tenth
+        elif (tenth := int(10 * min(self._done / self._total, 1) + 1e-6)) > self._shown:
+            self._shown = tenth
             if tenth % 5 == 0:
                 say(f"{self._label}: {10 * tenth}%")
 

@@ -63,14 +63,14 @@ def as_options(recorded: Mapping[str, Any], path: Path, remedy: str) -> dict[str
     return found
 
 
-def tell_changes(path: Path, score: str, run: Run, tell: Callable[[str], None]) -> None:
+def report_changes(path: Path, score: str, run: Run, report: Callable[[str], None]) -> None:
     """Warn of what is not as it was recorded: files of other content, other versions, other threads."""
     record = list(_records(path, score).values())[-1]
     changes = list(_changes(record, run))
     if record["options"].get("with_self") and score == "self":
         changes.append("self-influence was recorded from one pass with influence (--with-self)")
     if changes:
-        tell(f"warning: not as recorded in {path}: {'; '.join(changes)}. Scores may differ.")
+        report(f"warning: not as recorded in {path}: {'; '.join(changes)}. Scores may differ.")
 
 
 def _records(path: Path, command: str) -> dict[str, dict[str, Any]]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from tracin_func.cli.errors import Teller, note, say
+from tracin_func.cli.errors import Reporter, note, say
 from tracin_func.cli.options import ComputeOptions, InfluenceOptions, PrintOptions, ResultOptions, StoreOptions
 from tracin_func.cli.progress import progress
 from tracin_func.errors import UsageError
@@ -83,24 +83,24 @@ def runs_of(options: Options) -> Sequence[Source]:
 
 
 def title_of(source: Source, runs: Sequence[Source]) -> str:
-    """What tells a run from the others."""
+    """The placeholders by which a run differs from the others."""
     own = source.placeholders.items()
     return ", ".join(value for name, value in own if any(each.placeholders[name] != value for each in runs))
 
 
-def limited(task: Task, limit: int | None, tell: Teller) -> Task:
+def limited(task: Task, limit: int | None, report: Reporter) -> Task:
     """The task with the first `limit` training pairs."""
     if limit is None or limit >= len(task.train_pairs):
         return task
     if (loss := as_loss(task.loss)).weighted:
         weights = f"{loss.loss_type.upper()} weights"
-        tell(f"warning: --limit {limit}: {weights} are then those of {limit} pairs, not of the training.")
+        report(f"warning: --limit {limit}: {weights} are then those of {limit} pairs, not of the training.")
     return replace(task, train=task.train_pairs.select(torch.arange(limit)))
 
 
-def listener_of(tell: Teller, chosen: Callable[[], None] = lambda: None) -> Listener:
-    """Whom a source tells what it does: the user, on stderr."""
-    return Listener(tell, partial(say, quiet=tell.quiet), partial(progress, quiet=tell.quiet), chosen)
+def listener_of(report: Reporter, chosen: Callable[[], None] = lambda: None) -> Listener:
+    """Reports what a source does to the user, on stderr."""
+    return Listener(report, partial(say, quiet=report.quiet), partial(progress, quiet=report.quiet), chosen)
 
 
 def method_of(source: Source) -> Method:
@@ -146,7 +146,7 @@ def compute_of(source: Source, world: World) -> Compute:
 def observer_of(
     options: Options, settings: Settings, evaluated: Callable[[Any], None] = lambda evaluation: None
 ) -> Observer:
-    """Who hears of a run: the user, on stderr, and the settings, of the checkpoints' `args`."""
+    """Reports a run to the user, on stderr, and the checkpoints' `args` to the settings."""
     planned = print_plan if options[ComputeOptions].explain_plan else lambda engine: None
     notice = partial(note, quiet=options[PrintOptions].quiet)
     return Observer(notice, planned=planned, opened=settings.compare, evaluated=evaluated)

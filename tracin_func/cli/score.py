@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from tracin_func.cli.assess import Assessment
-from tracin_func.cli.errors import Teller, interruption, printing, say
+from tracin_func.cli.errors import Reporter, interruption, printing, say
 from tracin_func.cli.fill import fill
 from tracin_func.cli.options import (
     INFLUENCE,
@@ -23,7 +23,7 @@ from tracin_func.cli.options import (
 from tracin_func.cli.output import Output, Result, output_of
 from tracin_func.cli.processes import recorded_job, together
 from tracin_func.cli.progress import phases, progress
-from tracin_func.cli.repeat import recorded_options, tell_changes
+from tracin_func.cli.repeat import recorded_options, report_changes
 from tracin_func.cli.resolve import (
     compute_of,
     is_in_blocks,
@@ -71,11 +71,11 @@ from tracin_func.task.task import Task
 
 @dataclass(frozen=True)
 class Done:
-    """What a run came to: results by score, and what the user was told."""
+    """The outcome of a run: results by score, and the notices given."""
 
     output: Output
     results: Mapping[str, Result]
-    told: list[str]
+    notices: list[str]
     verification: Verification | None
 
 
@@ -169,20 +169,20 @@ def _score_one(
 ) -> Done | None:
     """One run: scores in their files; None for a dry run."""
     options, quiet = source.options, source.options[PrintOptions].quiet
-    tell, blocks, streamed = Teller(quiet), is_in_blocks(options, scores), is_streamed(options, scores)
+    report, blocks, streamed = Reporter(quiet), is_in_blocks(options, scores), is_streamed(options, scores)
     with_influence = "influence" in scores
-    job = source.job(listener_of(tell, check_files), with_test=with_influence, streamed=streamed)
-    task = limited(job.task, options[ScoringOptions].limit, tell)
+    job = source.job(listener_of(report, check_files), with_test=with_influence, streamed=streamed)
+    task = limited(job.task, options[ScoringOptions].limit, report)
     if method.weight_test_pairs and (method.test_functional != "loss" or not as_loss(task.loss).weighted):
-        tell("warning: --weight-test-pairs changes nothing: there are GHM weights of losses only.")
+        report("warning: --weight-test-pairs changes nothing: there are GHM weights of losses only.")
     _require_classes(options[ResultOptions].by, task)
     check_files()
     if with_influence and options[QueryOptions].test_select in BY_SCORE:
-        task = _with_selected(task, options[QueryOptions], job.settings.seed, method, compute, tell)
+        task = _with_selected(task, options[QueryOptions], job.settings.seed, method, compute, report)
     own = options[PairOptions]
     table = replace(task, train=PairTable(str(own.pairs), ids=own.ids)) if streamed else task
     show, pairs = functools.partial(say, quiet=quiet), len(table.train)
-    assess = Assessment(show, tell, len(task.checkpoints), pairs, job.settings)
+    assess = Assessment(show, report, len(task.checkpoints), pairs, job.settings)
     observer = observer_of(options, job.settings, assess)
     if options[ScoringOptions].dry_run:
         asked = {"self_influence": "self" in scores, "influence": with_influence}
@@ -193,14 +193,14 @@ def _score_one(
         return None
     how = method, compute, observer
     found, checked = _in_blocks(table, *how, scores, options) if blocks else _at_once(task, *how, scores, options)
-    results = {name: _with_notices(result, tell.told) for name, result in found.items()}
+    results = {name: _with_notices(result, report.notices) for name, result in found.items()}
     if (path := options[ResultOptions].repeat) is not None:
-        tell_changes(path, scores[0], results[scores[0]].run, tell)
+        report_changes(path, scores[0], results[scores[0]].run, report)
     if checked is not None:
-        tell(f"note: {checked}" if checked.passed else f"warning: {checked}")
+        report(f"note: {checked}" if checked.passed else f"warning: {checked}")
     if compute.world.first:
-        output.save(results, tell)
-    return Done(output, results, tell.told, checked)
+        output.save(results, report)
+    return Done(output, results, report.notices, checked)
 
 
 def _at_once(
@@ -229,12 +229,14 @@ def _in_blocks(
         return {"influence": query(task, keep, *how)}, None
 
 
-def _with_notices(result: Any, told: list[str]) -> Any:
-    """A result that records what the user was told, until it is saved."""
-    return replace(result, run=replace(result.run, source={**result.run.source, "notices": told}))
+def _with_notices(result: Any, notices: list[str]) -> Any:
+    """A result whose record holds the notices, also those that follow until it is saved."""
+    return replace(result, run=replace(result.run, source={**result.run.source, "notices": notices}))
 
 
-def _with_selected(task: Task, asked: QueryOptions, seed: int, method: Method, compute: Compute, tell: Teller) -> Task:
+def _with_selected(
+    task: Task, asked: QueryOptions, seed: int, method: Method, compute: Compute, report: Reporter
+) -> Task:
     """The task with the test pairs that --test-select asks for."""
     held_out, count = len(task.held_out or ()), num_test(asked.num_test)
     wanted = min(NUM_TEST, held_out) if count == "default" else count
@@ -242,7 +244,7 @@ def _with_selected(task: Task, asked: QueryOptions, seed: int, method: Method, c
     assert not isinstance(wanted, str)
     silent = Observer(notice=lambda sentence: None)
     test = select_test_pairs(task, method, compute, asked.test_select, wanted, seed, silent)
-    tell(f"note: {len(test)} of {held_out} test pairs were selected as {asked.test_select}.")
+    report(f"note: {len(test)} of {held_out} test pairs were selected as {asked.test_select}.")
     return replace(task, test=test)
 
 
@@ -264,7 +266,7 @@ def _show(done: Done, asked: ResultOptions) -> None:
 
 def _document(done: Done, top: int) -> dict[str, Any]:
     """A run for `--json`."""
-    found: dict[str, Any] = {"files": done.output.described(), "notices": list(done.told)}
+    found: dict[str, Any] = {"files": done.output.described(), "notices": list(done.notices)}
     for name in ("self", "influence"):
         if (result := done.results.get(name)) is None:
             continue

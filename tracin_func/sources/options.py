@@ -127,7 +127,7 @@ def is_given(value: Any) -> bool:
 
 @dataclass(frozen=True)
 class Options:
-    """What a command was given: `options[Group]` holds it typed; a group that is not of the command, its defaults.
+    """What a command was given: `options[Group]` is typed; a group that the command does not take has its defaults.
 
     Args:
         groups: that the command takes.

@@ -32,7 +32,7 @@ class Entry:
     Args:
         options: its group of options.
         place: `module:Class` of the `Source`, imported when it is needed.
-        classes: the class of each item, as far as ids alone tell it: what result files are read with.
+        classes: the class of each item, as far as ids alone show it; used to read result files.
     """
 
     options: type
@@ -57,16 +57,16 @@ def _unshown(label: str, total: float) -> AbstractContextManager[Callable[[float
 
 @dataclass(frozen=True)
 class Listener:
-    """Whom a source tells what it does.
+    """Callbacks of a source at work.
 
     Args:
-        tell: called with each sentence that the user should read; it begins with `note: ` or `warning: `.
+        report: called with each sentence that the user should read; it begins with `note: ` or `warning: `.
         step: called with a line of text at each step of what takes long.
         progress: shows work under a label and of a total, while the block that it opens runs.
         chosen: called when all but the content of the items is checked.
     """
 
-    tell: Callable[[str], None] = _log.warning
+    report: Callable[[str], None] = _log.warning
     step: Callable[[str], None] = _ignore
     progress: Callable[[str, float], AbstractContextManager[Callable[[float], None]]] = _unshown
     chosen: Callable[[], None] = _ignore
@@ -111,14 +111,14 @@ class Source(ABC):
         """The task.
 
         Args:
-            listener: who is told of it.
+            listener: its callbacks.
             with_test: with test pairs to explain.
             streamed: training pairs are read in blocks later; the first ones stand for all.
         """
 
     @property
     def placeholders(self) -> Mapping[str, str]:
-        """What {name} in the name of a folder stands for."""
+        """The value of {name} in the name of a folder."""
         return {}
 
     def runs(self) -> Sequence["Source"]:
@@ -167,7 +167,7 @@ def task_from(name: str, values: Mapping[str, Any], **more: Any) -> "Task":
 
 
 def classes_of_ids(ids: Iterable[str]) -> dict[str, str]:
-    """The class of each item whose id tells it, by the sources that know such ids."""
+    """The class of each item whose id shows it, by the sources that know such ids."""
     names = list(ids)
     known = [entry.classes(names) for entry in SOURCES.values() if entry.classes is not None]
     return {item: found for each in known for item, found in each.items()}

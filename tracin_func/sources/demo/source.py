@@ -43,7 +43,7 @@ class Demo(Source):
         return [replace(self, options=self.options.changed(frequency=tone)) for tone in FREQUENCIES]
 
     def job(self, listener: Listener, *, with_test: bool = True, streamed: bool = False) -> Job:
-        listener.tell(f"note: {SYNTHETIC_NOTICE} For your own recordings give --data-root and --checkpoint-dir.")
+        listener.report(f"note: {SYNTHETIC_NOTICE} For your own recordings give --data-root and --checkpoint-dir.")
         made = embedded(**self.placeholders, progress=listener.step)
         return tones_job(
             *("embedded", made.data_root, made.checkpoint_dir, self.options, listener),

@@ -80,7 +80,7 @@ def load_object(spec: str, option: str) -> Callable[..., Any]:
 
 
 def require_scorer(where: str, module: nn.Module, joint: bool) -> None:
-    """A module that cannot be a scorer is a fault of what was read, not of the option that names it.
+    """A module that cannot be a scorer is an error in what was read, not in the option that names it.
 
     Raises:
         InputError: it cannot.

@@ -44,9 +44,9 @@ class PythonTask(Source):
             task = replace(task, loss=settings.adjusted(DEFAULT if task.loss is None else task.loss))
         else:
             task = replace(task, loss=settings.loss())
-            listener.tell(f"note: --loss-type {loss_type} replaces the task's own loss.")
+            listener.report(f"note: --loss-type {loss_type} replaces the task's own loss.")
             if settings.unread is not None:
-                listener.tell(f"warning: {settings.unread}")
+                listener.report(f"warning: {settings.unread}")
         return Job(replace(task, describe={"kind": "task", "task": self._named, **task.describe}), settings)
 
     @property

@@ -23,7 +23,7 @@ class FrontEnd:
     Args:
         n_fft: length of window and transform, in samples.
         hop_length: samples between two frames.
-        amin: the smallest magnitude that is told apart.
+        amin: the smallest magnitude that is distinguished from 0.
 
     Raises:
         UsageError: a setting is out of range.

@@ -33,5 +33,5 @@ class RecordingOptions:
 
     @property
     def placeholders(self) -> dict[str, str]:
-        """What {frequency} and {material} in the name of a folder stand for."""
+        """The values of {frequency} and {material} in the name of a folder."""
         return {"frequency": self.frequency or FREQUENCY, "material": self.material or MATERIAL}

@@ -150,10 +150,10 @@ def tones_job(
     choice = _choice(options, settings, listener, streamed=streamed)
     loss, trained_loss = settings.loss(), settings.trained_loss()
     if settings.unread is not None:
-        listener.tell(f"warning: {settings.unread}")
+        listener.report(f"warning: {settings.unread}")
 
     def notice(sentence: str) -> None:
-        listener.tell(f"note: {sentence}")
+        listener.report(f"note: {sentence}")
 
     clips = find_clips(
         *(data_root, own.placeholders["material"], own.placeholders["frequency"]),
@@ -162,7 +162,7 @@ def tones_job(
         notice=notice,
     )
     clips, excluded = choice.without_excluded(clips)
-    # Chosen before the recordings are read, which takes long, so that faults of the choice are told at once.
+    # Chosen before the recordings are read, which takes long, so that wrong choices are reported at once.
     train, test, held_out = choice.choose(clips, excluded, with_test=with_test, notice=notice)
     listener.chosen()
     items, bad = _items(own, clips, listener)
@@ -262,7 +262,7 @@ def _exclusions(settings: Settings, listener: Listener) -> Path | None:
             f"the checkpoint's args name the exclusions file {path}, and {path.absolute()} is no file. Name it with "
             "--exclusions-file, or go on without it: --exclusions-file none."
         )
-    listener.tell(
+    listener.report(
         f"note: the checkpoint's args name the exclusions file {path.absolute()}; it is applied, after the split. "
         "--exclusions-file none goes on without it."
     )

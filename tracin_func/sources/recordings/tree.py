@@ -54,7 +54,7 @@ def find_clips(
 ) -> list[Clip]:
     """The clips of one material and tone, ordered by class (by angle), then by take.
 
-    Entries whose names do not follow the layout are left out; `notice` is told how many.
+    Entries whose names do not follow the layout are left out; `notice` receives how many.
 
     Args:
         root: folder of the tree.
