@@ -199,7 +199,8 @@ def weights_of(
 def slopes_of(
     loss: PairLoss, weigh: Weigh | None, values: Tensor, block: PairBlock, start: int, checkpoint: str
 ) -> Tensor:
-    """u and v of a block whose first pair is number `start`, weights included, [2, pairs]; float64 where they have any.
+    """u and v of a block whose first pair is number `start`, weights included, [2, pairs], or u alone [1, pairs] where
+    v = −u, see `both`; float64 where there are weights.
 
     Raises:
         NumericalError: the loss of a pair, or its derivative, is NaN or infinite.
@@ -214,9 +215,15 @@ def slopes_of(
                 f"{checkpoint}: the loss of pair {start + at + min(*bad, count - 1)}, or its slope, is NaN or "
                 "infinite. Expected a loss that is finite there."
             )
-        slopes, weight = torch.stack([u, -u if v is None else v])[:, :count], _weight(weigh, scored, part.weight)
-        parts.append(slopes if weight is None else weight[:count] * slopes.double())
+        slopes, weight = u[None] if v is None else torch.stack([u, v]), _weight(weigh, scored, part.weight)
+        parts.append((slopes if weight is None else weight * slopes.double())[:, :count])
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+
+
+def both(slopes: Tensor) -> Tensor:
+    """u and v, float64 [2, pairs], of slopes [1 or 2, pairs]."""
+    wide = slopes.double()
+    return wide if len(wide) == 2 else torch.cat([wide, -wide])
 
 
 def _tally_of_block(loss: PairLoss, values: Tensor, block: PairBlock) -> Tensor:

@@ -10,7 +10,7 @@ from tracin_func.errors import InputError, NumericalError, UsageError
 from tracin_func.gradients.processes import ALONE, World
 from tracin_func.gradients.protocol import Combination, Gradients
 from tracin_func.gradients.representations.projected import ProjectedGradients
-from tracin_func.losses.terms import loss_values, slopes_of, weights_of
+from tracin_func.losses.terms import both, loss_values, slopes_of, weights_of
 from tracin_func.scoring.combinations import PairTable, own_chunks
 from tracin_func.task.loss import PairLoss
 from tracin_func.task.pair_table import PairBlocks, blocks_over
@@ -76,7 +76,7 @@ def self_scores(
             slopes = slopes_of(loss, weigh, table, part, start, f"checkpoint {number}")
             rows = (slopes != 0).any(dim=0).nonzero()[:, 0]
             if len(rows):
-                scores[rows] += gradients.squared_norm(Combination(index[rows], slopes[:, rows].T.double()))
+                scores[rows] += gradients.squared_norm(Combination(index[rows], both(slopes[:, rows]).T))
         if not bool(scores.isfinite().all()):
             row = int((~scores.isfinite()).nonzero()[0])
             raise NumericalError(f"the self-influence of pair {start + row} overflows. Use smaller weights.")

@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from tracin_func.errors import InputError, NumericalError, UsageError
-from tracin_func.losses.terms import PIECE, loss_values, slopes_of, weights_of
+from tracin_func.losses.terms import PIECE, both, loss_values, slopes_of, weights_of
 from tracin_func.results.top import Strongest, Winners
 from tracin_func.scoring.top_k.extremes import Extremes
 from tracin_func.scoring.top_k.screen import LANES, Screen, bytes_suffice, screen
@@ -83,7 +84,7 @@ def strongest(
             for weigh, table, checkpoint in zip(weighs, values, checkpoints, strict=True)
         ]
         # In numpy, which compares ten times as fast as torch.
-        masks = [np.not_equal(u, 0) | np.not_equal(v, 0) for u, v in map(Tensor.numpy, slopes)]
+        masks = [reduce(np.logical_or, (np.not_equal(row, 0) for row in each.numpy())) for each in slopes]
         inactive = sum(len(part) - int(np.count_nonzero(mask)) for mask in masks)
         active = np.logical_or.reduce(masks) if len(masks) > 1 else masks[0]
         return len(part), inactive, [group.candidates(start, part, slopes, active) for group in groups]
@@ -100,7 +101,7 @@ def strongest(
 
 @dataclass(frozen=True, eq=False)
 class _Candidates:
-    """Pairs that may be among the strongest: their numbers int64 [n], themselves, and u, v at each checkpoint [2, n].
+    """Pairs that may be among the strongest: their numbers int64 [n], themselves, and slopes at each checkpoint.
 
     Where there are many, their exact scores float64 [n, columns] have been computed at once.
     """
@@ -161,8 +162,9 @@ class _Group:
         for found in [*([_joined(few)] if few else []), *waiting[len(few) :]]:
             scores = self._scores(found) if found.scores is None else found.scores
             pair = (found.numbers, found.pairs.first, found.pairs.second, found.pairs.target)
-            fields = (*(column[None] for column in pair), *found.slopes)  # whole numbers below 2⁵³ are exact in float64
-            self._extremes.add(torch.cat([field.double() for field in fields]).T, scores)
+            # Numbers and positions are below 2⁵³, and so are exact in float64.
+            fields = [torch.stack([column.double() for column in pair]), *map(both, found.slopes)]
+            self._extremes.add(torch.cat(fields).T.contiguous(), scores)
 
     def _scores(self, found: _Candidates) -> Tensor:
         """Σ_t u ⟨g_a, M ∇ℓ_q⟩ + v ⟨g_b, M ∇ℓ_q⟩, float64 [n, columns]."""
@@ -171,7 +173,7 @@ class _Group:
             part = slice(int(rows[0]), int(rows[-1]) + 1)
             first, second = found.pairs.first[part], found.pairs.second[part]
             for slopes, products in zip(found.slopes, self._products, strict=True):
-                u, v = slopes[:, part].double()
+                u, v = both(slopes[:, part])
                 score = products.index_select(0, first).mul_(u[:, None])
                 result[part] += score.add_(products.index_select(0, second).mul_(v[:, None]))
         if not bool(result.isfinite().all()):
@@ -181,7 +183,7 @@ class _Group:
 
     def _screened(self, block: PairBlock, slopes: Sequence[Tensor], active: Mask) -> Tensor:
         """Rows of the block that may be among the strongest, ascending."""
-        largest = max(float(u.abs().max()) for u, _ in slopes)
+        largest = max(float(each[0].abs().max()) for each in slopes)
         limits = self._current_limits(largest)
         if limits is not None:
             found, carries = limits
