@@ -23,7 +23,10 @@ FOLDERS = {"gradients": ("projection", "store", "representations", "engines"), "
 
 # What a module or folder may not import, although the order of rooms allows it, and why.
 FORBIDDEN = {
-    "gradients": (("task.task", "task.pairs", "task.pair_table", "task.loss", "losses"), "it knows units only"),
+    "gradients": (
+        ("task.task", "task.pairs", "task.pair_table", "task.pair_reader", "task.loss", "losses"),
+        "it knows units only",
+    ),
     "gradients.store": (("gradients.model", "gradients.protocol"), "it keeps rows, whatever made them"),
     "losses": (("task.task", "task.checkpoints"), "it sees scores and targets only"),
     **{

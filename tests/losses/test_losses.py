@@ -14,7 +14,7 @@ from tests.support import calls
 from tests.support.reference import ghm_bin
 from tracin_func.losses.custom import CallableLoss, as_loss
 from tracin_func.losses.ghm import batch_expectation
-from tracin_func.losses.terms import scored_pairs, weigh_by
+from tracin_func.losses.terms import loss_terms, scored_pairs, weigh_by
 
 
 def gradient(loss: Any, s_a: Tensor, s_b: Tensor, y: Tensor, margin: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -255,6 +255,24 @@ def test_a_default_margin_of_the_callable_stays() -> None:
     one = torch.ones(1)
     assert loss(one, one, one).tolist() == [0.25]
     assert loss(one, one, one, torch.tensor([2.0])).tolist() == [2.0]
+
+
+def test_a_closed_derivative_serves_losses_of_the_difference_only() -> None:
+    class Own(ti.PairLoss):
+        def __init__(self, of_difference: bool) -> None:
+            self.of_difference = of_difference  # type: ignore[misc]
+
+        def __call__(self, first: Tensor, second: Tensor, target: Tensor, margin: Tensor | None = None) -> Tensor:
+            return 3 * first - (3 if self.of_difference else 1) * second
+
+        def derivative(self, first: Tensor, *_: Any) -> Tensor:
+            return torch.full_like(first, 4)
+
+    s_a, s_b, pairs = some_pairs(5)
+    for of_difference, slopes in ((True, (4, -4)), (False, (3, -1))):
+        terms = loss_terms(Own(of_difference), None, s_a, s_b, pairs)
+        assert terms.first_slope.unique().tolist() == [slopes[0]]
+        assert terms.second_slope.unique().tolist() == [slopes[1]]
 
 
 def test_a_loss_of_one_number_for_all_pairs_is_refused() -> None:

@@ -119,7 +119,7 @@ def _derivatives(
     Raises:
         UsageError: a loss of the user's that fails, or is not what it declares.
     """
-    if (closed := loss.derivative(first, second, target, margin)) is not None:
+    if loss.of_difference and (closed := loss.derivative(first, second, target, margin)) is not None:
         return None, closed, None
     s_a, s_b = first.clone().requires_grad_(), second.clone().requires_grad_()
     with torch.enable_grad():

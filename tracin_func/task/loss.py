@@ -34,7 +34,7 @@ class PairLoss:
         raise NotImplementedError
 
     def derivative(self, first: Tensor, second: Tensor, target: Tensor, margin: Tensor | None = None) -> Tensor | None:
-        """∂ℓ/∂s_a = −∂ℓ/∂s_b in closed form, for a loss of the difference; None: by autograd."""
+        """∂ℓ/∂s_a = −∂ℓ/∂s_b in closed form, of a loss that is `of_difference`; None: by autograd."""
         return None
 
     def tally(self, first: Tensor, second: Tensor, target: Tensor, margin: Tensor | None, count: Tensor) -> Tensor:
