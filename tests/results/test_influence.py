@@ -198,6 +198,14 @@ def test_tables_for_pandas_and_arrow() -> None:
     assert own.to_arrow().column_names == ["pair", "tracin_self_influence"]
 
 
+def test_test_pairs_of_one_name_keep_a_column_each() -> None:
+    job = small()
+    test = ti.Pairs([4, 3], [3, 4], [1, 1], ids=["same", "same"])
+    cross = calls.influence(job["scorer"], job["items"], job["pairs"], test, job["checkpoints"])
+    assert list(cross.to_pandas().columns) == ["same", "same"]
+    assert cross.to_pandas().to_numpy().tolist() == cross.scores.tolist()
+
+
 def test_without_pandas_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pandas", None)
     with pytest.raises(ti.UsageError, match="to_pandas needs pandas, and to_arrow does not: pip install pandas"):

@@ -84,26 +84,27 @@ class Frame:
     def wide(self) -> Any:
         """One row per pair: `pair`, and a column of scores per test column and step, named after these."""
         named = self._columns(self.values, self.column if self.tests is None and self.checkpoints is None else "")
-        return pyarrow.table({"pair": texts(self.pairs.ids), **{name: array(each) for name, each in named.items()}})
+        names, columns = zip(*named, strict=True)
+        return pyarrow.table([texts(self.pairs.ids), *map(array, columns)], names=["pair", *names])
 
     def rows(self) -> dict[str, dict[str, float]]:
         """Scores by column by pair id, in columns that begin with the name of the scores; NaN is left out."""
         columns = self._columns(self.values, self.column)
         if self.errors is not None:
-            columns |= self._columns(self.errors, f"{STANDARD_ERROR}_{self.column}")
-        rows = zip(*(each.tolist() for each in columns.values()), strict=True)
+            columns += self._columns(self.errors, f"{STANDARD_ERROR}_{self.column}")
+        rows = zip(*(values.tolist() for _, values in columns), strict=True)
         return {
-            pair: {name: value for name, value in zip(columns, values, strict=True) if value == value}
-            for pair, values in zip(self.pairs.ids, rows, strict=True)
+            pair: {name: value for (name, _), value in zip(columns, row, strict=True) if value == value}
+            for pair, row in zip(self.pairs.ids, rows, strict=True)
         }
 
-    def _columns(self, values: Tensor, start: str) -> dict[str, Tensor]:
-        """Values by the name of a column: its start, test pair and step."""
-        return {
-            "_".join(filter(None, (start, test, step))): values[t, :, j]
+    def _columns(self, values: Tensor, start: str) -> list[tuple[str, Tensor]]:
+        """The name of each column, from its start, test pair and step, and its values."""
+        return [
+            ("_".join(filter(None, (start, test, step))), values[t, :, j])
             for j, test in enumerate(self.tests or ("",))
             for t, step in enumerate(self.checkpoints or ("",))
-        }
+        ]
 
     def _step(self, step: int) -> Any:
         """The long table of one step."""
@@ -141,12 +142,12 @@ def to_pandas(table: Any, index: str | None = None) -> Any:
     Raises:
         UsageError: pandas is not installed.
     """
-    plain = {
-        name: column.cast(pyarrow.string()) if pyarrow.types.is_dictionary(column.type) else column
-        for name, column in zip(table.column_names, table.columns, strict=True)
-    }
+    plain = [
+        column.cast(pyarrow.string()) if pyarrow.types.is_dictionary(column.type) else column
+        for column in table.columns
+    ]
     try:
-        frame = pyarrow.table(plain).to_pandas()
+        frame = pyarrow.table(plain, names=table.column_names).to_pandas()
     except ImportError as error:
         raise UsageError("to_pandas needs pandas, and to_arrow does not: pip install pandas") from error
     return frame if index is None else frame.set_index(index)
