@@ -7,7 +7,7 @@ from typer.core import TyperGroup
 
 from tracin_func.cli.errors import say
 
-SELF, INFLUENCE = "--compute-self-influence", "--compute-influence"
+OLDER_SELF, OLDER_INFLUENCE = "--compute-self-influence", "--compute-influence"
 _OF_TESTS = ("--num-test-samples", "--num-test")  # the script took them for self-influence too
 
 
@@ -20,12 +20,12 @@ class Commands(TyperGroup):
 
 def with_command(words: Sequence[str]) -> list[str]:
     """`words` with the command that the older options ask for; both together are one pass."""
-    asked = [word for word in words if word in (SELF, INFLUENCE)]
+    asked = [word for word in words if word in (OLDER_SELF, OLDER_INFLUENCE)]
     if not asked or not words[0].startswith("-"):
         return list(words)
     rest = [word for word in words if word not in asked]
-    if INFLUENCE in asked:
-        return ["influence", *rest, *(["--with-self"] if SELF in asked else [])]
+    if OLDER_INFLUENCE in asked:
+        return ["influence", *rest, *(["--with-self"] if OLDER_SELF in asked else [])]
     return ["self", *_without_tests(rest)]
 
 

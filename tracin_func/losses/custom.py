@@ -11,7 +11,7 @@ from tracin_func.errors import UsageError
 from tracin_func.losses.margin import MarginRankingLoss
 from tracin_func.task.loss import PairLoss
 
-DEFAULT = MarginRankingLoss(1.0)
+DEFAULT_LOSS = MarginRankingLoss(1.0)
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class CallableLoss(PairLoss):
 def as_loss(loss: PairLoss | Callable[..., Tensor] | None) -> PairLoss:
     """`loss` itself where it is a `PairLoss`, else the callable ℓ(s_a, s_b, y[, margin]) as one; None: the default."""
     if loss is None:
-        return DEFAULT
+        return DEFAULT_LOSS
     if isinstance(loss, PairLoss):
         return loss
     if not callable(loss):

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tracin_func.sources.settings import Settings
     from tracin_func.task.task import Task
 
-DEFAULT = "demo"  # the source of a run that names none
+DEFAULT_SOURCE = "demo"  # the source of a run that names none
 SHARED = (ModelOptions, loss_groups, PairOptions, QueryOptions)  # the groups of options that every source is given
 
 _log = logging.getLogger("tracin_func")
@@ -141,7 +141,8 @@ def source_of(options: Options) -> Source:
         UsageError: options that contradict each other.
     """
     name, kind = next(
-        ((name, found) for name in SOURCES if (found := _load(name)).asked(options)), (DEFAULT, _load(DEFAULT))
+        ((name, found) for name in SOURCES if (found := _load(name)).asked(options)),
+        (DEFAULT_SOURCE, _load(DEFAULT_SOURCE)),
     )
     own = SOURCES[name].options
     foreign = [field for group in source_groups() if group is not own for field in declared(group)]

@@ -281,7 +281,7 @@ class Folder:
     def __init__(self, folder: Path, demo: EmbeddedDemo) -> None:
         self.results, self.file = folder / "results", folder / "pairs.parquet"
         task = ti.sources.demo(num_test="2")
-        self.ids, train, test = task.all_item_ids, task.train_pairs, task.test_pairs
+        self.ids, train, test = task.all_item_ids, task.train_pairs, task.test
         assert test is not None
         columns: dict[str, list[Any]] = {name: [] for name in ("first", "second", "target", "count", "split")}
         for pairs, split in ((test, "test"), (train, "train")):

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
-from tracin_func.losses.custom import DEFAULT
+from tracin_func.losses.custom import DEFAULT_LOSS
 from tracin_func.sources.groups import ModelOptions
 from tracin_func.sources.options import Options
 from tracin_func.sources.python.loading import load_task, require_scorer
@@ -41,7 +41,7 @@ class PythonTask(Source):
             task = replace(task, checkpoints=[replace(each, learning_rate=rate) for each in task.checkpoints])
         settings = Settings(self.options.values)
         if loss_type is None:
-            task = replace(task, loss=settings.adjusted(DEFAULT if task.loss is None else task.loss))
+            task = replace(task, loss=settings.adjusted(DEFAULT_LOSS if task.loss is None else task.loss))
         else:
             task = replace(task, loss=settings.loss())
             listener.report(f"note: --loss-type {loss_type} replaces the task's own loss.")
