@@ -4,8 +4,8 @@ import hashlib
 import inspect
 import math
 import shlex
+import shutil
 import sys
-from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from tracin_func.errors import InputError
+from tracin_func.errors import InputError, OutputError
 from tracin_func.gradients.compute import Compute
 from tracin_func.gradients.device import versions
 from tracin_func.gradients.model import State
@@ -107,25 +107,25 @@ def open_for(
     state: State,
     compute: Compute,
     observer: Observer,
-    records: Sequence[CheckpointRecord],
+    checkpoints: int,
     stack: ExitStack,
 ) -> Store:
     """The store of a run, open until `stack` is closed; by the first process, and then by the others.
+
+    Checkpoints are admitted when it is their turn; see `admit`.
 
     Raises:
         InputError: it was made from something else, is in use, or is new and so large that it has to be asked for.
         OutputError: it cannot be written.
     """
     assert compute.store is not None
-    _announce(prepared, state, compute, observer, len(records))
+    _announce(prepared, state, compute, observer, checkpoints)
     store: Store | None = None
     for turn in (True, False):
         if compute.world.first is turn:
             manifest, words = manifest_of(prepared, state, compute.store_dtype), shlex.join(sys.argv)
             shard, rank = compute.shard, compute.world.rank
-            store = stack.enter_context(
-                open_store(compute.store, manifest, checkpoints=records, command=words, shard=shard, rank=rank)
-            )
+            store = stack.enter_context(open_store(compute.store, manifest, command=words, shard=shard, rank=rank))
         compute.world.wait()
     assert store is not None
     for warning in store.warnings:
@@ -136,6 +136,14 @@ def open_for(
             "self-influence of nearly equal items does not stand, and no standard error tells it."
         )
     return store
+
+
+def admit(store: Store, record: CheckpointRecord, world: World) -> None:
+    """Have the store ready for a checkpoint: in the first process, and then in the others."""
+    for turn in (True, False):
+        if world.first is turn:
+            store.admit(record)
+        world.wait()
 
 
 def stored(prepared: Prepared, store: Store, world: World, shard: Shard | None) -> Prepared:
@@ -167,9 +175,10 @@ def shared(prepared: Prepared, state: State, world: World) -> Prepared:
 
 
 def _announce(prepared: Prepared, state: State, compute: Compute, observer: Observer, checkpoints: int) -> None:
-    """Say how much room a new store takes, before it is made.
+    """Report how much room a new store takes, before it is made.
 
     Raises:
+        OutputError: the disk has less.
         InputError: `auto` keeps exact gradients where projected ones take far less room; asked for by name they pass.
     """
     store = compute.store
@@ -187,6 +196,12 @@ def _announce(prepared: Prepared, state: State, compute: Compute, observer: Obse
                 f"to {short:,} they take {_size(number * short)}. Confirm with --projection none, or estimate scores "
                 "with --projection sjlt."
             )
+    there = next(folder for folder in (store.absolute(), *store.absolute().parents) if folder.exists())
+    if (free := shutil.disk_usage(there).free) < number * width:
+        raise OutputError(
+            f"the new store {store} takes {_size(number * width)}, and its disk has {_size(free)} free. Make room, "
+            "name a folder on another disk with --store, or shorten the gradients with --projection."
+        )
     observer.notice(
         f"the new store {store} takes {_size(number * width)}: {units:,} gradients of {width:,} dimensions at "
         f"{checkpoints} checkpoint{'' if checkpoints == 1 else 's'}."

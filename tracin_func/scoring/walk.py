@@ -4,7 +4,7 @@ Everything costly is per unit and checkpoint and happens here; what pairs make o
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +19,6 @@ from tracin_func.gradients.model import Scorer, State
 from tracin_func.gradients.projection.registry import require_known
 from tracin_func.gradients.protocol import Gradients, UnsuitableError
 from tracin_func.gradients.representations.keep import fill
-from tracin_func.gradients.store.blocks import CheckpointRecord
 from tracin_func.gradients.store.store import Store
 from tracin_func.gradients.working import random_numbers_kept, uncompiled
 from tracin_func.losses.custom import as_loss
@@ -38,7 +37,16 @@ from tracin_func.scoring.combinations import (
 from tracin_func.scoring.observer import Observer
 from tracin_func.scoring.plan import Prepared, needed, prepare
 from tracin_func.scoring.steps import Filled, Opened, Reading, Traced
-from tracin_func.scoring.stored_rows import open_for, record_of, require_items_in, require_rows, shared, stored, unit_in
+from tracin_func.scoring.stored_rows import (
+    admit,
+    open_for,
+    record_of,
+    require_items_in,
+    require_rows,
+    shared,
+    stored,
+    unit_in,
+)
 from tracin_func.scoring.units import UnitMaker
 from tracin_func.task.checkpoints import (
     Checkpoint,
@@ -95,6 +103,7 @@ class Walk:
         self.prepared: Prepared | None = None
         self._opened = ExitStack()  # the store
         self._store: Store | None = None
+        self._values = torch.float32  # dtype of the scores of units, as a store records it
         self._adam_notice_shown = False
         self._rated = False  # whether any checkpoint has a learning rate above 0
         self._report = Reading(self._scorer.canonical(), observer.notice)
@@ -192,6 +201,8 @@ class Walk:
             self.prepared = self._prepare(state, loaded)
             self._observer.planned(self.prepared.describe())
             state = state if self.prepared.make.device == self._device else self._state(loaded)
+        if self._store is not None:
+            admit(self._store, record_of(state, rate, self._values), self._compute.world)
         self._report(loaded)
         return Opened(position, loaded, state, scales, description(checkpoint, loaded, rate, source))
 
@@ -313,13 +324,7 @@ class Walk:
             return shared(prepared, state, compute.world)
         require_rows(prepared, "--store")
         if self._store is None:
-            values = prepared.choice.engine.values(replace(prepared.scored, count=1), state, 1).dtype
-            records = list(self._records(values))
-            self._store = open_for(prepared, state, compute, self._observer, records, self._opened)
+            visits = len(self.task.checkpoints)
+            self._store = open_for(prepared, state, compute, self._observer, visits, self._opened)
+            self._values = prepared.choice.engine.values(replace(prepared.scored, count=1), state, 1).dtype
         return stored(prepared, self._store, compute.world, compute.shard)
-
-    def _records(self, values: torch.dtype) -> Iterator[CheckpointRecord]:
-        """Of every checkpoint; each is read for this alone."""
-        for position, checkpoint in enumerate(self.task.checkpoints, start=1):
-            loaded = load(checkpoint, position)
-            yield record_of(self._state(loaded), self._rate(checkpoint, loaded)[0], values)

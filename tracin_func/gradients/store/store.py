@@ -2,7 +2,7 @@
 
 import contextlib
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -34,15 +34,44 @@ class Store:
 
     Attributes:
         manifest: as the store has it, its block and chunk too.
-        folders: where the rows of each checkpoint are.
         warnings: a sentence for each note in which this run differs from the first.
+        rank: of this process; see `open_store`.
+        folders: where the rows of each checkpoint are that was admitted.
     """
 
     path: Path
     manifest: Manifest
-    folders: Mapping[str, CheckpointFolder]
     warnings: Sequence[str]
+    rank: int = 0
+    folders: dict[str, CheckpointFolder] = field(default_factory=dict)
     _done: dict[str, set[int]] = field(default_factory=lambda: defaultdict(set))  # blocks that are finished
+
+    def admit(self, *records: CheckpointRecord) -> None:
+        """Be ready for checkpoints of this run, which the store may have or not. Their room is claimed at once, and
+        every finished block of them is compared with its checksum, which reads their files whole.
+
+        Of a job with several processes the first admits a checkpoint before the others do.
+
+        Raises:
+            InputError: a checkpoint of this name has other weights or rates, or is damaged.
+            OutputError: the disk is full or refuses.
+        """
+        records = tuple(record for record in records if record.name not in self.folders)
+        if not self.rank:
+            with preparing(self.path):
+                _claim(self.path, self.manifest, records)
+        known = {found.record.name: found for found in checkpoint_folders(self.path, self.manifest)}
+        if absent := [record.name for record in records if record.name not in known]:
+            raise InputError(
+                f"The store `{self.path}` has no checkpoint `{absent[0]}` yet. Expected the first process of the job "
+                "to have opened it. Fix: let the others wait for it."
+            )
+        for record in records:
+            folder = require_same(known[record.name], record)
+            for block in sorted(folder.finished()):
+                if damage := folder.damage(block):
+                    raise InputError(f"The store is damaged: {damage}. {MAKE_AGAIN}")
+            self.folders[record.name] = folder
 
     def missing(self, checkpoint: str) -> list[int]:
         """Blocks of a checkpoint that nobody has finished yet, ascending; looked up on the disk each time."""
@@ -154,19 +183,17 @@ def open_store(
     path: str | Path,
     manifest: Manifest,
     *,
-    checkpoints: Sequence[CheckpointRecord],
+    checkpoints: Sequence[CheckpointRecord] = (),
     command: str,
     shard: Shard | None = None,
     rank: int = 0,
 ) -> Iterator[Store]:
     """Make a store, or go on with one, and be at work on it for as long as the context lasts.
 
-    Every finished block of these checkpoints is compared with its checksum, which reads their files whole.
-
     Args:
         path: its folder; it may be missing or empty.
         manifest: what this run computes. Of a store that exists block and chunk are kept: read them from the result.
-        checkpoints: those of this run; a store may have more. The room for all of them is claimed at once.
+        checkpoints: those of this run that are known by now; see `Store.admit`. A store may have more.
         command: how a second run names this one.
         shard: (i, n), i from 1 to n: one of n runs that fill a store together, each process holding its own lock.
         rank: number of this process in a job that shares one lock. The first, 0, takes it and makes the folder; the
@@ -183,14 +210,18 @@ def open_store(
     _require_store_or_nothing(folder)
     if rank:
         stored, warnings = manifests.agree(read_manifest(folder), manifest, folder)
-        yield _opened(folder, stored, checkpoints, warnings)
+        store = Store(folder, stored, warnings, rank)
+        store.admit(*checkpoints)
+        yield store
         return
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     with occupied(folder, command, shard):
         with preparing(folder):
-            stored, warnings = _prepared(folder, manifest, checkpoints)
-        yield _opened(folder, stored, checkpoints, warnings)
+            stored, warnings = _prepared(folder, manifest)
+        store = Store(folder, stored, warnings)
+        store.admit(*checkpoints)
+        yield store
 
 
 def _require_store_or_nothing(folder: Path) -> None:
@@ -209,16 +240,17 @@ def _require_store_or_nothing(folder: Path) -> None:
         )
 
 
-def _prepared(
-    folder: Path, manifest: Manifest, checkpoints: Sequence[CheckpointRecord]
-) -> tuple[Manifest, tuple[str, ...]]:
-    """Write the manifest where there is none, and claim the room for all checkpoints."""
-    warnings: tuple[str, ...] = ()
+def _prepared(folder: Path, manifest: Manifest) -> tuple[Manifest, tuple[str, ...]]:
+    """The manifest of the store, written where there is none."""
     if (folder / manifests.NAME).exists():
-        manifest, warnings = manifests.agree(read_manifest(folder), manifest, folder)
-    else:
-        with writing(folder):
-            write_json(folder / manifests.NAME, manifest.to_json())
+        return manifests.agree(read_manifest(folder), manifest, folder)
+    with writing(folder):
+        write_json(folder / manifests.NAME, manifest.to_json())
+    return manifest, ()
+
+
+def _claim(folder: Path, manifest: Manifest, checkpoints: Sequence[CheckpointRecord]) -> None:
+    """Make the folders of checkpoints that are missing, and claim the room for all of their rows."""
     known = {found.record.name: found for found in checkpoint_folders(folder, manifest)}
     same = {record.name: require_same(known[record.name], record) for record in checkpoints if record.name in known}
     with writing(folder):
@@ -230,7 +262,6 @@ def _prepared(
     with writing(folder, sum(found.missing_bytes() for found in same.values())):
         for found in same.values():
             found.allocate()
-    return manifest, warnings
 
 
 def _require_whole(folder: CheckpointFolder) -> None:
@@ -242,20 +273,3 @@ def _require_whole(folder: CheckpointFolder) -> None:
         needed = folder.manifest.range(last)[1] * size
         if length(path) < needed:
             raise InputError(f"`{path}` is truncated: {length(path)} bytes, its blocks need {needed}. {MAKE_AGAIN}")
-
-
-def _opened(
-    folder: Path, manifest: Manifest, checkpoints: Sequence[CheckpointRecord], warnings: Sequence[str]
-) -> Store:
-    known = {found.record.name: found for found in checkpoint_folders(folder, manifest)}
-    if absent := [record.name for record in checkpoints if record.name not in known]:
-        raise InputError(
-            f"The store `{folder}` has no checkpoint `{absent[0]}` yet. Expected the first process of the job to have "
-            "opened it. Fix: let the others wait for it."
-        )
-    folders = {record.name: require_same(known[record.name], record) for record in checkpoints}
-    for found in folders.values():
-        for block in sorted(found.finished()):
-            if damage := found.damage(block):
-                raise InputError(f"The store is damaged: {damage}. {MAKE_AGAIN}")
-    return Store(folder, manifest, folders, warnings)
