@@ -13,7 +13,7 @@ import typer
 from docs.make_options import PAGE, page
 from tests.support.places import ROOT
 from tracin_func.cli.app import app
-from tracin_func.cli.older import INFLUENCE, SELF
+from tracin_func.cli.older import OLDER_INFLUENCE, OLDER_SELF
 
 READMES = (ROOT / "README.md", ROOT / "README.zh-TW.md")
 PAGES = (*READMES, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")))
@@ -72,7 +72,7 @@ def test_every_option_that_is_named_exists(page: Path) -> None:
         flags=re.MULTILINE,
     )
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*[a-z]", text))
-    assert named <= known | {"--help", "--version", SELF, INFLUENCE}
+    assert named <= known | {"--help", "--version", OLDER_SELF, OLDER_INFLUENCE}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
