@@ -30,7 +30,7 @@ from tracin_func.results.views import (
     numbers,
     summary,
 )
-from tracin_func.sources.source import classes_of_ids
+from tracin_func.sources.registry import classes_of_ids
 
 ITEMS = {"ab": ("a", "b"), "ac": ("a", "c"), "ba": ("b", "a"), "cd": ("c", "d"), "aa": ("a", "a")}
 CLASSES = {"a": "low", "b": "high", "c": "low"}

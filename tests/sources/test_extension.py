@@ -14,8 +14,9 @@ from typer.testing import CliRunner, Result
 import tracin_func as ti
 from tracin_func.cli.app import make_app
 from tracin_func.sources.options import DATA, Options, option
+from tracin_func.sources.registry import SOURCES, Entry, classes_of_ids, task_from
 from tracin_func.sources.settings import Settings
-from tracin_func.sources.source import SOURCES, Entry, Job, Listener, Source, classes_of_ids, task_from
+from tracin_func.sources.source import Job, Listener, Source
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from tracin_func.sources.options import (
     option,
     switch,
 )
-from tracin_func.sources.source import source_groups
+from tracin_func.sources.registry import source_groups
 from tracin_func.sources.values import size_in_bytes, whole_or
 
 View = Literal["pair", "item", "class", "class-pair"]

@@ -26,8 +26,9 @@ from tracin_func.results.views import PAIR
 from tracin_func.scoring.observer import Observer
 from tracin_func.sources.groups import ModelOptions, PairOptions
 from tracin_func.sources.options import Options, flag
+from tracin_func.sources.registry import source_of
 from tracin_func.sources.settings import Settings
-from tracin_func.sources.source import Listener, Source, source_of
+from tracin_func.sources.source import Listener, Source
 from tracin_func.sources.values import size_in_bytes, whole_or
 from tracin_func.task.method import NONE, Method, Projection
 from tracin_func.task.pair_reader import is_parquet

@@ -1,4 +1,4 @@
-"""Where tasks come from: `demo()`, `recordings(...)` and `python(...)` return a Task; `source` has the registry.
+"""Where tasks come from: `demo()`, `recordings(...)` and `python(...)` return a Task; `registry` lists them.
 
 Each source lies in a folder of its name. These are imported first, so that the functions of the same names stay.
 """
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import tracin_func.sources.demo
 import tracin_func.sources.python
 import tracin_func.sources.recordings  # noqa: F401
-from tracin_func.sources.source import task_from
+from tracin_func.sources.registry import task_from
 
 if TYPE_CHECKING:
     from torch import nn

@@ -40,7 +40,7 @@ from tracin_func.results.views import (
     numbers,
     summary,
 )
-from tracin_func.sources.source import classes_of_ids
+from tracin_func.sources.registry import classes_of_ids
 
 ALL = "all"
 

@@ -17,7 +17,7 @@ from tracin_func.results.listing import Estimate, Ranked
 from tracin_func.results.run import STEP, Run
 from tracin_func.results.top import StreamedSelfInfluence, TopInfluences
 from tracin_func.results.views import PAIR, SCORE, groups, items_named
-from tracin_func.sources.source import classes_of_ids
+from tracin_func.sources.registry import classes_of_ids
 from tracin_func.task.task import Task
 
 _EFFECT_OF_P = {"loss": "lowered the loss", "score-margin": "raised the score margin"}

@@ -1,0 +1,93 @@
+"""The sources there are, by name. Another one is a folder with its options and its class, and a line here."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from tracin_func.errors import UsageError
+from tracin_func.sources.groups import ModelOptions, PairOptions, QueryOptions, loss_groups
+from tracin_func.sources.options import Options, declared, groups_of
+from tracin_func.sources.python.options import PythonOptions
+from tracin_func.sources.recordings.names import classes_in_names
+from tracin_func.sources.recordings.options import RecordingOptions
+from tracin_func.sources.source import Listener, Source
+
+if TYPE_CHECKING:
+    from tracin_func.task.task import Task
+
+DEFAULT_SOURCE = "demo"  # the source of a run that names none
+SHARED = (ModelOptions, loss_groups, PairOptions, QueryOptions)  # the groups of options that every source is given
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A source in the registry, of which help needs to know no more than its options.
+
+    Args:
+        options: its group of options.
+        place: `module:Class` of the `Source`, imported when it is needed.
+        classes: the class of each item, as far as ids alone show it; used to read result files.
+    """
+
+    options: type
+    place: str
+    classes: Callable[[Iterable[str]], dict[str, str]] | None = None
+
+
+SOURCES = {
+    "python": Entry(PythonOptions, "tracin_func.sources.python.source:PythonTask"),
+    "recordings": Entry(RecordingOptions, "tracin_func.sources.recordings.source:Recordings", classes_in_names),
+    "demo": Entry(RecordingOptions, "tracin_func.sources.demo.source:Demo"),
+}
+
+
+def source_groups() -> tuple[type, ...]:
+    """The option groups of all sources, each once."""
+    return tuple(dict.fromkeys(entry.options for entry in SOURCES.values()))
+
+
+def source_of(options: Options) -> Source:
+    """The source that the options ask for.
+
+    Raises:
+        UsageError: options that contradict each other.
+    """
+    name, kind = next(
+        ((name, found) for name in SOURCES if (found := _load(name)).asked(options)),
+        (DEFAULT_SOURCE, _load(DEFAULT_SOURCE)),
+    )
+    own = SOURCES[name].options
+    foreign = [field for group in source_groups() if group is not own for field in declared(group)]
+    if given := options.flags([*foreign, *kind.unused]):
+        raise UsageError(f"{kind.brings}; {', '.join(given)} cannot be used with it.")
+    return kind(options)
+
+
+def task_from(name: str, values: Mapping[str, Any], **more: Any) -> "Task":
+    """The task of the source `name`, of options by name; `more` is what its `job` takes besides.
+
+    Raises:
+        UsageError: there is no such option, or its value is wrong in itself.
+    """
+    groups = groups_of((SOURCES[name].options, *SHARED))
+    known = {each for group in groups for each in declared(group)}
+    if unknown := sorted(values.keys() - known):
+        raise UsageError(f"{name} has no option `{unknown[0]}`. Expected some of {', '.join(sorted(known))}.")
+    options = Options(groups, {key: value for key, value in values.items() if value is not None}).checked()
+    source = _load(name)(options)
+    source.check()
+    return source.job(Listener(), **more).task
+
+
+def classes_of_ids(ids: Iterable[str]) -> dict[str, str]:
+    """The class of each item whose id shows it, by the sources that know such ids."""
+    names = list(ids)
+    known = [entry.classes(names) for entry in SOURCES.values() if entry.classes is not None]
+    return {item: found for each in known for item, found in each.items()}
+
+
+def _load(name: str) -> type[Source]:
+    module, _, kind = SOURCES[name].place.partition(":")
+    found: type[Source] = getattr(import_module(module), kind)
+    return found
