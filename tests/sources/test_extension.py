@@ -104,3 +104,8 @@ def test_its_options_are_checked_and_are_no_other_sources(tmp_path: Path) -> Non
 def test_it_makes_tasks_in_python_and_knows_the_classes_of_its_ids() -> None:
     assert len(task_from("line", {"points": 5}).items) == 5
     assert classes_of_ids(["at2", "at3", "box_deg036_1"]) == {"at2": "even", "at3": "odd", "box_deg036_1": "deg036"}
+
+
+def test_the_example_takes_no_data_of_others() -> None:
+    with pytest.raises(ti.UsageError, match="--checkpoint-dir was given, and the embedded example brings its own"):
+        ti.sources.demo(checkpoint_dir="elsewhere")

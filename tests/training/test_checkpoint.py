@@ -56,3 +56,18 @@ def test_what_is_wrong_in_itself(tmp_path: Path) -> None:
         ti.save_checkpoint(nn.Linear(3, 1), None, -1, tmp_path)
     with pytest.raises(ti.UsageError, match="`epoch` is a part of the file"):
         ti.save_checkpoint(nn.Linear(3, 1), None, 1, tmp_path, epoch=3)
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ti.OutputError, match="is not a folder"):
+        ti.save_checkpoint(nn.Linear(3, 1), None, 1, tmp_path / "file" / "run")
+
+
+def test_a_task_takes_the_paths_that_are_found(tmp_path: Path) -> None:
+    model, paths = trained(tmp_path)
+    task = ti.Task(model, ITEMS, PAIRS, ti.find_checkpoints(tmp_path / "run"))  # type: ignore[arg-type]
+    assert [each.source for each in task.checkpoints] == paths
+    assert repr(task) == "Task(Linear: 6 items, 4 training pairs, no test pairs, 3 checkpoints)"
+    with pytest.raises(ti.InputError, match="`checkpoints` is one thing"):
+        ti.Task(model, ITEMS, PAIRS, tmp_path / "run")  # type: ignore[arg-type]

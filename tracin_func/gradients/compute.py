@@ -42,6 +42,8 @@ class Compute:
     world: World = ALONE
 
     def __post_init__(self) -> None:
+        if self.store is not None:
+            object.__setattr__(self, "store", Path(self.store))  # it may be a text
         if self.store_dtype not in STORE_DTYPES:
             raise UsageError(f"`store_dtype` should be one of {', '.join(STORE_DTYPES)}. Got {self.store_dtype!r}.")
         if self.batch_size != "auto" and self.batch_size < 1:

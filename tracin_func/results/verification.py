@@ -33,12 +33,15 @@ class Entry:
         return f"self-influence of {self.pair}" if self.test_pair is None else f"{self.pair} on {self.test_pair}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Verification:
     """Scores again, at least one."""
 
     entries: tuple[Entry, ...]
     seed: int
+
+    def __repr__(self) -> str:
+        return f"Verification({self})"
 
     @property
     def compared(self) -> list[Entry]:

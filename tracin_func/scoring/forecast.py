@@ -14,7 +14,7 @@ from tracin_func.task.method import Method
 from tracin_func.task.task import Task
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Forecast:
     """A run that was not made.
 
@@ -34,6 +34,12 @@ class Forecast:
     tried: int
     seconds: float
     bytes: int
+
+    def __repr__(self) -> str:
+        return (
+            f"Forecast({self.units:,} {self.over} by engine {self.engine['engine']}: {self.seconds:.2g} s, "
+            f"{self.bytes / 1e6:,.0f} MB)"
+        )
 
 
 def forecast(

@@ -6,8 +6,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
+from rich.console import Console
 from rich.progress import Progress
 
+from tracin_func.errors import UsageError
+
+SHARE_ROUNDING = 1e-6  # of a sum of shares of checkpoints
 _log = logging.getLogger("tracin_func")
 
 
@@ -41,19 +45,25 @@ LOG = Observer()  # notices to the log, nothing else
 def reporting_progress(
     observer: Observer, progress: bool | Callable[[float], None], checkpoints: int
 ) -> Iterator[Observer]:
-    """`observer`, with a progress bar on stderr while the block runs, or a callback that receives the share done."""
+    """`observer`, with a progress bar on stderr while the block runs, or a callback that receives the share done.
+
+    Raises:
+        UsageError: `progress` is neither.
+    """
     if progress is False:
         yield observer
-    elif progress is True:
-        with Progress(transient=True) as bar:
-            task = bar.add_task("scoring", total=checkpoints)
-            yield replace(observer, progress=lambda share: bar.advance(task, share))
-    else:
-        done = 0.0
+        return
+    if progress is not True and not callable(progress):
+        raise UsageError(f"`progress` should be True, False or a callback. Got {progress!r}.")
+    done = 0.0
 
-        def advance(share: float) -> None:
-            nonlocal done
-            done += share
-            progress(min(1.0, done / checkpoints))
+    def advance(share: float) -> None:
+        nonlocal done
+        done += share
+        observer.progress(share)
+        report(1.0 if done > checkpoints - SHARE_ROUNDING else done / checkpoints)
 
+    with Progress(console=Console(stderr=True), transient=True, disable=progress is not True) as bar:
+        task = bar.add_task("scoring", total=1.0)
+        report = (lambda share: bar.update(task, completed=share)) if progress is True else progress
         yield replace(observer, progress=advance)

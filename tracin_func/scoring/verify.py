@@ -64,8 +64,12 @@ def verify(
 
     Raises:
         UsageError: n is less than 1, or the scores are those of another task.
-        InputError: the scorer cannot be run on the CPU.
+        InputError: the scorer cannot be run on the CPU, or the scores were loaded from a file, which holds no weights.
     """
+    if not isinstance(result, SelfInfluence | Influence):
+        raise UsageError(
+            f"`result` is a {type(result).__name__}. Expected all scores, of `self_influence` or `influence`."
+        )
     influence = result if isinstance(result, Influence) else None
     own = result.self_influence if isinstance(result, Influence) else result
     records = [result.pairs] if isinstance(result, SelfInfluence) else [result.train, result.test]

@@ -24,7 +24,7 @@ from tracin_func.task.weight_names import EXTRA_STATE
 LearningRate = float | Mapping[str, float]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Checkpoint:
     """One saved state of the model, read when it is its turn.
 
@@ -42,6 +42,10 @@ class Checkpoint:
     learning_rate: LearningRate | None = None
     name: str | None = None
     _read: "list[LoadedCheckpoint]" = field(default_factory=list, repr=False, compare=False)
+
+    def __repr__(self) -> str:
+        source = self.source if isinstance(self.source, str | Path) else "a state dict"
+        return f"Checkpoint({self.name or source}{'' if self.learning_rate is None else f', {self.learning_rate}'})"
 
     def known_as(self, position: int) -> str:
         """What outputs call it where it is the one at `position`, counted from 1."""

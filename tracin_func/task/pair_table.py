@@ -79,6 +79,9 @@ class PairTable:
             return self
         return PairTable(self._path, item_ids, self._split, ids=self._kind)
 
+    def __repr__(self) -> str:
+        return f"PairTable({f'{len(self)} pairs' if self._path is None else self._path})"
+
     def __len__(self) -> int:
         self._require_items()
         return self._length

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
@@ -18,7 +19,7 @@ from tracin_func.task.pair_table import PairTable
 from tracin_func.task.pairs import Pairs, numbered, require_items
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Task:
     """All of a job.
 
@@ -27,8 +28,8 @@ class Task:
             differences Δ [pairs].
         items: a tensor [items, ...], a dict or tuple of tensors with a common first axis, or a map-style dataset.
         train: the pairs to score; a `PairTable` where they are to be read in blocks.
-        checkpoints: the saved states to sum over, in the order of training; a state dict that is the memory of
-            `scorer` itself is copied.
+        checkpoints: the saved states to sum over, in the order of training, each a `Checkpoint` or what it takes, such
+            as a path; a state dict that is the memory of `scorer` itself is copied.
         test: the pairs whose loss is explained; needed for `influence` only.
         loss: a loss of the package, or any element-wise torch callable ℓ(s_a, s_b, y[, margin]); of a class its
             instance with the defaults. The margin ranking loss with margin 1 when None.
@@ -59,12 +60,18 @@ class Task:
     def __post_init__(self) -> None:
         items = as_items(self.items)
         object.__setattr__(self, "items", items)
+        if isinstance(self.checkpoints, str | Path | Mapping | nn.Module):
+            raise InputError(
+                "`checkpoints` is one thing. Expected a list of `Checkpoint`, or of what it takes; those of a folder "
+                "are `find_checkpoints(folder)`."
+            )
         if not self.checkpoints:
             raise InputError("`checkpoints` is empty. Expected at least one.")
         for name in ("loss", "trained_loss"):
             object.__setattr__(self, name, instance_of(getattr(self, name)))
-        _check_memory(self.checkpoints)
-        apart = [_apart_from(self.scorer, each) for each in named_apart(self.checkpoints)]
+        checkpoints = [each if isinstance(each, Checkpoint) else Checkpoint(each) for each in self.checkpoints]
+        _check_memory(checkpoints)
+        apart = [_apart_from(self.scorer, each) for each in named_apart(checkpoints)]
         object.__setattr__(self, "checkpoints", apart)
         for name in ("item_ids", "item_classes"):
             if (given := getattr(self, name)) is not None:
@@ -91,6 +98,14 @@ class Task:
     def all_item_ids(self) -> list[str]:
         """The name of each item, [items]."""
         return [str(row) for row in range(len(self.items))] if self.item_ids is None else list(self.item_ids)
+
+    def __repr__(self) -> str:
+        train = repr(self.train) if isinstance(self.train, PairTable) else f"{len(self.train)} training pairs"
+        test = "no" if self.test is None else len(self.test)
+        return (
+            f"Task({type(self.scorer).__qualname__}: {len(self.items)} items, {train}, {test} test pairs, "
+            f"{len(self.checkpoints)} checkpoints)"
+        )
 
     def item_id(self, position: int) -> str:
         """The name of an item."""

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from tracin_func.errors import UsageError
-from tracin_func.files import replace
+from tracin_func.files import replace, require_writable
 
 PREFIX = "model_epoch_"
 _OWN = ("model_state_dict", "optimizer_state_dict", "epoch", "args")
@@ -58,6 +58,7 @@ def save_checkpoint(
     if taken := [name for name in _OWN if name in recorded]:
         raise UsageError(f"`{taken[0]}` is a part of the file. Give the recorded value another name.")
     path = Path(folder) / f"{PREFIX}{step}.pt"
+    require_writable(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     model = model.module if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel) else model
     content: dict[str, Any] = {"model_state_dict": model.state_dict()}

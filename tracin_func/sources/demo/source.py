@@ -21,6 +21,11 @@ class Demo(Source):
     brings: ClassVar[str] = "the embedded default is scored"
 
     def __post_init__(self) -> None:
+        if given := self.options.flags(("data_root", "checkpoint_dir")):
+            raise UsageError(
+                f"{given[0]} was given, and the embedded example brings its own. Expected both for recordings: "
+                "`sources.recordings(data_root, checkpoint_dir)`."
+            )
         pairs = self.options[PairOptions]
         if pairs.exclude_before_split and pairs.exclusions_file is None:
             raise UsageError("--exclude-before-split was given without --exclusions-file. Expected both.")
