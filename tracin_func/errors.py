@@ -1,6 +1,6 @@
 """The ways a run can end early; the command line maps each to an exit code.
 
-A message says, in this order: what was wrong and where, what was expected, how to mend it.
+A message says, in this order: what was wrong and where, what was expected, how to fix it.
 """
 
 
@@ -21,4 +21,4 @@ class OutputError(OSError):
 
 
 class ToldElsewhereError(RuntimeError):
-    """An error that another process of the run has told already (exit 1)."""
+    """An error that another process of the run has already reported (exit 1)."""

@@ -63,7 +63,7 @@ def present(path: Path) -> Path:
 def read_object(path: Path, number: type[Number] | None = Number, remedy: str = _ELSEWHERE) -> dict[str, Json]:
     """The JSON object in a file, {} where there is no file; `number=None` makes numbers of its numbers.
 
-    `remedy` is how a message says the file can be mended.
+    `remedy` is the last sentence of a message: how to fix the file.
 
     Raises:
         InputError: no permission, not UTF-8, not JSON, not an object, or an object with a key twice.

@@ -23,7 +23,6 @@ from tracin_func.task.task import Task
 
 EVALUATED_PAIRS = 2000  # of each table at most; a share of so many is known to about a point
 BY_SCORE = ("misranked", "lowest-margin", "active")  # ways to select test pairs by the model's scores
-SELECTIONS = ("random", *BY_SCORE)
 GAP = 0.10  # between a share of pairs ranked right and the one the checkpoint recorded
 # What trainers call the shares of pairs ranked right.
 TRAIN_NAMES = ("train_accuracy", "train_acc", "training_accuracy")

@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -167,10 +167,7 @@ def tones_job(
     listener.chosen()
     items, bad = _items(own, clips, listener)
     if bad:
-        notice(
-            f"{len(bad)} of {len(clips)} recordings cannot be used and are left out, with their pairs, after the "
-            f"split: {'; '.join(list(bad.values())[:3])}{' ...' if len(bad) > 3 else ''}"
-        )
+        notice(_left_out(bad, len(clips)))
         train, test, held_out = choice.choose(clips, excluded | bad.keys(), with_test=with_test)
         choice.require_usable(test, clips, bad)
     task = Task(
@@ -187,6 +184,12 @@ def tones_job(
         },
     )
     return Job(task, settings)
+
+
+def _left_out(bad: Mapping[str, str], clips: int) -> str:
+    """A notice of the recordings that cannot be used, `bad`: the reason by id."""
+    reasons = f"{'; '.join(list(bad.values())[:3])}{' ...' if len(bad) > 3 else ''}"
+    return f"{len(bad)} of {clips} recordings cannot be used and are left out, with their pairs, after the split: {reasons}"
 
 
 def _choice(options: Options, settings: Settings, listener: Listener, *, streamed: bool) -> PairChoice:
