@@ -189,7 +189,8 @@ def tones_job(
 def _left_out(bad: Mapping[str, str], clips: int) -> str:
     """A notice of the recordings that cannot be used, `bad`: the reason by id."""
     reasons = f"{'; '.join(list(bad.values())[:3])}{' ...' if len(bad) > 3 else ''}"
-    return f"{len(bad)} of {clips} recordings cannot be used and are left out, with their pairs, after the split: {reasons}"
+    left = f"{len(bad)} of {clips} recordings cannot be used and are left out"
+    return f"{left}, with their pairs, after the split: {reasons}"
 
 
 def _choice(options: Options, settings: Settings, listener: Listener, *, streamed: bool) -> PairChoice:
