@@ -97,6 +97,26 @@ def test_an_interrupt_inside_the_parser_is_one_line(
     assert (end.value.code, capsys.readouterr().err) == (130, "interrupted.\n")
 
 
+def test_an_interrupt_that_a_destructor_drops_is_repeated(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Interrupting:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGINT)
+
+    def interrupted(*words: object, **named: object) -> None:
+        Interrupting()
+        time.sleep(10)
+
+    monkeypatch.setattr(typer.core.TyperGroup, "invoke", interrupted)
+    monkeypatch.setattr(sys, "argv", ["tracin-func", "doctor"])
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(SystemExit) as end:
+        main()
+    signal.signal(signal.SIGINT, before)
+    assert (end.value.code, capsys.readouterr().err) == (130, "interrupted.\n")
+
+
 def test_an_interrupt_waits_for_an_import() -> None:
     done = []
 

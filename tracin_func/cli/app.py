@@ -12,7 +12,16 @@ from typing import Annotated, Any
 import typer
 from typer import rich_utils
 
-from tracin_func.cli.errors import INTERRUPTED, Reported, guarded, importing, open_streams, printing, say
+from tracin_func.cli.errors import (
+    INTERRUPTED,
+    Reported,
+    guarded,
+    importing,
+    interrupts_repeated,
+    open_streams,
+    printing,
+    say,
+)
 from tracin_func.cli.older import Commands
 from tracin_func.cli.options import (
     GRADIENTS,
@@ -191,7 +200,7 @@ def main() -> None:
 
 def _run() -> int:
     try:
-        with printing():
+        with printing(), interrupts_repeated():
             code: int = app(sys.argv[1:] or ["--help"], standalone_mode=False) or 0
         if code == INTERRUPTED and not isinstance(code, Reported):
             raise KeyboardInterrupt

@@ -83,6 +83,24 @@ def interruption(meaning: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def interrupts_repeated() -> Iterator[None]:
+    """Repeat a Ctrl-C that Python raised, and dropped, in a destructor or in a callback from C, once that has ended."""
+    before = sys.unraisablehook
+
+    def repeat(dropped: Any) -> None:
+        if issubclass(dropped.exc_type, KeyboardInterrupt):
+            threading.Timer(0.01, signal.raise_signal, [signal.SIGINT]).start()
+        else:
+            before(dropped)
+
+    sys.unraisablehook = repeat
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
+
+
+@contextlib.contextmanager
 def importing() -> Iterator[None]:
     """Defer Ctrl-C to the end of the block: an interrupted import leaves modules half initialised."""
     if threading.current_thread() is not threading.main_thread():

@@ -1,5 +1,7 @@
 """Reading WAV files: what the samples become, and one clear line for each file that does not fit."""
 
+import signal
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -164,3 +166,28 @@ def test_paths_beyond_ascii_are_read(tmp_path: Path) -> None:
     folder = tmp_path / "Aufnahmen für 角度"
     folder.mkdir()
     assert len(read_wav(str(write(folder / "tön.WAV", RAMP)))) == 100
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # the file without a name is closed, by no `with`
+def test_an_interrupt_at_any_moment_of_reading_is_no_unreadable_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path / "long.wav", np.linspace(-1, 1, 100_000))
+    in_destructors: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", in_destructors.append)
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    read = interrupted = 0
+    try:
+        for moment in np.geomspace(5e-5, 5e-3, 200):
+            try:
+                signal.setitimer(signal.ITIMER_REAL, moment)
+                read_wav(path)
+                signal.setitimer(signal.ITIMER_REAL, 0)
+                read += 1
+            except KeyboardInterrupt:
+                interrupted += 1
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert read + interrupted == 200
+    assert interrupted > 10 * len(in_destructors)

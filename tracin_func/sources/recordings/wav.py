@@ -1,7 +1,7 @@
 """Reading one WAV file as a mono waveform; the only module that knows soundfile."""
 
-import io
 import struct
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -42,9 +42,7 @@ def read_wav(path: str | Path, *, sample_rate: int = 48000) -> NDArray[np.float6
         content = path.read_bytes()
         if not content:
             raise InputError(f"{path} is empty (0 bytes); expected a WAV file. Copy it again or remove it.")
-        with soundfile.SoundFile(io.BytesIO(_plain(path, content))) as sound:
-            _require_kind(path, sound, sample_rate)
-            channels: NDArray[np.float64] = sound.read(dtype="float64", always_2d=True)
+        channels = _decoded(path, _plain(path, content), sample_rate)
     except FileNotFoundError:
         raise InputError(f"{path} does not exist; expected a WAV file. Check the path.") from None
     except OSError as error:
@@ -68,6 +66,17 @@ def read_wav(path: str | Path, *, sample_rate: int = 48000) -> NDArray[np.float6
             "Invert one channel, or export one channel as mono."
         )
     return waveform
+
+
+def _decoded(path: Path, content: bytes, sample_rate: int) -> NDArray[np.float64]:
+    """Samples, from a file without a name: libsndfile reads a BytesIO by callbacks, in which a Ctrl-C is lost."""
+    with tempfile.TemporaryFile() as file:
+        file.write(content)
+        file.seek(0)
+        with soundfile.SoundFile(file.fileno(), closefd=False) as sound:
+            _require_kind(path, sound, sample_rate)
+            channels: NDArray[np.float64] = sound.read(dtype="float64", always_2d=True)
+    return channels
 
 
 def _require_kind(path: Path, sound: soundfile.SoundFile, sample_rate: int) -> None:
