@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 from tests.support.lab import COLUMN, Lab, refused, run
 from tracin_func.cli.app import app
 from tracin_func.cli.errors import say
+from tracin_func.cli.options import in_flags
 from tracin_func.sources.demo.ranker import AngleRanker
 
 ITEM = len("box_deg036_500hz_01")
@@ -42,6 +43,13 @@ def succeeded(command: str, lab: Lab, *more: str) -> tuple[str, str]:
 
 def flat(text: str) -> str:
     return " ".join(text.split())
+
+
+def test_settings_in_sentences_of_the_library_become_options() -> None:
+    sentence = 'use `preconditioner="none"`, `batch_size=1`, `store` or `dry_run=True`; `requires_grad` stays'
+    assert (
+        in_flags(sentence) == "use --preconditioner none, --batch-size 1, --store or --dry-run; `requires_grad` stays"
+    )
 
 
 # Which checkpoints, at which weight

@@ -20,6 +20,7 @@ from typing import Any, TextIO
 
 import typer
 
+from tracin_func.cli.options import in_flags
 from tracin_func.errors import InputError, NumericalError, OutputError, ToldElsewhereError, UsageError
 
 TIE = "\xa0"  # a space at which no line is broken
@@ -40,6 +41,7 @@ class Reporter:
     notices: list[str] = field(default_factory=list)
 
     def __call__(self, sentence: str) -> None:
+        sentence = in_flags(sentence)
         self.notices.append(sentence)
         say(sentence, quiet=self.quiet)
 
@@ -140,7 +142,7 @@ def say(sentence: str, *, quiet: bool = False) -> None:
     if quiet and not sentence.startswith(("warning: ", "error: ")):
         return
     try:
-        print(_fitted(sentence), file=sys.stderr, flush=True)
+        print(_fitted(in_flags(sentence)), file=sys.stderr, flush=True)
     except (OSError, ValueError):
         _discard(sys.stderr)
 

@@ -1,6 +1,7 @@
 """The options of commands that no source needs: how is computed, what is written and shown; and how typer reads all."""
 
 import inspect
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from tracin_func.sources.options import (
     VIEW,
     Option,
     declared,
+    groups_of,
     option,
     switch,
 )
@@ -263,3 +265,16 @@ def _parameter(own: Option) -> inspect.Parameter:
         default=own.on if is_switch else None,
         annotation=Annotated[bool if is_switch else own.base | None, declared_as],
     )
+
+
+def in_flags(sentence: str) -> str:
+    """A sentence of the library with its settings as options: `` `batch_size=1` `` becomes --batch-size 1."""
+    return re.sub(r"`([a-z_]+)(?:=([^`]*))?`", _as_flag, sentence)
+
+
+def _as_flag(setting: re.Match[str]) -> str:
+    name, value = setting[1], setting[2]
+    known = next((own for group in groups_of(INFLUENCE) if (own := declared(group).get(name)) is not None), None)
+    if known is None:
+        return setting[0]
+    return known.flag if value in (None, "True") else f"{known.flag} {value.strip(chr(34))}"

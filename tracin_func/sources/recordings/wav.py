@@ -1,7 +1,7 @@
 """Reading one WAV file as a mono waveform; the only module that knows soundfile."""
 
+import io
 import struct
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -42,7 +42,7 @@ def read_wav(path: str | Path, *, sample_rate: int = 48000) -> NDArray[np.float6
         content = path.read_bytes()
         if not content:
             raise InputError(f"{path} is empty (0 bytes); expected a WAV file. Copy it again or remove it.")
-        channels = _decoded(path, _plain(path, content), sample_rate)
+        channels = _decoded(path, content, sample_rate)
     except FileNotFoundError:
         raise InputError(f"{path} does not exist; expected a WAV file. Check the path.") from None
     except OSError as error:
@@ -69,11 +69,11 @@ def read_wav(path: str | Path, *, sample_rate: int = 48000) -> NDArray[np.float6
 
 
 def _decoded(path: Path, content: bytes, sample_rate: int) -> NDArray[np.float64]:
-    """Samples, from a file without a name: libsndfile reads a BytesIO by callbacks, in which a Ctrl-C is lost."""
-    with tempfile.TemporaryFile() as file:
-        file.write(content)
-        file.seek(0)
-        with soundfile.SoundFile(file.fileno(), closefd=False) as sound:
+    """Samples of a file; from the disk where it needs no repair, as callbacks from C lose a Ctrl-C."""
+    plain = _plain(path, content)
+    with path.open("rb") as file:
+        opened = file.fileno() if plain is content else io.BytesIO(plain)
+        with soundfile.SoundFile(opened, closefd=False) as sound:
             _require_kind(path, sound, sample_rate)
             channels: NDArray[np.float64] = sound.read(dtype="float64", always_2d=True)
     return channels
@@ -96,7 +96,7 @@ def _require_kind(path: Path, sound: soundfile.SoundFile, sample_rate: int) -> N
 
 
 def _plain(path: Path, content: bytes) -> bytes:
-    """The file with nothing but format and samples, each with the size that it has.
+    """The file with nothing but format and samples, each with the size that it has; `content` where it fits already.
 
     Without these two chunks it is left to libsndfile, from its header on. libsndfile alone would take what is left of
     truncated samples, and lose samples behind a tag or a size that is not known.
@@ -130,6 +130,9 @@ def _plain(path: Path, content: bytes) -> bytes:
     if size > _MOST:
         return content[start:]
     first, length = chunks[b"fmt "]
+    is_plain = start == 0 and first == 20 and at == first + length + length % 2 + 8
+    if is_plain and total + 8 == len(content) and 0 < chunks[b"data"][1] == size:
+        return content
     layout = content[first : first + length + length % 2]
     head = struct.pack(
         f"{order}4sI4s4sI", b"RIFX" if order == ">" else b"RIFF", 20 + len(layout) + size, b"WAVE", b"fmt ", len(layout)
