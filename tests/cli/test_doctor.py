@@ -73,7 +73,8 @@ def test_a_machine_that_is_well(width: int, examined: health.Health) -> None:
     for engine in engine_names()[1:]:
         (line,) = [line for line in lines if line.split()[:2] == ["cpu", engine]]
         assert line.endswith("  ok")
-    assert any(line.startswith("  auto  takes ") for line in lines)
+    assert any(line.startswith("  auto  uses ") for line in lines)
+    assert lines[-1].startswith("passed: all ")
 
 
 def test_it_is_as_wide_as_the_terminal(untested: None) -> None:
@@ -168,7 +169,11 @@ def test_optional_packages(monkeypatch: pytest.MonkeyPatch, untested: None) -> N
     monkeypatch.setattr(health, "_version", lambda package: "3.1.1" if package == "pandas" else None)
     stdout = doctor(COLUMNS="120")[1]
     assert "  pandas  3.1.1; for to_pandas of results\n" in stdout
-    assert '  captum  not installed: pip install "tracin-func[peers]"; for comparisons in benchmarks/\n' in stdout
+    assert "captum" not in stdout, "of use in benchmarks/ only"
+    monkeypatch.setattr(health, "_version", lambda package: "0.9" if package == "captum" else None)
+    stdout = doctor(COLUMNS="120")[1]
+    assert "  captum  0.9; for comparisons in benchmarks/\n" in stdout
+    assert '  pandas  not installed: pip install "tracin-func[pandas]"; for to_pandas of results\n' in stdout
 
 
 def test_variables(monkeypatch: pytest.MonkeyPatch, untested: None) -> None:
@@ -176,7 +181,7 @@ def test_variables(monkeypatch: pytest.MonkeyPatch, untested: None) -> None:
     assert "  no variable TRACIN_FUNC_* is set\n" in doctor(COLUMNS="80", HOME=os.environ.get("HOME", "/"))[1]
     stdout = doctor(TRACIN_FUNC_MARGIN="10", TRACIN_FUNC_DATAROOT="x", **{CACHE_VARIABLE: "/tmp"})[1]
     facts = {line.split()[0]: line for line in stdout.splitlines() if line.startswith("  TRACIN_FUNC_")}
-    assert [name for name, line in facts.items() if "no option reads it" in line] == ["TRACIN_FUNC_DATAROOT"]
+    assert [name for name, line in facts.items() if "not a variable of any option" in line] == ["TRACIN_FUNC_DATAROOT"]
     assert len(facts) == 3
 
 
@@ -186,10 +191,10 @@ def test_the_cache_is_looked_at_and_not_made(tmp_path: Path, monkeypatch: pytest
     assert not list(tmp_path.iterdir())
     (tmp_path / "file").write_text("")
     code, stdout, _ = doctor(COLUMNS="200", **{CACHE_VARIABLE: str(tmp_path / "file" / "cache")})
-    assert code == 0, "a folder for temporary files serves"
-    assert "cache/embedded is NOT writable; a folder for temporary files serves." in stdout
+    assert code == 0, "a folder for temporary files is used"
+    assert "cache/embedded is NOT writable; a folder for temporary files is used instead." in stdout
     monkeypatch.setattr(health, "cache_dir", lambda: None)
-    assert "there is no home folder; a folder for temporary files serves." in doctor(COLUMNS="200")[1]
+    assert "no home folder; a folder for temporary files is used instead." in doctor(COLUMNS="200")[1]
 
 
 def test_random_numbers_are_its_own() -> None:

@@ -340,7 +340,7 @@ def test_a_killed_run_goes_on_where_it_was(runs: Runs, undisturbed: Runs) -> Non
     begin = time.monotonic()
     done = runs.run(*words, PAUSE="0.01")
     whole = time.monotonic() - begin
-    assert f"{2 * BLOCKS} blocks made, {2 * BLOCKS} of {2 * BLOCKS} are there" in done.stderr
+    assert f"is complete: {2 * BLOCKS} blocks ({2 * BLOCKS} new)" in done.stderr
     shutil.rmtree(runs.folder / "store")
     unfinished = 0
     for moment in range(MOMENTS):
@@ -357,7 +357,7 @@ def test_a_killed_run_goes_on_where_it_was(runs: Runs, undisturbed: Runs) -> Non
     assert unfinished, "no moment fell between two blocks"
     before = runs.markers("store")
     done = runs.run(*words)
-    assert f"{2 * BLOCKS - len(before)} blocks made, {2 * BLOCKS} of {2 * BLOCKS} are there" in done.stderr
+    assert f"is complete: {2 * BLOCKS} blocks ({2 * BLOCKS - len(before)} new)" in done.stderr
     assert before.items() <= runs.markers("store").items()
     full = runs.markers("store")
     done = runs.run(*job("--store", "store", "--metadata-dir", "results"))

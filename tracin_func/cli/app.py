@@ -1,9 +1,12 @@
 """The command line: a table of commands. Each takes its options by group; torch is loaded when one runs."""
 
+import re
 import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from difflib import SequenceMatcher
+from functools import partial
 from importlib import import_module
 from importlib.metadata import version
 from inspect import Signature
@@ -49,86 +52,119 @@ class Command:
         body: `module:function`, imported when the command runs and called with its `Options`.
         groups: the groups of its options.
         help: what it does.
+        examples: below the options.
     """
 
     body: str
     groups: tuple[type | Callable[[], tuple[type, ...]], ...]
     help: str
+    examples: tuple[str, ...] = ()
 
 
 COMMANDS = {
     "self": Command(
         "tracin_func.cli.score:self_influence",
         SELF,
-        """Score how hard each training pair is: self(p) = Σ_t η_t ‖∇ℓ_p‖².
+        """Score how hard each training pair is for the model.
 
-        Without options it runs on the embedded default: synthetic tones and a ranker trained on them, made on first
-        use. Results are merged into METADATA_DIR/{material}_{frequency}_metadata.json.
+        self(p) = Σ_t η_t ‖∇ℓ_p‖²: high scores mark hard pairs and possible label errors. Without options it runs on
+        the embedded example: synthetic tones and a ranker trained on them, made on first use. Results are merged into
+        METADATA_DIR/{material}_{frequency}_metadata.json.
         """,
+        (
+            "tracin-func self",
+            "tracin-func self --data-root recordings --checkpoint-dir checkpoints --material box",
+            "tracin-func self --loss-type standard --by class-pair",
+        ),
     ),
     "influence": Command(
         "tracin_func.cli.score:influence",
         INFLUENCE,
-        """Score what each training pair did to test pairs: Σ_t ⟨∇ℓ_p, η_t ∇ℓ_q⟩; positive: p lowered the loss of q.
+        """Score what each training pair did to test pairs.
 
-        Without options it runs on the embedded default: synthetic tones and a ranker trained on them, made on first
-        use. Results are merged into METADATA_DIR/{material}_{frequency}_influence_metadata.json.
+        influence(p, q) = Σ_t ⟨∇ℓ_p, η_t ∇ℓ_q⟩: positive where training on p lowered the loss of q. Without options it
+        runs on the embedded example: synthetic tones and a ranker trained on them, made on first use. Results are
+        merged into METADATA_DIR/{material}_{frequency}_influence_metadata.json.
         """,
+        (
+            "tracin-func influence --num-test 5",
+            "tracin-func influence --test-select misranked --test-functional score-margin",
+            "tracin-func influence --num-test 5 --with-self --verify 20",
+        ),
     ),
     "gradients": Command(
         "tracin_func.cli.fill:gradients",
         GRADIENTS,
-        """Compute the gradients of all items once and keep them in a store, for any pairs that are scored later.
+        """Compute the gradients of all items once and cache them in a store, for any pairs that are scored later.
 
-        A run that is ended goes on where it was; with --shard I/N, N runs of a job array fill it together.
+        An interrupted run continues where it stopped. With --shard I/N, N runs of a job array share the work.
         """,
+        ("tracin-func gradients --store gradients", "tracin-func influence --num-test 5 --store gradients"),
     ),
     "merge": Command(
         "tracin_func.cli.score:merge",
         (MergeOptions, PrintOptions),
-        """Score what the shards of `self` or `influence` prepared in a store, with their options, and write the
-        results.
+        """Score the gradients that `--shard` runs have computed, with the options of those runs.
 
-        Run it where the shards were run. Blocks that are missing are named, and nothing is scored.
+        Run it where the shards were run. If blocks are missing, they are listed and nothing is scored.
         """,
     ),
     "store": Command(
         "tracin_func.cli.store:store",
         (InspectOptions, ViewOptions),
-        """Tell what a gradient store holds (info), or read every block again and compare it with its checksum (verify).
+        """Describe a gradient store (info), or check it for damage (verify).
 
-        Exit code 1 where something is damaged; --drop then takes these blocks out, and the next run makes them again.
+        Exit code 1 if a block is damaged; with --drop, damaged blocks are removed and the next run recomputes them.
         """,
+        ("tracin-func store info gradients", "tracin-func store verify gradients --drop"),
     ),
     "show": Command(
         "tracin_func.cli.show:show",
         (ShowOptions, ViewOptions),
-        """Show a result file: where its scores come from, what is odd about them, the largest, and their distribution.
+        """Show a result file: its highest scores, their distribution, and anything odd about them.
 
-        By class-pair it tells what to record more of, by item which recordings to listen to. Of influence on several
-        test pairs the views sum the columns; --column PART takes one.
+        --by class-pair shows what to record more of, --by item which items to check. With several test pairs, scores
+        are summed over them; --column PART selects one.
         """,
+        (
+            "tracin-func show metadata/plastic_500hz_metadata.json",
+            "tracin-func show metadata/plastic_500hz_metadata.json --by class-pair",
+        ),
     ),
     "demo": Command(
         "tracin_func.cli.demo:demo",
         (DemoOptions,),
-        """Write synthetic data, checkpoints and the exact commands to run on them.
+        """Write the embedded example as files: data, checkpoints and the commands to run on them.
 
-        Tones of 500hz, 1000hz and 3000hz in the lab's layout, and a ranker trained on each; about a minute on first
-        use.
+        Synthetic tones of 500hz, 1000hz and 3000hz, and a ranker trained on each; about a minute on first use.
         """,
+        ("tracin-func demo example",),
     ),
     "doctor": Command(
         "tracin_func.cli.doctor:doctor",
         (DoctorOptions,),
-        """Tell what is installed and what it can use, and test every engine on every device.
+        """Report versions, devices and settings, and test every engine on every device.
 
-        Versions, devices, optional packages, the cache, variables, and scores of a small random net against a float64
-        loop. A few seconds; exit code 1 when an engine computes wrongly. Nothing is written.
+        The test compares scores of a small random net with a float64 loop. It takes a few seconds and writes nothing.
+        Exit code 1 if an engine computes wrong scores.
         """,
     ),
 }
 
+WELCOME = """\
+tracin-func finds the training pairs that shaped your ranking model's behaviour.
+
+Start with
+  tracin-func self                     which training pairs are hard for the model
+  tracin-func influence --num-test 5   what each training pair did to 5 test pairs
+Both run on an embedded example (synthetic tones), made on first use.
+
+Then
+  tracin-func self --help              options for your own data and checkpoints
+  tracin-func doctor                   test this installation
+  tracin-func --help                   all commands"""
+
+_KINDS = {"integer": "a whole number", "float": "a number", "number": "a number"}
 # The parser's own errors; typer >= 0.26 brings the class and gives it no public name.
 _ParseError: type[Exception] = typer.BadParameter.__bases__[0]
 
@@ -140,12 +176,14 @@ def _show_version(wanted: bool) -> None:
 
 
 def _options(
+    context: typer.Context,
     shown: Annotated[
         bool,
         typer.Option("--version", help="Show the version and exit.", callback=_show_version, is_eager=True, metavar=""),
     ] = False,
 ) -> None:
-    pass
+    if context.invoked_subcommand is None:
+        print(WELCOME)
 
 
 def make_app() -> typer.Typer:
@@ -153,16 +191,20 @@ def make_app() -> typer.Typer:
     made = typer.Typer(
         name="tracin-func",
         cls=Commands,
-        help="Which training pairs made my ranking model behave like this? TracIn (arXiv 2002.08484) on ranking pairs.",
-        epilog="Options of self and influence can be environment variables too: TRACIN_FUNC_DATA_ROOT for --data-root.",
-        no_args_is_help=True,
+        help="Which training pairs made my ranking model behave like this? TracIn (arXiv 2002.08484) on ranking pairs. "
+        "Start with: tracin-func self",
+        epilog="Every option can be set by an environment variable, too: TRACIN_FUNC_DATA_ROOT for --data-root.",
+        invoke_without_command=True,
         rich_markup_mode="markdown",
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     made.callback()(_options)
     for name, command in COMMANDS.items():
-        made.command(name, help=command.help)(_function(command))
+        examples = "\n".join(f"- {example}" for example in command.examples)
+        made.command(name, help=command.help, epilog=f"Examples:\n\n{examples}" if examples else None)(
+            _function(command)
+        )
     return made
 
 
@@ -198,10 +240,25 @@ def main() -> None:
     sys.exit(code)
 
 
+def _likeness(first: str, second: str) -> float:
+    return SequenceMatcher(None, first, second).ratio()
+
+
+def _in_words(error: Any) -> str:
+    """A sentence for an error of the parser, whose own differ between its versions."""
+    wrong, near = getattr(error, "option_name", ""), getattr(error, "possibilities", None)
+    if wrong and near:
+        return f"No such option: {wrong}. Did you mean {max(near, key=partial(_likeness, wrong))}?"
+    message: str = error.format_message()
+    option = re.match(r"Invalid value for '(--[\w-]+)'", message)
+    kind = next((words for word, words in _KINDS.items() if word in message), None)
+    return f"{option[1]} should be {kind}." if option and kind else message
+
+
 def _run() -> int:
     try:
         with printing(), interrupts_repeated():
-            code: int = app(sys.argv[1:] or ["--help"], standalone_mode=False) or 0
+            code: int = app(sys.argv[1:], standalone_mode=False) or 0
         if code == INTERRUPTED and not isinstance(code, Reported):
             raise KeyboardInterrupt
         return code
@@ -214,7 +271,7 @@ def _run() -> int:
         say(f"error: {error}")
         return 1
     except _ParseError as error:
-        say(f"error: {error.format_message()}")  # type: ignore[attr-defined]
+        say(f"error: {_in_words(error)}")
         return 2
     except SystemExit as end:
         if isinstance(end.__context__, BrokenPipeError):  # so rich ends the parser's help when the reader has left

@@ -1,38 +1,43 @@
-"""Is this the run that was trained? One line per checkpoint, and a warning where it does not look like it."""
+"""Is this the run that was trained? Its pair accuracy, and a warning where it does not look like it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from tracin_func.cli.errors import TIE
-from tracin_func.report.terminal.accuracy import line
+from tracin_func.cli.errors import say, show
+from tracin_func.report.terminal.accuracy import agrees, print_checkpoints, summary
+from tracin_func.report.terminal.tables import open_console
 from tracin_func.scoring.accuracy import Evaluation, gaps_of
 from tracin_func.sources.settings import Settings
 
-SWAPPED = 0.35  # share of training pairs ranked right below which targets are probably swapped
-WHAT_TO_LOOK_AT = "split and seed, classes and takes, front end, normalisation of the model, margin"
+SWAPPED = 0.35  # pair accuracy on training pairs below which targets are probably swapped
+LOOK_AT = "Check split and seed, classes and takes, front end, normalisation of the model, margin"
 
 
 class Assessment:
-    """Reports each checkpoint's evaluation to the user, and warns at the last one.
+    """Reports the evaluation of the checkpoints after the last one, and warns.
 
     Args:
-        show: called with the line of each checkpoint.
         report: called with each warning.
-        checkpoints: how many there will be.
+        quiet: whether warnings alone are printed.
+        verbose: whether each checkpoint is printed, at once, even if all is as recorded.
+        names: of all checkpoints.
         pairs: how many training pairs there are.
         settings: of the task; how they contradict the checkpoints is reported after the last one, with the effect.
     """
 
     def __init__(
         self,
-        show: Callable[[str], None],
         report: Callable[[str], None],
-        checkpoints: int,
+        *,
+        quiet: bool,
+        verbose: bool,
+        names: Sequence[str],
         pairs: int,
         settings: Settings,
     ) -> None:
-        self._show = show
         self._report = report
-        self._checkpoints = checkpoints
+        self._quiet = quiet
+        self._verbose = verbose
+        self._names = names
         self._pairs = pairs
         self._settings = settings
         self.evaluations: list[Evaluation] = []
@@ -40,21 +45,33 @@ class Assessment:
     def __call__(self, evaluation: Evaluation) -> None:
         """One checkpoint."""
         self.evaluations.append(evaluation)
-        clauses = line(evaluation, self._pairs).split("; ")
-        self._show("; ".join(clause.replace(" ", TIE) for clause in clauses))
-        if len(self.evaluations) == self._checkpoints:
-            self._warn()
+        if self._verbose:
+            self._print([evaluation], headings=len(self.evaluations) == 1)
+        if len(self.evaluations) < len(self._names):
+            return
+        say(summary(self.evaluations, self._pairs), quiet=self._quiet)
+        if not (self._verbose or agrees(self.evaluations)):
+            self._print(self.evaluations)
+        self._warn()
+
+    def _print(self, evaluations: Sequence[Evaluation], *, headings: bool = True) -> None:
+        if self._quiet:
+            return
+        console = open_console(stderr=True)
+        with console.capture() as table:
+            print_checkpoints(console, evaluations, self._names, headings=headings)
+        show(table.get())
 
     def _warn(self) -> None:
         gaps = [gap for evaluation in self.evaluations for gap in gaps_of(evaluation)]
         if gaps:
             more = f" (and {len(gaps) - 1} more)" if len(gaps) > 1 else ""
-            self._report(f"warning: {gaps[0]}{more}. Is this the run that was trained? Look at: {WHAT_TO_LOOK_AT}.")
+            self._report(f"warning: {gaps[0]}{more}. Is this what was trained? {LOOK_AT}.")
         if (right := self.evaluations[-1].train_right) < SWAPPED:
             self._report(
-                f"warning: the last checkpoint ranks only {right:.0%} of the training pairs right. Are the targets "
-                "those of the training (+1: the first item should score higher), and not swapped? Are the items: the "
-                "same front end, cut and rate?"
+                f"warning: the last checkpoint has a training pair accuracy of only {right:.0%}. Check that "
+                "targets are not swapped (+1: the first item should score higher), and that items are prepared as for "
+                "training."
             )
         if self._settings.differing is not None:
             self._report(f"warning: {self._settings.differing}")
@@ -62,10 +79,9 @@ class Assessment:
             self._report(f"warning: {self._settings.contradiction}{self._changed()}")
         elif all(evaluation.inactive == 1 for evaluation in self.evaluations):
             self._report(
-                f"warning: all {self.evaluations[-1].train_pairs:,} training pairs that were looked at are inactive at "
-                "every checkpoint: right by more than the margin, so their scores are 0. Score checkpoints of earlier "
-                "epochs, give the margin of the training (--margin), or a loss that does not saturate "
-                "(--loss-type logistic)."
+                f"warning: all {self.evaluations[-1].train_pairs:,} training pairs are inactive at every checkpoint, "
+                "so their scores are 0: each is ranked correctly by more than the margin. Score earlier checkpoints, "
+                "give the training margin (--margin), or a loss that does not saturate (--loss-type logistic)."
             )
 
     def _changed(self) -> str:
@@ -75,7 +91,4 @@ class Assessment:
         shares = [f"{sum(each) / len(each):.0%}" for each in (own, trained) if each]
         if len(set(shares)) < 2:
             return ""
-        return (
-            f" Training pairs without gradient (inactive, mean of the checkpoints): {shares[0]}; with the loss of the "
-            f"training {shares[1]}."
-        )
+        return f" Inactive: {shares[0]} of training pairs, instead of {shares[1]}."

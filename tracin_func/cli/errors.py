@@ -7,7 +7,6 @@ failed, a number is not finite, or a bug; 130 interrupted.
 import contextlib
 import functools
 import os
-import re
 import shutil
 import signal
 import sys
@@ -22,9 +21,10 @@ import typer
 
 from tracin_func.cli.options import in_flags
 from tracin_func.errors import InputError, NumericalError, OutputError, ToldElsewhereError, UsageError
+from tracin_func.report.terminal.tables import is_plain
 
-TIE = "\xa0"  # a space at which no line is broken
-
+STYLES = {"error": "\x1b[31m", "warning": "\x1b[33m", "note": "\x1b[2m", "Verification passed": "\x1b[32m"}
+_RESET = "\x1b[0m"
 INTERRUPTED = 130
 _EXIT_CODES: dict[type[Exception], int] = {UsageError: 2, InputError: 3, NumericalError: 1, OutputError: 1}
 
@@ -38,12 +38,12 @@ class Reporter:
     """Prints notices on stderr and keeps them for the record."""
 
     quiet: bool
+    verbose: bool = False
     notices: list[str] = field(default_factory=list)
 
     def __call__(self, sentence: str) -> None:
-        sentence = in_flags(sentence)
-        self.notices.append(sentence)
-        say(sentence, quiet=self.quiet)
+        self.notices.append(in_flags(sentence))
+        notify(sentence, quiet=self.quiet, verbose=self.verbose)
 
 
 def guarded(command: Callable[..., None]) -> Callable[..., None]:
@@ -69,7 +69,7 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
             if options.get("debug"):
                 traceback.print_exc()
             words = f"{type(error).__name__}: {error}"
-            say(f"error: a fault inside tracin-func: {words}. Please report it, with the output of --debug.")
+            say(f"error: internal error: {words}. This is a bug in tracin-func; please report it with --debug.")
             raise typer.Exit(1) from None
 
     return run
@@ -139,26 +139,41 @@ def printing() -> Iterator[None]:
 
 def say(sentence: str, *, quiet: bool = False) -> None:
     """One line on stderr, where there is one; `quiet`: only if it is a warning or an error."""
-    if quiet and not sentence.startswith(("warning: ", "error: ")):
+    kind = sentence.partition(": ")[0]
+    if quiet and kind not in ("warning", "error"):
         return
+    style = STYLES.get(kind)
+    line = _fitted(in_flags(sentence))
+    show(f"{style}{kind}{_RESET}{line.removeprefix(kind)}\n" if style and _is_colored() else f"{line}\n")
+
+
+def show(text: str) -> None:
+    """Text on stderr as it is; a bar that is shown there moves below it."""
     try:
-        print(_fitted(in_flags(sentence)), file=sys.stderr, flush=True)
+        print(text, end="", file=sys.stderr, flush=True)
     except (OSError, ValueError):
         _discard(sys.stderr)
 
 
-def note(sentence: str, *, quiet: bool = False) -> None:
-    """A notice of a run on stderr; one that is a warning says so itself."""
-    say(sentence if sentence.startswith("warning: ") else f"note: {sentence}", quiet=quiet)
+def notify(sentence: str, *, quiet: bool = False, verbose: bool = False) -> None:
+    """A notice of a run: one that begins with `warning: ` or `note: ` is printed, others only where `verbose`."""
+    if sentence.startswith(("warning: ", "note: ")):
+        say(sentence, quiet=quiet)
+    elif verbose:
+        say(f"note: {sentence}", quiet=quiet)
+
+
+def _is_colored() -> bool:
+    return sys.stderr.isatty() and not is_plain()
 
 
 def _fitted(sentence: str) -> str:
-    """As one line; on a terminal broken between words, and not where a space is a tie (no-break space)."""
-    line = re.sub(rf"[^\S{TIE}]+", " ", sentence.strip())
-    if sys.stderr.isatty():
-        width = shutil.get_terminal_size().columns
-        line = textwrap.fill(line, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
-    return line.replace(TIE, " ")
+    """As one line; on a terminal broken between words."""
+    line = " ".join(sentence.split())
+    if not sys.stderr.isatty():
+        return line
+    width = shutil.get_terminal_size().columns
+    return textwrap.fill(line, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
 
 
 def open_streams() -> None:

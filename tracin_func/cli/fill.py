@@ -49,7 +49,7 @@ def fill(command: str | None, options: Options, scores: tuple[str, ...], world: 
         method, compute = method_of(source), compute_of(source, world)
         of_items = command is None and is_parquet(own[PairOptions].pairs)  # rows of all items, whatever the pairs
         with_test, streamed = "influence" in scores and not of_items, of_items or is_streamed(own, scores)
-        report = Reporter(quiet)
+        report = Reporter(quiet, options[PrintOptions].verbose)
         job = source.job(listener_of(report), with_test=with_test, streamed=streamed)
         task = limited(job.task, own[ScoringOptions].limit, report)
         store = compute.store
@@ -67,7 +67,7 @@ def fill(command: str | None, options: Options, scores: tuple[str, ...], world: 
             report(f"warning: {job.settings.differing}")
         if command is not None and world.first:
             record_job(store, command, recorded(own), compute.shard)
-        say_filled(filled, store, quiet=quiet)
+        say_filled(filled, store, command, quiet=quiet)
         found.append({"store": str(store), "checkpoints": [asdict(each) for each in filled]})
     if options[PrintOptions].json:
         with printing():

@@ -1,9 +1,9 @@
-"""The options of commands that no source needs: how is computed, what is written and shown; and how typer reads all."""
+"""The options of commands that no source needs: how to compute, what to write and show; and how typer reads them."""
 
 import inspect
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
@@ -15,6 +15,7 @@ from tracin_func.sources.options import (
     COMPUTING,
     ESTIMATES,
     LOSS,
+    MOST_USED,
     PAIRS,
     PANELS,
     RESULTS,
@@ -28,6 +29,23 @@ from tracin_func.sources.options import (
 from tracin_func.sources.registry import source_groups
 from tracin_func.sources.values import size_in_bytes, whole_or
 
+# What help shows first.
+_MOST_USED = (
+    "data_root",
+    "checkpoint_dir",
+    "material",
+    "frequency",
+    "task",
+    "pairs",
+    "loss_type",
+    "num_test",
+    "top",
+    "by",
+    "metadata_dir",
+    "device",
+    "dry_run",
+    "verbose",
+)
 View = Literal["pair", "item", "class", "class-pair"]
 
 
@@ -38,17 +56,17 @@ class ComputeOptions:
     panel: ClassVar[str] = COMPUTING
     device: str | None = option("auto, cpu, cuda, cuda:1 or mps.", "the first of cuda, mps, cpu")
     engine: str | None = option(
-        "auto, ghost, item, pair or loop. All give the same scores.",
+        "How gradients are computed: auto, ghost, item, pair or loop. All give the same scores.",
         "auto",
         words="gradients.engines.registry:engine_names",
     )
-    batch_size: str | None = option("Gradients computed together; changes no score.", "measured")
-    memory_budget: str | None = option("Memory for the work, as 800MB or 4GB.", "half of what is free")
+    batch_size: str | None = option("Gradients computed at once; does not change scores.", "measured")
+    memory_budget: str | None = option("Memory to use, such as 800MB or 4GB.", "half of what is free")
     dtype: Literal["float32", "float64", "bfloat16", "float16"] | None = option(
-        "float32, float64, bfloat16 or float16, for weights and items.", "their own"
+        "Precision of weights and items: float32, float64, bfloat16 or float16.", "their own"
     )
-    threads: int | None = option("Threads of each process.", "all cores, or their share under torchrun", least=1)
-    explain_plan: bool = switch("Tell how each parameter's gradient is taken, what it costs and why.")
+    threads: int | None = option("Threads per process.", "all cores, or their share under torchrun", least=1)
+    explain_plan: bool = switch("Show how the gradient of each parameter is computed, at what cost and why.")
 
     def __post_init__(self) -> None:
         whole_or("auto", "--batch-size", self.batch_size)
@@ -60,10 +78,12 @@ class ScoringOptions:
     """What is scored of a job, and whether it is checked."""
 
     panel: ClassVar[str] = COMPUTING
-    limit: int | None = option("Score only the first so many training pairs: a quick try.", "all", panel=PAIRS, least=1)
-    dry_run: bool = switch("Tell what would be done, how long and how much memory it takes; score nothing.")
+    limit: int | None = option("Score only the first N training pairs (for a quick test).", "all", panel=PAIRS, least=1)
+    dry_run: bool = switch("Show what would be computed, in what time and memory, without scoring.")
     verify: int | None = option(
-        "So many scores are computed again, by single float64 gradients; above 1e-4 off: exit 1.", "none", least=1
+        "Recompute N random scores one by one in float64; exit with code 1 if any is off by more than 1e-4.",
+        "none",
+        least=1,
     )
 
 
@@ -73,8 +93,8 @@ class StoreOptions:
 
     panel: ClassVar[str] = ESTIMATES
     projection: str | None = option(
-        "auto, kronecker, sjlt, rademacher or gaussian: scores are estimates, with a standard error each. auto stays "
-        "exact where that is cheaper.",
+        "Project gradients: auto, kronecker, sjlt, rademacher, gaussian or none. Scores become estimates with a "
+        "standard error; auto keeps exact gradients where that is cheaper.",
         "none; with --store auto",
         words="gradients.projection.registry:kinds",
     )
@@ -86,15 +106,16 @@ class StoreOptions:
     )
     projection_seed: int | None = option("Seed of the projection.", "0", least=0)
     store: Path | None = option(
-        "Folder that keeps the gradients of all items: what is there is used, what is missing is added.",
+        "Folder in which gradients are cached. Existing gradients are reused; missing ones are computed and added.",
         "none",
         metavar="FOLDER",
     )
     store_dtype: Literal["float32", "float16", "bfloat16"] | None = option(
-        "float32, float16 or bfloat16: numbers in a new store.", "float32"
+        "Precision of a new store: float32, float16 or bfloat16.", "float32"
     )
     shard: str | None = option(
-        "This run's part of the store, such as 2/8: its rows are made, and nothing is scored; see merge.",
+        "Compute part I of N of the store (such as 2/8) without scoring. Run `tracin-func merge` once all parts are "
+        "done.",
         "all of it",
         metavar="I/N",
     )
@@ -120,16 +141,17 @@ class ResultOptions:
     panel: ClassVar[str] = RESULTS
     metadata_dir: Path | None = option("Folder of the result files.", "metadata")
     format: str | None = option(
-        "json (merged into what is there), csv or parquet (long tables).",
+        "Format of the files: json (merged into existing files), csv or parquet (long tables).",
         "json; parquet with --keep",
         words="results.files.registry:FORMATS",
     )
     score_name: str | None = option("Name of the column in the files.", "tracin_self_influence, tracin_influence")
-    per_checkpoint: bool = switch("A second file with a column for each checkpoint.")
+    per_checkpoint: bool = switch("Write a second file with one column per checkpoint.")
     top: int | None = option("Rows of the table.", "10 for self, 3 for influence", least=1)
-    by: View | None = option("Rows of the table: pair, item, class or class-pair.", "pair")
+    by: View | None = option("What a row of the table is: pair, item, class or class-pair.", "pair")
     repeat: Path | None = option(
-        "Repeat the run that this FILE.provenance.json records; options given beside it win.",
+        "Repeat the run recorded in FILE (a .provenance.json). Other options on the command line override the recorded "
+        "ones.",
         metavar="FILE",
         spelled="--from",
         variable=False,
@@ -145,8 +167,9 @@ class PrintOptions:
     """What is printed."""
 
     panel: ClassVar[str] = RESULTS
-    quiet: bool = switch("No tables and no notes; warnings and errors remain.")
-    json: bool = switch("One JSON document on stdout instead of tables.")
+    verbose: bool = switch("Also print each checkpoint, every note, and how the scores were computed.")
+    quiet: bool = switch("Print no tables and no notes, only warnings and errors.")
+    json: bool = switch("Print one JSON document instead of tables.")
     debug: bool = switch("Show the traceback of an error.")
 
 
@@ -155,21 +178,25 @@ class InfluenceOptions:
     """What is computed of training pairs and test pairs, and kept."""
 
     panel: ClassVar[str] = LOSS
-    aggregate: Literal["mean"] | None = option("mean: one column, of the mean of the test pairs.", "a column each")
-    normalize: Literal["none", "cosine"] | None = option("cosine: divide by the lengths of both gradients.", "none")
-    test_functional: Literal["loss", "score-margin"] | None = option(
-        "loss, or score-margin (does not saturate).", "loss"
+    aggregate: Literal["mean"] | None = option(
+        "mean: one score per training pair, the mean over the test pairs.", "a column each"
     )
-    weight_test_pairs: bool = switch("GHM weights for test pairs too.")
+    normalize: Literal["none", "cosine"] | None = option(
+        "cosine: divide each score by the norms of both gradients.", "none"
+    )
+    test_functional: Literal["loss", "score-margin"] | None = option(
+        "Explain the loss of a test pair, or its score-margin (which does not saturate).", "loss"
+    )
+    weight_test_pairs: bool = switch("Apply GHM weights to test pairs too.")
     keep: int | None = option(
-        "Keep only the K strongest proponents and opponents of each test pair, in a table (parquet or csv); --pairs "
-        "FILE.parquet is then read in blocks and never held.",
+        "Keep only the K strongest proponents and opponents of each test pair, in a table (parquet or csv). --pairs "
+        "FILE.parquet is then streamed, never loaded at once.",
         "all scores",
         panel=RESULTS,
         metavar="K",
         least=1,
     )
-    with_self: bool = switch("Self-influence as well, from the same pass.", panel=RESULTS)
+    with_self: bool = switch("Also score self-influence, in the same pass.", panel=RESULTS)
 
 
 @dataclass(frozen=True)
@@ -177,7 +204,8 @@ class ViewOptions:
     """How a file is reported."""
 
     panel: ClassVar[str] = VIEW
-    json: bool = switch("One JSON document on stdout and nothing else.")
+    verbose: bool = switch("Also print where the scores come from, in full.")
+    json: bool = switch("Print one JSON document and nothing else.")
     debug: bool = switch("Show the traceback of an error.")
 
 
@@ -186,14 +214,14 @@ class ShowOptions:
     """Which result file is shown, and what of it."""
 
     panel: ClassVar[str] = VIEW
-    file: Path = option("Result file: JSON, CSV or Parquet; one of ours, or of the same form.", argument=True)
-    by: View | None = option("What a row is: pair, item, class or class-pair.", "pair", metavar="VIEW")
-    column: str | None = option("A column, a part of its name, or all.", "self-influence, else all", metavar="NAME")
+    file: Path = option("Result file: JSON, CSV or Parquet, of tracin-func or of the same form.", argument=True)
+    by: View | None = option("What a row of the table is: pair, item, class or class-pair.", "pair", metavar="VIEW")
+    column: str | None = option("A column, part of its name, or all.", "self-influence, otherwise all", metavar="NAME")
     sort: Literal["score", "abs", "id"] | None = option(
-        "By score, abs (size, whatever the sign) or id.", "score", metavar="ORDER"
+        "Order of the rows: score, abs (absolute score) or id.", "score", metavar="ORDER"
     )
-    top: int | None = option("Rows of the table; of influence at each end.", "10", metavar="N", least=1)
-    histogram: bool = switch("How the scores are distributed.", default="on", on=True)
+    top: int | None = option("Rows of the table; for influence, of each sign.", "10", metavar="N", least=1)
+    histogram: bool = switch("Show the distribution of the scores.", default="on", on=True)
 
 
 @dataclass(frozen=True)
@@ -203,7 +231,7 @@ class InspectOptions:
     panel: ClassVar[str] = VIEW
     action: Literal["info", "verify"] = option("info or verify.", argument=True)
     folder: Path = option("Folder of a store.", argument=True)
-    drop: bool = switch("Take damaged blocks out, so that the next run makes them again.")
+    drop: bool = switch("Remove damaged blocks; the next run recomputes them.")
 
 
 @dataclass(frozen=True)
@@ -211,14 +239,14 @@ class MergeOptions:
     """What is merged."""
 
     panel: ClassVar[str] = RESULTS
-    folder: Path = option("Store that the shards of a run have filled.", argument=True)
+    folder: Path = option("Store that the `--shard` runs have filled.", argument=True)
 
 
 @dataclass(frozen=True)
 class DemoOptions:
-    """Where the embedded default goes."""
+    """Where the embedded example goes."""
 
-    directory: Path = option("Folder to write; it should be empty or not exist yet.", argument=True)
+    directory: Path = option("Folder to write: empty, or new.", argument=True)
     debug: bool = switch("Show the traceback of an error.", variable=False)
 
 
@@ -239,9 +267,17 @@ INFLUENCE = (*SELF, QueryOptions, InfluenceOptions)
 
 def parameters(groups: Sequence[type]) -> list[inspect.Parameter]:
     """The options of the groups as parameters that typer reads, panel by panel."""
-    every = [each for group in groups for each in declared(group).values()]
-    every.sort(key=lambda each: PANELS.index(each.panel) if each.panel in PANELS else len(PANELS))
+    every = [_promoted(each) for group in groups for each in declared(group).values()]
+    every.sort(key=lambda each: (PANELS.index(each.panel) if each.panel in PANELS else len(PANELS), _rank(each)))
     return [_parameter(each) for each in every]
+
+
+def _rank(own: Option) -> int:
+    return _MOST_USED.index(own.name) if own.panel == MOST_USED else 0
+
+
+def _promoted(own: Option) -> Option:
+    return replace(own, panel=MOST_USED) if own.name in _MOST_USED and not own.argument else own
 
 
 def _parameter(own: Option) -> inspect.Parameter:

@@ -1,6 +1,7 @@
 """Processes and runs that share a job: those of torchrun, and the shards of a job array with what `merge` repeats."""
 
 import os
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
@@ -22,12 +23,12 @@ from tracin_func.scoring.steps import Filled
 from tracin_func.sources.options import Options
 
 RECORD = "job.json"  # in a store: what its shards are to be merged to
-_REMEDY = "Fix: run the shards again: tracin-func self|influence --store FOLDER --shard I/N."
+_REMEDY = "Run the shards again: tracin-func self or influence with --store FOLDER --shard I/N."
 
 
 @contextmanager
 def together(options: Options) -> Iterator[World]:
-    """The processes of this run, each with its threads; the first alone speaks."""
+    """The processes of this run, each with its threads; only the first prints."""
     with processes(options[ComputeOptions].device) as world:
         _set_threads(options[ComputeOptions].threads, world)
         if world.first:
@@ -60,7 +61,7 @@ def require_same_job(folder: Path, command: str, options: Mapping[str, Any], sha
     if differing := [name for name in names if flat[0].get(name) != flat[1].get(name)]:
         raise InputError(
             f"{path}: other shards were run with another {', '.join(differing)}. Expected equal options of all shards. "
-            "Fix: give the same, or another --store; or remove that file, and the rows that are there are kept."
+            "Give the same, or another --store; or remove that file (computed gradients are kept)."
         )
 
 
@@ -72,7 +73,7 @@ def recorded_job(folder: Path) -> tuple[str, dict[str, Any]]:
     """The command and the options that the shards of a store were run with.
 
     Raises:
-        InputError: there is no store, no shard noted anything, or rows of a shard are missing.
+        InputError: no store, no record of a shard, or rows of a shard are missing.
     """
     manifest = read_manifest(folder)
     path = folder / RECORD
@@ -89,7 +90,7 @@ def recorded_job(folder: Path) -> tuple[str, dict[str, Any]]:
             raise InputError(
                 f"{folder}: checkpoint {each.record.name} lacks {len(left)} of {manifest.blocks} blocks, of shard "
                 f"{', '.join(f'{position}/{shards}' for position in of[:6])}{' ...' if len(of) > 6 else ''}. Expected "
-                "all. Fix: run these shards again; what they finished is kept."
+                "all. Run these shards again; what they finished is kept."
             )
     return str(command), as_options(options, path, _REMEDY)
 
@@ -99,11 +100,16 @@ def _counts(rates: Any) -> bool:
     return any(rates.values()) if isinstance(rates, Mapping) else bool(rates)
 
 
-def say_filled(filled: Sequence[Filled], folder: Path, *, quiet: bool) -> None:
-    """How far the store is."""
-    made, missing = sum(each.made for each in filled), sum(each.missing for each in filled)
-    every = sum(each.blocks for each in filled)
-    say(f"{folder}: {made} blocks made, {every - missing} of {every} are there.", quiet=quiet)
+def say_filled(filled: Sequence[Filled], folder: Path, command: str | None, *, quiet: bool) -> None:
+    """How much of the store is there, and what to run next."""
+    missing, every = sum(each.missing for each in filled), sum(each.blocks for each in filled)
+    made, name = sum(each.made for each in filled), shlex.quote(str(folder))
+    if missing:
+        say(f"Store {folder}: {every - missing} of {every} blocks, {made} of them new.", quiet=quiet)
+        return
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    say(f"Store {folder} is complete: {every} blocks ({made} new), {size / 1e6:,.0f} MB.", quiet=quiet)
+    say(f"Next: tracin-func {f'merge {name}' if command else f'self or influence with --store {name}'}", quiet=quiet)
 
 
 def _set_threads(asked: int | None, world: World) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from tracin_func.cli.errors import Reporter, note, say
+from tracin_func.cli.errors import Reporter, notify, say
 from tracin_func.cli.options import ComputeOptions, InfluenceOptions, PrintOptions, ResultOptions, StoreOptions
 from tracin_func.cli.progress import progress
 from tracin_func.errors import UsageError
@@ -95,7 +95,9 @@ def limited(task: Task, limit: int | None, report: Reporter) -> Task:
         return task
     if (loss := as_loss(task.loss)).weighted:
         weights = f"{loss.loss_type.upper()} weights"
-        report(f"warning: --limit {limit}: {weights} are then those of {limit} pairs, not of the training.")
+        report(
+            f"warning: --limit {limit}: {weights} are computed from these pairs only, so scores differ from a full run."
+        )
     return replace(task, train=task.train_pairs.select(torch.arange(limit)))
 
 
@@ -149,7 +151,7 @@ def observer_of(
 ) -> Observer:
     """Reports a run to the user, on stderr, and the checkpoints' `args` to the settings."""
     planned = print_plan if options[ComputeOptions].explain_plan else lambda engine: None
-    notice = partial(note, quiet=options[PrintOptions].quiet)
+    notice = partial(notify, quiet=options[PrintOptions].quiet, verbose=options[PrintOptions].verbose)
     return Observer(notice, planned=planned, opened=settings.compare, evaluated=evaluated)
 
 

@@ -2,13 +2,14 @@
 
 import functools
 import logging
+import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from tracin_func.cli.assess import Assessment
-from tracin_func.cli.errors import Reporter, interruption, printing, say
+from tracin_func.cli.errors import Reporter, interruption, printing, say, show
 from tracin_func.cli.fill import fill
 from tracin_func.cli.options import (
     INFLUENCE,
@@ -19,6 +20,7 @@ from tracin_func.cli.options import (
     ResultOptions,
     ScoringOptions,
     StoreOptions,
+    in_flags,
 )
 from tracin_func.cli.output import Output, Result, output_of
 from tracin_func.cli.processes import recorded_job, together
@@ -54,7 +56,7 @@ from tracin_func.report.terminal.scores import (
 from tracin_func.results.influence import Influence, SelfInfluence
 from tracin_func.results.top import TopInfluences
 from tracin_func.results.verification import Verification
-from tracin_func.results.views import CLASS, CLASS_PAIR, PAIR
+from tracin_func.results.views import CLASS, CLASS_PAIR, ITEM, PAIR
 from tracin_func.scoring.accuracy import BY_SCORE, select_test_pairs
 from tracin_func.scoring.forecast import forecast
 from tracin_func.scoring.observer import Observer
@@ -126,14 +128,14 @@ def _check(options: Options, scores: tuple[str, ...]) -> None:
     if keep is not None:
         if options[ResultOptions].format == "json":
             raise UsageError(
-                "--format json holds a score of every pair, and --keep writes the strongest alone. Use --format "
-                "parquet or csv; --json prints them as a document."
+                "--format json needs every score, and --keep writes only the strongest. Use --format parquet or csv; "
+                "--json prints them as a document."
             )
         if given := needing_all(options):
-            raise UsageError(f"{given[0]} needs every score, and --keep holds the strongest alone. Leave one out.")
+            raise UsageError(f"{given[0]} needs every score, and --keep keeps only the strongest. Leave one out.")
     if is_streamed(options, scores) and own.limit is not None:
         pairs = options[PairOptions].pairs
-        raise UsageError(f"--limit is of pairs that are held, and {pairs} is read in blocks. Leave it out.")
+        raise UsageError(f"--limit needs all pairs in memory, and {pairs} is read in blocks. Leave it out.")
 
 
 def _score_runs(options: Options, scores: tuple[str, ...], world: World) -> list[Done]:
@@ -155,7 +157,10 @@ def _score_runs(options: Options, scores: tuple[str, ...], world: World) -> list
         if done is not None:
             finished.append(done)
             if not (options[PrintOptions].json or options[PrintOptions].quiet):
-                _show(done, options[ResultOptions])
+                show("\n")
+                _show(done, options)
+            if done.verification is not None:
+                say(_verdict(done.verification), quiet=options[PrintOptions].quiet)
     return finished
 
 
@@ -168,28 +173,36 @@ def _score_one(
     check_files: Callable[[], None],
 ) -> Done | None:
     """One run: scores in their files; None for a dry run."""
-    options, quiet = source.options, source.options[PrintOptions].quiet
-    report, blocks, streamed = Reporter(quiet), is_in_blocks(options, scores), is_streamed(options, scores)
+    options, shown = source.options, source.options[PrintOptions]
+    report = Reporter(shown.quiet, shown.verbose)
+    blocks, streamed = is_in_blocks(options, scores), is_streamed(options, scores)
     with_influence = "influence" in scores
     job = source.job(listener_of(report, check_files), with_test=with_influence, streamed=streamed)
     task = limited(job.task, options[ScoringOptions].limit, report)
     if method.weight_test_pairs and (method.test_functional != "loss" or not as_loss(task.loss).weighted):
-        report("warning: --weight-test-pairs changes nothing: there are GHM weights of losses only.")
+        report("warning: --weight-test-pairs has no effect: it needs a GHM loss and --test-functional loss.")
     _require_classes(options[ResultOptions].by, task)
     check_files()
     if with_influence and options[QueryOptions].test_select in BY_SCORE:
         task = _with_selected(task, options[QueryOptions], job.settings.seed, method, compute, report)
     own = options[PairOptions]
     table = replace(task, train=PairTable(str(own.pairs), ids=own.ids)) if streamed else task
-    show, pairs = functools.partial(say, quiet=quiet), len(table.train)
-    assess = Assessment(show, report, len(task.checkpoints), pairs, job.settings)
+    dry_run, pairs = options[ScoringOptions].dry_run, len(table.train)
+    assess = Assessment(
+        report,
+        quiet=shown.quiet,
+        verbose=shown.verbose or dry_run,
+        names=[each.known_as(place) for place, each in enumerate(task.checkpoints, start=1)],
+        pairs=pairs,
+        settings=job.settings,
+    )
     observer = observer_of(options, job.settings, assess)
-    if options[ScoringOptions].dry_run:
+    if dry_run:
         asked = {"self_influence": "self" in scores, "influence": with_influence}
         expected = forecast(task, **asked, every=blocks, method=method, compute=compute, observer=observer)
         with printing():
-            as_json, read = options[PrintOptions].json, pairs if blocks else None
-            print_forecast(task, expected, output.files.values(), as_json=as_json, streamed=read)
+            read = pairs if blocks else None
+            print_forecast(task, expected, output.files.values(), as_json=shown.json, streamed=read)
         return None
     how = method, compute, observer
     found, checked = _in_blocks(table, *how, scores, options) if blocks else _at_once(task, *how, scores, options)
@@ -197,7 +210,7 @@ def _score_one(
     if (path := options[ResultOptions].repeat) is not None:
         report_changes(path, scores[0], results[scores[0]].run, report)
     if checked is not None:
-        report(f"note: {checked}" if checked.passed else f"warning: {checked}")
+        report.notices.append(str(checked) if checked.passed else f"warning: {checked}")
     if compute.world.first:
         output.save(results, report)
     return Done(output, results, report.notices, checked)
@@ -244,24 +257,29 @@ def _with_selected(
     assert not isinstance(wanted, str)
     silent = Observer(notice=lambda sentence: None)
     test = select_test_pairs(task, method, compute, asked.test_select, wanted, seed, silent)
-    report(f"note: {len(test)} of {held_out} test pairs were selected as {asked.test_select}.")
+    report(f"{len(test)} of {held_out} test pairs were selected as {asked.test_select}.")
     return replace(task, test=test)
 
 
-def _show(done: Done, asked: ResultOptions) -> None:
-    """The tables, and where the files are."""
+def _show(done: Done, options: Options) -> None:
+    """The tables, where the files are, and what to run next."""
+    asked, verbose = options[ResultOptions], options[PrintOptions].verbose
     by, top = asked.by or PAIR, asked.top
     with interruption(f"the scores are in {done.output}"), printing():
         for result in done.results.values():
             if isinstance(result, Influence | TopInfluences):
-                print_influence(result, by, top or 3)
+                print_influence(result, by, top or 3, verbose=verbose)
             elif isinstance(result, SelfInfluence):
-                print_self(result, by, top or 10)
+                print_self(result, by, top or 10, verbose=verbose)
             else:
-                print_hardest(result, top or 10)
-        for (name, per_checkpoint), path in done.output.files.items():
-            print(f"{name} scores{' at each checkpoint' if per_checkpoint else ''}: {path}")
-        print("Origin of each: FILE.provenance.json beside it.")
+                print_hardest(result, top or 10, verbose=verbose)
+        print()
+        for path in done.output.files.values():
+            print(f"Written  {path} (+ .provenance.json)")
+        first = next(iter(done.results.values()))
+        if isinstance(first, SelfInfluence | Influence):
+            view = CLASS_PAIR if by != CLASS_PAIR else ITEM
+            print(f"Next     tracin-func show {shlex.quote(str(next(iter(done.output.files.values()))))} --by {view}")
 
 
 def _document(done: Done, top: int) -> dict[str, Any]:
@@ -276,8 +294,12 @@ def _document(done: Done, top: int) -> dict[str, Any]:
             found |= {"pairs": pairs, name: influence_document(result, top)}
         else:
             found |= {"pairs": len(result.scores), name: [each._asdict() for each in result.hardest(top)]}
-    found["notices"] += next(iter(done.results.values())).run.notices
+    found["notices"] += map(in_flags, next(iter(done.results.values())).run.notices)
     return found if done.verification is None else found | {"verification": done.verification.describe()}
+
+
+def _verdict(found: Verification) -> str:
+    return str(found) if found.passed else f"warning: {found}"
 
 
 def _require_verified(finished: Sequence[Done]) -> None:
@@ -292,5 +314,5 @@ def _require_verified(finished: Sequence[Done]) -> None:
 def _require_classes(by: str | None, task: Task) -> None:
     if by in (CLASS, CLASS_PAIR) and not item_classes(task):
         raise UsageError(
-            f"--by {by} needs classes of items, and this task has none. Give `Task(item_classes=...)`, or --by item."
+            f"--by {by} needs classes of items, and this task has none. Give `Task(item_classes=...)` or --by item."
         )

@@ -21,4 +21,5 @@ def show(options: Options) -> None:
         if options[ViewOptions].json:
             print(json.dumps(document(selection, by, own.sort, top), ensure_ascii=False, indent=2, allow_nan=False))
         else:
-            print_selection(selection, by, own.sort, top, with_histogram=own.histogram)
+            shown = {"with_histogram": own.histogram, "verbose": options[ViewOptions].verbose}
+            print_selection(selection, by, own.sort, top, **shown)

@@ -18,7 +18,8 @@ from tracin_func.files import present
 
 DATA, MODEL, LOSS, PAIRS = "Data", "Model and checkpoints", "Loss and scores", "Pairs"
 COMPUTING, ESTIMATES, RESULTS, VIEW = "Computing", "Projection and store", "Results", "View"
-PANELS = (DATA, MODEL, LOSS, PAIRS, COMPUTING, ESTIMATES, RESULTS, VIEW)
+MOST_USED = "Most used"
+PANELS = (MOST_USED, VIEW, MODEL, LOSS, PAIRS, COMPUTING, ESTIMATES, RESULTS, DATA)
 
 _Group = TypeVar("_Group")
 

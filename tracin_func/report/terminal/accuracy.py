@@ -1,28 +1,78 @@
-"""One line per checkpoint: how many pairs its model ranks right."""
+"""Pair accuracy at the checkpoints: in a line, or in a table of one line per checkpoint."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rich.console import Console
+
+from tracin_func.report.terminal.tables import Column, print_table
 from tracin_func.scoring.accuracy import TEST_NAMES, TRAIN_NAMES, Evaluation, recorded_share
 
-
-def line(evaluation: Evaluation, pairs: int) -> str:
-    """What one checkpoint is and does, beside what it says of itself."""
-    recorded = evaluation.recorded
-    sample = f" of {evaluation.train_pairs:,} of {pairs:,} pairs" if evaluation.train_pairs < pairs else ""
-    right = [f"train {_beside(evaluation.train_right, recorded_share(recorded, TRAIN_NAMES))}{sample}"]
-    loss = [f"train {evaluation.train_loss:.4g}"]
-    if evaluation.test_right is not None:
-        right.append(f"test {_beside(evaluation.test_right, recorded_share(recorded, TEST_NAMES))}")
-        loss.append(f"test {evaluation.test_loss:.4g}")
-    return (
-        f"{evaluation.name}: rate {_rate(evaluation.learning_rate)} ({evaluation.learning_rate_from}); ranked right "
-        f"{', '.join(right)}; mean loss {', '.join(loss)}; inactive {evaluation.inactive:.0%}"
-    )
+AGREES = 0.02  # difference from the recorded pair accuracy that training and evaluation may have
+_SIDES = (("train", TRAIN_NAMES), ("test", TEST_NAMES))
+_WIDTH = 8  # of a number
 
 
-def _beside(share: float, recorded: float | None) -> str:
-    return f"{share:.1%}" if recorded is None else f"{share:.1%} (recorded {recorded:.1%})"
+def summary(evaluations: Sequence[Evaluation], pairs: int) -> str:
+    """The pair accuracy of the last checkpoint, and whether all are as the checkpoints recorded."""
+    last, recorded = evaluations[-1], [pair for each in evaluations for pair in _recorded(each)]
+    verdict = "" if not recorded else " as recorded" if agrees(evaluations) else " not as recorded"
+    shares = [f"{side} {share:.1%}" for side, share, _ in _shares(last) if share is not None]
+    count = f"{len(evaluations)} checkpoint{'s' if len(evaluations) > 1 else ''}"
+    place = f"last: {', '.join(shares)}" if len(evaluations) > 1 else ", ".join(shares)
+    sample = f"; of {last.train_pairs:,} of {pairs:,} training pairs" if last.train_pairs < pairs else ""
+    return f"{count}, pair accuracy{verdict} ({place}{sample})"
+
+
+def agrees(evaluations: Sequence[Evaluation]) -> bool:
+    """Whether no pair accuracy is off from the one that its checkpoint recorded."""
+    return all(abs(share - recorded) <= AGREES for each in evaluations for share, recorded in _recorded(each))
+
+
+def print_checkpoints(
+    console: Console, evaluations: Sequence[Evaluation], names: Sequence[str], *, headings: bool = True
+) -> None:
+    """A line per checkpoint: learning rate, pair accuracy beside the recorded one, inactive pairs and mean loss.
+
+    Columns are as wide for some of the checkpoints as for all `names`, so that lines can be printed one by one.
+    """
+    width = max(map(len, names))
+    columns = [
+        Column("checkpoint".ljust(width), [each.name.ljust(width) for each in evaluations], left=True),
+        Column("lr".rjust(_WIDTH), [_rate(each.learning_rate) for each in evaluations], drop=2),
+    ]
+    for place, (side, _) in enumerate(_SIDES):
+        both = [_shares(each)[place][1:] for each in evaluations]
+        if any(share is not None for share, _ in both):
+            known = any(recorded is not None for _, recorded in both)
+            heading = f"{side} (recorded)" if known else side.rjust(_WIDTH)
+            columns.append(Column(heading, [_beside(*each) for each in both]))
+    columns.append(Column("inactive", [f"{each.inactive:.0%}" for each in evaluations], drop=1))
+    for side, losses in (
+        ("train", [each.train_loss for each in evaluations]),
+        ("test", [each.test_loss for each in evaluations]),
+    ):
+        if None not in losses:
+            columns.append(Column(f"{side} loss".rjust(_WIDTH + 2), [f"{loss:.3g}" for loss in losses], drop=3))
+    print_table(console, columns, headings=headings)
+
+
+def _shares(each: Evaluation) -> list[tuple[str, float | None, float | None]]:
+    """Side, pair accuracy and recorded pair accuracy."""
+    found = (each.train_right, each.test_right)
+    return [
+        (side, share, recorded_share(each.recorded, names)) for (side, names), share in zip(_SIDES, found, strict=True)
+    ]
+
+
+def _recorded(each: Evaluation) -> list[tuple[float, float]]:
+    return [(share, recorded) for _, share, recorded in _shares(each) if share is not None and recorded is not None]
+
+
+def _beside(share: float | None, recorded: float | None) -> str:
+    if share is None:
+        return ""
+    return f"{share:.1%}" if recorded is None else f"{share:.1%} ({recorded:.1%})"
 
 
 def _rate(rate: Any) -> str:

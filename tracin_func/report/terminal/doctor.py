@@ -1,4 +1,4 @@
-"""What `doctor` finds out about a machine, and how it tells."""
+"""What `doctor` finds out about a machine, and how it is printed."""
 
 import json
 import os
@@ -75,19 +75,26 @@ class Health:
         return json.dumps(document, indent=2, ensure_ascii=False)
 
     def text(self, width: int | None = None) -> str:
-        """For reading, no line wider than `width`; than the terminal where it is None."""
+        """For reading, no line wider than `width`, by default the terminal's."""
         width = max(LEAST_WIDTH, width or shutil.get_terminal_size((PIPE_WIDTH, 24)).columns)
-        packages = {name: self._package(name) for name in self.packages}
+        shown = [name for name, found in self.packages.items() if found or OPTIONAL_PACKAGES[name][0] != "peers"]
+        packages = {name: self._package(name) for name in shown}
         environment = {name: self._variable(name) for name in self.environment}
         sections = [
             _section("Versions", self.versions, width),
-            _section("Devices", {**self.devices, "auto": f"takes {self.auto}"}, width),
+            _section("Devices", {**self.devices, "auto": f"uses {self.auto}"}, width),
             _section("Optional packages", packages, width),
-            _section("Cache of the embedded default", {"folder": self._cache()}, width),
+            _section("Cache of the embedded example", {"folder": self._cache()}, width),
             _section("Environment", environment or {"": f"no variable {VARIABLE_PREFIX}* is set"}, width),
             _tested(self.outcomes, width),
+            self._verdict(),
         ]
         return "\n\n".join(sections)
+
+    def _verdict(self) -> str:
+        if self.failed:
+            return f"FAILED: {counted(len(self.failed), 'engine')} computed wrong scores."
+        return f"passed: all {counted(len(self.outcomes), 'self-test')} agree with the reference."
 
     def _package(self, name: str) -> str:
         found, (extra, purpose) = self.packages[name], OPTIONAL_PACKAGES[name]
@@ -96,13 +103,13 @@ class Health:
 
     def _variable(self, name: str) -> str:
         known = name in {*self.variables, CACHE_VARIABLE}
-        return self.environment[name] + ("" if known else " (no option reads it; is it misspelt?)")
+        return self.environment[name] + ("" if known else " (not a variable of any option: is it misspelt?)")
 
     def _cache(self) -> str:
         if self.cache_writable:
             return f"{self.cache} (writable)"
-        what = "there is no home folder" if self.cache is None else f"{self.cache} is NOT writable"
-        return f"{what}; a folder for temporary files serves. {CACHE_VARIABLE} names another."
+        what = "no home folder" if self.cache is None else f"{self.cache} is NOT writable"
+        return f"{what}; a folder for temporary files is used instead. {CACHE_VARIABLE} sets another."
 
 
 def examine(variables: Collection[str] = ()) -> Health:
@@ -142,7 +149,7 @@ def _usable() -> list[str]:
 
 
 def _devices() -> dict[str, str]:
-    """Every kind of device in words, those that are not there too."""
+    """Every kind of device in words, missing ones too."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     memory = psutil.virtual_memory()
     found = {
@@ -182,7 +189,7 @@ def _is_writable(folder: Path) -> bool:
 
 
 def _section(heading: str, facts: dict[str, str], width: int) -> str:
-    """A heading, and each fact beside its name; what is longer than a line goes on below itself."""
+    """A heading, and each fact beside its name; a longer one continues below itself."""
     margin = max(map(len, facts)) + 4
     lines = [heading]
     for name, fact in facts.items():
@@ -195,7 +202,7 @@ def _section(heading: str, facts: dict[str, str], width: int) -> str:
 
 
 def _tested(outcomes: Sequence[Outcome], width: int) -> str:
-    """One line an engine and device, and below the faults and what a run would tell."""
+    """One line per engine and device, then errors and the notices that a run would print."""
     heading = f"Self-test: scores of a small net against a float64 loop on the CPU, tolerance {TOLERANCE:.0e}"
     lines = [*_wrapped(heading, 0, width), f"  {'device':<8}{'engine':<8}{'deviation':>10}"]
     for each in outcomes:
@@ -203,8 +210,8 @@ def _tested(outcomes: Sequence[Outcome], width: int) -> str:
         verdict = "ok" if each.passed else "FAILED"
         lines.append(f"  {each.device:<8}{each.engine:<8}{deviation:>10}  {verdict}")
         lines += _wrapped(each.fault or "", 4, width)
-    told = dict.fromkeys(f"{each.device}, {each.engine}: {notice}" for each in outcomes for notice in each.notices)
-    for notice in told:
+    notices = dict.fromkeys(f"{each.device}, {each.engine}: {notice}" for each in outcomes for notice in each.notices)
+    for notice in notices:
         lines += _wrapped(notice, 2, width)
     return "\n".join(lines)
 

@@ -19,7 +19,7 @@ from tracin_func.report.terminal.views import (
     print_pairs,
 )
 from tracin_func.results.files.read import ResultFile
-from tracin_func.results.names import SELF_COLUMN, STARTS, common_start, meaning_of
+from tracin_func.results.names import SELF_COLUMN, STARTS, common_start, counted, meaning_of
 from tracin_func.results.views import (
     ABS,
     ITEM,
@@ -46,9 +46,9 @@ ALL = "all"
 
 
 _READING = {
-    "self": "self-influence: large for pairs the model finds hard",
-    "loss": "influence: positive where training on the pair lowered the loss of the test pair",
-    "score-margin": "influence: positive where training on the pair raised the score margin of the test pair",
+    "self": "higher: harder for the model",
+    "loss": "positive: training on the pair lowered the loss of the test pair",
+    "score-margin": "positive: training on the pair raised the score margin of the test pair",
 }
 
 
@@ -123,14 +123,13 @@ def _columns(result: ResultFile, wanted: str | None) -> list[str]:
         return fitting
     if fitting:
         raise InputError(
-            f"--column {wanted} is a part of {len(fitting)} columns of `{result.path}`: {few(fitting)}. Expected a "
-            "part of one name."
+            f"--column {wanted} is part of {len(fitting)} names in `{result.path}`: {few(fitting)}. Give a longer part."
         )
     start = common_start(names)
     short = [name.removeprefix(start) for name in names]
     near = difflib.get_close_matches(wanted.removeprefix(start), short, n=3, cutoff=0.4) or short
     raise InputError(
-        f"--column {wanted}: `{result.path}` has no such column. Expected a name, a part of one, or {ALL}; there: "
+        f"--column {wanted} not found in `{result.path}`. Expected a name, a part of one, or {ALL}. Nearest: "
         f"{few([name for name in names if name.removeprefix(start) in near])}."
     )
 
@@ -140,8 +139,8 @@ def _sum(result: ResultFile, columns: Sequence[str]) -> dict[str, float]:
     kinds = {_meaning(result, name) for name in columns}
     if len(kinds) > 1 or None in kinds:
         raise InputError(
-            f"`{result.path}` has columns whose sum means nothing: {few(columns)}. Expected one, or those "
-            "of one kind. Fix: give --column NAME, such as --column tracin_influence."
+            f"`{result.path}` has columns that have no meaningful sum: {few(columns)}. Select one, or one kind, with "
+            "--column NAME, such as --column tracin_influence."
         )
     found = [numbers(result.columns[name]) for name in columns]
     return {
@@ -153,14 +152,14 @@ def _groups(path: Path, values: Mapping[str, float], by: str, items: Items, clas
     """The groups of a view.
 
     Raises:
-        InputError: the ids of the pairs do not tell them.
+        InputError: the ids of the pairs do not name them.
     """
     found = groups(values, by, items, classes)
     if found or not values:
         return found
     what = "of the form ID1_ID2" if by == ITEM else "of items with a class such as deg036"
     raise InputError(
-        f"--by {by} needs pair ids {what}. Got `{next(iter(values))}` in `{path}`. Fix: --by {PAIR}"
+        f"--by {by} needs pair ids {what}. Got '{next(iter(values))}' in `{path}`. Use --by {PAIR}"
         f"{'' if by == ITEM else f' or --by {ITEM}'}."
     )
 
@@ -173,12 +172,12 @@ def _meaning(result: ResultFile, column: str) -> str | None:
     return found if found in _READING else None
 
 
-def print_selection(selection: Selection, by: str, sort: str | None, top: int, *, with_histogram: bool) -> None:
+def print_selection(
+    selection: Selection, by: str, sort: str | None, top: int, *, with_histogram: bool, verbose: bool
+) -> None:
     console = open_console()
     result, columns = selection.result, selection.columns
-    print_file(console, result, columns)
-    if any(selection.flags.values()):
-        console.print()
+    print_file(console, result, columns, verbose=verbose)
     print_flags(console, selection.flags, ours=all(result.origin(name) for name in columns))
     console.print()
     if not selection.values:
@@ -188,17 +187,17 @@ def print_selection(selection: Selection, by: str, sort: str | None, top: int, *
         print_words(console, "--column PART shows the pairs of one; --by item, class or class-pair shows their sum.")
         return
     reading = _READING.get(selection.meaning or "")
-    print_words(console, selection.title + (f" ({reading})" if reading else ""))
-    if others := len(result.columns) - len(columns):
-        print_words(console, f"{others} more {'column' if others == 1 else 'columns'}: --column {ALL} lists them.")
+    print_words(console, selection.title + (f" ({reading})" if reading else ""), style="bold")
     order, signed = sort or SCORE, selection.signed
     if by == PAIR:
         effects = EFFECTS.get(selection.meaning or "")
-        print_pairs(console, selection.values, sort=order, top=top, signed=signed, effects=effects)
+        print_pairs(console, selection.values, selection.items, sort=order, top=top, signed=signed, effects=effects)
     else:
         print_groups(console, selection.groups, by, selection.items, sort=order, top=top, signed=signed)
     if left := _left_out(selection, by):
-        print_words(console, f"{left} of {len(selection.values)} pairs have ids that tell no {by}; they are left out.")
+        print_words(console, f"Left out: {left} of {len(selection.values)} pairs, whose ids name no {by}.")
+    if others := len(result.columns) - len(columns):
+        print_words(console, f"{counted(others, 'more column')}: --column {ALL} lists them.")
     if with_histogram:
         values = list(selection.values.values())
         console.print()

@@ -18,7 +18,7 @@ from tracin_func.task.task import Task
 def print_forecast(
     task: Task, expected: Forecast, files: Iterable[Path], *, as_json: bool, streamed: int | None = None
 ) -> None:
-    """What would be scored, how, and at what cost; of so many pairs that are `streamed` the task has the first."""
+    """What would be scored, how, and at what cost; the task has the first of the pairs that are `streamed`."""
     if as_json:
         document = _document(task, expected, files)
         document |= {} if streamed is None else {"train_pairs": streamed}
@@ -31,17 +31,16 @@ def print_forecast(
         "training pairs": _pairs(task.train_pairs) if streamed is None else f"{streamed:,}, read in blocks",
         "test pairs": "none" if task.test is None else _pairs(task.test),
         "loss": ", ".join(f"{name} {value}" for name, value in as_loss(task.loss).describe().items()),
-        "checkpoints": f"{len(task.checkpoints)}: {', '.join(each.name for each in expected.evaluations)}",
-        "inactive pairs": _inactive(expected),
-        "engine": f"{engine['engine']} ({engine['gradients']}), because {engine['reason']}",
+        "checkpoints": str(len(task.checkpoints)),
+        "inactive": _inactive(expected),
+        "engine": f"{engine['engine']} ({engine['gradients']}): {engine['reason']}",
         "device": f"{engine['device']}, {counted(engine['threads'], 'thread')}, batch size {engine['batch_size']}",
-        "expected time": f"{seconds} of gradients (measured on {expected.tried} of {expected.units:,} "
-        f"{expected.over}); products of pairs come on top",
-        "expected memory": f"{expected.bytes / 1e6:,.0f} MB above the model and the items",
-        "files": ", ".join(map(str, files)),
+        "time": f"{seconds} for the gradients, measured on {expected.tried} of {expected.units:,} {expected.over}",
+        "memory": f"{expected.bytes / 1e6:,.0f} MB besides the model and the items",
+        "writes": ", ".join(map(str, files)),
     }
     print_facts(open_console(), rows)
-    print("Nothing was scored and no file was written.")
+    print("Ready to run. Nothing was scored and no file was written.")
 
 
 def _document(task: Task, expected: Forecast, files: Iterable[Path]) -> dict[str, Any]:
@@ -57,10 +56,10 @@ def _document(task: Task, expected: Forecast, files: Iterable[Path]) -> dict[str
 
 
 def _pairs(pairs: Pairs) -> str:
-    draws = int(pairs.counts.sum())
+    drawn = int(pairs.counts.sum())
     up = int((pairs.target > 0).sum())
-    repeats = f" of {draws:,} draws" if draws != len(pairs) else ""
-    return f"{len(pairs):,}{repeats}; the first item is the higher one in {up / len(pairs):.0%}"
+    repeats = f" distinct ({drawn:,} drawn)" if drawn != len(pairs) else ""
+    return f"{len(pairs):,}{repeats}; the first item is ranked higher in {up / len(pairs):.0%}"
 
 
 def _classes(task: Task) -> str:
@@ -71,4 +70,4 @@ def _classes(task: Task) -> str:
 
 def _inactive(expected: Forecast) -> str:
     shares = [each.inactive for each in expected.evaluations]
-    return f"{sum(shares) / len(shares):.0%} of training pairs × checkpoints have gradient 0"
+    return f"{sum(shares) / len(shares):.0%} of pair-checkpoints have zero gradient"

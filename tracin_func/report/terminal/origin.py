@@ -1,4 +1,4 @@
-"""What is said of a result file before its scores: where they come from, and what is odd about them."""
+"""What is printed before the scores of a result file: where they come from, and what is odd about them."""
 
 import shlex
 from collections.abc import Mapping, Sequence
@@ -7,25 +7,34 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from tracin_func.report.terminal.tables import print_facts, print_words
+from tracin_func.report.terminal.tables import print_facts, print_line, print_words
 from tracin_func.results.files.read import ResultFile, other_origins
 from tracin_func.results.names import STARTS, counted
 from tracin_func.results.views import CONSTANT_RUNS, NOT_NUMBERS, REPEATED_VALUES, RUN, ZERO_COLUMN, Flag
 
 _FEW = 3  # names in a sentence; more are counted
-_AVERAGES = "Equal scores are what averages over a batch leave: they are not those of single pairs."
-_ALIKE = "Pairs score equal where their gradients are alike: copies of a recording, or a scorer of few parameters."
+_AVERAGES = "Identical scores result from averages over a batch: they are not scores of single pairs."
+_ALIKE = "Scores are equal where gradients are: for copies of an item, or for a scorer with few parameters."
 _NO_ORIGIN = "no provenance: written by another program"
+_BRIEF = ("source", "origin", "loss", "besides", "others", "unknown")
 
 
-def print_file(console: Console, result: ResultFile, columns: Sequence[str]) -> None:
-    """The file, and where `columns` come from."""
-    print_words(console, str(result.path))
-    held = f"{counted(len(result.pairs), 'pair')}, {counted(len(result.columns), 'column')} of scores"
-    facts = {"holds": f"{held} ({result.format})"} | origin_of(result, columns)
-    if result.others:
-        facts["not scores"] = few(result.others)
-    print_facts(console, facts)
+def print_file(console: Console, result: ResultFile, columns: Sequence[str], *, verbose: bool) -> None:
+    """The file and where `columns` come from, in two lines; with `verbose` all that is known of it."""
+    held = f"{counted(len(result.pairs), 'pair')}, {counted(len(result.columns), 'column')}"
+    print_line(console, f"{result.path}: {held}")
+    facts = origin_of(result, columns)
+    if verbose:
+        if result.others:
+            facts["not scores"] = few(result.others)
+        print_facts(console, {"format": result.format, **facts})
+        return
+    facts["loss"] = ", ".join(facts.get("loss", "").split(", ")[:2])  # the kind and its first setting
+    brief = [facts[name] for name in _BRIEF if facts.get(name)]
+    if "checkpoints" in facts:
+        brief.append(f"{facts['checkpoints'].partition(':')[0]} checkpoints")
+    if brief:
+        print_words(console, f"{'; '.join(brief)} (details: --verbose)")
 
 
 def origin_of(result: ResultFile, columns: Sequence[str]) -> dict[str, str]:
@@ -38,7 +47,7 @@ def origin_of(result: ResultFile, columns: Sequence[str]) -> dict[str, str]:
         return {"origin": _NO_ORIGIN}
     facts = _words_of(first)
     if older := other_origins(first):
-        facts["besides"] = f"some of the scores are of {counted(older, 'earlier run')}"
+        facts["besides"] = f"some scores come from {counted(older, 'earlier run')}"
     unknown, different = origins.count(None), sum(origin not in (first, None) for origin in origins)
     if different:
         facts["others"] = f"{counted(different, 'column')} of another origin: --column shows which"
@@ -93,8 +102,8 @@ def _sentence(kind: str, flag: Flag) -> str:
         return f"{counted(flag.pairs, 'value')} left out, such as {flag.value!r} of {flag.pair}."
     if kind == CONSTANT_RUNS:
         return (
-            f"{flag.pairs} pairs stand in {counted(flag.groups, 'run')} of {RUN} or more in a row with one score to "
-            f"the last digit, such as {flag.value:.6g}, {flag.most} times from {flag.pair} on."
+            f"{flag.pairs} pairs are in {counted(flag.groups, 'run')} of {RUN} or more consecutive identical scores, "
+            f"such as {flag.value:.6g}, {flag.most} times from {flag.pair} on."
         )
     if flag.groups == 1:
         return f"{flag.pairs} pairs share the score {flag.value:.6g} to the last digit."
@@ -113,7 +122,7 @@ def _words_of(origin: Mapping[str, Any]) -> dict[str, str]:
         facts["in"] = str(folder)
     source = origin.get("source")
     if isinstance(source, dict) and source.get("kind") == "embedded":
-        facts["source"] = "the embedded example: synthetic tones"
+        facts["source"] = "embedded example (synthetic tones)"
     if isinstance(loss := origin.get("loss"), dict):
         facts["loss"] = ", ".join([str(loss.get("loss_type", "")), *_settings(loss)]).strip(", ")
     if isinstance(checkpoints := origin.get("checkpoints"), list):

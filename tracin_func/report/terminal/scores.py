@@ -1,112 +1,103 @@
-"""What a run prints: tables on stdout, as wide as the terminal, with the sentences needed to read them."""
+"""What a run prints: the scores first, and in three lines how they are read; the details where they are asked for."""
 
-import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from rich.console import Console
 from torch import Tensor
 
-from tracin_func.report.terminal.tables import WIDE, new_table, open_console, print_words
-from tracin_func.report.terminal.views import EFFECTS, folded, print_groups
+from tracin_func.report.terminal.tables import (
+    Column,
+    figure_form,
+    figures,
+    influence_style,
+    item_columns,
+    open_console,
+    print_facts,
+    print_line,
+    print_table,
+    print_words,
+)
+from tracin_func.report.terminal.views import print_groups
 from tracin_func.results.frame import PairRecord
 from tracin_func.results.influence import Influence, SelfInfluence
 from tracin_func.results.listing import Estimate, Ranked
-from tracin_func.results.run import STEP, Run
+from tracin_func.results.names import counted
+from tracin_func.results.run import Run
 from tracin_func.results.top import StreamedSelfInfluence, TopInfluences
-from tracin_func.results.views import PAIR, SCORE, groups, items_named
+from tracin_func.results.views import PAIR, SCORE, groups, items_named, items_of_ids
 from tracin_func.sources.registry import classes_of_ids
 from tracin_func.task.task import Task
 
-_EFFECT_OF_P = {"loss": "lowered the loss", "score-margin": "raised the score margin"}
-_MEANINGS = {
-    "loss": "influence = Σ_t ⟨∇ℓ_p, η_t ∇ℓ_q⟩: positive where training on p lowered the loss of the test pair q. "
-    "Unit: first-order loss change",
-    "score-margin": "influence = −Σ_t ⟨∇ℓ_p, η_t ∇m_q⟩, m = y (s_a − s_b): positive where training on p raised the "
-    "score margin m of the test pair q. Unit: first-order change of the score margin",
-}
+_STEP = {"none": "SGD", "adam": "Adam"}
+_HELPED = {"loss": "lowered the loss of the test pair", "score-margin": "raised the score margin of the test pair"}
+_GHM = "GHM hides label errors: to look for these, add --loss-type standard."
 
 
-def print_self(result: SelfInfluence, by: str, top: int) -> None:
-    """The hardest pairs, and beside them where plain loss would have put them; or the groups of another view."""
-    console = open_console()
+def print_self(result: SelfInfluence, by: str, top: int, *, verbose: bool = False) -> None:
+    """The hardest pairs beside their rank by plain loss; or the groups of another view."""
+    console, seen = open_console(), result.pairs
     if by != PAIR:
-        print_words(console, f"Self-influence of {len(result.ids)} training pairs")
-        _print_view(console, result.pairs, result.scores, by, top, signed=False)
-        _print_facts(console, result.run, result.pairs)
-        return
-    scores, error, seen, steps = result.scores, result.standard_error, result.pairs, len(result.run.checkpoints)
-    order = _order(scores)[:top]
-    loss, weighted = seen.loss.mean(dim=0), bool((seen.weight != 1).any())
-    columns = {
-        "rank": [str(rank + 1) for rank in range(len(order))],
-        "pair": [_fitting(console, result.ids[pair]) for pair in order],
-        "self-influence": [
-            f"{scores[pair]:.4g}" + ("" if error is None else f" ± {error[pair]:.2g}") for pair in order
-        ],
-        "rank by loss": _picked(torch.tensor(_order(loss)).argsort() + 1, order, "d"),
-        "mean loss": _picked(loss, order, ".4g"),
-    }
-    if weighted:
-        columns["weight"] = _picked(seen.weight.mean(dim=0), order, ".3g")
-    if console.width >= WIDE:
-        for heading, where in (("ranked right", seen.score_margin > 0), ("active", ~seen.inactive)):
-            columns[heading] = [f"{count} of {steps}" for count in _picked(where.sum(dim=0), order, "d")]
-    table = new_table(console, f"Hardest training pairs by self-influence ({len(result.ids)} pairs)", [*columns])
-    for row in zip(*columns.values(), strict=True):
-        table.add_row(*row)
-    console.print(table)
-    preconditioner = result.run.method.preconditioner
-    formula = "Σ_t η_t ‖√P_t ∇ℓ‖²" if preconditioner == "adam" else "Σ_t η_t ‖∇ℓ‖²"
-    console.print(
-        f"self-influence = {formula}, summed over checkpoints: large for pairs the model finds hard. Unit: first-order "
-        f"loss change per visit with {STEP[preconditioner]}. The rank by plain loss (mean over checkpoints) stands "
-        "beside it as the baseline."
-    )
-    if weighted:
-        console.print(
-            "The loss is weighted (mean over checkpoints: weight). GHM weights are small where many pairs are equally "
-            "hard, so mislabelled pairs can stand low; --loss-type standard scores without weights."
-        )
-    _print_facts(console, result.run, result.pairs)
+        print_words(console, f"Self-influence of {counted(len(result.ids), 'training pair')}", style="bold")
+        _print_view(console, seen, result.scores, by, top, signed=False)
+    else:
+        order = _order(result.scores)[:top]
+        loss, weighted = seen.loss.mean(dim=0), bool((seen.weight != 1).any())
+        active = (~seen.inactive).sum(dim=0)[order].tolist()
+        ranks = torch.tensor(_order(loss)).argsort()[order] + 1
+        errors = None if result.standard_error is None else result.standard_error[order].tolist()
+        names = item_columns([result.ids[pair] for pair in order], dict(zip(result.ids, seen.items, strict=True)))
+        columns = [
+            Column("score", _estimates(result.scores[order].tolist(), errors)),
+            Column("loss rank", [f"{rank:,}" for rank in ranks.tolist()], drop=1),
+            Column("active", [f"{count}/{len(seen.inactive)}" for count in active], drop=2),
+            Column("mean loss", figures(loss[order].tolist()), drop=3),
+        ]
+        if weighted:
+            columns.append(Column("weight", figures(seen.weight.mean(dim=0)[order].tolist()), drop=4))
+        _print_ranked(console, len(result.ids), [*names, *columns])
+        print_words(console, f"Higher score: harder for the model ({_unit(result.run)}).")
+        if weighted:
+            print_words(console, _GHM)
+    _print_run(console, result.run, seen.inactive.double().mean(), verbose=verbose, pairs=seen)
 
 
-def print_influence(result: Influence | TopInfluences, by: str, top: int) -> None:
-    """For each test pair its strongest proponents and opponents, or the groups of another view."""
-    console = open_console()
-    functional = result.run.method.test_functional
-    zero = set(result.zero_columns)
-    scores = result.scores if isinstance(result, Influence) and by != PAIR else None
-    for test in range(len(result.test_ids)):
-        title = _title(result, test)
-        if test in zero:
-            _print_zero(console, title, functional)
-        elif isinstance(result, Influence) and scores is not None:
-            print_words(console, title)
-            _print_view(console, result.train, scores[:, test], by, top, signed=True)
-        else:
-            _print_sides(console, title, EFFECTS[functional], result.proponents(test, top), result.opponents(test, top))
-    console.print(_reading(result.run))
-    if isinstance(result, TopInfluences):
-        inactive = f"{result.strongest.inactive:.0%} of pairs × checkpoints. {result.strongest.pairs:,} pairs"
-        _print_run(console, result.run, inactive)
-        return
-    if zero:
-        console.print(f"{len(zero)} of {len(result.test_ids)} test columns are 0 throughout.")
-    _print_facts(console, result.run, result.train)
-
-
-def print_hardest(result: StreamedSelfInfluence, top: int) -> None:
+def print_hardest(result: StreamedSelfInfluence, top: int, *, verbose: bool = False) -> None:
     """The hardest of pairs that were read in blocks."""
-    console = open_console()
-    title = f"Hardest training pairs by self-influence ({len(result.scores):,} pairs)"
-    table = new_table(console, title, ["rank", "pair", "self-influence"])
-    for rank, each in enumerate(result.hardest(top), start=1):
-        table.add_row(str(rank), _fitting(console, each.pair), f"{each.score:.4g}")
-    console.print(table)
-    _print_run(console, result.run, f"{float((result.scores == 0).double().mean()):.0%} of pairs at every checkpoint")
+    console, rows = open_console(), result.hardest(top)
+    pairs = [each.pair for each in rows]
+    scores = Column("score", figures([each.score for each in rows]))
+    _print_ranked(console, len(result.scores), [*item_columns(pairs, items_of_ids(pairs)), scores])
+    print_words(console, f"Higher score: harder for the model ({_unit(result.run)}).")
+    inactive = (result.scores == 0).double().mean()
+    _print_run(console, result.run, inactive, of="pairs at every checkpoint", verbose=verbose)
+
+
+def print_influence(result: Influence | TopInfluences, by: str, top: int, *, verbose: bool = False) -> None:
+    """For each test pair its strongest proponents and opponents, or the groups of another view."""
+    console, zero = open_console(), result.zero_columns
+    many = result.strongest.pairs if isinstance(result, TopInfluences) else len(result.ids)
+    asked = [test for test in range(len(result.test_ids)) if test not in zero]
+    where = "their mean" if result.run.method.aggregate else counted(len(result.test_ids), "test pair")
+    print_words(console, f"Influence of {counted(many, 'training pair')} on {where}", style="bold")
+    if by != PAIR and isinstance(result, Influence):
+        for test in asked:
+            print_line(console, f"{result.test_ids[test]}: {_outcome(result, test)}")
+            _print_view(console, result.train, result.scores[:, test], by, top, signed=True)
+    elif asked:
+        _print_sides(console, result, asked, top)
+    functional = result.run.method.test_functional
+    for test in zero:
+        hint = " --test-functional score-margin does not saturate." if functional == "loss" else ""
+        what = f"every influence is 0: its {functional.replace('-', ' ')} has gradient 0 at every checkpoint."
+        print_words(console, f"{result.test_ids[test]}: {what}{hint}", style="yellow")
+    print_words(console, f"Positive: it {_HELPED[functional]} ({_unit(result.run)}).")
+    if isinstance(result, TopInfluences):
+        _print_run(console, result.run, torch.tensor(result.strongest.inactive), verbose=verbose)
+    else:
+        _print_run(console, result.run, result.train.inactive.double().mean(), verbose=verbose, pairs=result.train)
 
 
 def item_classes(task: Task) -> dict[str, str]:
@@ -123,24 +114,25 @@ def print_document(command: str, runs: Sequence[Mapping[str, Any]]) -> None:
 def print_plan(engine: Mapping[str, Any]) -> None:
     """What was decided before the first checkpoint is scored; on stderr, as it is no result."""
     console = open_console(stderr=True)
-    console.print(
+    print_words(
+        console,
         f"Plan: engine {engine['engine']} ({engine['gradients']}): {engine['reason']}. Batch size "
         f"{engine['batch_size']} ({engine['batch_size_reason']}), {engine['rows_held']} gradient rows held at a time, "
-        f"{engine['expected_bytes'] / 1e6:,.0f} MB expected."
+        f"{engine['expected_bytes'] / 1e6:,.0f} MB expected.",
     )
     parts = engine["parts"]
     if not parts:
-        console.print("Every parameter's gradient is taken by the same transform; there is no form to choose.")
+        print_words(console, "The gradient of every parameter is computed by the same transform.")
         return
-    table = new_table(
-        console, "Gradient of each parameter", ["parameter", "operations", "form", "multiply-adds", "why"]
-    )
-    for part in parts:
-        cells = part["parameter"], part["operations"], part["form"], f"{part['multiply_adds']:,.0f}", part["reason"]
-        table.add_row(*cells)
-    table.add_section()
-    table.add_row("all", "", "", f"{sum(part['multiply_adds'] for part in parts):,.0f}", "per unit and checkpoint")
-    console.print(table)
+    costs = [part["multiply_adds"] for part in parts]
+    columns = [
+        Column("parameter", [*(part["parameter"] for part in parts), "all"], left=True),
+        Column("form", [*(part["form"] for part in parts), ""], left=True),
+        Column("multiply-adds", [f"{cost:,.0f}" for cost in (*costs, sum(costs))]),
+        Column("operations", [*(part["operations"] for part in parts), ""], left=True, drop=2),
+        Column("why", [*(part["reason"] for part in parts), "per unit and checkpoint"], left=True, drop=1),
+    ]
+    print_table(console, columns)
 
 
 def influence_document(result: Influence | TopInfluences, top: int) -> dict[str, Any]:
@@ -161,45 +153,65 @@ def run_document(run: Run) -> dict[str, Any]:
     return {"checkpoints": list(run.checkpoints), "loss": dict(run.loss), "engine": dict(run.engine)}
 
 
-def _print_zero(console: Console, title: str, functional: str) -> None:
-    """A test pair on which no training pair has an influence."""
-    console.print(title)
-    what = functional.replace("-", " ")
-    hint = " --test-functional score-margin does not saturate." if functional == "loss" else ""
-    console.print(f"  every influence is 0: its {what} has gradient 0 at every checkpoint.{hint}\n")
+def _print_ranked(console: Console, pairs: int, columns: Sequence[Column]) -> None:
+    print_words(console, f"Hardest training pairs: {counted(pairs, 'pair')}, self-influence", style="bold")
+    ranks = Column("#", [str(rank + 1) for rank in range(len(columns[0].cells))])
+    print_table(console, [ranks, *columns])
 
 
-def _title(result: Influence | TopInfluences, test: int) -> str:
-    """What a test column is of, and how the model does on it."""
+def _print_sides(console: Console, result: Influence | TopInfluences, tests: Sequence[int], top: int) -> None:
+    """Each test pair with its proponents and opponents, in one table."""
+    sides = [
+        (test, name, side(test, top))
+        for test in tests
+        for name, side in (("proponents", result.proponents), ("opponents", result.opponents))
+    ]
+    listed = [each.pair for _, _, rows in sides for each in rows]
+    if isinstance(result, Influence):
+        items = dict(zip(result.ids, result.train.items, strict=True))
+        items |= dict(zip(result.test.ids, result.test.items, strict=True))
+    else:
+        items = items_of_ids([*listed, *result.test_ids])
+    form = figure_form([each.score for _, _, rows in sides for each in rows])
+    kinds, pairs, scores = [], [], []
+    for test, name, rows in sides:
+        if name == "proponents":
+            kinds.append("test pair")
+            pairs.append(result.test_ids[test])
+            scores.append(_outcome(result, test))
+        for place, each in enumerate(rows):
+            kinds.append("" if place else name)
+            pairs.append(each.pair)
+            scores.append(_estimated(each, form))
+    if result.run.method.aggregate is not None:
+        items |= {pair: (pair, "") for pair in result.test_ids}
+    columns = [
+        Column("", kinds, left=True, style=lambda cell: "bold" if cell == "test pair" else ""),
+        *item_columns(pairs, items),
+        Column("influence", scores, style=influence_style),
+    ]
+    print_table(console, columns)
+
+
+def _outcome(result: Influence | TopInfluences, test: int) -> str:
+    """Whether the last checkpoint ranks a test pair correctly, and how clearly."""
     margin, loss = result.test.score_margin[-1], result.test.loss[-1]
     if result.run.method.aggregate is not None:
-        right = int((margin > 0).sum())
-        return f"Mean of {len(margin)} test pairs, {right} of them ranked right at the last checkpoint"
-    verdict = "ranked right" if margin[test] > 0 else "ranked wrong"
-    with_loss = f", loss {loss[test]:.4g}" if result.run.method.test_functional == "loss" else ""
-    facts = f"score margin {margin[test]:.4g}{with_loss}"
-    return f"Test pair {result.test_ids[test]}: {verdict} at the last checkpoint ({facts})"
+        return f"{int((margin > 0).sum())} of {len(margin)} correct"
+    verdict = "correct" if margin[test] > 0 else "wrong"
+    if result.run.method.test_functional == "loss":
+        return f"{verdict}, loss {float(loss[test]):.3g}"
+    return f"{verdict}, margin {float(margin[test]):.3g}"
 
 
-def _reading(run: Run) -> str:
-    """How influence is read: formula, sign and unit."""
+def _unit(run: Run) -> str:
+    """The unit of a score in short; provenance has it at length."""
     method = run.method
-    adam = method.preconditioner == "adam"
     if method.normalize == "cosine":
-        effect, weighted = _EFFECT_OF_P[method.test_functional], "√(η P)" if adam else "√η"
-        return (
-            f"Scores are cosines of the gradients at all checkpoints, {weighted}-weighted, in [-1, 1]: positive where "
-            f"training on p {effect} of the test pair q."
-        )
-    meaning = _MEANINGS[method.test_functional]
-    if adam:
-        meaning = meaning.replace("η_t", "η_t P_t")
+        return "cosine of the gradients, from -1 to 1"
     if method.checkpoint_weights == "uniform":
-        return f"{meaning}, without learning rates (η = 1): an order, no amount."
-    return (
-        f"{meaning} per visit of p with {STEP[method.preconditioner]}; the true change is about score × visits of p "
-        "between checkpoints / batch size."
-    )
+        return "without learning rates: an order, no amount"
+    return f"first order, per {_STEP[method.preconditioner]} visit"
 
 
 def _print_view(console: Console, pairs: PairRecord, scores: Tensor, by: str, top: int, *, signed: bool) -> None:
@@ -210,55 +222,37 @@ def _print_view(console: Console, pairs: PairRecord, scores: Tensor, by: str, to
     print_groups(console, found, by, items, sort=SCORE, top=top, signed=signed)
 
 
-def _print_sides(
-    console: Console, title: str, effects: tuple[str, str], proponents: Sequence[Ranked], opponents: Sequence[Ranked]
+def _print_run(
+    console: Console,
+    run: Run,
+    inactive: Tensor,
+    *,
+    of: str = "pair-checkpoints",
+    verbose: bool,
+    pairs: PairRecord | None = None,
 ) -> None:
-    """Proponents and opponents with their scores beside each other, or one below the other on a narrow terminal."""
-    headings = [f"proponents ({effects[0]})", f"opponents ({effects[1]})"]
-    cells = [[(each.pair, _scored(each)) for each in side] for side in (proponents, opponents)]
-    if console.width >= WIDE:
-        table = new_table(console, title, [headings[0], "influence", headings[1], "influence"])
-        for both in itertools.zip_longest(*cells, fillvalue=("", "")):
-            table.add_row(*(cell for side in both for cell in side))
-        console.print(table)
+    """How the scores came about in a line; with `verbose` in full."""
+    engine, projection = run.engine, run.method.projection
+    if projection.kind != "none":
+        print_words(console, f"± is one standard error: gradients are projected ({projection.kind}).")
+    share, seconds = f"{float(inactive):.0%}", f"{engine['seconds']:.1f} s"
+    print_words(
+        console, f"Inactive (zero gradient): {share} of {of}. Engine {engine['engine']}, {engine['device']}, {seconds}."
+    )
+    if not verbose:
         return
-    console.print(title)
-    for heading, side in zip(headings, cells, strict=True):
-        table = new_table(console, None, [heading, "influence"])
-        for name, score in side:
-            table.add_row(_fitting(console, name), score)
-        console.print(table)
-
-
-def _print_facts(console: Console, run: Run, pairs: PairRecord) -> None:
-    inactive = pairs.inactive
-    never = int(inactive.all(dim=0).sum())
-    _print_run(
-        console,
-        run,
-        f"{float(inactive.double().mean()):.0%} of pairs × checkpoints; {never} of {len(pairs.ids)} pairs at every "
-        f"checkpoint. {int(pairs.count.sum())} draws of {len(pairs.ids)} pairs",
-    )
-
-
-def _print_run(console: Console, run: Run, inactive: str) -> None:
-    if (projection := run.method.projection).kind != "none":
-        console.print(
-            f"Scores are estimates: gradients are projected ({projection.kind}, seed {projection.seed}); ± is "
-            "one standard error, over other seeds."
-        )
-    console.print(f"Inactive (gradient exactly 0, skipped): {inactive}. Checkpoints: {', '.join(run.names)}.")
-    engine, loss = run.engine, run.loss
-    settings = ", ".join(f"{name} {value}" for name, value in loss.items())
-    console.print(
-        f"Loss: {settings}. Engine {engine['engine']} ({engine['gradients']}; {engine['reason']}) on "
-        f"{engine['device']}, batch size {engine['batch_size']}, {engine['seconds']:.2f} s."
-    )
-
-
-def _fitting(console: Console, pair: str) -> str:
-    """The id of a pair, on a narrow terminal an item a line."""
-    return pair if console.width >= WIDE else folded(pair)
+    facts = {}
+    if pairs is not None:
+        never = int(pairs.inactive.all(dim=0).sum())
+        facts["pairs"] = f"{len(pairs):,} distinct, {int(pairs.count.sum()):,} drawn; {never:,} inactive throughout"
+    facts |= {
+        "checkpoints": ", ".join(run.names),
+        "loss": ", ".join(f"{name} {value}" for name, value in run.loss.items()),
+        "engine": f"{engine['engine']} ({engine['gradients']}): {engine['reason']}; batch size {engine['batch_size']}",
+    }
+    if projection.kind != "none":
+        facts["projection"] = f"{projection.kind}, seed {projection.seed}"
+    print_facts(console, facts)
 
 
 def _order(values: Tensor) -> list[int]:
@@ -266,10 +260,14 @@ def _order(values: Tensor) -> list[int]:
     return torch.sort(values, descending=True, stable=True).indices.tolist()
 
 
-def _picked(values: Tensor, order: Sequence[int], form: str) -> list[str]:
-    return [format(value, form) for value in values[order].tolist()]
+def _estimates(scores: Sequence[float], errors: Sequence[float] | None) -> list[str]:
+    """Scores, with their standard errors where they are estimates."""
+    if errors is None:
+        return figures(scores)
+    form = figure_form(scores)
+    return [f"{form(score, False)} ± {error:.2g}" for score, error in zip(scores, errors, strict=True)]
 
 
-def _scored(each: Ranked) -> str:
-    """A score, with its standard error where it is an estimate."""
-    return f"{each.score:+.4g}" + (f" ± {each.standard_error:.2g}" if isinstance(each, Estimate) else "")
+def _estimated(each: Ranked, form: Callable[[float, bool], str]) -> str:
+    """A signed score, with its standard error where it is an estimate."""
+    return form(each.score, True) + (f" ± {each.standard_error:.2g}" if isinstance(each, Estimate) else "")
