@@ -142,7 +142,7 @@ def test_a_device_that_is_left_for_another_has_failed(monkeypatch: pytest.Monkey
     plain = selftest._scores
 
     def on_the_cpu(task: Any, compute: Compute, observer: Observer = LOG) -> Any:
-        observer.notice("mps: gradients deviate by 3.0e-02 from the CPU's; the run goes on on the CPU.")
+        observer.notice("mps: gradients differ from the CPU's by 3.0e-02; continuing on the CPU.")
         return plain(task, Compute(compute.engine, "cpu", compute.dtype, compute.batch_size))
 
     monkeypatch.setattr(selftest, "_scores", on_the_cpu)
@@ -150,7 +150,7 @@ def test_a_device_that_is_left_for_another_has_failed(monkeypatch: pytest.Monkey
     code, stdout, stderr = doctor()
     assert code == 1
     assert "    it went on on cpu: gradients on mps deviate too far\n" in stdout
-    assert "  mps, ghost: mps: gradients deviate by 3.0e-02" in stdout
+    assert "  mps, ghost: mps: gradients differ from the CPU's by 3.0e-02" in stdout
     assert "ghost on mps, item on mps" in stderr
 
 

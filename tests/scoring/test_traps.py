@@ -153,7 +153,7 @@ def test_a_checkpoint_of_adapters_leaves_the_frozen_base_to_the_model(items: Ten
     whole = scores(module, items, checkpoints=[ti.Checkpoint(module.state_dict(), 0.1)])
     found = calls.self_influence(module, items, PAIRS, [ti.Checkpoint(adapter, 0.1)], loss=ti.LogisticLoss())
     assert torch.equal(found.per_checkpoint, whole)
-    assert "2 frozen parameters are not in it; the model's own are used" in found.run.notices[0]
+    assert "lacks 2 frozen parameters; the model's own are used" in found.run.notices[0]
 
 
 def test_wrapped_modules_are_unwrapped(items: Tensor) -> None:
@@ -221,13 +221,15 @@ def test_a_parameter_that_some_items_do_not_use_is_not_lost() -> None:
     torch.manual_seed(0)
     module = Routed()
     items = [torch.randn(length) for length in (2, 2, 2, 5, 5)]
-    message = "engine 'ghost' cannot .* uses long.bias, long.weight, short.bias, short.weight for some items only. Use"
+    message = (
+        '`engine="ghost"` cannot .* uses long.bias, long.weight, short.bias, short.weight for some items only. Use'
+    )
     with pytest.raises(ti.InputError, match=message):
         scores(module, items, "ghost")
     found = calls.self_influence(module, items, PAIRS, two_states(module), loss=ti.LogisticLoss())
     torch.testing.assert_close(found.per_checkpoint, scores(module, items, "loop"), rtol=1e-5, atol=0)
     assert found.run.engine["engine"] == "item"
-    assert "first: engine ghost cannot go on: the scorer uses long.bias" in found.run.notices[0]
+    assert "first: engine ghost failed (the scorer uses long.bias" in found.run.notices[0]
 
 
 def test_a_dataset_of_one_tensor_gives_the_model_tensors(items: Tensor) -> None:

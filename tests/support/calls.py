@@ -7,8 +7,8 @@ from typing import Any
 import tracin_func as ti
 from tracin_func.scoring import accuracy, fill, forecast, verify
 from tracin_func.scoring import score as scoring
+from tracin_func.scoring import self_influence as self_influence_of
 from tracin_func.scoring.score import Scores as Scores
-from tracin_func.scoring.top_k import run as top_k
 
 _METHOD = {field.name for field in fields(ti.Method)}
 _OBSERVER = {field.name for field in fields(ti.Observer)}
@@ -90,4 +90,6 @@ def query(task: ti.Task, by: How, pairs: ti.Pairs | ti.PairTable, k: int) -> Any
 
 
 def query_self(task: ti.Task, by: How, pairs: ti.Pairs | ti.PairTable) -> Any:
-    return top_k.query_self(replace(task, train=pairs), by.method, by.compute, by.observer, by.observer.progress)
+    return self_influence_of.query_self(
+        replace(task, train=pairs), by.method, by.compute, by.observer, by.observer.progress
+    )

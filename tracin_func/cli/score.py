@@ -61,7 +61,8 @@ from tracin_func.scoring.accuracy import BY_SCORE, select_test_pairs
 from tracin_func.scoring.forecast import forecast
 from tracin_func.scoring.observer import Observer
 from tracin_func.scoring.score import score
-from tracin_func.scoring.top_k.run import query, query_self
+from tracin_func.scoring.self_influence import query_self
+from tracin_func.scoring.top_k.run import query
 from tracin_func.sources.groups import PairOptions, QueryOptions
 from tracin_func.sources.options import Options, groups_of
 from tracin_func.sources.source import Source

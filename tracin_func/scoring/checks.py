@@ -19,7 +19,7 @@ from tracin_func.gradients.linearity import deviation, is_linear
 from tracin_func.gradients.model import State
 from tracin_func.gradients.padding import effect_of_padding
 from tracin_func.gradients.randomness import random_items, random_operation
-from tracin_func.scoring.combinations import PairTable
+from tracin_func.scoring.combinations import TracedPairs
 from tracin_func.scoring.plan import Prepared
 from tracin_func.scoring.units import UnitMaker
 from tracin_func.task.items import Batch, RaggedItemsError, each
@@ -86,7 +86,7 @@ def runs(make: UnitMaker, state: State) -> bool:
     return True
 
 
-def change_of(prepared: Prepared, state: State, values: Tensor, train: PairTable) -> Change | None:
+def change_of(prepared: Prepared, state: State, values: Tensor, train: TracedPairs) -> Change | None:
     """What one checkpoint shows to be wrong with how the units are made; None where nothing is."""
     make = prepared.make
     unchecked = make.random or any(tensor.is_meta for tensor in state.parameters.values())
@@ -110,7 +110,7 @@ def change_of(prepared: Prepared, state: State, values: Tensor, train: PairTable
     return _nonlinear(prepared, state, train) if make.scorer.is_foreign else None
 
 
-def _nonlinear(prepared: Prepared, state: State, train: PairTable) -> Change | None:
+def _nonlinear(prepared: Prepared, state: State, train: TracedPairs) -> Change | None:
     """What hooks and autograd functions in the backward ask for."""
     make, units = prepared.make, prepared.scored
     scale = max(float(slope.abs().max()) for slope in (train.terms.first_slope, train.terms.second_slope))

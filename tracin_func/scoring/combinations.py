@@ -1,4 +1,4 @@
-"""The pairs of a job at one checkpoint: what the loss makes of their scores, and each as a combination of gradients.
+"""The pairs of a task at one checkpoint: scores and losses, and each pair as a combination of gradients.
 
 ∇ℓ_p = u g_a + v g_b over items,   u (g_a − g_b) over score differences,   1 g_p over whole pairs
 """
@@ -26,7 +26,7 @@ PAIR_RUN = 1 << 18  # pairs scored at a time
 
 
 @dataclass(frozen=True, eq=False)
-class PairTable:
+class TracedPairs:
     """The pairs of one table at one checkpoint: scores, terms, and each as a combination of unit gradients.
 
     `scores` are s_a and s_b, each [pairs]; Δ and 0 where the units have a Δ.
@@ -37,42 +37,29 @@ class PairTable:
     combination: Combination
 
 
-def over_items(
+def over_units(
     prepared: Prepared, observer: Observer, state: State, scales: dict[str, float], asked: Need
-) -> tuple[Gradients | None, list[PairTable]]:
-    """Item gradients; ∇ℓ_p = u g_a + v g_b."""
+) -> tuple[Gradients | None, list[TracedPairs]]:
+    """Gradients of items, ∇ℓ_p = u g_a + v g_b; or of score differences, ∇ℓ_p = u (g_a − g_b), as u + v = 0."""
     units, done = reporting(prepared.scored, observer)
     gradients = prepared.keep(units, state, scales, asked)
     done()
-    used = prepared.make.used_items
-    tables = []
-    found = terms_of(prepared, observer, gradients.values)
-    for pairs, (scores, terms) in zip(prepared.make.tables, found, strict=True):
-        index = torch.searchsorted(used, torch.stack([pairs.first, pairs.second], dim=1))
-        slopes = torch.stack([terms.first_slope, terms.second_slope], dim=1)
-        tables.append(PairTable(scores, terms, Combination(index, slopes)))
-    return gradients, tables
-
-
-def over_differences(
-    prepared: Prepared, observer: Observer, state: State, scales: dict[str, float], asked: Need
-) -> tuple[Gradients | None, list[PairTable]]:
-    """Gradients of score differences; ∇ℓ_p = u (g_a − g_b), as u + v = 0."""
-    units, done = reporting(prepared.scored, observer)
-    gradients = prepared.keep(units, state, scales, asked)
-    done()
-    tables, start = [], 0
-    for scores, terms in terms_of(prepared, observer, gradients.values):
-        index = torch.arange(start, start + len(terms.active))[:, None]
-        tables.append(PairTable(scores, terms, Combination(index, terms.first_slope[:, None])))
-        start += len(index)
+    make, tables, start = prepared.make, [], 0
+    for pairs, (scores, terms) in zip(make.tables, terms_of(prepared, observer, gradients.values), strict=True):
+        if make.by_difference:
+            index, slopes = torch.arange(start, start + len(pairs))[:, None], terms.first_slope[:, None]
+        else:
+            index = torch.searchsorted(make.used_items, torch.stack([pairs.first, pairs.second], dim=1))
+            slopes = torch.stack([terms.first_slope, terms.second_slope], dim=1)
+        tables.append(TracedPairs(scores, terms, Combination(index, slopes)))
+        start += len(pairs)
     return gradients, tables
 
 
 def over_pairs(
     prepared: Prepared, observer: Observer, state: State, scales: dict[str, float], asked: Need
-) -> tuple[Gradients | None, list[PairTable]]:
-    """Gradients of whole weighted pair losses, of active pairs only; every such pair is a unit of its own."""
+) -> tuple[Gradients | None, list[TracedPairs]]:
+    """Gradients of whole weighted pair losses, of active pairs only."""
     values = prepared.choice.engine.values(prepared.scored, state, prepared.plan.chunk)
     tables = terms_of(prepared, observer, values)
     active = torch.cat([terms.active for _, terms in tables])
@@ -87,18 +74,18 @@ def over_pairs(
     unit = (active.cumsum(0) - 1).clamp(min=0)[:, None]
     sizes = [len(terms.active) for _, terms in tables]
     combined = zip(tables, unit.split(sizes), active[:, None].double().split(sizes), strict=True)
-    return gradients, [PairTable(*table, Combination(index, ones)) for table, index, ones in combined]
+    return gradients, [TracedPairs(*table, Combination(index, ones)) for table, index, ones in combined]
 
 
-def without_gradients(tables: list[tuple[PairScores, Terms]], observer: Observer) -> list[PairTable]:
+def without_gradients(tables: list[tuple[PairScores, Terms]], observer: Observer) -> list[TracedPairs]:
     """Terms alone, where no gradient is worth computing."""
     observer.progress(1.0)
     zeros = [torch.zeros(len(terms.active), 1, dtype=torch.int64) for _, terms in tables]
-    return [PairTable(*table, Combination(zero, zero.double())) for table, zero in zip(tables, zeros, strict=True)]
+    return [TracedPairs(*table, Combination(zero, zero.double())) for table, zero in zip(tables, zeros, strict=True)]
 
 
 def terms_of(prepared: Prepared, observer: Observer, values: Tensor) -> list[tuple[PairScores, Terms]]:
-    """Bind the loss to the training population, then take scores and terms of both tables."""
+    """Scores and terms of both tables; the loss takes its weights from all training pairs."""
     make, scores = prepared.make, pair_scores(prepared, values)
     tally = tally_of(make.loss, *scores[0], make.tables[0])
     weigh = None if tally is None else make.loss.weights(tally)
@@ -111,7 +98,7 @@ def terms_of(prepared: Prepared, observer: Observer, values: Tensor) -> list[tup
             observer.notice(remark)
     for terms, offset in zip(tables, (0, len(make.tables[0])), strict=False):
         if (row := terms.not_finite()) is not None:
-            raise NumericalError(f"the loss of {make.pair_label(offset + row)}, or its slope, is NaN or infinite.")
+            raise NumericalError(f"the loss of {make.pair_label(offset + row)}, or its derivative, is NaN or infinite.")
     return list(zip(scores, tables, strict=True))
 
 
@@ -138,13 +125,13 @@ def pair_scores(prepared: Prepared, values: Tensor) -> list[PairScores]:
 
 
 def reporting(units: Units, observer: Observer) -> tuple[Units, Callable[[], None]]:
-    """`units` that tell how many of them are begun, and what to call when all is done: others may have been there.
+    """`units` that report the share of them that is begun, and what to call at the end: others may have been there.
 
-    Units taken again are not told again.
+    Units taken again are not counted again.
     """
     left = 1.0
 
-    def tell(share: float) -> None:
+    def report(share: float) -> None:
         nonlocal left
         share = min(share, left)
         left -= share
@@ -152,13 +139,13 @@ def reporting(units: Units, observer: Observer) -> tuple[Units, Callable[[], Non
 
     def take(index: Tensor) -> Batch:
         batch = units.take(index)
-        tell(len(index) / units.count)
+        report(len(index) / units.count)
         return batch
 
-    return replace(units, take=take), lambda: tell(1.0)
+    return replace(units, take=take), lambda: report(1.0)
 
 
 def own_chunks(rows: Tensor, world: World) -> list[Tensor]:
-    """The blocks of pairs that this process scores; the same blocks however many processes there are."""
+    """The blocks of pairs that this process scores; the blocks do not depend on the number of processes."""
     blocks = rows.split(PAIR_RUN)
     return [blocks[number] for number in world.mine(range(len(blocks)))]

@@ -75,7 +75,6 @@ def forecast(
                 measured.append(walk.sample(opened))
 
         walk.visit(evaluating, measure)
-    assert walk.prepared is not None
     (tried, units, seconds), engine = measured[0], walk.prepared.describe()
     expected = seconds / tried * units * len(task.checkpoints)
     return Forecast(

@@ -6,13 +6,13 @@ from torch import Tensor
 from tracin_func.gradients.processes import ALONE, World
 from tracin_func.gradients.protocol import Gradients
 from tracin_func.gradients.representations.projected import ProjectedGradients
-from tracin_func.scoring.combinations import PairTable, own_chunks
+from tracin_func.scoring.combinations import TracedPairs, own_chunks
 
 
 def inner_products(
     gradients: Gradients | None,
-    train: PairTable,
-    test: PairTable,
+    train: TracedPairs,
+    test: TracedPairs,
     shares: Tensor | None = None,
     world: World = ALONE,
 ) -> Tensor:
@@ -39,8 +39,8 @@ def inner_products(
 
 def product_variance(
     gradients: ProjectedGradients | None,
-    train: PairTable,
-    test: PairTable,
+    train: TracedPairs,
+    test: TracedPairs,
     found: Tensor,
     shares: Tensor | None = None,
 ) -> Tensor:

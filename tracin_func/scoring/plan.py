@@ -1,4 +1,4 @@
-"""What is decided before the first checkpoint is scored and kept for all: device, units, engine and sizes."""
+"""Decided before the first checkpoint is scored and kept for all: device, units, engine and sizes."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -58,7 +58,7 @@ class Prepared:
         return "score differences" if self.choice.unit == "items" and self.make.by_difference else self.choice.unit
 
     def describe(self) -> dict[str, Any]:
-        """What provenance records."""
+        """The record for provenance."""
         how, store = self.choice.engine.name + self.keeping.words, self.keeping.store
         return {
             "engine": self.choice.name,
@@ -92,26 +92,26 @@ def prepare(
 ) -> Prepared:
     """Choose the engine and fix the sizes for units that were probed, at `state`, which is of the state dict `weights`.
 
-    `visits` is the number of checkpoints, `norms` whether self-influence is asked for, `without` are engines that
-    failed while they worked. A device that computes wrong gradients is left for the CPU.
+    `visits` is the number of checkpoints, `norms` whether self-influence is asked for, `without` lists engines that
+    failed before. A device that computes wrong gradients is left for the CPU.
 
     Raises:
         InputError: no engine that was allowed can run the scorer.
     """
     if state.left:
-        observer.notice(f"{state.name}: {len(state.left)} frozen parameters are not in it; the model's own are used.")
+        observer.notice(f"{state.name} lacks {len(state.left)} frozen parameters; the model's own are used.")
     kinds = _units(make)
     choice = choose(compute.engine, kinds, state, without)
     if make.device.type == "mps":
         deviation = _mps_deviation(make, choice, state, weights)
         if deviation > MPS_TOLERANCE:
-            observer.notice(f"mps: gradients deviate by {deviation:.1e} from the CPU's; the run goes on on the CPU.")
+            observer.notice(f"mps: gradients differ from the CPU's by {deviation:.1e}; continuing on the CPU.")
             make = replace(make, device=torch.device("cpu"))
             state = make.scorer.state(state.name, weights, make.device, make.dtype, state.scale)
             return prepare(make, state, weights, compute, observer, visits, norms, without)
         observer.notice(f"mps: gradients of two units agree with the CPU's float64 to {deviation:.1e}.")
     if choice.name == "loop" and compute.engine == "auto":
-        observer.notice(f"engine loop: {choice.reason}.")
+        observer.notice(f"engine loop, the slowest, was chosen: {choice.reason}.")
     budget = compute.memory_budget or available_bytes(make.device)
     need = replace(needed(make, choice.unit, norms), batch_size=compute.batch_size, budget=budget, visits=visits)
     choice, projection = _projected(make.method.projection, compute, observer, choice, kinds[choice.unit], state, need)
@@ -119,13 +119,28 @@ def prepare(
         plan = plan_for(choice.engine, kinds[choice.unit], state, need, projection)
     except UnsuitableError as error:  # found while it was measured
         if compute.engine != "auto":
-            raise InputError(f"engine {choice.name!r} cannot differentiate this scorer: {error}. Use 'auto'.") from None
-        observer.notice(f"{state.name}: engine {choice.name} cannot go on: {error}; another engine does.")
+            raise engine_refused(state.name, choice.name, error) from None
+        observer.notice(engine_failed(state.name, choice.name, error))
         return prepare(make, state, weights, compute, observer, visits, norms, [*without, choice.name])
     if plan.chunk_bytes > budget // 2:
         takes, have = plan.chunk_bytes / 1e9, budget / 2e9
-        observer.notice(f"a batch of {plan.chunk} is expected to take {takes:.2f} GB; {have:.2f} GB are meant for it.")
+        observer.notice(
+            f"A batch of {plan.chunk} is expected to take {takes:.2f} GB, and {have:.2f} GB are planned for it. If "
+            "memory runs out, choose a smaller `batch_size`."
+        )
     return Prepared(make, choice, plan, budget, Keeping(projection))
+
+
+def engine_refused(checkpoint: str, engine: str, reason: object) -> InputError:
+    """The error about an engine that was asked for and cannot be used."""
+    return InputError(
+        f'`engine="{engine}"` cannot differentiate this scorer: {checkpoint}: {reason}. Use `engine="auto"`.'
+    )
+
+
+def engine_failed(checkpoint: str, engine: str, reason: object) -> str:
+    """The notice about an engine that `auto` has left."""
+    return f"{checkpoint}: engine {engine} failed ({reason}); continuing with another engine."
 
 
 def _projected(
@@ -137,49 +152,36 @@ def _projected(
     state: State,
     need: Need,
 ) -> tuple[Choice, Projection]:
-    """`choice` with its gradients projected as asked; all processes as the first one."""
-    kept = compute.store is not None or compute.world.started
-    projection, reason = _projection(asked, choice, units, state, need, kept)
-    if asked.kind == "auto" and compute.world.size > 1:  # memory, which it hangs on, may differ by host
-        projection = replace(asked, kind=compute.world.agree(projection.kind))
-    if projection.kind == "none":
-        if reason:
-            observer.notice(f"projection auto: {reason}.")
-        return choice, projection
-    return replace(choice, reason=f"{choice.reason}; {reason}" if reason else choice.reason), projection
+    """`choice` with its gradients projected as asked; all processes as the first one.
 
-
-def _projection(
-    asked: Projection, choice: Choice, units: Units, state: State, need: Need, kept: bool
-) -> tuple[Projection, str | None]:
-    """The projection that is taken, and where `auto` chose it why.
-
-    Exact where no row has to stay (with `kept` all do, in a store or in every process), where a gradient is no longer
-    than a projected row, and where the rows of all units fit the budget and there are no more units than numbers in a
-    projected row: their kernel then takes fewer multiply-adds than a dense projection of them, and no error. Else from
-    factors where these are captured.
+    `auto` keeps gradients exact where no row has to stay (in a store or with torchrun all do), where a gradient is no
+    longer than a projected row, and where the rows of all units fit the budget and there are no more units than
+    dimensions of a projected row: their kernel then takes fewer multiply-adds than a dense projection, and has no
+    error. Otherwise it projects, from factors where these are captured.
     """
     if asked.kind != "auto":
-        return asked, None
-    if not need.held and not kept:
-        return replace(asked, kind="none", dim=None), "gradients are used while they are at hand; exact"
-    kind = "kronecker" if choice.engine.factored else "sjlt"
-    chosen = replace(asked, kind=kind)
-    width = row_dimension(chosen)
+        return choice, asked
+    exact = replace(asked, kind="none", dim=None)
+    if not (need.held or compute.store is not None or compute.world.started):
+        observer.notice('`projection="auto"` keeps gradients exact: each is used as soon as it is computed.')
+        return choice, exact
+    projected = replace(asked, kind="kronecker" if choice.engine.factored else "sjlt")
+    width, parameters = row_dimension(projected), sum(tensor.numel() for tensor in state.parameters.values())
     fits = units.count * row_bytes(state) <= need.budget // 2
-    if fits and units.count <= width:
-        reason = f"{units.count:,} gradients fit the memory and are no more than {width:,}; they stay exact"
-        return replace(asked, kind="none", dim=None), reason
-    numbers = sum(tensor.numel() for tensor in state.parameters.values())
-    if numbers <= width:
-        reason = f"a gradient has {numbers:,} numbers, which are no more than {width:,}; they stay exact"
-        return replace(asked, kind="none", dim=None), reason
-    cause = "they do not fit the memory" if not fits else f"they are more than the {width:,} numbers of a row"
-    return chosen, f"{units.count:,} gradients are projected, as {cause}"
+    small = fits and units.count <= width
+    taken = exact if small or parameters <= width else projected
+    if compute.world.size > 1:  # memory, which it depends on, may differ by host
+        taken = replace(asked, kind=compute.world.agree(taken.kind))
+    if taken.kind != "none":
+        cause = f"they are more than the {width:,} numbers of a row" if fits else "they do not fit the memory"
+        return replace(choice, reason=f"{choice.reason}; {units.count:,} gradients are projected, as {cause}"), taken
+    why = f"{units.count:,} items fit in memory, no more" if small else f"{parameters:,} parameters, no more"
+    observer.notice(f'`projection="auto"` keeps gradients exact: {why} than the {width:,} dimensions of a projection.')
+    return choice, exact
 
 
 def needed(make: UnitMaker, unit: UnitKind, norms: bool) -> Need:
-    """What the scoring of all pairs asks of the gradients of `unit`, before any pair is known to be inactive."""
+    """The dot products and norms of `unit` that all pairs need, before any pair is known to be inactive."""
     train = len(make.task.train_pairs)
     if unit == "pairs" or make.by_difference:
         return Need(norms, combined=False, right=torch.arange(train, sum(map(len, make.tables))))

@@ -6,10 +6,13 @@ from typing import Any
 
 from torch import Tensor
 
+from tracin_func.errors import InputError
 from tracin_func.gradients.model import State
 from tracin_func.gradients.protocol import Gradients
-from tracin_func.scoring.combinations import PairTable
+from tracin_func.scoring.combinations import TracedPairs
 from tracin_func.task.checkpoints import LoadedCheckpoint, digest
+from tracin_func.task.pairs import Pairs
+from tracin_func.task.task import Task
 from tracin_func.task.weight_names import renamed
 
 
@@ -23,8 +26,8 @@ class Traced:
     name: str
     values: Tensor
     gradients: Gradients | None
-    train: PairTable
-    test: PairTable | None
+    train: TracedPairs
+    test: TracedPairs | None
     seconds: float
 
 
@@ -50,6 +53,17 @@ class Opened:
     state: State
     scales: dict[str, float]
     describe: dict[str, Any]
+
+
+def require_test(task: Task) -> Pairs:
+    """The test pairs of a task.
+
+    Raises:
+        InputError: it has none.
+    """
+    if task.test is None:
+        raise InputError("`test` is missing in the task, and influence explains test pairs. Give `Task(test=...)`.")
+    return task.test
 
 
 class Reading:

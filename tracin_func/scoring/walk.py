@@ -1,10 +1,10 @@
 """From checkpoints to gradients: the only module that knows engines AND checkpoints.
 
-Everything costly is per unit and checkpoint and happens here; what pairs make of it is algebra, in `scoring`.
+Everything costly is per unit and checkpoint and happens here; scores of pairs are algebra on it.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -25,17 +25,16 @@ from tracin_func.losses.custom import as_loss
 from tracin_func.scoring.checks import Change, change_of, probed, runs
 from tracin_func.scoring.combinations import (
     PairScores,
-    PairTable,
-    over_differences,
-    over_items,
+    TracedPairs,
     over_pairs,
+    over_units,
     pair_scores,
     reporting,
     terms_of,
     without_gradients,
 )
 from tracin_func.scoring.observer import Observer
-from tracin_func.scoring.plan import Prepared, needed, prepare
+from tracin_func.scoring.plan import Prepared, engine_failed, engine_refused, needed, prepare
 from tracin_func.scoring.steps import Filled, Opened, Reading, Traced
 from tracin_func.scoring.stored_rows import (
     admit,
@@ -48,13 +47,8 @@ from tracin_func.scoring.stored_rows import (
     unit_in,
 )
 from tracin_func.scoring.units import UnitMaker
-from tracin_func.task.checkpoints import (
-    Checkpoint,
-    LearningRate,
-    LoadedCheckpoint,
-    description,
-    load,
-)
+from tracin_func.task.checkpoint_ends import require_complete
+from tracin_func.task.checkpoints import Checkpoint, LearningRate, LoadedCheckpoint, description, load
 from tracin_func.task.learning_rates import learning_rates, root_rates
 from tracin_func.task.method import Method
 from tracin_func.task.optimizer_state import adam_preconditioner, holds_second_moments
@@ -63,20 +57,20 @@ from tracin_func.task.task import Task
 
 SAMPLED = 16  # units that a measurement differentiates, or a whole chunk
 
-ADAM_NOTICE = "the checkpoints hold Adam's second moments; --preconditioner adam scores the steps Adam would take."
+ADAM_NOTICE = "The checkpoints hold Adam's second moments. To score Adam's steps, use `preconditioner=\"adam\"`."
 
 
 class Walk:
     """Opens each checkpoint of a task once, in order, and hands it to the visitors of a run.
 
-    `prepared` (device, units, engine and sizes) is decided once, at the first.
+    Device, units, engine and sizes are decided once, at the first checkpoint.
 
     Args:
-        norms: whether norms of pairs will be asked for, and not products with test pairs alone.
+        norms: whether norms of pairs will be asked for, besides dot products with test pairs.
         every: every item is a unit, to serve pairs beyond those of the task.
 
     Raises:
-        InputError: a checkpoint file is missing; raised before any is scored.
+        InputError: a checkpoint file is missing or cut short; raised before any is scored.
     """
 
     def __init__(
@@ -89,18 +83,17 @@ class Walk:
         norms: bool = True,
         every: bool = False,
     ) -> None:
-        for checkpoint in task.checkpoints:
-            if isinstance(checkpoint.source, str | Path) and not Path(checkpoint.source).exists():
-                raise InputError(f"{checkpoint.source}: no such checkpoint file.")
         require_known(method.projection)
+        for checkpoint in task.checkpoints:
+            if isinstance(checkpoint.source, str | Path):
+                require_complete(Path(checkpoint.source))
         self.task = task
         self._method, self._compute, self._observer = method, compute, observer
-        self._norms = norms
-        self._every = every
+        self._norms, self._every = norms, every
         self._scorer = Scorer(task.scorer, joint=task.joint, params=method.params)
         self._device = resolve_device(compute.device)
         self._dtype = compute.dtype or self._scorer.wider_dtype()
-        self.prepared: Prepared | None = None
+        self._prepared: Prepared | None = None
         self._opened = ExitStack()  # the store
         self._store: Store | None = None
         self._values = torch.float32  # dtype of the scores of units, as a store records it
@@ -114,10 +107,16 @@ class Walk:
     def __exit__(self, *_: object) -> None:
         self._opened.close()
 
+    @property
+    def prepared(self) -> Prepared:
+        """The decisions of the run, once the first checkpoint was opened."""
+        assert self._prepared is not None
+        return self._prepared
+
     def visit(self, *visitors: Callable[[Opened], None]) -> None:
         """Call the visitors in turn at each checkpoint.
 
-        Products are exact on the device meanwhile, and random numbers are our own; all is as before afterwards.
+        Meanwhile dot products are exact on the device and random numbers are the run's own; all is restored afterwards.
 
         Raises:
             InputError: no checkpoint has a learning rate above 0. NumericalError: naming the checkpoint.
@@ -137,26 +136,24 @@ class Walk:
 
     def trace(self, opened: Opened) -> Traced:
         """The gradients of the units at a checkpoint, and the pairs of both tables as combinations of them."""
-        prepared, loaded, state = self._ready, opened.loaded, opened.state
+        loaded, state, rated = opened.loaded, opened.state, any(opened.scales.values())
         start = time.perf_counter()
-        try:
-            gradients, values, tables = self._gradients(prepared, state, opened.scales)
-        except UnsuitableError as error:
-            self.prepared = self._other_engine(prepared, state, loaded, error)
-            self._observer.planned(self.prepared.describe())
-            state = self._state(loaded)  # its device may be another one
-            gradients, values, tables = self._gradients(self.prepared, state, opened.scales)
-        if any(opened.scales.values()):
-            while change := change_of(self._ready, state, values, tables[0]):
-                state = self._changed(change, state, loaded)
-                gradients, values, tables = self._gradients(self._ready, state, opened.scales)
+        while True:
+            try:
+                gradients, values, tables = self._gradients(state, opened.scales)
+            except UnsuitableError as error:
+                state = self._other_engine(state, loaded, error)
+                continue
+            change = change_of(self.prepared, state, values, tables[0]) if rated else None
+            if change is None:
+                break
+            state = self._changed(change, state, loaded)
         seconds = time.perf_counter() - start
         return Traced(loaded.name, values, gradients, tables[0], tables[1] if len(tables) > 1 else None, seconds)
 
     def fill(self, opened: Opened) -> Filled:
-        """Add to the store what this process has to make of a checkpoint."""
-        prepared = self._ready
-        state, store = opened.state, self._store
+        """Add to the store this process's share of a checkpoint."""
+        prepared, state, store = self.prepared, opened.state, self._store
         assert store is not None
         made = 0
         if any(opened.scales.values()):
@@ -168,13 +165,13 @@ class Walk:
     def scores(self, opened: Opened, pairs: Pairs) -> PairScores:
         """s_a and s_b of any pairs of the items by a forward pass, each [pairs]; Δ and 0 of a pairwise scorer."""
         task = replace(self.task, train=pairs, test=None)
-        prepared = replace(self._ready, make=replace(self._ready.make, task=task, every=False))
+        prepared = replace(self.prepared, make=replace(self.prepared.make, task=task, every=False))
         values = prepared.choice.engine.values(prepared.scored, opened.state, prepared.plan.chunk)
         return pair_scores(prepared, values)[0]
 
     def sample(self, opened: Opened) -> tuple[int, int, float]:
         """The number of units that were differentiated for a measurement, that of all units, and the seconds taken."""
-        prepared = self._ready
+        prepared = self.prepared
         make, unit = prepared.make, prepared.choice.unit
         every = torch.arange(sum(map(len, make.tables)))
         units = make.pairs(torch.ones(len(every)), every[: len(make.tables[0])]) if unit == "pairs" else make.singles()
@@ -197,10 +194,9 @@ class Walk:
         rate, source = self._rate(checkpoint, loaded)
         scales = root_rates(rate, self._scorer.canonical())
         self._rated = self._rated or any(scales.values())
-        if self.prepared is None:
-            self.prepared = self._prepare(state, loaded)
-            self._observer.planned(self.prepared.describe())
-            state = state if self.prepared.make.device == self._device else self._state(loaded)
+        if self._prepared is None:
+            make, state = self._probed(state, loaded)
+            state = self._prepare(make, state, loaded)
         if self._store is not None:
             admit(self._store, record_of(state, rate, self._values), self._compute.world)
         self._report(loaded)
@@ -215,68 +211,52 @@ class Walk:
         if not self._rated:
             names = ", ".join(each.known_as(place) for place, each in enumerate(self.task.checkpoints, start=1))
             raise InputError(
-                f"the learning rate is 0 at every checkpoint ({names}), so every score would be 0; a schedule may end "
-                "there. Give one with --learning-rate, or use none: --checkpoint-weights uniform."
+                f"`learning_rate` is 0 at every checkpoint ({names}), so every score would be 0. A schedule may end at "
+                'learning rate 0. Give `learning_rate`, or use none: `checkpoint_weights="uniform"`.'
             )
 
-    @property
-    def _ready(self) -> Prepared:
-        assert self.prepared is not None
-        return self.prepared
-
-    def _gradients(
-        self, prepared: Prepared, state: State, scales: dict[str, float]
-    ) -> tuple[Gradients | None, Tensor, list[PairTable]]:
+    def _gradients(self, state: State, scales: dict[str, float]) -> tuple[Gradients | None, Tensor, list[TracedPairs]]:
+        prepared = self.prepared
         if not any(scales.values()):
-            self._observer.notice(f"{state.name}: its learning rate is 0, so it adds nothing to any score.")
+            self._observer.notice(
+                f"warning: {state.name} adds nothing to any score, as its learning rate is 0. A schedule may end at "
+                "learning rate 0; give the one of its last steps with `learning_rate`."
+            )
             values = prepared.choice.engine.values(prepared.scored, state, prepared.plan.chunk)
             return None, values, without_gradients(terms_of(prepared, self._observer, values), self._observer)
-        over = over_differences if prepared.make.by_difference else over_items
-        over = over_pairs if prepared.choice.unit == "pairs" else over
+        over = over_pairs if prepared.choice.unit == "pairs" else over_units
         asked = needed(prepared.make, prepared.choice.unit, self._norms)
         gradients, tables = over(prepared, self._observer, state, scales, asked)
         return gradients, torch.empty(0) if gradients is None else gradients.values, tables
 
-    def _other_engine(
-        self, prepared: Prepared, state: State, loaded: LoadedCheckpoint, error: UnsuitableError
-    ) -> Prepared:
-        """The next engine of `auto`, said; one that was asked for is not exchanged."""
-        name = prepared.choice.name
+    def _other_engine(self, state: State, loaded: LoadedCheckpoint, error: UnsuitableError) -> State:
+        """Plan for the next engine of `auto`, reported; one that was asked for is not exchanged."""
+        name = self.prepared.choice.name
         if self._compute.world.size > 1:  # the others do not know, and wait elsewhere
             raise InputError(
-                f"{loaded.name}: engine {name} cannot go on: {error}; processes that share a run cannot take "
-                "another on the way. Fix: name one, such as --engine item, or run one process alone."
+                f"{loaded.name}: engine {name} failed ({error}), and processes that share a run cannot change the "
+                'engine. Choose one, such as `engine="item"`, or run one process alone.'
             )
         if self._compute.engine != "auto":
-            raise InputError(f"{loaded.name}: engine {name!r} cannot differentiate this scorer: {error}. Use 'auto'.")
-        self._observer.notice(f"{loaded.name}: engine {name} cannot go on: {error}; another engine does.")
-        visits = len(self.task.checkpoints)
-        again = prepare(
-            prepared.make, state, loaded.weights, self._compute, self._observer, visits, self._norms, without=[name]
-        )
-        return self._with_rows(again, state)
+            raise engine_refused(loaded.name, name, error)
+        self._observer.notice(engine_failed(loaded.name, name, error))
+        return self._prepare(self.prepared.make, state, loaded, [name])
 
     def _changed(self, change: Change, state: State, loaded: LoadedCheckpoint) -> State:
-        """Go on with units made otherwise, said; where that cannot be, raise."""
-        compute, observer, prepared = self._compute, self._observer, self._ready
+        """Plan for other units, reported; raise where that cannot be."""
+        compute = self._compute
         if compute.engine != "auto":
-            raise InputError(
-                f"{loaded.name}: engine {compute.engine!r} cannot differentiate this scorer: {change.reason}. "
-                "Use 'auto'."
-            )
+            raise engine_refused(loaded.name, compute.engine, change.reason)
         if compute.world.started or compute.store is not None or self._every:
             raise InputError(
-                f"{loaded.name}: {change.reason}, so rows of items cannot serve the pairs. Score without --store, "
-                "--keep and torchrun."
+                f"{loaded.name}: {change.reason}, so gradients of items cannot serve the pairs. Score without `store` "
+                "and torchrun, with pairs that are held in memory."
             )
-        observer.notice(f"{loaded.name}: {change.reason}; {change.remedy}.")
-        visits = len(self.task.checkpoints)
-        self.prepared = prepare(change.make, state, loaded.weights, compute, observer, visits, self._norms)
-        observer.planned(self.prepared.describe())
-        return state if self.prepared.make.device == prepared.make.device else self._state(loaded)
+        self._observer.notice(f"{loaded.name}: {change.reason}; {change.remedy}.")
+        return self._prepare(change.make, state, loaded)
 
     def _state(self, loaded: LoadedCheckpoint) -> State:
-        device = self._device if self.prepared is None else self.prepared.make.device
+        device = self._device if self._prepared is None else self._prepared.make.device
         scale = {}
         if self._method.preconditioner == "adam":
             every = dict(self._scorer.module.named_parameters())
@@ -284,45 +264,51 @@ class Walk:
             scale = {name: preconditioner.sqrt() for name, preconditioner in found.items()}
         return self._scorer.state(loaded.name, loaded.weights, device, self._dtype, scale)
 
-    def _prepare(self, state: State, loaded: LoadedCheckpoint) -> Prepared:
+    def _probed(self, state: State, loaded: LoadedCheckpoint) -> tuple[UnitMaker, State]:
+        """What makes the units, once it is checked; in float32 for a half-precision model that allows it."""
         task, compute, notice = self.task, self._compute, self._observer.notice
-        loss = as_loss(task.loss)
         if self._every:
             require_items_in(compute.store)
         every = self._every or compute.store is not None
         by_items = self._every or unit_in(compute.store) == "items"
+        loss, alone = as_loss(task.loss), compute.batch_size == 1
         make = UnitMaker(
-            *(task, self._scorer, loss, self._method, self._device, self._dtype),
-            every=every,
-            by_items=by_items,
+            *(task, self._scorer, loss, self._method, self._device, self._dtype), every=every, by_items=by_items
         )
-        make = probed(make, state, notice, alone=compute.batch_size == 1)
-        if self._dtype is not None and compute.dtype is None:
-            half = self._scorer.current_dtype()
-            if not runs(make, state):
-                self._dtype, make = None, replace(make, dtype=None, probed=False)
-                state = self._state(loaded)
-                make = probed(make, state, notice, alone=compute.batch_size == 1)
-                notice(
-                    f"the model is {half} and does not run in float32: its gradients are {half}, and small ones "
-                    "underflow to 0."
-                )
-            else:
-                notice(f"the model is {half}: its gradients are computed in float32, from weights as saved.")
-        prepared = prepare(make, state, loaded.weights, compute, self._observer, len(task.checkpoints), self._norms)
-        return self._with_rows(prepared, state)
+        made = probed(make, state, notice, alone=alone)
+        if self._dtype is None or compute.dtype is not None:
+            return made, state
+        half = self._scorer.current_dtype()
+        if runs(made, state):
+            notice(f"The model is {half}: its gradients are computed in float32, from the weights as saved.")
+            return made, state
+        self._dtype = None
+        state = self._state(loaded)
+        notice(f"warning: the model is {half} and fails in float32, so its gradients are {half}: small ones become 0.")
+        return probed(replace(make, dtype=None), state, notice, alone=alone), state
+
+    def _prepare(self, make: UnitMaker, state: State, loaded: LoadedCheckpoint, without: Sequence[str] = ()) -> State:
+        """Decide all for these units; the state on the device that was chosen."""
+        visits = len(self.task.checkpoints)
+        prepared = prepare(
+            *(make, state, loaded.weights, self._compute, self._observer, visits, self._norms), without=without
+        )
+        self._prepared = self._with_rows(prepared, state)
+        self._observer.planned(self._prepared.describe())
+        device = state.example.device
+        return state if self._prepared.make.device.type == device.type else self._state(loaded)
 
     def _with_rows(self, prepared: Prepared, state: State) -> Prepared:
-        """`prepared`, with rows in the store or shared by all processes, where there is one or are some."""
+        """`prepared`, with its rows in the store or shared by all processes, where these are used."""
         compute = self._compute
         if self._every:
-            require_rows(prepared, "what serves pairs read in blocks")
+            require_rows(prepared, "pairs in blocks")
         if compute.store is None:
             if not compute.world.started:
                 return prepared
             require_rows(prepared, "torchrun")
             return shared(prepared, state, compute.world)
-        require_rows(prepared, "--store")
+        require_rows(prepared, "`store`")
         if self._store is None:
             visits = len(self.task.checkpoints)
             self._store = open_for(prepared, state, compute, self._observer, visits, self._opened)

@@ -99,7 +99,7 @@ def test_auto_says_why_it_loops() -> None:
     job, _ = known(BY_NAME["GRU"], torch.float64)
     found = scores(job, "auto").self_influence
     assert found is not None
-    (notice,) = [notice for notice in found.run.notices if notice.startswith("engine loop: ")]
+    (notice,) = [notice for notice in found.run.notices if notice.startswith("engine loop, the slowest, was chosen: ")]
     assert "vmap(grad) cannot run this scorer" in notice
 
 
@@ -507,7 +507,7 @@ def test_a_fault_of_larger_batches_is_found_at_the_first_of_them() -> None:
     found = check(job, reference(job.at(torch.float32)), "auto", torch.float32, batch_size=6)
     assert found.self_influence is not None
     assert found.self_influence.run.engine["engine"] == "item"
-    assert any("engine ghost cannot go on" in notice for notice in found.self_influence.run.notices)
+    assert any("engine ghost failed (" in notice for notice in found.self_influence.run.notices)
 
 
 def test_a_same_padding_of_an_even_kernel() -> None:

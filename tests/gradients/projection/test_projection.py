@@ -424,5 +424,5 @@ def test_a_capture_that_becomes_wrong_is_found_at_its_checkpoint(kind: str) -> N
     exact = scored(ti.Projection(kind, dim), task, engine="item").self_influence
     assert found is not None
     assert exact is not None
-    assert any("engine ghost cannot go on: the captured gradient of" in notice for notice in found.run.notices)
+    assert any("engine ghost failed (the captured gradient of" in notice for notice in found.run.notices)
     assert torch.allclose(found.scores, exact.scores, rtol=1e-4)

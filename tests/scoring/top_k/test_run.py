@@ -18,7 +18,9 @@ import tracin_func as ti
 from tests.support import calls
 from tracin_func.cli.app import app
 from tracin_func.results.files.origins import provenance_path
-from tracin_func.results.top import TopInfluences
+from tracin_func.results.top import StreamedSelfInfluence, TopInfluences
+from tracin_func.scoring import record as recording
+from tracin_func.scoring import self_influence as of_self
 from tracin_func.sources.demo.cache import EmbeddedDemo
 from tracin_func.task.pair_table import PairTable
 from tracin_func.task.pairs import COLUMNS
@@ -187,6 +189,50 @@ def test_self_influence_of_a_table(loss: str, stored: bool, tmp_path: Path) -> N
     )
 
 
+class InBlocks(PairTable):
+    """A table that cannot be read whole."""
+
+    def blocks(self, size: int) -> Any:
+        assert size < len(self)
+        return super().blocks(size)
+
+
+def test_self_influence_of_a_task_reads_a_table_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The model is evaluated on a part of the pairs, so that no step needs all of them."""
+    for module, name in ((recording, "EVALUATED_PAIRS"), (of_self, "SELF_BLOCK")):
+        monkeypatch.setattr(module, name, 70)
+    task, shares = task_of(), list[float]()
+    table = InBlocks(**{name: getattr(task.train_pairs, name) for name in COLUMNS})
+    found = ti.self_influence(replace(task, train=table), progress=shares.append)
+    assert isinstance(found, StreamedSelfInfluence)
+    torch.testing.assert_close(found.scores, ti.self_influence(task).scores, rtol=1e-9, atol=1e-12)
+    assert shares == sorted(shares)
+    assert shares[-1] == 1.0
+    with pytest.raises(ti.UsageError, match="makes every self-influence 1"):
+        ti.self_influence(replace(task, train=table), method=ti.Method(normalize="cosine"))
+
+
+class Differences(nn.Module):
+    """A scorer of whole pairs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(6, 1).double()
+
+    def forward(self, first: Any, second: Any) -> Any:
+        return self.inner(first) - self.inner(second)
+
+
+@pytest.mark.parametrize("ask", [ti.top_influences, ti.self_influence])
+def test_a_scorer_of_whole_pairs_cannot_serve_pairs_in_blocks(ask: Any) -> None:
+    task, scorer = task_of(), Differences()
+    own = {"scorer": scorer, "checkpoints": [ti.Checkpoint(scorer, 0.1)], "joint": True}
+    of = replace(task, train=arrays(task.train_pairs), **own)
+    with pytest.raises(ti.InputError, match=r"^`joint=True`: .* Hold the pairs in memory .* and use `influence`"):
+        ask(of)
+    assert len(ti.influence(replace(of, train=task.train_pairs)).proponents(0, 3)) == 3
+
+
 @pytest.mark.parametrize("ending", ["parquet", "csv"])
 def test_both_formats_hold_the_same_table(ending: str, tmp_path: Path) -> None:
     task = task_of()
@@ -262,7 +308,7 @@ def test_what_a_query_cannot_do_is_refused(tmp_path: Path) -> None:
             calls.query(task, calls.how(**wrong), pairs, 3)
     with pytest.raises(ti.UsageError, match="`k` should be at least 1"):
         calls.query(task, calls.how(), pairs, 0)
-    with pytest.raises(ti.InputError, match="needs `test` pairs"):
+    with pytest.raises(ti.InputError, match="`test` is missing in the task"):
         calls.query(replace(task, test=None), calls.how(), pairs, 3)
     with pytest.raises(ti.InputError, match="engine 'pair', which differentiates whole pairs"):
         calls.query(task, calls.how("pair"), pairs, 3)

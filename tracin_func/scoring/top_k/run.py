@@ -1,39 +1,29 @@
-"""Queries over tables of pairs of any length, as runs: the strongest pairs of each test pair, and a score of each pair.
+"""The strongest training pairs of each test pair, from a table of pairs of any length.
 
 Every checkpoint gives the gradients of all items once; the pairs are then read in blocks and never held.
 """
 
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from tracin_func.errors import InputError, UsageError
+from tracin_func.errors import UsageError
 from tracin_func.gradients.compute import Compute
 from tracin_func.gradients.protocol import Combination
 from tracin_func.gradients.representations.projected import ProjectedGradients
 from tracin_func.losses.custom import as_loss
 from tracin_func.losses.terms import Terms
-from tracin_func.results.run import Run
-from tracin_func.results.top import StreamedSelfInfluence, Strongest, TopInfluences
-from tracin_func.scoring.accuracy import EVALUATED_PAIRS, Evaluating
+from tracin_func.results.top import Strongest, TopInfluences
 from tracin_func.scoring.observer import LOG, Observer, reporting_progress
-from tracin_func.scoring.score import pair_record, report_zero_columns
-from tracin_func.scoring.self_influence import self_scores
-from tracin_func.scoring.steps import Opened, Traced
+from tracin_func.scoring.record import Recorded, in_blocks, pair_record, report_zero_columns
+from tracin_func.scoring.steps import Traced, require_test
 from tracin_func.scoring.top_k.select import Columns, strongest
-from tracin_func.scoring.walk import Walk
 from tracin_func.task.method import Method
-from tracin_func.task.pair_table import blocks_over
 from tracin_func.task.task import Task
 
-TOGETHER = 16  # test pairs whose winners' variances are computed in one pass over the rows
-
-
+TOGETHER = 16  # test pairs whose variances are computed in one pass over the rows
 Share = Callable[[float], None]
 
 
@@ -74,14 +64,11 @@ def top_influences(
 
 
 def query(task: Task, k: int, method: Method, compute: Compute, observer: Observer, of_pairs: Share) -> TopInfluences:
-    """`top_influences`; `observer.progress` is of the checkpoints, `of_pairs` of the pass over the pairs."""
-    if task.test is None:
-        raise InputError(
-            "influence needs `test` pairs in the task. Expected at least one, whose loss is to be explained."
-        )
+    """`top_influences`; `observer.progress` is that of the checkpoints, `of_pairs` that of the pass over the pairs."""
+    tests = require_test(task)
     _require_additive(method, k)
-    shares = None if method.aggregate is None else task.test.shares
-    walked = _Walked(task, method, compute, observer, norms=False)
+    shares = None if method.aggregate is None else tests.shares
+    recorded = in_blocks(task, method, compute, observer, norms=False)
     columns: list[Columns] = []
     test: list[Terms] = []
 
@@ -90,94 +77,14 @@ def query(task: Task, k: int, method: Method, compute: Compute, observer: Observ
         test.append(traced.test.terms)
         columns.append(_columns(traced, shares))
 
-    with walked.walk as walk:
-        walked.first(visit)
-        record = pair_record(task, task.test, test)
-        report_zero_columns(record, walked.notice)
+    with recorded.walk:
+        recorded.visit(visit)
+        record = pair_record(task, tests, test)
+        report_zero_columns(record, recorded.notice)
         answer, errors = strongest(task.train, as_loss(task.loss), columns, k, progress=of_pairs), None
-        assert walk.prepared is not None
-        if walk.prepared.projection.kind != "none":
-            errors = _standard_errors(walked, answer, columns, shares)
-        run = walked.run()
-    return TopInfluences(answer, record, run, task.all_item_ids, task.train.ids, errors)
-
-
-def query_self(
-    task: Task, method: Method, compute: Compute, observer: Observer, of_pairs: Share
-) -> StreamedSelfInfluence:
-    """self(p) = Σ_t ‖∇ℓ_p‖²_M of each training pair, which are read in blocks at every checkpoint; see `query`.
-
-    Memory is that of the gradients of all items at one checkpoint and of one number per pair.
-    """
-    walked = _Walked(replace(task, test=None), method, compute, observer, norms=True)
-    pairs, loss = task.train, as_loss(task.loss)
-    scores, share = torch.zeros(len(pairs), dtype=torch.float64), 1 / (len(pairs) * len(task.checkpoints))
-
-    def visit(traced: Traced) -> None:
-        if traced.gradients is not None:
-            for start, found in self_scores(pairs, loss, [(traced.values, traced.gradients)]):
-                scores[start : start + len(found)] += found
-                of_pairs(len(found) * share)
-
-    with walked.walk:
-        walked.first(visit)
-        run = walked.run()
-    return StreamedSelfInfluence(scores, pairs, run, task.all_item_ids)
-
-
-class _Walked:
-    """A walk over the checkpoints for pairs that are read in blocks: what is reported, recorded and timed."""
-
-    def __init__(self, task: Task, method: Method, compute: Compute, observer: Observer, *, norms: bool) -> None:
-        # The first training pairs stand for all where a model is evaluated.
-        _, sample = next(blocks_over(task.train, EVALUATED_PAIRS, len(task.items)))
-        self.task = replace(task, train=sample.pairs())
-        self._method, self._observer = method, observer
-        own = replace(observer, notice=self.notice, progress=self._advance)
-        self.walk = Walk(self.task, method, compute, own, norms=norms, every=True)
-        self._evaluating = Evaluating(self.walk, observer)
-        self._notices: list[str] = []
-        self._describe: list[dict[str, Any]] = []
-        self._seconds = 0.0
-
-    def notice(self, sentence: str) -> None:
-        """Report a sentence, and keep it for the record; once, however often checkpoints are walked over."""
-        if sentence not in self._notices:
-            self._notices.append(sentence)
-            self._observer.notice(sentence)
-
-    def first(self, visitor: Callable[[Traced], None]) -> None:
-        """Call `visitor` at every checkpoint, and keep what provenance records of it."""
-
-        def visit(opened: Opened) -> None:
-            start = time.perf_counter()
-            traced = self.walk.trace(opened)
-            visitor(traced)
-            self._seconds += time.perf_counter() - start
-            train = traced.train
-            del traced  # its rows, before the next ones are made
-            self._describe.append(opened.describe)
-            self._evaluating.add(opened, self.task.train_pairs, train.scores, train.terms)
-
-        self.walk.visit(visit)
-
-    def again(self, visitor: Callable[[Traced], None]) -> None:
-        """Call `visitor` at every checkpoint a second time."""
-        self.walk.visit(lambda opened: visitor(self.walk.trace(opened)))
-
-    def run(self) -> Run:
-        """How all this was computed."""
-        assert self.walk.prepared is not None
-        engine = self.walk.prepared.describe() | {"seconds": round(self._seconds, 6)}
-        for checkpoint, evaluation in zip(self._describe, self._evaluating.found, strict=True):
-            checkpoint["evaluation"] = evaluation.figures()
-        method = replace(self._method, projection=self.walk.prepared.projection)
-        loss = as_loss(self.task.loss).describe()
-        return Run(tuple(self._describe), loss, engine, self.task.describe, tuple(self._notices), method)
-
-    def _advance(self, share: float) -> None:
-        if len(self._describe) < len(self.task.checkpoints):  # a second walk is not reported again
-            self._observer.progress(share)
+        if recorded.walk.prepared.projection.kind != "none":
+            errors = _standard_errors(recorded, answer, columns, shares)
+    return TopInfluences(answer, record, recorded.run(), task.all_item_ids, task.train.ids, errors)
 
 
 def _require_additive(method: Method, k: int) -> None:
@@ -211,7 +118,7 @@ def _columns(traced: Traced, shares: Tensor | None) -> Columns:
 
 
 def _standard_errors(
-    walked: _Walked, answer: Strongest, columns: Sequence[Columns], shares: Tensor | None
+    recorded: Recorded, answer: Strongest, columns: Sequence[Columns], shares: Tensor | None
 ) -> tuple[tuple[Tensor, Tensor], ...]:
     """Of the winners of each test pair, from a second walk over the checkpoints; variances of these add up."""
     sides = [side for both in zip(answer.proponents, answer.opponents, strict=True) for side in both]
@@ -228,7 +135,7 @@ def _standard_errors(
                 left = Combination(index, coefficient)
                 variance.add_(_variance(traced, traced.gradients, left, column.products, sizes, shares))
 
-        walked.again(visit)
+        recorded.visit_again(visit)
     errors = variance.sqrt().split(sizes)
     return tuple(zip(errors[::2], errors[1::2], strict=True))
 

@@ -1,0 +1,51 @@
+"""Whether checkpoint files are complete, by their first and last bytes: known before it is their turn to be read."""
+
+import json
+import os
+from pathlib import Path
+
+from tracin_func.task.checkpoint_files import INDEX, content_of, weights_in
+
+_ZIP, _ZIP_END, _ZIP_END_BYTES = b"PK", b"PK\x05\x06", 22  # torch writes no comment behind the end record
+_LENGTH_BYTES = 8  # of a safetensors header, before it
+
+
+def require_complete(path: Path) -> None:
+    """Refuse a checkpoint that is missing, or one of whose files was cut short.
+
+    A file whose ends are not as expected is read whole, which raises what is wrong with it. What is damaged between
+    the ends, or is of a format of torch before 1.6, is found when it is read.
+
+    Raises:
+        InputError: as `content_of`.
+    """
+    try:
+        complete = all(_complete(file) for file in _files(path))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        complete = False
+    if not complete:
+        content_of(path)
+
+
+def _files(path: Path) -> list[Path]:
+    """The files of a checkpoint: itself, those of its folder, or the shards that an index lists."""
+    if path.is_dir():
+        file = weights_in(path)
+        return [path] if file is None else _files(file)
+    if path.name.endswith(INDEX):
+        names = dict.fromkeys(json.loads(path.read_bytes())["weight_map"].values())
+        return [path.parent / name for name in names]
+    return [path]
+
+
+def _complete(path: Path) -> bool:
+    with open(path, "rb") as file:
+        head = file.read(_LENGTH_BYTES)
+        if path.suffix == ".safetensors":
+            header = json.loads(file.read(int.from_bytes(head, "little")))
+            ends = [each["data_offsets"][1] for name, each in header.items() if name != "__metadata__"]
+            return file.tell() + max(ends, default=0) == os.fstat(file.fileno()).st_size
+        if head.startswith(_ZIP):
+            file.seek(-_ZIP_END_BYTES, os.SEEK_END)
+            return file.read(len(_ZIP_END)) == _ZIP_END
+    return len(head) == _LENGTH_BYTES
