@@ -280,7 +280,7 @@ class Walk:
             return made, state
         half = self._scorer.current_dtype()
         if runs(made, state):
-            notice(f"The model is {half}: its gradients are computed in float32, from the weights as saved.")
+            notice(f"the model is {half}: its gradients are computed in float32, from the weights as saved.")
             return made, state
         self._dtype = None
         state = self._state(loaded)
