@@ -1,6 +1,6 @@
 """The ways a run can end early; the command line maps each to an exit code.
 
-A message says, in this order: what was wrong and where, what was expected, how to fix it.
+A message names the setting or file, what is wrong, the value that was found, the allowed values, and one step.
 """
 
 
@@ -9,16 +9,16 @@ class UsageError(ValueError):
 
 
 class InputError(ValueError):
-    """Something that was read - a file, a model, a table of pairs - does not fit (exit 3)."""
+    """A file, a model or a table of pairs that does not fit (exit 3)."""
 
 
 class NumericalError(ArithmeticError):
-    """A score or gradient is NaN or infinite, or a check of the numbers failed (exit 1)."""
+    """A score or gradient is NaN or infinite, or verification failed (exit 1)."""
 
 
 class OutputError(OSError):
-    """A result could not be written; what was there before is unharmed (exit 1)."""
+    """A result could not be written; the previous files are unchanged (exit 1)."""
 
 
-class ToldElsewhereError(RuntimeError):
+class ReportedElsewhereError(RuntimeError):
     """An error that another process of the run has already reported (exit 1)."""

@@ -20,8 +20,8 @@ from filelock import FileLock, Timeout
 from tracin_func.errors import InputError, OutputError
 
 Json = Any
-Content = str | Callable[[BinaryIO], None]  # of a file: its text, or what writes it
-_ELSEWHERE = "Fix: correct or move the file, or write to another folder with --metadata-dir."
+Content = str | Callable[[BinaryIO], None]  # of a file: its text, or a function that writes it
+_ELSEWHERE = "Correct or move the file, or write to another folder (`metadata_dir`)."
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"(\s*:)?|[{}]')
 _encode = json.JSONEncoder(ensure_ascii=False).encode
 
@@ -37,16 +37,16 @@ def real_path(path: str | Path) -> Path:
     try:
         return Path(path).resolve()
     except (OSError, RuntimeError) as error:  # RuntimeError: a loop of links, before Python 3.13
-        raise OutputError(f"`{path}` leads nowhere: {error}. Fix: remove the link, or name another file.") from error
+        raise OutputError(f"`{path}` leads nowhere: {error}. Remove the link, or name another file.") from error
 
 
 def one_form(name: str) -> str:
-    """A name in one normal form: é is one sign, or (as macOS may store it) e and an accent, and means the same."""
+    """A name in one normal form: é may be one character, or (as macOS may store it) e and an accent."""
     return unicodedata.normalize("NFC", name)
 
 
 def present(path: Path) -> Path:
-    """`path`, or where nothing is there, what is there under the same name in another normal form."""
+    """`path`, or if it does not exist, the path of the same name in another normal form."""
     if str(path).isascii() or os.path.lexists(path):
         return path
     found = Path(path.anchor)
@@ -63,7 +63,7 @@ def present(path: Path) -> Path:
 def read_object(path: Path, number: type[Number] | None = Number, remedy: str = _ELSEWHERE) -> dict[str, Json]:
     """The JSON object in a file, {} where there is no file; `number=None` makes numbers of its numbers.
 
-    `remedy` is the last sentence of a message: how to fix the file.
+    `remedy` is the last sentence of a message: the step that helps.
 
     Raises:
         InputError: no permission, not UTF-8, not JSON, not an object, or an object with a key twice.
@@ -75,30 +75,33 @@ def read_object(path: Path, number: type[Number] | None = Number, remedy: str = 
         )
     except FileNotFoundError:
         return {}
-    except OSError as error:
-        raise InputError(f"`{path}` cannot be read: {error.strerror}. Expected a JSON file. {remedy}") from error
-    except json.JSONDecodeError as error:
-        place = f"line {error.lineno}, column {error.colno}"
-        raise InputError(f"`{path}` is not JSON: {error.msg} ({place}). {remedy}") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"`{path}` is not UTF-8 text (byte {error.start}). Expected JSON. {remedy}") from error
-    except ValueError as error:  # a whole number of more digits than Python reads
-        raise InputError(f"`{path}` cannot be read: {error}. {remedy}") from error
-    except RecursionError as error:
-        raise InputError(f"`{path}` is nested too deeply to be read. Expected pairs of columns. {remedy}") from error
     except _KeyTwiceError as error:
         key, line = _second_key(text)
         raise InputError(
-            f"`{path}` has the key `{key}` a second time in one object (line {line}). Expected each key "
-            f"once: one of the two values would be lost. {remedy}"
+            f"`{path}` has the key {key!r} a second time in one object (line {line}), so that one value would be lost. "
+            f"Expected each key once. {remedy}"
         ) from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"`{path}` {_unread(error)}. {remedy}") from error
     if not isinstance(document, dict):
         raise InputError(f"`{path}` holds {kind(document)}. Expected an object of pairs. {remedy}")
     return document
 
 
+def _unread(error: Exception) -> str:
+    if isinstance(error, OSError):
+        return f"cannot be read: {error.strerror}. Expected a JSON file"
+    if isinstance(error, json.JSONDecodeError):
+        return f"is not JSON: {error.msg} (line {error.lineno}, column {error.colno})"
+    if isinstance(error, UnicodeDecodeError):
+        return f"is not UTF-8 text (byte {error.start}). Expected JSON"
+    if isinstance(error, RecursionError):
+        return "is nested too deeply to be read. Expected pairs of columns"
+    return f"cannot be read: {error}"  # a whole number of more digits than Python reads
+
+
 def kind(value: Json) -> str:
-    """How a message names a JSON value: `3.5`, `null`, a string, an object, an array."""
+    """The words for a JSON value in a message: `3.5`, `null`, a string, an object, an array."""
     if isinstance(value, Number):
         return f"`{value}`"
     for of, name in ((dict, "an object"), (list, "an array"), (str, "a string")):
@@ -108,7 +111,7 @@ def kind(value: Json) -> str:
 
 
 def dumps(value: Json, newline: str = "\n") -> str:
-    """The text `json.dumps(value, indent=2, ensure_ascii=False)` gives, each `Number` as it was written."""
+    """The text of `json.dumps(value, indent=2, ensure_ascii=False)`, each `Number` as it was written."""
     if isinstance(value, Number):
         return str(value)
     if not isinstance(value, dict | list) or not value:
@@ -121,12 +124,12 @@ def dumps(value: Json, newline: str = "\n") -> str:
 
 
 def require_writable(path: Path) -> None:
-    """Refuse what cannot be replaced: a read-only file, no file at all, a folder that cannot be made.
+    """Refuse a path that cannot be replaced: a read-only file, no file at all, a folder that cannot be created.
 
     Raises:
-        OutputError: with what stands in the way.
+        OutputError: with the reason.
     """
-    remedy = "Fix: change its permissions, or write to another folder with --metadata-dir."
+    remedy = "Change its permissions, or write to another folder (`metadata_dir`)."
     try:
         mode = path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError):
@@ -135,22 +138,22 @@ def require_writable(path: Path) -> None:
         raise _not_written(path, error) from error
     else:
         if not stat.S_ISREG(mode):
-            raise OutputError(f"`{path}` is a folder or a device. Expected a file. Fix: name a file to write to.")
-        # os.replace would take the place of a read-only file without a word; root may write any of them.
+            raise OutputError(f"`{path}` is a folder or a device. Name a file to write to.")
+        # os.replace would replace a read-only file silently; root may write any of them.
         if not mode & 0o222 or not os.access(path, os.W_OK):
-            raise OutputError(f"`{path}` is read-only. Expected a file to merge into. {remedy}")
+            raise OutputError(f"`{path}` is read-only. Expected a writable file. {remedy}")
     folder = path.parent
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     if not folder.is_dir():
-        raise OutputError(f"`{folder}` is not a folder, `{path}` cannot be written below it. {remedy}")
+        raise OutputError(f"`{folder}` is not a folder, so `{path}` cannot be written. {remedy}")
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise OutputError(f"The folder `{folder}` is not writable, `{path}` cannot be written. {remedy}")
+        raise OutputError(f"`{folder}` is not writable, so `{path}` cannot be written. {remedy}")
 
 
 @contextlib.contextmanager
 def locked(path: Path, timeout: float) -> Iterator[None]:
-    """Hold the lock of the file at `path`, and make its folder; other processes that merge into it wait.
+    """Hold the lock of the file at `path`, and create its folder; other processes that merge into it wait.
 
     Raises:
         OutputError: another process held the lock for `timeout` seconds, or the folder refuses the lock file.
@@ -161,8 +164,8 @@ def locked(path: Path, timeout: float) -> Iterator[None]:
         lock.acquire()
     except Timeout as error:
         raise OutputError(
-            f"Another process has been writing to `{path}` for more than {timeout:g} s; nothing was changed. "
-            "Expected a merge to take a second. Fix: wait for the other run to end, or end it, and try again."
+            f"`{path}` has been locked by another process for more than {timeout:g} s; nothing was changed. Wait for "
+            "the other run, or stop it, and try again."
         ) from error
     except (OSError, NotImplementedError) as error:
         raise _not_written(path, error) from error
@@ -175,14 +178,14 @@ def locked(path: Path, timeout: float) -> Iterator[None]:
 def replace(path: Path, writes: Sequence[tuple[Path, Content]]) -> None:
     """Replace files of the folder of `path`, in order; call it inside `locked(path)`.
 
-    Each content is on the disk in full before the first takes its place: a full disk changes no file.
+    Every content is on the disk in full before the first file is replaced: a full disk changes no file.
 
     Args:
         path: the file whose lock is held; temporary files are named after it.
         writes: files and their new contents; a file may occur again.
 
     Raises:
-        OutputError: nothing was replaced, or not all; each file is its old or its new self.
+        OutputError: some or all were not replaced; each file has its old or its new content.
     """
     temporary = [path.with_name(f".{path.name}.{step}.tmp") for step in range(max(3, len(writes)))]
     try:
@@ -257,7 +260,7 @@ def _second_key(text: str) -> tuple[str, int]:
 
 def _stage(file: Path, target: Path, content: Content) -> None:
     """Write and flush a temporary file with the permissions, and where possible the owner, of its target."""
-    file.unlink(missing_ok=True)  # left by a kill, and ours: we hold the lock
+    file.unlink(missing_ok=True)  # left by a killed process that held this lock
     with open(file, "xb") as stream:
         if isinstance(content, str):
             # A lone surrogate has no UTF-8; its escape is what a JSON string may hold.
@@ -286,6 +289,6 @@ def _sync_folder(folder: Path) -> None:
 def _not_written(path: Path, error: Exception) -> OutputError:
     reason = getattr(error, "strerror", None) or error
     return OutputError(
-        f"`{path}` could not be written: {reason}. What was there before is unharmed. Fix: see to free "
-        "space and permissions of the folder, or write to another one with --metadata-dir."
+        f"`{path}` could not be written: {reason}. Its former content is unchanged. Check free space and permissions "
+        "of the folder, or write to another one (`metadata_dir`)."
     )

@@ -149,7 +149,7 @@ def test_a_device_that_is_left_for_another_has_failed(monkeypatch: pytest.Monkey
     monkeypatch.setattr(health, "_usable", lambda: ["mps"])
     code, stdout, stderr = doctor()
     assert code == 1
-    assert "    it went on on cpu: gradients on mps deviate too far\n" in stdout
+    assert "    continued on cpu: gradients on mps deviate too far\n" in stdout
     assert "  mps, ghost: mps: gradients differ from the CPU's by 3.0e-02" in stdout
     assert "ghost on mps, item on mps" in stderr
 

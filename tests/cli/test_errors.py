@@ -349,7 +349,7 @@ TABLE = (
     Row("a result that is no JSON", result_holds("{"), 3, "box_500hz_metadata.json` is not JSON"),
     Row("a result that is empty", result_holds(""), 3, "box_500hz_metadata.json` is not JSON"),
     Row("a result that is no object", result_holds("[1, 2]"), 3, "Expected an object of pairs"),
-    Row("a key twice", result_holds('{"a_b": {}, "a_b": {}}'), 3, "the key `a_b` a second time"),
+    Row("a key twice", result_holds('{"a_b": {}, "a_b": {}}'), 3, "the key 'a_b' a second time"),
     Row("a read-only result", result_holds("{}", mode=0o444), 1, "box_500hz_metadata.json` is read-only"),
     Row("a result of 10 MB", result_holds(TEN_MEGABYTES), 0, "2 checkpoints, pair accuracy"),
     Row(
@@ -361,8 +361,8 @@ TABLE = (
     Row("a link to itself", result_links_to("results/box_500hz_metadata.json", None), 1, "box_500hz_metadata.json` "),
     Row("a folder that cannot be written", results_cannot_be_written, 1, "not be written"),
     Row("a folder below a file", results_are_a_file, 1, "file` is not a folder"),
-    Row("a full disk", given(), 1, "What was there before is unharmed", limit=300),
-    Row("a full disk for a table", given("--format", "csv"), 1, "What was there before is unharmed", limit=300),
+    Row("a full disk", given(), 1, "Its former content is unchanged", limit=300),
+    Row("a full disk for a table", given("--format", "csv"), 1, "Its former content is unchanged", limit=300),
     # items and pairs
     Row("two items of one id", task("item_ids=['a', 'b', 'a', 'd']"), 3, "two items have the id 'a'"),
     Row(

@@ -131,7 +131,7 @@ def test_test_pairs_by_the_model(lab: Lab) -> None:
     assert "selected as lowest-margin" in stderr
     assert "should be one of random, misranked" in refused("influence", lab, "--test-select", "worst", code=2)
     line = refused("influence", lab, "--test-select", "active", "--num-test", "500", code=3)
-    assert re.search(r"500 test pairs were to be active, and \d+ of \d+ are", line)
+    assert re.search(r"--test-select active finds \d+ of \d+ test pairs. Expected 500", line)
 
 
 def test_exclusions_before_the_split_are_as_if_never_recorded(lab: Lab) -> None:

@@ -486,7 +486,7 @@ def test_a_dimension_for_a_store_asks_for_a_projection(lab: Lab) -> None:
         store, results = lab.folder / name, lab.folder / f"results of {name}"
         code, _, stderr = run("self", lab, "--store", str(store), "--metadata-dir", str(results), *few, *more)
         assert code == 0, stderr
-        assert f"note: the new store {store} takes " in stderr
+        assert f" to the new store {store}: " in stderr
         return (results / "box_500hz_metadata.json").read_bytes(), read_manifest(store).identity["projection"]
 
     common = "--proj-dim", "8", "--projection-seed", "3", "--engine", "item", "--batch-size", "4"

@@ -270,7 +270,7 @@ def test_what_is_odd_in_a_file_stops_nothing(tmp_path: Path) -> None:
         ("{", "is not JSON"),
         ("[1]", "holds an array. Expected an object of pairs"),
         ('{"a_b": 3}', "the value of `a_b` is `3`. Expected an object of columns"),
-        ('{"a_b": {"x": 1}, "a_b": {}}', "has the key `a_b` a second time"),
+        ('{"a_b": {"x": 1}, "a_b": {}}', "has the key 'a_b' a second time"),
         ("{}", "holds no scores"),
         ('{"a_b": {"x": "high"}}', "holds no scores"),
         ('{"a_b": {"x": ' + "9" * 5000 + "}}", "cannot be read"),

@@ -42,5 +42,5 @@ def test_only_all_scores_can_be_verified() -> None:
     of = ti.Task(nn.Linear(3, 1), ITEMS, task().train, [{"weight": torch.ones(1, 3), "bias": torch.zeros(1)}])  # type: ignore[list-item]
     found = ti.self_influence(of, method=ti.Method(checkpoint_weights="uniform"))
     assert repr(ti.verify(of, found)).count("\n") == 0
-    with pytest.raises(ti.UsageError, match="`result` is a str. Expected all scores"):
+    with pytest.raises(ti.UsageError, match="`result` is a str. Expected the result of"):
         ti.verify(of, "scores.json")  # type: ignore[arg-type]

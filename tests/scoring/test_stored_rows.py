@@ -107,9 +107,9 @@ def test_a_model_of_other_code_is_refused_by_its_scores(tmp_path):
     calls.score(task_of(model), calls.how(store=tmp_path / "store"))
 
 
-def test_half_precision_is_told_and_recorded(tmp_path):
+def test_half_precision_is_reported_and_recorded(tmp_path):
     found = calls.score(task_of(Net()), calls.how(store=tmp_path / "store", store_dtype="bfloat16")).self_influence
-    assert any("keeps bfloat16: gradients are rounded to 4e-03" in notice for notice in found.run.notices)
+    assert any(notice.startswith("warning: bfloat16 rounding in the store (4e-03") for notice in found.run.notices)
     assert found.run.engine["store"] == {"path": str(tmp_path / "store"), "dtype": "bfloat16"}
 
 
@@ -151,13 +151,13 @@ def test_exact_gradients_a_hundred_times_as_large_have_to_be_confirmed(tmp_path)
     with pytest.raises(ti.InputError) as error:
         folder_of(tmp_path, LONG, AUTO)
     assert str(error.value) == (
-        f"{tmp_path / 's'} would take 154 kB for exact gradients of 3,205 dimensions; projected to 32 they take "
-        "1.54 kB. Confirm with --projection none, or estimate scores with --projection sjlt."
+        f"`store` {tmp_path / 's'} would take 154 kB for exact gradients of 3,205 dimensions; projected to 32 they "
+        'take 1.54 kB. Confirm with `projection="none"`, or estimate scores with `projection="sjlt"`.'
     )
     assert not (tmp_path / "s").exists()
     said, manifest = folder_of(tmp_path, LONG, ti.Projection("none"))
     assert manifest["width"] == 3205
-    assert f"the new store {tmp_path / 's'} takes 154 kB: 12 gradients of 3,205 dimensions at 1 checkpoint." in said
+    assert f"writes 154 kB to the new store {tmp_path / 's'}: 12 gradients of 3,205 dimensions at 1 checkpoint." in said
     said, manifest = folder_of(tmp_path, LONG, ti.Projection("none"))  # it is there
     assert not [sentence for sentence in said if "new store" in sentence]
 
@@ -165,7 +165,11 @@ def test_exact_gradients_a_hundred_times_as_large_have_to_be_confirmed(tmp_path)
 def test_projected_rows_need_no_confirmation(tmp_path):
     said, manifest = folder_of(tmp_path, LONG, ti.Projection("sjlt", 32))
     assert manifest["width"] == 32
-    assert [sentence for sentence in said if "takes 1.54 kB: 12 gradients of 32 dimensions" in sentence]
+    assert [
+        sentence
+        for sentence in said
+        if "writes 1.54 kB to the new" in sentence and ": 12 gradients of 32 dim" in sentence
+    ]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
@@ -173,7 +177,7 @@ def test_smaller_exact_gradients_are_announced(dtype, tmp_path):
     said, manifest = folder_of(tmp_path, LONG - 20, AUTO, store_dtype=dtype)
     assert manifest["width"] == 3085
     size = "148 kB" if dtype == "float32" else "74 kB"
-    assert [sentence for sentence in said if f"takes {size}: 12 gradients" in sentence]
+    assert [sentence for sentence in said if sentence.startswith(f"writes {size} to the new store")]
 
 
 def test_exact_gradients_above_a_gigabyte_have_to_be_confirmed(tmp_path):

@@ -263,7 +263,9 @@ def test_faults() -> None:
     settings, scores = run(of)
     with pytest.raises(ti.UsageError, match="`n` should be at least 1. Got 0."):
         calls.verified(of, settings, scores, 0)
-    with pytest.raises(ti.UsageError, match=r"Got .* \(8, 3, 2\) in the result and \(8, 3, 1\) in the task"):
+    with pytest.raises(
+        ti.UsageError, match=r"has \(8, 3, 2\) training pairs, .* Expected those of `task`: \(8, 3, 1\)"
+    ):
         calls.verified(replace(of, checkpoints=of.checkpoints[:1]), settings, scores, 1)
 
 

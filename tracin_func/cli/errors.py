@@ -20,7 +20,7 @@ from typing import Any, TextIO
 import typer
 
 from tracin_func.cli.options import in_flags
-from tracin_func.errors import InputError, NumericalError, OutputError, ToldElsewhereError, UsageError
+from tracin_func.errors import InputError, NumericalError, OutputError, ReportedElsewhereError, UsageError
 from tracin_func.report.terminal.tables import is_plain
 
 STYLES = {"error": "\x1b[31m", "warning": "\x1b[33m", "note": "\x1b[2m", "Verification passed": "\x1b[32m"}
@@ -63,7 +63,7 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
             raise typer.Exit(Reported(INTERRUPTED)) from None
         except (typer.Exit, typer.Abort):
             raise
-        except ToldElsewhereError:
+        except ReportedElsewhereError:
             raise typer.Exit(1) from None
         except Exception as error:
             if options.get("debug"):

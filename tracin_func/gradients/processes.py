@@ -22,7 +22,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
 
-from tracin_func.errors import OutputError, ToldElsewhereError, UsageError
+from tracin_func.errors import OutputError, ReportedElsewhereError, UsageError
 
 LONGEST_OPERATION = timedelta(minutes=30)  # of a collective operation; what takes longer is waited for before it
 POLL = 0.01  # seconds between looks at who has come
@@ -108,7 +108,7 @@ def processes(device: str | None) -> Iterator[World]:
     Gloo connects them on CPUs, NCCL with one CUDA device each. Where they end with an error, one of them reports it.
 
     Raises:
-        ToldElsewhereError: an error in the block, when another process has been the first to raise one.
+        ReportedElsewhereError: an error in the block, when another process has been the first to raise one.
     """
     if "MASTER_ADDR" not in os.environ or "WORLD_SIZE" not in os.environ:
         yield ALONE
@@ -135,7 +135,7 @@ def processes(device: str | None) -> Iterator[World]:
             yield World(dist.get_rank(), dist.get_world_size(), True, board)
     except Exception as error:
         if not _first_to_tell(board):
-            raise ToldElsewhereError from error
+            raise ReportedElsewhereError from error
         raise
     dist.destroy_process_group()
 

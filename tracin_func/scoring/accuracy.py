@@ -1,4 +1,4 @@
-"""How many pairs a model ranks right at each checkpoint: is this the run that was trained?"""
+"""The pair accuracy of a model at each checkpoint: is this the run that was trained?"""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -21,23 +21,23 @@ from tracin_func.task.method import Method
 from tracin_func.task.pairs import Pairs
 from tracin_func.task.task import Task
 
-EVALUATED_PAIRS = 2000  # of each table at most; a share of so many is known to about a point
+EVALUATED_PAIRS = 2000  # of each table at most; their pair accuracy is known to about a point
 BY_SCORE = ("misranked", "lowest-margin", "active")  # ways to select test pairs by the model's scores
-GAP = 0.10  # between a share of pairs ranked right and the one the checkpoint recorded
-# What trainers call the shares of pairs ranked right.
+GAP = 0.10  # between a pair accuracy and the one that the checkpoint recorded
+# Names of pair accuracies in checkpoints.
 TRAIN_NAMES = ("train_accuracy", "train_acc", "training_accuracy")
 TEST_NAMES = ("test_accuracy", "test_acc", "val_accuracy", "val_acc", "validation_accuracy", "accuracy")
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One checkpoint: how many pairs it ranks right and at what loss, repeats counted, and how many are inactive.
+    """Pair accuracy and mean loss at one checkpoint, repeats counted, and the share of inactive pairs.
 
     Args:
         name: of the checkpoint.
-        learning_rate, learning_rate_from, recorded: what it says of itself.
-        train_pairs: how many were looked at.
-        train_right, test_right: share of pairs ranked right, y (s_a − s_b) > 0; None without test pairs.
+        learning_rate, learning_rate_from, recorded: its learning rate, where that comes from, and its plain values.
+        train_pairs: the number of training pairs that were evaluated.
+        train_right, test_right: pair accuracy, the share with y (s_a − s_b) > 0; None without test pairs.
         train_loss, test_loss: mean loss, without weights.
         inactive: share of distinct training pairs whose gradient is exactly 0.
         inactive_as_trained: the same under `Task.trained_loss`; None where that is the loss.
@@ -56,9 +56,9 @@ class Evaluation:
     inactive_as_trained: float | None
 
     def figures(self) -> dict[str, Any]:
-        """What was measured, for provenance."""
-        said = ("name", "learning_rate", "learning_rate_from", "recorded")
-        return {name: value for name, value in asdict(self).items() if name not in said}
+        """The measured values, for provenance."""
+        known = ("name", "learning_rate", "learning_rate_from", "recorded")
+        return {name: value for name, value in asdict(self).items() if name not in known}
 
 
 class Evaluating:
@@ -67,7 +67,7 @@ class Evaluating:
     Args:
         walk: the walk that it visits.
         observer: receives each evaluation.
-        sample: pairs of each table that are evaluated at most, chosen at random once; all when None.
+        sample: the largest number of pairs of each table, chosen at random once; all when None.
     """
 
     def __init__(self, walk: Walk, observer: Observer, sample: int | None = EVALUATED_PAIRS) -> None:
@@ -79,12 +79,12 @@ class Evaluating:
         self.found: list[Evaluation] = []
 
     def __call__(self, opened: Opened) -> None:
-        """By forward passes alone."""
+        """Evaluate by forward passes alone."""
         scores = self._walk.scores(opened, self._train)
         self.add(opened, self._train, scores, _terms(as_loss(self._walk.task.loss), scores, self._train))
 
     def add(self, opened: Opened, train: Pairs, scores: PairScores, own: Terms) -> None:
-        """By scores and terms of the pairs `train` that are at hand, and a forward pass over held-out pairs."""
+        """Evaluate by the scores and terms of the pairs `train`, and a forward pass over held-out pairs."""
         task, describe, loss = self._walk.task, opened.describe, as_loss(self._walk.task.loss)
         test_right, test_loss = None, None
         if (held_out := self._held_out) is not None:
@@ -94,17 +94,9 @@ class Evaluating:
         if task.trained_loss is not None:
             as_trained = _inactive(_terms(as_loss(task.trained_loss), scores, train))
         evaluation = Evaluation(
-            opened.loaded.name,
-            describe["learning_rate"],
-            describe["learning_rate_from"],
-            describe["recorded"],
-            len(train),
-            _mean(own.score_margin > 0, train),
-            test_right,
-            _mean(own.loss, train),
-            test_loss,
-            _inactive(own),
-            as_trained,
+            *(describe[name] for name in ("name", "learning_rate", "learning_rate_from", "recorded")),
+            *(len(train), _mean(own.score_margin > 0, train), test_right, _mean(own.loss, train), test_loss),
+            *(_inactive(own), as_trained),
         )
         self.found.append(evaluation)
         self._observer.evaluated(evaluation)
@@ -118,7 +110,7 @@ def accuracy(
     Held-out pairs are `task.held_out`, else `task.test`. Nothing is differentiated.
 
     Raises:
-        As `self_influence`, of what is found without gradients.
+        As `self_influence`, for errors that are found without gradients.
     """
     with Walk(task, method, replace(compute, store=None, shard=None, world=ALONE), observer) as walk:
         evaluating = Evaluating(walk, observer, sample=None)
@@ -132,10 +124,10 @@ def select_test_pairs(
     """`count` of the held-out pairs (all such when None) by the model's scores, in their order.
 
     `misranked`: ranked wrong at the last checkpoint, at random; `lowest-margin`: those with the smallest
-    y (s_a − s_b) there; `active`: whose loss has a gradient at some checkpoint, at random.
+    y (s_a − s_b) there; `active`: with a gradient of the loss at some checkpoint, at random.
 
     Raises:
-        InputError: there are fewer than `count` of this kind, or none.
+        InputError: fewer than `count` are of this kind, or none.
     """
     pairs = task.held_out if task.held_out is not None else task.test
     assert pairs is not None
@@ -150,8 +142,8 @@ def select_test_pairs(
         rows = (margin <= 0 if how == "misranked" else active).nonzero()[:, 0]
     if not len(rows) or (count is not None and len(rows) < count):
         raise InputError(
-            f"{count or 'some'} test pairs were to be {how}, and {len(rows)} of {len(pairs)} are. "
-            "Ask for fewer (--num-test), or select them otherwise (--test-select)."
+            f'`test_select="{how}"` finds {len(rows)} of {len(pairs)} test pairs. Expected {count or "at least 1"}. '
+            "Lower `num_test`, or select test pairs in another way."
         )
     if count is not None and how != "lowest-margin":
         rows = rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))[:count]]
@@ -159,20 +151,18 @@ def select_test_pairs(
 
 
 def gaps_of(evaluation: Evaluation) -> list[str]:
-    """Where the share ranked right is far from the recorded one."""
+    """Sentences about pair accuracies that are far from the recorded ones."""
     sides = (("training", evaluation.train_right, TRAIN_NAMES), ("test", evaluation.test_right, TEST_NAMES))
     found = []
     for role, share, names in sides:
         recorded = recorded_share(evaluation.recorded, names)
         if share is not None and recorded is not None and abs(share - recorded) > GAP:
-            found.append(
-                f"{evaluation.name} ranks {share:.0%} of the {role} pairs right, and it recorded {recorded:.0%}"
-            )
+            found.append(f"{evaluation.name} has {role} pair accuracy {share:.0%}, and it recorded {recorded:.0%}")
     return found
 
 
 def recorded_share(recorded: Mapping[str, Any], names: tuple[str, ...]) -> float | None:
-    """A share that a checkpoint recorded under one of these names, as a fraction or in percent."""
+    """A pair accuracy that a checkpoint recorded under one of these names, as a fraction or in percent."""
     for name in names:
         value = recorded.get(name)
         if isinstance(value, int | float) and 0 <= value <= 100:

@@ -1,4 +1,4 @@
-"""Fill a store with gradient rows, and score nothing: what array jobs and long preparations do."""
+"""Fill a store with gradients without scoring, for array jobs and long preparations."""
 
 from tracin_func.errors import UsageError
 from tracin_func.gradients.compute import Compute
@@ -13,17 +13,17 @@ from tracin_func.task.task import Task
 def fill_store(
     task: Task, compute: Compute, *, items: bool = True, method: Method = Method(), observer: Observer = LOG
 ) -> tuple[Filled, ...]:
-    """Make the rows of all items, at every checkpoint, that `compute.store` lacks; of a shard only its share.
+    """Compute the gradients of all items that `compute.store` lacks, at every checkpoint; of a shard only its share.
 
-    A new store holds a row of each item, which serves any pairs; without `items`, a row of each of the task's pairs
-    where these are fewer. A store that is there goes on as it began.
+    A new store holds a gradient per item, which serves any pairs; without `items`, one per pair of the task where these
+    are fewer. An existing store is continued with its own units.
 
     Raises:
         UsageError: `compute` names no store.
         InputError, NumericalError, OutputError: as `self_influence`; blocks that are finished stay in the store.
     """
     if compute.store is None:
-        raise UsageError("`store` is not given. Expected the folder that is to keep the gradients.")
+        raise UsageError("`store` is missing. Give the folder in which gradients are cached.")
     every = items and unit_in(compute.store) != "differences"
     filled: list[Filled] = []
     with Walk(task, method, compute, observer, every=every) as walk:

@@ -1,4 +1,4 @@
-"""What a run would do, how long it takes and how much memory: decided and measured on a few units, nothing scored."""
+"""The plan of a run and the time and memory it takes, measured on a few units; nothing is scored."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -16,15 +16,16 @@ from tracin_func.task.task import Task
 
 @dataclass(frozen=True, repr=False)
 class Forecast:
-    """A run that was not made.
+    """The expected cost of a run.
 
     Args:
         evaluations: of each checkpoint, on a sample of the pairs.
-        engine: what was decided, as in provenance.
-        over: what is differentiated: items, pairs or score differences.
-        units: how many of these at each checkpoint, and `tried` how many were, for the measurement.
-        seconds: expected of the gradients of all checkpoints; products of pairs come on top.
-        bytes: expected peak above the model and the items.
+        engine: the plan, as in provenance.
+        over: the units that are differentiated: items, pairs or score differences.
+        units: their number at each checkpoint.
+        tried: the number that was measured.
+        seconds: expected for the gradients of all checkpoints, without the dot products of pairs.
+        bytes: expected peak of memory above the model and the items.
     """
 
     evaluations: tuple[Evaluation, ...]
@@ -54,14 +55,14 @@ def forecast(
 ) -> Forecast:
     """Evaluate every checkpoint, choose the engine and its sizes, and time it on a few units of the first one.
 
-    A store is neither made nor filled.
+    A store is neither created nor filled.
 
     Args:
-        self_influence, influence: what would be scored.
-        every: all items are units, whatever the pairs, as when these are read in blocks.
+        self_influence, influence: the scores of the run.
+        every: all items are units, whatever the pairs, as for pairs that are read in blocks.
 
     Raises:
-        As `self_influence` and `influence`, of what is found without scoring.
+        As `self_influence` and `influence`, for errors that are found without scoring.
     """
     task = task if influence else replace(task, test=None)
     alone = replace(compute, store=None, shard=None, world=ALONE)

@@ -16,10 +16,10 @@ def inner_products(
     shares: Tensor | None = None,
     world: World = ALONE,
 ) -> Tensor:
-    """⟨∇ℓ_p, M ∇ℓ_q⟩, float64 [train_pairs, test_pairs]: one column of unit products a test pair, then a gather
-    and two multiply-adds a pair.
+    """⟨∇ℓ_p, M ∇ℓ_q⟩, float64 [train_pairs, test_pairs]: a column of unit products per test pair, then a gather and
+    two multiply-adds per pair.
 
-    With `shares` [test_pairs], ⟨∇ℓ_p, M Σ_q share_q ∇ℓ_q⟩, [train_pairs, 1]: one product a training pair.
+    With `shares` [test_pairs], ⟨∇ℓ_p, M Σ_q share_q ∇ℓ_q⟩, [train_pairs, 1]: one product per training pair.
     """
     left = train.combination
     result = torch.zeros(len(left), len(test.combination) if shares is None else 1, dtype=torch.float64)
@@ -44,7 +44,7 @@ def product_variance(
     found: Tensor,
     shares: Tensor | None = None,
 ) -> Tensor:
-    """The same of `found` = ⟨∇ℓ_p, M ∇ℓ_q⟩, as `inner_products` gives them."""
+    """The variance, over projections, of `found` = ⟨∇ℓ_p, M ∇ℓ_q⟩ as returned by `inner_products`."""
     result = torch.zeros_like(found)
     if gradients is None:
         return result

@@ -1,4 +1,4 @@
-"""Who hears of a run while it goes on. An observer never changes what is computed or recorded."""
+"""Callbacks that follow a run. An observer never changes what is computed or recorded."""
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
@@ -24,10 +24,11 @@ class Observer:
     """Callbacks of a run.
 
     Args:
-        notice: receives each sentence that the user should read; a warning of the logger `tracin_func`.
+        notice: receives each sentence of the run; one that starts with "warning: " names an effect on the scores,
+            any other is information. By default a warning of the logger `tracin_func`.
         progress: receives the share of one checkpoint that was begun since the last call.
-        planned: receives what was decided (the `engine` of provenance) before the first checkpoint is scored.
-        opened: receives the name of each checkpoint and the `args` in it when it is read.
+        planned: receives the plan (`engine` in provenance) before the first checkpoint is scored.
+        opened: receives the name of each checkpoint and its `args` when it is read.
         evaluated: receives the `Evaluation` of each checkpoint, its pair accuracy and loss.
     """
 
@@ -45,7 +46,7 @@ LOG = Observer()  # notices to the log, nothing else
 def reporting_progress(
     observer: Observer, progress: bool | Callable[[float], None], checkpoints: int
 ) -> Iterator[Observer]:
-    """`observer`, with a progress bar on stderr while the block runs, or a callback that receives the share done.
+    """`observer`, with a progress bar on stderr in the block, or a callback that receives the share done.
 
     Raises:
         UsageError: `progress` is neither.

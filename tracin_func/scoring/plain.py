@@ -1,7 +1,7 @@
 """The slow and obvious way to the gradient of a pair, for verification: no engine, no substitution, no batch.
 
-A checkpoint goes into the user's own module by `load_state_dict`, items are scored alone, and every pair takes one
-autograd call, in float64 where the module runs in it. The module is put back at the end.
+A checkpoint is loaded into the user's own module by `load_state_dict`, items are scored alone, and every pair takes one
+autograd call, in float64 where the module runs in it. The module is restored at the end.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,8 +17,8 @@ from tracin_func.gradients.working import Snapshot, random_numbers_kept, uncompi
 from tracin_func.task.items import Batch, Items, each
 from tracin_func.task.weight_names import unwrapped
 
-MOVED = 1.1  # what weights are multiplied by to try the module in float64
-AGREE = 1e-2  # relative difference of a score in float64 from that in the module's own type that is rounding
+MOVED = 1.1  # factor of the weights with which the module is tried in float64
+AGREE = 1e-2  # relative difference between a score in float64 and in the module's own dtype that is rounding
 _CPU = torch.device("cpu")
 
 
@@ -27,10 +27,10 @@ class PlainModel:
 
     Args:
         module: the scorer.
-        items: what it scores.
+        items: its items.
         names: the parameters to differentiate, by their names in `named_parameters`.
         tried: the item, or the two items of a pairwise scorer, on which the module is tried in float64.
-        rounding: the type that weights are rounded to before they are loaded; as they are when None.
+        rounding: the dtype that weights are rounded to before they are loaded; none when None.
     """
 
     def __init__(
@@ -49,13 +49,13 @@ class PlainModel:
 
     @contextmanager
     def borrowed(self) -> Iterator[None]:
-        """The module, its tensors and torch's settings are as before afterwards, byte for byte."""
+        """The module, its tensors and torch's settings are restored after the block, byte for byte."""
         module = self._module
         before = Snapshot(module)
         tensors = [*module.parameters(), *module.buffers()]
         saved = [(each, each.data, each.data.clone(), each.grad) for each in tensors]
         for tensor in tensors:
-            tensor.grad = None  # of a type that would not fit
+            tensor.grad = None  # its dtype would not fit
         fast = torch.backends.mha.get_fastpath_enabled()
         try:
             torch.backends.mha.set_fastpath_enabled(False)  # it changes the scores of padded items
@@ -71,7 +71,7 @@ class PlainModel:
                 tensor.grad = gradient
 
     def load(self, weights: Mapping[str, Tensor]) -> None:
-        """Put a checkpoint in place.
+        """Load a checkpoint into the module.
 
         Raises:
             InputError: the module does not score an item on the CPU.
@@ -101,7 +101,7 @@ class PlainModel:
             self._kept.restore()
 
     def gradient(self, value: Callable[[], Tensor]) -> dict[str, Tensor]:
-        """∂value/∂θ by parameter name, float64, dense; 0 for what the value does not depend on."""
+        """∂value/∂θ by parameter name, float64, dense; 0 for parameters on which the value does not depend."""
         own = dict(self._module.named_parameters())
         parameters = [own[name] for name in self._names]
         with torch.enable_grad():
@@ -142,7 +142,7 @@ class PlainModel:
         self._place(moved)
         saved = [(each, each.data) for each in (*module.parameters(), *module.buffers())]
         own, fault = self._tried_score()
-        self._place(named)  # what aliases keep that float64 breaks, which makes the scores differ
+        self._place(named)  # aliases that float64 breaks keep these, which makes the scores differ
         module.double()
         self._double = True
         self._place(moved)
@@ -152,8 +152,8 @@ class PlainModel:
             return True
         if own is None:
             raise InputError(
-                f"the scores cannot be verified, as the scorer does not run on the CPU: {fault}. "
-                "The scores are not affected."
+                f"`verify` failed, as the scorer does not run on the CPU: {fault}. The scores are not affected. Leave "
+                "`verify` out."
             )
         before.restore()
         for tensor, data in saved:
@@ -163,7 +163,7 @@ class PlainModel:
         return False
 
     def _tried_score(self) -> tuple[float | None, str]:
-        """The score of what is tried, or None and why there is none."""
+        """The score of the items that are tried, or None and the reason."""
         try:
             with torch.no_grad():
                 return float(self.score(*self._tried)), ""

@@ -1,4 +1,4 @@
-"""Do the engines compute rightly on this machine? A small net, every engine, every device, in about a second."""
+"""Self-test: every engine on every device with a small net, in about a second."""
 
 import time
 from collections.abc import Iterable, Iterator
@@ -22,9 +22,9 @@ ITEMS, TESTS, SIDE = 6, 3, 8
 
 @dataclass(frozen=True)
 class Outcome:
-    """One engine on one device: the largest deviation of its scores, or the fault that kept it from any.
+    """One engine on one device: the largest deviation of its scores, or the fault that prevented them.
 
-    `notices` are what a run would have told, such as how far gradients on MPS are from the CPU's (`spot`).
+    `notices` are those of the run, such as how far gradients on MPS are from the CPU's.
     """
 
     engine: str
@@ -46,7 +46,7 @@ class Outcome:
 def selftest(engines: Iterable[str], devices: Iterable[str]) -> Iterator[Outcome]:
     """Self-influence and influence in float32 by each engine on each device, against a float64 loop on the CPU.
 
-    Deviations are relative to Σ_t ‖∇ℓ_p‖ ‖∇ℓ_q‖, as those of `verify`. The training pairs hold the test pairs, so
+    Deviations are relative to Σ_t ‖∇ℓ_p‖ ‖∇ℓ_q‖, as those of `verify`. The training pairs include the test pairs, so
     that self-influence gives the norms of both. Random numbers are this function's own.
     """
     task = _task()
@@ -64,10 +64,10 @@ def _outcome(task: Task, right: Scores, engine: str, device: str) -> Outcome:
         found = _scores(task, Compute(engine, device, batch_size=4), Observer(notices.append))
         used = _device_of(found)
         if torch.device(used).type != torch.device(device).type:
-            fault = f"it went on on {used}: gradients on {device} deviate too far"
+            fault = f"continued on {used}: gradients on {device} deviate too far"
             return Outcome(engine, device, None, time.perf_counter() - start, fault, tuple(notices))
         return Outcome(engine, device, _deviation(found, right), time.perf_counter() - start, notices=tuple(notices))
-    except Exception as error:  # whatever it is, the other engines and devices are still to be tried
+    except Exception as error:  # the other engines and devices are still to be tried
         fault = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
         return Outcome(engine, device, None, time.perf_counter() - start, fault, tuple(notices))
 

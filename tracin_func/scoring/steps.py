@@ -1,4 +1,4 @@
-"""What a walk over checkpoints has at each of them: the checkpoint as it was opened, and what visitors make of it."""
+"""The steps of a walk over checkpoints: each as it was opened, and its gradients, traced or stored."""
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from tracin_func.task.weight_names import renamed
 
 @dataclass(frozen=True, eq=False)
 class Traced:
-    """One checkpoint. `gradients` is None where no pair is active or the rate is 0; `seconds` is what they took.
+    """One checkpoint. `gradients` is None where no pair is active or the learning rate is 0.
 
     `values` are the objectives of the units.
     """
@@ -28,12 +28,11 @@ class Traced:
     gradients: Gradients | None
     train: TracedPairs
     test: TracedPairs | None
-    seconds: float
 
 
 @dataclass(frozen=True)
 class Filled:
-    """One checkpoint in the store: blocks that this process made, blocks that are missing, and all."""
+    """The blocks of one checkpoint in a store: those this process computed, those missing, and all."""
 
     name: str
     made: int
@@ -43,12 +42,11 @@ class Filled:
 
 @dataclass(frozen=True, eq=False)
 class Opened:
-    """A checkpoint that was read: its place among all, its state on the device, and its rate by parameter as √η.
+    """A checkpoint that was read, its state on the device, and √η by parameter.
 
-    `describe` is what provenance records of it.
+    `describe` is its record for provenance.
     """
 
-    position: int
     loaded: LoadedCheckpoint
     state: State
     scales: dict[str, float]
@@ -67,7 +65,7 @@ def require_test(task: Task) -> Pairs:
 
 
 class Reading:
-    """Reports what is unusual about checkpoints as they are read: other names of weights, weights that come twice.
+    """Reports other names of weights, and weights that two checkpoints share, as checkpoints are read.
 
     Args:
         known: the names of the model's parameters.
@@ -85,6 +83,6 @@ class Reading:
         first = self._names.setdefault(digest(loaded.weights), loaded.name)
         if first != loaded.name:
             self._notice(
-                f"warning: {loaded.name} holds the same weights as {first}, so this state counts twice. Leave one out: "
-                "--checkpoints with the numbers to keep, or move the file (in Python, pass `checkpoints` without it)."
+                f"warning: {loaded.name} holds the same weights as {first}, so this state counts twice. Leave one out "
+                "of `checkpoints`."
             )

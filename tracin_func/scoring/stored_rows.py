@@ -1,4 +1,4 @@
-"""A run and its store: what the store is asked to agree on, and the engine that reads and fills it."""
+"""A run and its store: what both have to agree on, and the plan for rows that are stored or shared."""
 
 import hashlib
 import inspect
@@ -6,10 +6,11 @@ import math
 import shlex
 import shutil
 import sys
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -30,47 +31,48 @@ from tracin_func.scoring.observer import Observer
 from tracin_func.scoring.plan import Prepared
 from tracin_func.task.items import DatasetItems, StackedItems
 
-BLOCK_BYTES = 1 << 23  # of rows, that are written and finished together
-LARGE, LONG = 10**9, 100  # bytes of a store, and dimensions of its rows by those projected, that have to be confirmed
+BLOCK_BYTES = 1 << 23  # of rows that are written together
+LARGE, LONG = 10**9, 100  # bytes of a store, and its dimensions per projected dimension, that have to be confirmed
 STORE_ROUNDING = {"float16": 2.0**-11, "bfloat16": 2.0**-8}
 LARGEST_BLOCK = 4096  # units, of narrow rows
+Found = TypeVar("Found")
 
 
 def require_rows(prepared: Prepared, what: str) -> None:
-    """Raise where gradients are of pairs with their losses, which are others at every checkpoint.
+    """Refuse gradients of whole pairs: they include the losses, which change with the checkpoint.
 
     Raises:
-        InputError: naming what asks for rows of items.
+        InputError: naming `what`, which needs gradients of items.
     """
     if prepared.choice.unit == "pairs":
         raise InputError(
             f"{what} needs gradients of single items, which serve any pairs. Got engine {prepared.choice.name!r}, "
-            "which differentiates whole pairs. Use --engine ghost, item or auto with a scorer of single items."
+            'which differentiates whole pairs. Use `engine="auto"` with a scorer of single items.'
         )
 
 
 def unit_in(folder: Path | None) -> str | None:
-    """What a row of the store is of, `items` or `differences`; None where there is no store yet."""
+    """The units of a store, `items` or `differences`; None where there is no store yet."""
     if folder is None or not (folder / NAME).is_file():
         return None
     return read_manifest(folder).unit
 
 
 def require_items_in(folder: Path | None) -> None:
-    """Raise where a store holds rows of pairs.
+    """Refuse a store of gradients of pairs.
 
     Raises:
         InputError: naming it.
     """
     if unit_in(folder) == "differences":
         raise InputError(
-            f"{folder} holds a row of each of its own pairs, which serves no other pair. Expected a row of each item. "
-            "Fix: name another folder with --store, and it is filled with rows of items."
+            f"`store` {folder} holds gradients of score differences, which serve its own pairs only. Expected "
+            "gradients of items. Name another folder, which is then filled with these."
         )
 
 
 def manifest_of(prepared: Prepared, state: State, dtype: str) -> Manifest:
-    """What a store of this run holds, and what every later run on it must have the same."""
+    """The manifest of a store of this run; every later run on it must have the same identity."""
     make, width = prepared.make, projection_of(prepared.projection, state).width
     chunk = prepared.plan.chunk
     rows = max(1, min(LARGEST_BLOCK, BLOCK_BYTES // (4 * width)))
@@ -96,7 +98,7 @@ def manifest_of(prepared: Prepared, state: State, dtype: str) -> Manifest:
 
 
 def record_of(state: State, rate: Any, values: torch.dtype) -> CheckpointRecord:
-    """A checkpoint as a store knows it: its weights as they are used, and Adam's scale with them."""
+    """The record of a checkpoint in a store: its weights as they are used, with Adam's scale."""
     scale = {f"scale of {name}": tensor for name, tensor in state.scale.items()}
     digest = weights_digest({**state.parameters, **state.constants, **scale})
     return CheckpointRecord(state.name, digest, rate, str(values).removeprefix("torch."))
@@ -110,45 +112,54 @@ def open_for(
     checkpoints: int,
     stack: ExitStack,
 ) -> Store:
-    """The store of a run, open until `stack` is closed; by the first process, and then by the others.
+    """The store of a run, open until `stack` is closed.
 
     Checkpoints are admitted when it is their turn; see `admit`.
 
     Raises:
-        InputError: it was made from something else, is in use, or is new and so large that it has to be asked for.
+        InputError: it was made from something else, is in use, or is new and so large that it has to be confirmed.
         OutputError: it cannot be written.
     """
-    assert compute.store is not None
+    folder = compute.store
+    assert folder is not None
     _announce(prepared, state, compute, observer, checkpoints)
-    store: Store | None = None
-    for turn in (True, False):
-        if compute.world.first is turn:
-            manifest, words = manifest_of(prepared, state, compute.store_dtype), shlex.join(sys.argv)
-            shard, rank = compute.shard, compute.world.rank
-            store = stack.enter_context(open_store(compute.store, manifest, command=words, shard=shard, rank=rank))
-        compute.world.wait()
-    assert store is not None
+
+    def opened() -> Store:
+        manifest, words = manifest_of(prepared, state, compute.store_dtype), shlex.join(sys.argv)
+        shard, rank = compute.shard, compute.world.rank
+        return stack.enter_context(open_store(folder, manifest, command=words, shard=shard, rank=rank))
+
+    store = _in_turn(compute.world, opened)
     for warning in store.warnings:
         observer.notice(warning)
     if (dtype := store.manifest.dtype) != "float32":
         observer.notice(
-            f"the store keeps {dtype}: gradients are rounded to {STORE_ROUNDING[dtype]:.0e} of themselves, which "
-            "self-influence of nearly equal items does not stand, and no standard error tells it."
+            f"warning: {dtype} rounding in the store ({STORE_ROUNDING[dtype]:.0e} of each gradient) makes "
+            "self-influence unreliable for nearly identical items, and standard errors do not show it. To avoid it, "
+            'fill another store with `store_dtype="float32"`.'
         )
     return store
 
 
 def admit(store: Store, record: CheckpointRecord, world: World) -> None:
-    """Have the store ready for a checkpoint: in the first process, and then in the others."""
-    for turn in (True, False):
-        if world.first is turn:
-            store.admit(record)
+    """Prepare the store for a checkpoint."""
+    _in_turn(world, lambda: store.admit(record))
+
+
+def _in_turn(world: World, action: Callable[[], Found]) -> Found:
+    """`action` in the first process, and then in the others."""
+    if not world.first:
         world.wait()
+    found = action()
+    world.wait()
+    if world.first:
+        world.wait()
+    return found
 
 
 def stored(prepared: Prepared, store: Store, world: World, shard: Shard | None) -> Prepared:
     """`prepared`, its rows in `store`."""
-    # An engine that takes one unit at a time does so in any store, and its rows are the same for it.
+    # An engine that takes one unit at a time does so in any store; its rows do not depend on the chunk.
     alone = prepared.choice.name == "loop"
     plan = prepared.plan if alone else replace(prepared.plan, chunk=store.manifest.chunk)
     if not alone and store.manifest.chunk != prepared.plan.chunk:
@@ -157,7 +168,7 @@ def stored(prepared: Prepared, store: Store, world: World, shard: Shard | None) 
 
 
 def shared(prepared: Prepared, state: State, world: World) -> Prepared:
-    """`prepared`, its rows made by all processes and held by each.
+    """`prepared`, its rows computed by all processes and held by each.
 
     Raises:
         InputError: they do not fit.
@@ -165,9 +176,9 @@ def shared(prepared: Prepared, state: State, world: World) -> Prepared:
     held = 4 * prepared.scored.count * projection_of(prepared.projection, state).width
     if world.size > 1 and held > prepared.budget // 2:
         raise InputError(
-            f"every process would hold {held / 1e9:.1f} GB of gradients; {prepared.budget / 2e9:.1f} GB are meant for "
-            "them. Fix: keep them in a folder that all see (--store), shorten them (--projection), or give more "
-            "(--memory-budget)."
+            f"every process would hold {held / 1e9:.1f} GB of gradients, and {prepared.budget / 2e9:.1f} GB are "
+            "planned for them. Cache them in a folder that all processes share (`store`), project them (`projection`), "
+            "or allow more memory (`memory_budget`)."
         )
     chunk = int(world.agree(str(prepared.plan.chunk)))  # it may have been measured
     plan = replace(prepared.plan, chunk=chunk, block=prepared.scored.count)
@@ -175,11 +186,11 @@ def shared(prepared: Prepared, state: State, world: World) -> Prepared:
 
 
 def _announce(prepared: Prepared, state: State, compute: Compute, observer: Observer, checkpoints: int) -> None:
-    """Report how much room a new store takes, before it is made.
+    """Report the size of a new store before it is created.
 
     Raises:
-        OutputError: the disk has less.
-        InputError: `auto` keeps exact gradients where projected ones take far less room; asked for by name they pass.
+        OutputError: the disk has less space.
+        InputError: `auto` keeps exact gradients where projected ones are far smaller; asked for by name they pass.
     """
     store = compute.store
     assert store is not None
@@ -192,18 +203,18 @@ def _announce(prepared: Prepared, state: State, compute: Compute, observer: Obse
         short = row_dimension(replace(asked, kind="sjlt"))
         if short < width and (number * width > LARGE or width >= LONG * short):
             raise InputError(
-                f"{store} would take {_size(number * width)} for exact gradients of {width:,} dimensions; projected "
-                f"to {short:,} they take {_size(number * short)}. Confirm with --projection none, or estimate scores "
-                "with --projection sjlt."
+                f"`store` {store} would take {_size(number * width)} for exact gradients of {width:,} dimensions; "
+                f'projected to {short:,} they take {_size(number * short)}. Confirm with `projection="none"`, or '
+                'estimate scores with `projection="sjlt"`.'
             )
     there = next(folder for folder in (store.absolute(), *store.absolute().parents) if folder.exists())
     if (free := shutil.disk_usage(there).free) < number * width:
         raise OutputError(
-            f"the new store {store} takes {_size(number * width)}, and its disk has {_size(free)} free. Make room, "
-            "name a folder on another disk with --store, or shorten the gradients with --projection."
+            f"`store` {store} takes {_size(number * width)}, and its disk has {_size(free)} free. Free space on it, "
+            "name a folder on another disk, or project the gradients (`projection`)."
         )
     observer.notice(
-        f"the new store {store} takes {_size(number * width)}: {units:,} gradients of {width:,} dimensions at "
+        f"writes {_size(number * width)} to the new store {store}: {units:,} gradients of {width:,} dimensions at "
         f"{checkpoints} checkpoint{'' if checkpoints == 1 else 's'}."
     )
 

@@ -1,4 +1,4 @@
-"""The units of a job: what there is to differentiate, as data and a scalar objective.
+"""The units of a task: what is differentiated, as data and a scalar objective.
 
 Items with their score, pairs with their score difference Δ, and pairs with their weighted loss. Every objective
 scores an item alone, in a batch of one.
@@ -21,20 +21,20 @@ from tracin_func.task.method import Method
 from tracin_func.task.pairs import Pairs
 from tracin_func.task.task import Task
 
-MOST_OUTSTANDING = 8  # units that are scored again because they stand out
-LITTLE_SHARED = 1.25  # uses an item, up to which half as many rows are worth as many more forwards
+MOST_OUTSTANDING = 8  # units that are scored again because they are extreme
+LITTLE_SHARED = 1.25  # uses per item, up to which half as many rows are worth as many more forwards
 
 
 def loss_type(scores: Tensor) -> torch.dtype:
-    """The type losses are taken in: float32 at least, as trainers do with half-precision scores."""
+    """The dtype of losses: float32 at least, as trainers do with half-precision scores."""
     return torch.promote_types(scores.dtype, torch.float32)
 
 
 @dataclass(frozen=True)
 class UnitMaker:
-    """Makes the units of one task on one device. Only items that some pair compares are units, or `every` item.
+    """Makes the units of one task on one device: the items that some pair compares, or `every` item.
 
-    With `by_items` never score differences, as the rows are to serve pairs that are not known yet.
+    With `by_items` never score differences, as the gradients serve pairs that are not known yet.
     """
 
     task: Task
@@ -48,7 +48,7 @@ class UnitMaker:
     by_items: bool = False
     whole_pairs: bool = False  # the backward is not linear: u g_a + v g_b is no gradient of a pair
     probed: bool = False
-    random: bool = False  # scores are one draw: comparing two says nothing
+    random: bool = False  # scores are random, so that two cannot be compared
     casts: tuple[bool, ...] | None = None  # tensors of an item that become `dtype`; all floating-point ones when None
 
     @property
@@ -58,9 +58,9 @@ class UnitMaker:
 
     @cached_property
     def by_difference(self) -> bool:
-        """Whether the gradients of score differences Δ = s_a − s_b serve the job at fewer rows than those of items.
+        """Whether gradients of score differences Δ = s_a − s_b are fewer than those of items.
 
-        So where an item hardly ever is in two pairs (chosen and rejected texts), and the loss sees Δ only.
+        This is so where few items occur in two pairs (chosen and rejected texts) and the loss is a function of Δ.
         """
         if self.by_items:
             return False
@@ -80,7 +80,7 @@ class UnitMaker:
         return torch.arange(len(self.task.items)) if self.every else self.compared
 
     def items(self) -> Units:
-        """One unit a used item; its objective is the score."""
+        """One unit per used item; its objective is the score."""
         used, scorer = self.used_items, self.scorer
         return Units(
             len(used),
@@ -94,11 +94,11 @@ class UnitMaker:
         )
 
     def singles(self) -> Units:
-        """What is differentiated once and serves all pairs: items, or the score differences of all pairs."""
+        """The units that serve all pairs: items, or the score differences of all pairs."""
         return self.differences() if self.by_difference else self.items()
 
     def differences(self) -> Units:
-        """One unit a pair of either table; its objective is the score difference Δ of two items scored apart."""
+        """One unit per pair of either table; its objective is the score difference Δ of two items scored apart."""
         (first, second), scorer = self._both(), self.scorer
 
         def alone(pair: Batch) -> Tensor:
@@ -134,7 +134,7 @@ class UnitMaker:
         )
 
     def joint(self) -> Units:
-        """One unit a pair of either table; its objective is the score difference Δ of a scorer of whole pairs."""
+        """One unit per pair of either table; its objective is the score difference Δ of a scorer of whole pairs."""
         (first, second), scorer = self._both(), self.scorer
 
         def objective(parameters: Any, constants: Any, pair: Batch) -> Tensor:
@@ -163,7 +163,7 @@ class UnitMaker:
             return {
                 "first": self.take_items(first[rows]),
                 "second": self.take_items(second[rows]),
-                # What is there says which objective it is: no value has to be computed and thrown away.
+                # The key decides the objective, so that no value is computed in vain.
                 "test" if table else "train": place(constants, self.device, self.float_dtype),
             }
 
@@ -184,7 +184,7 @@ class UnitMaker:
 
     @cached_property
     def outstanding(self) -> Tensor:
-        """Units whose items stand out by norm or length, where all items are at hand; see `companions.outstanding`."""
+        """Units with extreme items by norm or length, where all items are stacked; see `companions.outstanding`."""
         items = self.task.items
         if not isinstance(items, StackedItems):
             return torch.arange(0)
@@ -195,7 +195,7 @@ class UnitMaker:
 
     @property
     def float_dtype(self) -> torch.dtype:
-        """The type of a pair's constants: float64 with double parameters, else float32."""
+        """The dtype of a pair's constants: float64 with double parameters, else float32."""
         dtypes = {self.dtype} if self.dtype else {tensor.dtype for tensor in self.scorer.current().values()}
         return torch.float64 if torch.float64 in dtypes else torch.float32
 
@@ -224,7 +224,7 @@ class UnitMaker:
         return torch.cat([p.first for p in self.tables]), torch.cat([p.second for p in self.tables])
 
     def pair_label(self, row: int) -> str:
-        """The name that errors call a row of both tables."""
+        """The name of a row of both tables in errors."""
         train = len(self.task.train_pairs)
         role, pairs, row = ("test", self.tables[1], row - train) if row >= train else ("train", self.tables[0], row)
         first, second = int(pairs.first[row]), int(pairs.second[row])

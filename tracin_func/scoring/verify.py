@@ -1,13 +1,13 @@
-"""Are the scores right? A few of them again, the slow and obvious way.
+"""Verification: a few scores are recomputed the slow and obvious way.
 
-One autograd call a pair, of its whole weighted loss, on the user's module with the checkpoint loaded, in float64 on the
-CPU: no engine, no substitution, no gradients of items, no Gram matrix, no projection. What a score should be is
+One autograd call per pair, of its whole weighted loss, on the user's module with the checkpoint loaded, in float64 on
+the CPU: no engine, no substitution, no gradients of items, no Gram matrix, no projection. The expected score is
 
     r(p, q) = Σ_t Σ_θ η_t,θ P_t,θ ∂θ ℓ_p(θ_t) ∂θ ℓ_q(θ_t)
 
-with P = 1, or of Adam's second moments where the run was preconditioned: multiplied with gradients here, so that how
-engines do it is compared, too. A deviation is |x − r| / Σ_t ‖∇ℓ_p‖ ‖∇ℓ_q‖, norms by the same η P: relative to what the
-score could be at most, as a sum of terms that cancel cannot be right to its own last digits.
+with P = 1, or from Adam's second moments where the run was preconditioned; here P multiplies the gradients, which
+checks the engines' way as well. A deviation is |x − r| / Σ_t ‖∇ℓ_p‖ ‖∇ℓ_q‖, norms by the same η P: relative to the
+largest possible score, as a sum of terms that cancel cannot be right to its own last digits.
 """
 
 import random
@@ -34,11 +34,8 @@ from tracin_func.task.optimizer_state import adam_preconditioner
 from tracin_func.task.task import Task
 
 ROUNDING = 1e-5  # of float32 scores, relative to their size
-SMALLEST = 1e-30  # norms of gradients below which float32 keeps too few digits to be measured by
-
+SMALLEST = 1e-30  # norms of gradients below which float32 keeps too few digits
 TOGETHER = 16  # entries whose training gradients are held together
-
-_CPU = torch.device("cpu")
 
 
 def verify(
@@ -50,16 +47,16 @@ def verify(
     compute: Compute = Compute(),
     observer: Observer = LOG,
 ) -> Verification:
-    """n random scores again, by at most 2n gradients per checkpoint; each checkpoint is read once.
+    """Recompute n random scores by at most 2n gradients per checkpoint; each checkpoint is read once.
 
     See `Verifying` for what is compared. The user's model is unchanged.
 
     Args:
-        task: what was scored, with the checkpoints that were summed over.
+        task: the task that was scored, with the same checkpoints.
         result: its scores; self-influence beside influence is compared for the same training pairs, at no cost.
         n: number of scores; all where there are fewer.
         seed: of the choice of scores.
-        compute: as in the run; its `dtype` is what weights are rounded to.
+        compute: as in the run; weights are rounded to its `dtype`.
         observer: `progress` receives the share of each checkpoint.
 
     Raises:
@@ -68,7 +65,7 @@ def verify(
     """
     if not isinstance(result, SelfInfluence | Influence):
         raise UsageError(
-            f"`result` is a {type(result).__name__}. Expected all scores, of `self_influence` or `influence`."
+            f"`result` is a {type(result).__name__}. Expected the result of `ti.self_influence` or `ti.influence`."
         )
     influence = result if isinstance(result, Influence) else None
     own = result.self_influence if isinstance(result, Influence) else result
@@ -78,8 +75,8 @@ def verify(
     of_task = len(task.train_pairs), *([len(task.test or ())] if influence else []), len(task.checkpoints)
     if of_result != of_task:
         raise UsageError(
-            "`result` should be that of `task`. Got training pairs, test pairs and checkpoints "
-            f"{of_result} in the result and {of_task} in the task."
+            f"`result` has {of_result} training pairs, test pairs and checkpoints. Expected those of `task`: {of_task}."
+            " Give the task that was scored."
         )
     verifying = Verifying(task, result.run.method, compute, n, seed, observer)
     for t, (described, checkpoint) in enumerate(zip(result.run.checkpoints, task.checkpoints, strict=True)):
@@ -90,7 +87,7 @@ def verify(
 
 @dataclass(frozen=True, eq=False)
 class Seen:
-    """What the run saw of the pairs of one table at a checkpoint, each [pairs]."""
+    """Weights, activity and score margins of the pairs of one table at a checkpoint, as in the run, each [pairs]."""
 
     weight: Tensor
     inactive: Tensor
@@ -102,27 +99,27 @@ class Seen:
 
 
 def _draw(train: int, columns: int, n: int, seed: int) -> list[tuple[int, int | None]]:
-    """Different entries (p, test column), or (p, None) where there are none."""
+    """Distinct entries (p, test column), or (p, None) without test columns."""
     total = train * max(columns, 1)
     chosen = random.Random(seed).sample(range(total), min(n, total))
     return [divmod(entry, columns) if columns else (entry, None) for entry in chosen]
 
 
 class Verifying:
-    """Sums over checkpoints for each drawn score: products of gradients, their scale, and what is undecided.
+    """Sums over checkpoints for each drawn score: dot products of gradients, their scale, and whether it is open.
 
     An entry is a training pair p for self-influence, and (p, q) for influence; where there are both, self(p) is
-    compared too, and costs nothing more. A column that is the mean of all test pairs takes the gradients of all. Rates
-    and weights are those the run recorded: a GHM weight is a constant of the score, and is not computed again. Weights
-    are rounded as in the run (`compute.dtype`), and only then made float64: what is measured is the arithmetic. That of
-    half precision exceeds the tolerance. A module that does not run in float64, or scores otherwise there, is verified
-    in its own type.
+    compared as well, at no cost. A column that is the mean of all test pairs takes the gradients of all. Learning rates
+    and weights are those of the record: a GHM weight is a constant of the score and is not recomputed. Weights of the
+    model are rounded as in the run (`compute.dtype`) before they become float64, so that only the arithmetic is
+    measured; that of half precision exceeds the tolerance. A module that does not run in float64, or has other scores
+    there, is verified in its own dtype.
 
-    Not decided here: whether a pair whose score margin lies within rounding of a kink of its loss is active. Float32
-    may decide a hinge otherwise than float64, and neither is wrong, but the whole gradient hangs on it. The record's
-    word is NOT taken for that: where float64 contradicts it, the loss is asked again at scores moved by 1e-5 of their
-    size; if these disagree as well, the entry is left out and counted, else it is compared and fails. A ReLU inside
-    the scorer may flip likewise, at one position of many, which stays below the tolerance.
+    Not decided here: whether a pair whose score margin is within rounding of a kink of its loss is active. Float32 may
+    decide a hinge otherwise than float64, and neither is wrong, but the whole gradient depends on it. The record alone
+    is NOT trusted: where float64 contradicts it, the loss is computed at scores moved by 1e-5 of their size. If these
+    disagree as well, the entry is left out and counted; otherwise it is compared and fails. A ReLU inside the scorer
+    may flip likewise, at one position of many, which stays below the tolerance.
     """
 
     def __init__(
@@ -148,7 +145,7 @@ class Verifying:
         self._cross: dict[tuple[int, int], _Sum] = defaultdict(_Sum)  # by both
 
     def add(self, loaded: LoadedCheckpoint, rate: LearningRate, seen: Sequence[Seen]) -> None:
-        """What the drawn scores should get from one checkpoint, by plain autograd; `seen` is by table."""
+        """Add one checkpoint by plain autograd; `seen` is by table."""
         one = torch.ones((), dtype=torch.float64)
         scaled = self._method.preconditioner == "adam"
         found = adam_preconditioner(loaded, self._every, self._names) if scaled else {}
@@ -162,9 +159,9 @@ class Verifying:
                 self._observer.progress(len(entries) / len(self._drawn))
 
     def _add(self, entries: list[tuple[int, int | None]], roots: dict[str, Tensor]) -> None:
-        """What the pairs of some entries add at one checkpoint; their test pairs one at a time."""
+        """Add one checkpoint for some entries, whose test pairs are differentiated one at a time."""
         t = self._checkpoint
-        rows: dict[int, list[int]] = defaultdict(list)  # of each test pair, the training pairs it meets
+        rows: dict[int, list[int]] = defaultdict(list)  # by test pair, the training pairs of its entries
         drawn = dict.fromkeys(p for p, _ in entries)
         train = {p: self._gradient(0, p, roots) for p in drawn}
         for p, column in entries:
@@ -173,15 +170,15 @@ class Verifying:
         for p, (_, norm, doubt) in train.items():
             self._own[p].add_once(t, norm**2, (norm + SMALLEST) ** 2, doubt)
         for q, pairs in rows.items():
-            of_q, length, unsure = self._gradient(1, q, roots)
-            self._of_test[q].add_once(t, length**2, (length + SMALLEST) ** 2, unsure)
+            of_q, size, unsure = self._gradient(1, q, roots)
+            self._of_test[q].add_once(t, size**2, (size + SMALLEST) ** 2, unsure)
             for p in pairs:
                 gradient, norm, doubt = train[p]
-                scale = (norm + SMALLEST) * (length + SMALLEST)
+                scale = (norm + SMALLEST) * (size + SMALLEST)
                 self._cross[p, q].add_once(t, float(gradient @ of_q), scale, doubt or unsure)
 
     def _gradient(self, table: int, row: int, roots: dict[str, Tensor]) -> tuple[Tensor, float, bool]:
-        """√(η P) ∇ℓ of a pair, its length, and whether rounding decides if it is active."""
+        """√(η P) ∇ℓ of a pair, its norm, and whether rounding decides if it is active."""
         weight = self._seen[table].weight[row]
 
         def value() -> Tensor:
@@ -208,7 +205,7 @@ class Verifying:
         return self._plain.score(first), self._plain.score(second)
 
     def _tests_of(self, column: int) -> range:
-        """The test pairs that a column is of: one, or all of them."""
+        """The test pairs of a column: one, or all of them."""
         if self._method.aggregate is None:
             return range(column, column + 1)
         return range(len(self._tables[1]))
@@ -224,7 +221,7 @@ class Verifying:
         return bool(terms.active.any()) and not bool(terms.active.all())
 
     def compare(self, own: SelfInfluence | None, influence: Influence | None) -> Verification:
-        """The drawn scores beside what the run found."""
+        """The drawn scores beside those of the run."""
         found = []
         if influence is not None:
             values, errors = influence.scores, influence.standard_error
@@ -241,17 +238,17 @@ class Verifying:
         return Verification(tuple(found), self._seed)
 
     def _influence(self, p: int, column: int) -> "_Sum":
-        """What a column should be: a product, or the mean of several; divided by both lengths for a cosine."""
+        """The expected entry of a column: a dot product, or the mean of several; for a cosine divided by both norms."""
         tests = self._tests_of(column)
         shares = [1.0] if len(tests) == 1 else self._tables[1].shares.tolist()
         total = _Sum()
         for q, share in zip(tests, shares, strict=True):
-            cross, lengths = self._cross[p, q], 1.0
+            cross, norms = self._cross[p, q], 1.0
             if self._method.normalize == "cosine":
-                lengths = (self._own[p].expected * self._of_test[q].expected) ** 0.5
-            by = share / lengths if lengths else 0.0
+                norms = (self._own[p].expected * self._of_test[q].expected) ** 0.5
+            by = share / norms if norms else 0.0
             total.expected += by * cross.expected
-            total.scale += by * cross.scale if lengths else SMALLEST
+            total.scale += by * cross.scale if norms else SMALLEST
             total.undecided = total.undecided or cross.undecided
         return total
 
@@ -266,7 +263,7 @@ class _Sum:
     last: int = -1
 
     def add_once(self, checkpoint: int, expected: float, scale: float, undecided: bool) -> None:
-        """Add what a checkpoint gives, the first time it does."""
+        """Add a checkpoint, the first time it is given."""
         if checkpoint > self.last:
             self.expected += expected
             self.scale += scale

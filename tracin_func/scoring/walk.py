@@ -127,7 +127,7 @@ class Walk:
                 loaded = load(checkpoint, position)
                 self._observer.opened(loaded.name, loaded.args)
                 try:
-                    opened = self._open(position, checkpoint, loaded)
+                    opened = self._open(checkpoint, loaded)
                     for visitor in visitors:
                         visitor(opened)
                 except NumericalError as error:
@@ -137,7 +137,6 @@ class Walk:
     def trace(self, opened: Opened) -> Traced:
         """The gradients of the units at a checkpoint, and the pairs of both tables as combinations of them."""
         loaded, state, rated = opened.loaded, opened.state, any(opened.scales.values())
-        start = time.perf_counter()
         while True:
             try:
                 gradients, values, tables = self._gradients(state, opened.scales)
@@ -148,8 +147,7 @@ class Walk:
             if change is None:
                 break
             state = self._changed(change, state, loaded)
-        seconds = time.perf_counter() - start
-        return Traced(loaded.name, values, gradients, tables[0], tables[1] if len(tables) > 1 else None, seconds)
+        return Traced(loaded.name, values, gradients, tables[0], tables[1] if len(tables) > 1 else None)
 
     def fill(self, opened: Opened) -> Filled:
         """Add to the store this process's share of a checkpoint."""
@@ -186,7 +184,7 @@ class Walk:
             seconds = time.perf_counter() - start
         return few, units.count, seconds
 
-    def _open(self, position: int, checkpoint: Checkpoint, loaded: LoadedCheckpoint) -> Opened:
+    def _open(self, checkpoint: Checkpoint, loaded: LoadedCheckpoint) -> Opened:
         state = self._state(loaded)
         if self._method.preconditioner == "none" and not self._adam_notice_shown and holds_second_moments(loaded):
             self._adam_notice_shown = True
@@ -200,7 +198,7 @@ class Walk:
         if self._store is not None:
             admit(self._store, record_of(state, rate, self._values), self._compute.world)
         self._report(loaded)
-        return Opened(position, loaded, state, scales, description(checkpoint, loaded, rate, source))
+        return Opened(loaded, state, scales, description(checkpoint, loaded, rate, source))
 
     def _rate(self, checkpoint: Checkpoint, loaded: LoadedCheckpoint) -> tuple[LearningRate, str]:
         if self._method.checkpoint_weights == "uniform":

@@ -150,7 +150,7 @@ class TestFaults:
         result = run(FULL_DISK, path)
         assert result.returncode == 0, result.stderr
         assert result.stderr == ""
-        assert result.stdout.startswith(f"`{path}` could not be written: File too large. What was there before")
+        assert result.stdout.startswith(f"`{path}` could not be written: File too large. Its former content")
         assert snapshot(tmp_path) == before
 
     @pytest.mark.parametrize("suffix", SUFFIXES)

@@ -287,7 +287,7 @@ def test_a_store_of_differences_goes_on_and_refuses_queries(tmp_path: Path) -> N
     calls.score(task, compute, influence=True)
     assert unit_of(tmp_path / "store") == "differences"
     assert [each.missing for each in calls.filled(task, compute)] == [0, 0]
-    with pytest.raises(ti.InputError, match="a row of each of its own pairs.*another folder with --store"):
+    with pytest.raises(ti.InputError, match="gradients of score differences, .* Name another folder"):
         calls.query(task, compute, arrays(task.train_pairs), 3)
 
 
@@ -301,7 +301,7 @@ def test_what_a_query_cannot_do_is_refused(tmp_path: Path) -> None:
     task = task_of()
     pairs = arrays(task.train_pairs)
     for wrong, words in (
-        ({"normalize": "cosine"}, "length of every training pair"),
+        ({"normalize": "cosine"}, "norm of every training pair"),
         ({"weight_test_pairs": True}, "Leave it out"),
     ):
         with pytest.raises(ti.UsageError, match=words):
@@ -531,7 +531,7 @@ def test_the_command_decides_what_a_row_of_a_new_store_is(tmp_path: Path) -> Non
         assert result.exit_code == 0, result.stderr
         assert unit_of(store) == unit, words
     result = CliRunner().invoke(app, ["influence", "--keep", "2", *task, "--store", str(tmp_path / "store1"), *results])
-    assert (result.exit_code, "another folder with --store" in result.stderr.replace("\n", " ")) == (3, True)
+    assert (result.exit_code, "Name another folder" in result.stderr.replace("\n", " ")) == (3, True)
     assert CliRunner().invoke(app, ["self", *task, "--store", str(tmp_path / "store0"), *results]).exit_code == 0
     for merged, file in (("store1", "metadata.json"), ("store2", "strongest.parquet")):
         result = CliRunner().invoke(app, ["merge", str(tmp_path / merged), "--quiet"])

@@ -1,4 +1,4 @@
-"""The strongest scores of each sign in columns that are seen piece by piece."""
+"""The strongest scores of each sign in columns that are added piece by piece."""
 
 import torch
 from torch import Tensor
@@ -9,13 +9,13 @@ _MANY = 4  # times k: from here on the best k are cut out before they are sorted
 class Extremes:
     """The k largest positive and the k smallest negative scores of each column, of all that was added so far.
 
-    Exact, and the same however the rows are cut into pieces: of equal scores the one that was added first wins.
+    Exact, and independent of how the rows are cut into pieces: of equal scores the one that was added first wins.
     Scores of 0 are never among them.
 
     Args:
-        k: how many of each sign and column are kept.
-        columns: number of columns.
-        fields: of the record that is kept with a score.
+        k: the number kept of each sign and column.
+        columns: the number of columns.
+        fields: the number of fields of the record that is kept with a score.
     """
 
     def __init__(self, k: int, columns: int, fields: int) -> None:
@@ -26,14 +26,14 @@ class Extremes:
 
     @property
     def thresholds(self) -> Tensor:
-        """What a score has to exceed in magnitude, float64 [2, columns]: positive, then negative; 0 while few.
+        """The magnitude that a score has to exceed, float64 [2, columns]: positive, then negative; 0 below k.
 
-        What was handed out is not changed afterwards.
+        A tensor that was returned is not changed afterwards.
         """
         return self._last
 
     def add(self, records: Tensor, scores: Tensor) -> None:
-        """More rows: `records` float64 [rows, fields] and `scores` float64 [rows, columns]."""
+        """Add rows: `records` float64 [rows, fields] and `scores` float64 [rows, columns]."""
         last = self._last.clone()
         for sign in range(2):
             magnitude = -scores if sign else scores

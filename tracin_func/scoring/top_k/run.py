@@ -42,18 +42,19 @@ def top_influences(
         influence(p, q) = Σ_t ⟨∇ℓ_p, M_t ∇ℓ_q⟩,   ∇ℓ_p = u_p g_a + v_p g_b
 
     Memory is that of the gradients of all items at one checkpoint, and of one number per item, test pair and
-    checkpoint. A loss with weights (GHM) reads the training pairs twice. Where gradients are projected, a second walk
-    over the checkpoints gives the standard errors of the winners.
+    checkpoint. A loss with weights (GHM) reads the training pairs twice. Where gradients are projected, a second pass
+    over the checkpoints computes the standard errors of these pairs.
 
     Args:
         task: with test pairs, whose loss is explained; its training pairs may be a `PairTable`.
-        k: how many of each sign.
+        k: the number of pairs of each sign.
         method, compute, observer, progress: as for `self_influence`.
-        path: where the result is saved too, a `.parquet` or `.csv` file.
+        path: a `.parquet` or `.csv` file in which the result is saved as well.
 
     Raises:
         UsageError: `k` below 1, influence normalised by cosine, or weights for test pairs.
-        InputError: no test pairs, a scorer of whole pairs, a store with rows of pairs, or what is read does not fit.
+        InputError: no test pairs, a scorer of whole pairs, a store with gradients of pairs, or anything read that does
+            not fit.
         NumericalError: a score or a gradient is NaN or infinite.
     """
     with reporting_progress(observer, progress, len(task.checkpoints) + 1) as reporting:
@@ -88,22 +89,22 @@ def query(task: Task, k: int, method: Method, compute: Compute, observer: Observ
 
 
 def _require_additive(method: Method, k: int) -> None:
-    """Refuse what needs more of a training pair than two numbers a checkpoint."""
+    """Refuse a method that needs more of a training pair than two derivatives per checkpoint."""
     if k < 1:
         raise UsageError(f"`k` should be at least 1. Got {k}.")
     if method.normalize != "none":
         raise UsageError(
-            f"`normalize` {method.normalize!r} needs the length of every training pair's gradient, and pairs are read "
-            "in blocks here. Expected 'none'."
+            f'`normalize="{method.normalize}"` needs the norm of every training pair\'s gradient, and pairs are read '
+            "in blocks here. Leave it out."
         )
     if method.weight_test_pairs:
         raise UsageError(
-            "`weight_test_pairs` needs the weights of all training pairs before these are read in blocks. Leave it out."
+            "`weight_test_pairs` needs the weights of all training pairs before they are read in blocks. Leave it out."
         )
 
 
 def _columns(traced: Traced, shares: Tensor | None) -> Columns:
-    """Scores of the items, and their products with the test pairs (with `shares`, with the mean of these)."""
+    """Scores of the items, and their dot products with the test pairs (with `shares`, with the mean of these)."""
     assert traced.test is not None
     values, test = traced.values.detach().cpu(), traced.test
     products = torch.zeros(len(values), len(test.combination) if shares is None else 1, dtype=torch.float64)
@@ -120,7 +121,7 @@ def _columns(traced: Traced, shares: Tensor | None) -> Columns:
 def _standard_errors(
     recorded: Recorded, answer: Strongest, columns: Sequence[Columns], shares: Tensor | None
 ) -> tuple[tuple[Tensor, Tensor], ...]:
-    """Of the winners of each test pair, from a second walk over the checkpoints; variances of these add up."""
+    """Of the winners of each test pair, from a second pass over the checkpoints, whose variances add up."""
     sides = [side for both in zip(answer.proponents, answer.opponents, strict=True) for side in both]
     sizes = [len(side) for side in sides]
     variance = torch.zeros(sum(sizes), dtype=torch.float64)
@@ -148,9 +149,9 @@ def _variance(
     sizes: Sequence[int],
     shares: Tensor | None,
 ) -> Tensor:
-    """Of the products at one checkpoint of winners `left` [n], each with its own test pair; [n].
+    """Of the dot products at one checkpoint of winners `left` [n], each with its own test pair; [n].
 
-    Test pairs are taken some together, of which one pass over the rows of all items serves all winners.
+    One pass over the rows of all items serves the winners of `TOGETHER` test pairs.
     """
     assert traced.test is not None
     right, (found_first, found_second) = traced.test.combination, (products[left.index[:, side]] for side in range(2))

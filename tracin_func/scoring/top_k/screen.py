@@ -1,4 +1,4 @@
-"""Which pairs may have a score beyond a threshold, by small whole numbers and without a miss.
+"""A screen for pairs whose score may exceed a threshold, in small integers and without a miss.
 
 For a loss of s_a − s_b the score of a pair is Σ_t u_t (P_t[a] − P_t[b]), so with |u_t| ≤ U and P_t[i] rounded to whole
 steps q_t[i] of a column,
@@ -6,7 +6,7 @@ steps q_t[i] of a column,
     |score| ≤ U · step · (Σ_t |q_t[a] − q_t[b]| + T),
 
 T the number of checkpoints: each difference of two rounded numbers is off by one step at most. Columns lie side by
-side in a 64-bit word an item, so that one gather and a few operations on words serve eight or four columns.
+side in a 64-bit word per item, so that one gather and a few operations on words serve eight or four columns.
 """
 
 import math
@@ -32,7 +32,7 @@ class Screen:
     """Columns of products in whole steps.
 
     Args:
-        words: int64 [words, items] a checkpoint, each word of 8 bytes or 4 16-bit numbers.
+        words: int64 [words, items] per checkpoint, each word of 8 bytes or of 4 16-bit integers.
         lane: int8 or int16.
         step: of each column, float64 [lanes]; infinite where all products are equal, as then every score is 0.
         slack: steps by which a sum may fall short, float64 [lanes].
@@ -47,7 +47,7 @@ class Screen:
         """Steps that a pair needs in each column, float64 [lanes]: below 0 where any pair may pass.
 
         Args:
-            threshold: what a score has to exceed in magnitude, float64 [columns].
+            threshold: the magnitude that a score has to exceed, float64 [columns].
             slope: U, above 0.
         """
         padded = torch.zeros(len(self.step), dtype=torch.float64)
@@ -56,7 +56,7 @@ class Screen:
         return torch.where(self.step.isinf(), torch.inf, limits)
 
     def carries(self, limits: Tensor) -> Words:
-        """What, added to the steps of a pair, sets the sign bit of a column that reaches its limit, int64 [words]."""
+        """The words that, added to the steps of a pair, set the sign bit of a column at its limit, int64 [words]."""
         top = int(torch.iinfo(self.lane).max)
         # Sums of steps are below `top`, so that none carries into the next column.
         carry = (top + 1 - limits.clamp(0, top)).long()
@@ -88,7 +88,7 @@ class Screen:
 
 
 def screen(products: Sequence[Tensor], lane: torch.dtype) -> Screen:
-    """A screen of at most `LANES` columns of products [items, columns] at each checkpoint, in numbers of `lane`."""
+    """A screen of at most `LANES` columns of products [items, columns] at each checkpoint, in integers of `lane`."""
     top, checkpoints = torch.iinfo(lane).max - 1, len(products)
     items, columns = products[0].shape
     low = [table.amin(dim=0) for table in products]

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tracin_func.errors import InputError, NumericalError, UsageError
+from tracin_func.errors import NumericalError
 from tracin_func.losses.terms import PIECE, both, loss_values, slopes_of, weights_of
 from tracin_func.results.top import Strongest, Winners
 from tracin_func.scoring.top_k.extremes import Extremes
@@ -26,7 +26,7 @@ _BYTE_CHECKPOINTS = 8  # with more, the slack of bytes is too large
 
 @dataclass(frozen=True, eq=False)
 class Columns:
-    """What one checkpoint gives for a query.
+    """The items at one checkpoint, for a query.
 
     Args:
         name: of the checkpoint.
@@ -58,20 +58,17 @@ def strongest(
     Args:
         pairs: the training pairs.
         loss: their loss.
-        checkpoints: scores and products of the items at each checkpoint.
-        k: how many of each sign, at least 1.
-        block: pairs read at a time.
+        checkpoints: scores and dot products of the items at each checkpoint, at least one.
+        k: the number of pairs of each sign, at least 1.
+        block: pairs read at a time, at least 1.
         progress: called with the share of all work that is done since the last call.
 
     Raises:
-        UsageError: `k` or `block` below 1, or a loss that fails.
-        InputError: no checkpoint, shapes that do not fit, or a pair that does not.
-        NumericalError: a score, product or loss is NaN or infinite.
+        UsageError: a loss that fails.
+        InputError: a pair that does not fit.
+        NumericalError: a score, dot product or loss is NaN or infinite.
     """
-    for name, number in (("k", k), ("block", block)):
-        if number < 1:
-            raise UsageError(f"`{name}` should be at least 1. Got {number}.")
-    _require_columns(checkpoints)
+    _require_finite(checkpoints)
     values = [loss_values(checkpoint.values) for checkpoint in checkpoints]
     passes = 2 if loss.weighted else 1
     weighs = weights_of(loss, values, pairs, block, lambda share: progress(share / passes))
@@ -101,9 +98,9 @@ def strongest(
 
 @dataclass(frozen=True, eq=False)
 class _Candidates:
-    """Pairs that may be among the strongest: their numbers int64 [n], themselves, and slopes at each checkpoint.
+    """Pairs that may be among the strongest: their positions int64 [n], themselves, and slopes at each checkpoint.
 
-    Where there are many, their exact scores float64 [n, columns] have been computed at once.
+    If they are many, `scores` are their exact scores, float64 [n, columns].
     """
 
     numbers: Tensor
@@ -131,7 +128,7 @@ class _Group:
     def candidates(self, start: int, block: PairBlock, slopes: Sequence[Tensor], active: Mask) -> _Candidates:
         """The pairs of a block that may be among the strongest, in order.
 
-        Blocks may be asked together: thresholds that are not up to date let more pass, and nothing else.
+        Threads may ask for blocks at the same time: thresholds that are not up to date only let more pairs pass.
         """
         rows = self._screened(block, slopes, active)
         if len(rows) == len(block):
@@ -141,7 +138,7 @@ class _Group:
         return replace(found, scores=self._scores(found)) if len(found) >= _MANY else found
 
     def add(self, found: _Candidates) -> None:
-        """Candidates of the next block; few ones wait until they are many, as each operation has its price."""
+        """Add the candidates of the next block; few ones wait until they are many, as each operation has a cost."""
         if len(found):
             self._waiting.append(found)
             self._pairs_waiting += len(found)
@@ -149,7 +146,7 @@ class _Group:
             self._sort_in()
 
     def winners(self, sign: int) -> Iterator[Winners]:
-        """Of each column, proponents for `sign` 0 and opponents for 1."""
+        """The proponents (`sign` 0) or opponents (1) of each column."""
         self._sort_in()
         for column in range(self._columns):
             records, scores = self._extremes.of(column, sign)
@@ -162,7 +159,7 @@ class _Group:
         for found in [*([_joined(few)] if few else []), *waiting[len(few) :]]:
             scores = self._scores(found) if found.scores is None else found.scores
             pair = (found.numbers, found.pairs.first, found.pairs.second, found.pairs.target)
-            # Numbers and positions are below 2⁵³, and so are exact in float64.
+            # Positions are below 2⁵³, and so are exact in float64.
             fields = [torch.stack([column.double() for column in pair]), *map(both, found.slopes)]
             self._extremes.add(torch.cat(fields).T.contiguous(), scores)
 
@@ -191,7 +188,7 @@ class _Group:
         return torch.from_numpy(np.flatnonzero(active))
 
     def _current_limits(self, largest: float) -> tuple[Screen, Mask] | None:
-        """A screen and its limits for the thresholds as they are; None where all pairs pass."""
+        """A screen and its limits for the current thresholds; None where all pairs pass."""
         thresholds = self._extremes.thresholds
         known = self._limits  # another thread may put newer ones in their place
         if known is not None and known[0] is thresholds and known[1] == largest:
@@ -219,18 +216,12 @@ def _joined(parts: Sequence[_Candidates]) -> _Candidates:
     return _Candidates(torch.cat([part.numbers for part in parts]), joined([part.pairs for part in parts]), slopes)
 
 
-def _require_columns(checkpoints: Sequence[Columns]) -> None:
-    if not checkpoints:
-        raise InputError("`checkpoints` is empty. Expected scores and products of the items at one checkpoint or more.")
-    shape = checkpoints[0].products.shape
+def _require_finite(checkpoints: Sequence[Columns]) -> None:
     for checkpoint in checkpoints:
-        values, products = checkpoint.values, checkpoint.products
-        if products.shape != shape or products.ndim != 2 or values.shape != shape[:1]:
-            raise InputError(
-                f"{checkpoint.name}: `values` should be [items] and `products` [items, tests], as at the first "
-                f"checkpoint: {tuple(shape)}. Got {tuple(values.shape)} and {tuple(products.shape)}."
-            )
-        for name, table, largest in (("score", values, torch.inf), ("product", products, LARGEST)):
+        for name, table, largest in (
+            ("score", checkpoint.values, torch.inf),
+            ("product", checkpoint.products, LARGEST),
+        ):
             sound = table.isfinite() & (table.abs() <= largest)
             if not bool(sound.all()):
                 item = int((~sound).nonzero()[0, 0])
