@@ -22,9 +22,11 @@ from tracin_func.gradients.engines.registry import engine_names
 from tracin_func.gradients.factors import Contribution
 from tracin_func.gradients.protocol import Differentiate
 from tracin_func.report.terminal import doctor as health
-from tracin_func.results.verification import TOLERANCE
+from tracin_func.results.influence import Influence, SelfInfluence
+from tracin_func.results.verification import TOLERANCE, Entry, Verification
 from tracin_func.scoring import selftest
 from tracin_func.scoring.observer import LOG, Observer
+from tracin_func.scoring.verify import Verifying
 from tracin_func.sources.demo.cache import CACHE_VARIABLE
 
 
@@ -106,18 +108,27 @@ def test_a_wrong_engine_fails(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("wrong", ["self_influence", "influence"])
-def test_one_wrong_score_of_either_kind_shows(wrong: str) -> None:
-    right = selftest._scores(selftest._task(), Compute("item", "cpu", torch.float64, 4))
-    assert selftest._deviation(right, right) == 0
-    result = getattr(right, wrong)
-    values = result.per_checkpoint.clone()
-    values.flatten()[-1] *= 1.01
-    found = replace(right, **{wrong: replace(result, per_checkpoint=values)})
-    assert selftest._deviation(found, right) > TOLERANCE
+def test_one_wrong_score_of_either_kind_shows(wrong: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    right = Verifying.compare
+
+    def compare(verifying: Verifying, own: SelfInfluence | None, influence: Influence | None) -> Verification:
+        found = {"self_influence": own, "influence": influence}
+        result: Any = found[wrong]
+        values = result.per_checkpoint.clone()
+        values.flatten()[-1] *= 1.01
+        found[wrong] = replace(result, per_checkpoint=values)
+        return right(verifying, *found.values())  # type: ignore[arg-type]
+
+    assert all(outcome.passed for outcome in selftest.selftest(["item"], ["cpu"]))
+    monkeypatch.setattr(Verifying, "compare", compare)
+    (outcome,) = selftest.selftest(["item"], ["cpu"])
+    assert outcome.deviation is not None
+    assert outcome.deviation > TOLERANCE
 
 
-def test_scores_that_are_nan_fail(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(selftest, "_deviation", lambda found, right: float("nan"))
+@pytest.mark.parametrize("deviation", [float("nan"), float("inf")])
+def test_scores_that_are_nan_fail(deviation: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Entry, "deviation", deviation)
     code, stdout, _ = doctor("--json")
     assert code == 1
     found = json.loads(stdout, parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
