@@ -26,9 +26,9 @@ from tracin_func.cli.options import INFLUENCE
 from tracin_func.cli.processes import record_job, recorded_job
 from tracin_func.cli.repeat import recorded_options
 from tracin_func.errors import InputError, NumericalError, UsageError
+from tracin_func.files import read_lines
 from tracin_func.gradients.store.inspect import check, inspect
 from tracin_func.report.terminal.file import document, print_selection, select
-from tracin_func.results.exclusions import read_exclusions
 from tracin_func.results.files.read import read_result
 from tracin_func.results.files.scores_json import check_mergeable, conflict
 from tracin_func.results.files.scores_parquet import PARQUET
@@ -160,7 +160,7 @@ def read_checkpoint_with_adam(path: Path) -> None:
 
 def read_table(path: Path) -> None:
     if path.suffix == ".txt":
-        read_exclusions(path)
+        read_lines(path)
     else:
         read_pairs(path, LETTER_IDS)
 

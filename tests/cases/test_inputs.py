@@ -757,7 +757,7 @@ def test_stereo_channels_that_cancel(recordings: Recordings) -> None:
     samples = audio.samples_of(clip)
     soundfile.write(clip, np.stack([samples, -samples], axis=1), audio.SAMPLE_RATE)
     error = refused("self", *recordings.arguments())
-    assert_says(error, clip.name, "the two channels cancel")
+    assert_says(error, clip.name, "the mean of its two channels is silent")
     assert "silent or" not in error
 
 
@@ -838,8 +838,8 @@ def results_of_the_example(folder: Path, name: str) -> None:
 
 
 WRONG_INPUTS: dict[str, tuple[list[str], Words]] = {
-    "root": (["--data-root", "nowhere"], "data root nowhere"),
-    "root, all tones": (["--data-root", "nowhere", "--frequency", "all"], "data root nowhere"),
+    "root": (["--data-root", "nowhere"], "folder not found: nowhere"),
+    "root, all tones": (["--data-root", "nowhere", "--frequency", "all"], "folder not found: nowhere"),
     "material": (["--material", "wood"], "wood"),
     "tone": (["--frequency", "9hz"], "9hz"),
     "classes": (["--classes", "deg999"], "deg999"),

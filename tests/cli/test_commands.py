@@ -124,8 +124,10 @@ def test_pairs_of_a_table(lab: Lab) -> None:
     first, second = single
     assert single[first] != 0
     assert doubled == pytest.approx({first: 2 * single[first], second: single[second]}, rel=1e-4)
-    assert "and there are 1;" in refused("influence", lab, "--pairs", str(table), "--num-test", "2", code=3)
-    assert "Expected drawn, all or a CSV or Parquet FILE" in refused("self", lab, "--pairs", "Drawn", code=3)
+    assert "--num-test 2 is more than the 1 distinct" in refused(
+        "influence", lab, "--pairs", str(table), "--num-test", "2", code=3
+    )
+    assert "Allowed: drawn, all, a CSV or Parquet file" in refused("self", lab, "--pairs", "Drawn", code=3)
 
 
 def test_exclusions_and_classes_and_takes(lab: Lab) -> None:
@@ -143,7 +145,7 @@ def test_exclusions_and_classes_and_takes(lab: Lab) -> None:
     for pair, values in kept.items():  # float32 rounds otherwise among other companions: see reference.TOLERANCE
         assert after[pair] == pytest.approx(values, rel=1e-5)
     assert after != before
-    assert "1 of its ids name no item or pair here, such as nothing_of_that_name" in stderr
+    assert "1 ids match no item or pair, such as nothing_of_that_name" in stderr
     shutil.rmtree(lab.results)
     assert run("self", lab, "--classes", "deg000,deg072", "--takes", "0,1,2")[0] == 0
     assert not re.search("deg036|_03", (lab.results / "box_500hz_metadata.json").read_text())
@@ -192,7 +194,7 @@ def test_a_task_of_ones_own(lab: Lab) -> None:
     assert list(json.loads((lab.results / "job_job_metadata.json").read_text())) == ["0_1", "1_2", "2_3"]
     columns = json.loads((lab.results / "job_job_influence_metadata.json").read_text())["0_1"]
     assert list(columns) == ["tracin_influence_0_3"]
-    assert "--data-root, --material, --checkpoint-dir cannot be used with it" in refused("self", lab, *task, code=2)
+    assert "--data-root, --material, --checkpoint-dir cannot be used here" in refused("self", lab, *task, code=2)
 
 
 def test_embedded_results_do_not_go_into_files_of_others(
@@ -270,18 +272,18 @@ def test_exclusions_that_the_checkpoint_names(lab: Lab) -> None:
     excluded = lab.folder / "excluded.txt"
     lab.train_with(exclusions_file=str(excluded))
     line = refused("self", lab, code=3)
-    assert f"args name the exclusions file {excluded}" in line
+    assert f"args is {excluded}" in line
     assert "--exclusions-file none" in line
     excluded.write_text("box_deg072_500hz_03\n")
     code, _, stderr = run("self", lab)
     assert code == 0
-    assert f"note: the checkpoint's args name the exclusions file {excluded}; it is applied, after the split." in stderr
+    assert f"note: the exclusions file in the checkpoint's args, {excluded}, is applied after the split." in stderr
     scores = (lab.results / "box_500hz_metadata.json").read_text()
     assert "box_deg072_500hz_03" not in scores
     shutil.rmtree(lab.results)
     code, _, stderr = run("self", lab, "--exclusions-file", "none")
     assert code == 0
-    assert "warning: --exclusions-file none was given" in stderr
+    assert "warning: settings differ from those of the training: --exclusions-file none (checkpoints: " in stderr
     assert "box_deg072_500hz_03" in (lab.results / "box_500hz_metadata.json").read_text()
 
 
@@ -310,8 +312,8 @@ def test_settings_that_contradict_the_checkpoints_are_one_warning(lab: Lab) -> N
     code, _, stderr = run("self", lab, "--margin", "2", "--ghm-batch-size", "all", "--ghm-variant", "symmetric")
     assert code == 0, stderr
     (line,) = [line for line in stderr.splitlines() if line.startswith("warning: ")]
-    assert "4 settings contradict the checkpoints: " in line
-    for words in ("--frequency 500hz is the default", "--margin 2.0", "--ghm-batch-size all", "with lab"):
+    assert "settings differ from those of the training: " in line
+    for words in ("--frequency 500hz (the default)", "--margin 2.0", "--ghm-batch-size all", "(checkpoints: lab)"):
         assert words in line
     lab.save(10, AngleRanker().state_dict(), margin=5.0)
     code, _, stderr = run("self", lab)
@@ -322,10 +324,10 @@ def test_settings_that_contradict_the_checkpoints_are_one_warning(lab: Lab) -> N
 def test_options_that_change_nothing_are_told(lab: Lab) -> None:
     code, _, stderr = run("self", lab, "--ghm-bins", "5", "--ghm-alpha", "1")
     assert code == 0
-    assert "warning: --ghm-bins, --ghm-alpha: not used by the loss standard." in stderr
+    assert "warning: --ghm-bins, --ghm-alpha: no effect on the loss standard." in stderr
     code, _, stderr = run("influence", lab, "--loss-type", "logistic", "--margin", "3", "--weight-test-pairs")
     assert code == 0
-    assert "--margin: not used by the loss logistic." in stderr
+    assert "--margin: no effect on the loss logistic." in stderr
     assert "warning: --weight-test-pairs has no effect" in stderr
     assert "not used" not in run("self", lab, "--loss-type", "ghm", "--ghm-bins", "5")[2]
 
@@ -335,11 +337,11 @@ def test_strays_are_told_and_what_cannot_be_opened_is_refused(lab: Lab) -> None:
     (folder / "Box_deg036_500hz_07.wav").touch()
     code, _, stderr = run("self", lab)
     assert code == 0
-    assert "note: 1 of the entries of box" in stderr
+    assert "note: 1 entries for box" in stderr
     assert "deg036/box/Box_deg036_500hz_07.wav" in stderr
     (folder / "box_deg036_500hz_08.wav").symlink_to(lab.folder / "gone.wav")
     line = refused("self", lab, code=3)
-    assert f"{folder / 'box_deg036_500hz_08.wav'} is named like a recording and is a link that leads nowhere" in line
+    assert f"{folder / 'box_deg036_500hz_08.wav'} has the name of a recording and is a broken link" in line
 
 
 def test_loss_options_change_the_loss_of_a_task(lab: Lab) -> None:
@@ -370,16 +372,21 @@ def test_loss_options_change_the_loss_of_a_task(lab: Lab) -> None:
     assert "note: --loss-type standard replaces the task's own loss." in result.stderr
     assert loss() == {"loss_type": "standard", "margin": 2.0}
     for factory, options, words, code in (
-        ("logistic", ["--margin", "2"], "--margin: the task's loss, LogisticLoss, has no --margin", 2),
-        ("job", ["--num-workers", "0"], "--num-workers cannot be used with it", 2),
-        ("leaves", [], "the factory failed: SystemExit", 3),
+        (
+            "logistic",
+            ["--margin", "2"],
+            "--margin cannot be used: the task's loss, LogisticLoss, has no field 'margin'",
+            2,
+        ),
+        ("job", ["--num-workers", "0"], "--num-workers cannot be used here", 2),
+        ("leaves", [], ":leaves failed: SystemExit", 3),
     ):
         result = of(factory, *options)
         assert result.exit_code == code, result.stderr
         assert words in result.stderr
     result = of("job", "--num-test", "1", command="influence")
     assert result.exit_code == 2
-    assert "--num-test cannot be used with it" in result.stderr
+    assert "--num-test cannot be used here" in result.stderr
 
 
 def test_weights_are_shown_where_the_loss_has_them(lab: Lab) -> None:
@@ -411,10 +418,10 @@ def test_a_row_is_a_line_at_every_width(lab: Lab, width: int, monkeypatch: pytes
 
 def test_missing_data_lists_what_there_is(lab: Lab) -> None:
     assert "nowhere" in refused("self", lab, "--data-root", str(lab.folder / "nowhere"), code=3)
-    assert "no material 'wood'" in (line := refused("self", lab, "--material", "wood", code=3))
-    assert "there are: box" in line
-    assert "no tone '3khz'" in (line := refused("self", lab, "--frequency", "3khz", code=3))
-    assert "there are: 500hz" in line
+    assert "--material wood not found in" in (line := refused("self", lab, "--material", "wood", code=3))
+    assert "Available: box" in line
+    assert "--frequency 3khz not found for" in (line := refused("self", lab, "--frequency", "3khz", code=3))
+    assert "Available: 500hz" in line
 
 
 def test_a_corrupt_wav_among_good_ones_is_named(lab: Lab) -> None:
@@ -524,13 +531,13 @@ def test_data_without_checkpoints_and_the_reverse() -> None:
         (["--loss-type", "ghm", "--ghm-variant", "x"], "--ghm-variant should be one of symmetric, lab"),
         (["--loss-type", "ghm", "--ghm-batch-size", "0"], "--ghm-batch-size should be a whole number from 1"),
         (["--model", "ranker"], "--model should be FILE.py:Name"),
-        (["--model", "m.py:R", "--model-arg", "x"], "--model-arg should be name=value"),
+        (["--model", "m.py:R", "--model-arg", "x"], "--model-arg should be NAME=VALUE"),
         (["--margin", "nan"], "--margin should be a finite number. Got nan."),
         (["--sample-rate", "0"], "--sample-rate should be at least 1. Got 0."),
         (["--model-arg", "width=3"], "--model-arg was given without --model"),
-        (["--classes", " "], "--classes should be one or more, separated by commas. Got ' '."),
-        (["--takes", ","], "--takes should be one or more, separated by commas"),
-        (["--checkpoint-dir", "models/{frequenzy}"], "placeholder {frequenzy}. Expected {frequency} or {material}"),
+        (["--classes", " "], "--classes should be one or more values separated by commas. Got ' '."),
+        (["--takes", ","], "--takes should be one or more values separated by commas"),
+        (["--checkpoint-dir", "models/{frequenzy}"], "placeholder {frequenzy}. Allowed: {frequency}, {material}"),
     ],
 )
 def test_options_wrong_in_themselves(lab: Lab, options: list[str], line: str) -> None:
@@ -541,12 +548,12 @@ def test_options_wrong_in_themselves(lab: Lab, options: list[str], line: str) ->
     ("source", "line"),
     [
         ("import nothing_there", "cannot be imported: ModuleNotFoundError: No module named 'nothing_there'"),
-        ("class Other: pass", "defines no 'Mine'; it defines: Other"),
+        ("class Other: pass", "Available: Other"),
         (
             "import torch\nclass Mine(torch.nn.Module):\n    def __init__(self, width): pass",
-            "Give them with --model-arg",
+            "Set them with --model-arg",
         ),
-        ("class Mine: pass", "made a Mine. Expected a torch.nn.Module"),
+        ("class Mine: pass", "returned a Mine. It should return a torch.nn.Module"),
         (
             "import torch\nclass Mine(torch.nn.Linear):\n"
             "    def __init__(self): super().__init__(2, 2)\n    def forward(self, x): return x, x",
@@ -557,7 +564,7 @@ def test_options_wrong_in_themselves(lab: Lab, options: list[str], line: str) ->
             "Mine",
         ),
         ("import sys\nsys.exit(4)", "cannot be imported: SystemExit: 4"),
-        ("import sys\nclass Mine:\n    def __init__(self): sys.exit('no')", "making the model failed: SystemExit: no"),
+        ("import sys\nclass Mine:\n    def __init__(self): sys.exit('no')", "Mine failed: SystemExit: no"),
     ],
 )
 def test_models_that_do_not_fit(lab: Lab, source: str, line: str) -> None:

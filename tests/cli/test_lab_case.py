@@ -210,7 +210,7 @@ def test_an_option_that_contradicts_the_checkpoint_wins_and_warns(lab: Lab) -> N
     arguments = lab.arguments("--material", "box", "--frequency", "1000hz", "--margin", "1")
     result = CliRunner().invoke(app, ["self", *arguments])
     assert result.exit_code == 0, result.output
-    assert "warning: --margin 1.0 was given, and the checkpoints were trained with 10.0." in result.stderr
+    assert "warning: settings differ from those of the training: --margin 1.0 (checkpoints: 10.0)." in result.stderr
     assert result.stderr.count("--margin") == 1
 
 

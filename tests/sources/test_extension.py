@@ -90,14 +90,14 @@ def test_its_option_is_in_help_and_starts_it(tmp_path: Path) -> None:
 def test_its_options_are_checked_and_are_no_other_sources(tmp_path: Path) -> None:
     refused = {
         ("--points", "1"): "error: --points should be at least 2. Got 1.",
-        ("--points", "3", "--seed", "1"): "--points names points on a line; --seed cannot be used with it.",
-        ("--points", "3", "--task", "x.py:x"): "--points cannot be used with it.",
+        ("--points", "3", "--seed", "1"): "--seed cannot be used here: --points names points on a line.",
+        ("--points", "3", "--task", "x.py:x"): "--points cannot be used here: --task brings its own data",
     }
     for words, line in refused.items():
         result = run("self", *words, "--metadata-dir", str(tmp_path))
         assert result.exit_code == 2
         assert line in result.stderr
-    with pytest.raises(ti.UsageError, match="line has no option `pionts`"):
+    with pytest.raises(ti.UsageError, match="`pionts` is not an option of line"):
         task_from("line", {"pionts": 3})
 
 
@@ -107,5 +107,9 @@ def test_it_makes_tasks_in_python_and_knows_the_classes_of_its_ids() -> None:
 
 
 def test_the_example_takes_no_data_of_others() -> None:
-    with pytest.raises(ti.UsageError, match="--checkpoint-dir was given, and the embedded example brings its own"):
+    with pytest.raises(ti.UsageError, match="`checkpoint_dir` was given, and the embedded example brings its own"):
         ti.sources.demo(checkpoint_dir="elsewhere")
+
+
+def test_the_module_lists_its_functions_only() -> None:
+    assert dir(ti.sources) == ["demo", "python", "recordings"]

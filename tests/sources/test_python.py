@@ -30,9 +30,9 @@ def test_a_file_in_a_package_that_imports_relatively(tmp_path: Path, monkeypatch
         written(tmp_path / folder / "__init__.py", "")
     written(tmp_path / "outer_pack" / "layers.py", NET)
     path = written(tmp_path / "outer_pack" / "inner" / "ranker.py", "from ..layers import Net\n")
-    with pytest.raises(ti.InputError, match=r"relative import.*give outer_pack\.inner\.ranker:Name instead") as error:
+    with pytest.raises(ti.InputError, match=r"relative import.*with outer_pack\.inner\.ranker:Name instead") as error:
         load_model(f"{path}:Net", {})
-    assert f"run from {tmp_path.resolve()}" in str(error.value)
+    assert f"Run from {tmp_path.resolve()}" in str(error.value)
     monkeypatch.chdir(tmp_path)
     assert isinstance(load_model("outer_pack.inner.ranker:Net", {}), nn.Module)
 
@@ -49,7 +49,10 @@ def test_a_file_in_no_package_that_imports_relatively(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["import sys\nsys.exit(3)\n", "raise SystemExit('usage: train.py DIR')\n"])
 def test_a_file_that_ends_the_process(tmp_path: Path, text: str) -> None:
     path = written(tmp_path / "ending.py", text)
-    with pytest.raises(ti.InputError, match=r"SystemExit: (3|usage: train.py DIR).*move that under if __name__ =="):
+    with pytest.raises(
+        ti.InputError,
+        match=r"SystemExit: (3|usage: train.py DIR).*Move code that parses the command line under if __name__ ==",
+    ):
         load_model(f"{path}:Net", {})
 
 
@@ -71,7 +74,7 @@ def test_a_file_named_like_a_module_replaces_it_nowhere(tmp_path: Path) -> None:
 
 def test_a_file_read_twice_is_read_anew(tmp_path: Path) -> None:
     path = written(tmp_path / "changing.py", "def first(): pass\n")
-    load_object(f"{path}:first", "--task")
+    load_object(f"{path}:first", "task")
     path.write_text("def second_one(): pass\n")
-    found = load_object(f"{path}:second_one", "--task")
+    found = load_object(f"{path}:second_one", "task")
     assert sys.modules["changing"].second_one is found

@@ -69,8 +69,8 @@ class ComputeOptions:
     explain_plan: bool = switch("Show how the gradient of each parameter is computed, at what cost and why.")
 
     def __post_init__(self) -> None:
-        whole_or("auto", "--batch-size", self.batch_size)
-        size_in_bytes("--memory-budget", self.memory_budget)
+        whole_or("auto", "batch_size", self.batch_size)
+        size_in_bytes("memory_budget", self.memory_budget)
 
 
 @dataclass(frozen=True)

@@ -132,13 +132,13 @@ def compute_of(source: Source, world: World) -> Compute:
         UsageError: a value that is wrong in itself. InputError: a store that is none.
     """
     own, of_store, store = source.options[ComputeOptions], source.options[StoreOptions], store_of(source)
-    batch_size = whole_or("auto", "--batch-size", own.batch_size)
+    batch_size = whole_or("auto", "batch_size", own.batch_size)
     return Compute(
         engine=own.engine or "auto",
         device=own.device,
         dtype=None if own.dtype is None else getattr(torch, own.dtype),
         batch_size=batch_size if isinstance(batch_size, int) else "auto",
-        memory_budget=size_in_bytes("--memory-budget", own.memory_budget),
+        memory_budget=size_in_bytes("memory_budget", own.memory_budget),
         store=store,
         store_dtype=of_store.store_dtype or _stored(store).get("dtype") or "float32",
         shard=shard_of(of_store.shard),

@@ -1,33 +1,20 @@
-"""Ids of items and pairs to leave out, and the pairs that are left."""
+"""Ids of items and pairs to leave out, and the pairs that remain."""
 
 from collections.abc import Collection, Sequence
-from pathlib import Path
 
-import torch
-
-from tracin_func.files import one_form, read_lines
+from tracin_func.files import one_form
 from tracin_func.task.pairs import Pairs
-
-
-def read_exclusions(path: str | Path) -> frozenset[str]:
-    """Ids of items or pairs from a text file, one a line; a line that starts with `#` is a comment.
-
-    Raises:
-        InputError: the file cannot be read or is not UTF-8 text.
-    """
-    return frozenset(read_lines(Path(path)))
 
 
 def kept_rows(pairs: Pairs, item_ids: Sequence[str], excluded: Collection[str]) -> tuple[list[int], frozenset[str]]:
     """The rows that no id of `excluded` names, and the ids that name nothing.
 
-    A pair is named by either of its items' ids, by its own id, or by `ID1_ID2` in either order. To find the
-    ids that name nothing in several tables, intersect what the calls return.
+    A pair is named by the id of either item, by its own id, or by `ID1_ID2` in either order.
 
     Args:
         pairs: positions into the items.
         item_ids: id of each item, [items].
-        excluded: ids of items or pairs, as from `read_exclusions`.
+        excluded: ids of items or pairs.
     """
     excluded = {one_form(name): name for name in excluded}
     known = excluded.keys() & set(map(one_form, item_ids))
@@ -40,12 +27,3 @@ def kept_rows(pairs: Pairs, item_ids: Sequence[str], excluded: Collection[str]) 
         if not hits:
             kept.append(row)
     return kept, frozenset(excluded[name] for name in excluded.keys() - known)
-
-
-def exclude(pairs: Pairs, item_ids: Sequence[str], excluded: Collection[str]) -> tuple[Pairs, frozenset[str]]:
-    """The pairs left when those are dropped that an id of `excluded` names, and the ids that name nothing.
-
-    See `kept_rows`.
-    """
-    kept, unknown = kept_rows(pairs, item_ids, excluded)
-    return pairs.select(torch.tensor(kept, dtype=torch.int64)), unknown

@@ -1,6 +1,6 @@
-"""Where tasks come from: `demo()`, `recordings(...)` and `python(...)` return a Task; `registry` lists them.
+"""Sources of tasks: `demo()`, `recordings(...)` and `python(...)` return a Task.
 
-Each source lies in a folder of its name. These are imported first, so that the functions of the same names stay.
+The folders of these names are imported first, so that the functions take their places.
 """
 
 from pathlib import Path
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import tracin_func.sources.demo
 import tracin_func.sources.python
 import tracin_func.sources.recordings  # noqa: F401
+from tracin_func.errors import UsageError
 from tracin_func.sources.registry import task_from
 
 if TYPE_CHECKING:
@@ -16,21 +17,32 @@ if TYPE_CHECKING:
 
     from tracin_func.task.task import Task
 
+__all__ = ["demo", "python", "recordings"]
+
+
+def __dir__() -> list[str]:
+    return __all__
+
 
 def demo(frequency: str = "500hz", material: str = "plastic", **options: Any) -> "Task":
-    """The embedded example: SYNTHETIC tones and a ranker really trained on them, made on first use.
+    """The embedded example: synthetic tones and a small ranker trained on them, created and cached on first use.
 
-    The first use of a tone takes about 15 seconds.
+    Creating a tone takes about 15 seconds.
 
     Args:
         frequency: `500hz`, `1000hz` or `3000hz`.
         material: `plastic` or `box`.
-        options: of the command line by name, such as `num_test="all"`, `loss_type="standard"` or `takes="0,1,2"`.
+        options: command-line options by name, such as `num_test="all"`, `loss_type="standard"` or `takes="0,1,2"`.
 
     Raises:
-        UsageError, InputError, OutputError: an option is wrong, or the example cannot be made.
+        UsageError, InputError, OutputError: an option is wrong, or the example cannot be created.
     """
-    return task_from("demo", {"frequency": frequency, "material": material, **options})
+    if given := [name for name in ("data_root", "checkpoint_dir") if name in options]:
+        raise UsageError(
+            f"`{given[0]}` was given, and the embedded example brings its own. For your own data use "
+            "`sources.recordings(data_root, checkpoint_dir)`."
+        )
+    return task_from("recordings", {"frequency": frequency, "material": material, **options})
 
 
 def recordings(
@@ -40,9 +52,9 @@ def recordings(
 
     Args:
         data_root: folder of the tree.
-        checkpoint_dir: folder of checkpoints; their `args` hold the settings of the training, which are used.
-        scorer: the model of the checkpoints; the embedded ranker when None.
-        options: of the command line by name, such as `frequency="1000hz"`, `material="box"` or `margin=5.0`.
+        checkpoint_dir: folder of checkpoints; the training settings in their `args` are used.
+        scorer: the model of the checkpoints; None for the embedded ranker.
+        options: command-line options by name, such as `frequency="1000hz"`, `material="box"` or `margin=5.0`.
 
     Raises:
         UsageError, InputError: an option is wrong, or recordings, checkpoints or pairs do not fit.
@@ -52,13 +64,13 @@ def recordings(
 
 
 def python(named: str, **options: Any) -> "Task":
-    """The task that a function returns, named `FILE.py:factory` or `package.module:factory`. This runs its code.
+    """The task that your own function returns. This runs its code.
 
     Args:
-        named: the function, of no argument.
-        options: of the command line by name: those of the loss, and `learning_rate`.
+        named: the function without arguments, as `FILE.py:factory` or `package.module:factory`.
+        options: command-line options by name: those of the loss, and `learning_rate`.
 
     Raises:
-        UsageError, InputError: there is no such function, or it fails or returns something else.
+        UsageError, InputError: the function is not found, fails, or does not return a Task.
     """
     return task_from("python", {"task": named, **options})

@@ -1,4 +1,4 @@
-"""The options that sources share: model and checkpoints, the loss, the pairs and the test pairs."""
+"""Groups of options that all sources share: model and checkpoints, loss, training pairs and test pairs."""
 
 from dataclasses import dataclass, make_dataclass
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal
 
 from tracin_func.errors import InputError, UsageError
 from tracin_func.losses.registry import LOSSES, loss_options
-from tracin_func.sources.options import LOSS, MODEL, PAIRS, option, switch
+from tracin_func.sources.options import LOSS, MODEL, PAIRS, option, setting, switch
 from tracin_func.sources.values import checkpoint_choice, num_test
 
 DRAWN, ALL = WORDS = "drawn", "all"
@@ -14,44 +14,47 @@ DRAWN, ALL = WORDS = "drawn", "all"
 
 @dataclass(frozen=True)
 class ModelOptions:
-    """The scorer, its checkpoints, and what of them is scored."""
+    """The scorer, its checkpoints, and which of its parameters are scored."""
 
     panel: ClassVar[str] = MODEL
-    checkpoint_dir: Path | None = option("Folder of checkpoints; may hold {frequency} and {material}.", "embedded")
-    checkpoint_prefix: str | None = option("Start of the names of checkpoints, files or folders.", "model_epoch_")
-    checkpoints: str | None = option("Which of them: numbers as 10,20, or last:3.", "all")
+    checkpoint_dir: Path | None = option("Folder of checkpoints; {frequency} and {material} are replaced.", "embedded")
+    checkpoint_prefix: str | None = option("How the names of checkpoint files or folders begin.", "model_epoch_")
+    checkpoints: str | None = option("Checkpoints to use: all, numbers such as 10,20, or last:3.", "all")
     checkpoint_weights: Literal["lr", "uniform"] | None = option(
-        "lr: each checkpoint weighs its learning rate; uniform: each weighs 1, no rate is used.", "lr"
+        "Weight of each checkpoint: lr (its learning rate) or uniform (1; learning rates are ignored).", "lr"
     )
     preconditioner: Literal["none", "adam"] | None = option(
-        "adam: gradients meet as in Adam's steps, by the second moments in the checkpoints; none: as in SGD's.", "none"
+        "adam: scale gradients by the second moments saved in the checkpoints, as Adam does. none: plain SGD.", "none"
     )
     model: str | None = option(
-        "Scorer of your own: a torch.nn.Module class. The file is run.",
+        "Your own scorer: a class derived from torch.nn.Module. The file is run.",
         "embedded ranker",
         metavar="FILE.py:Class",
         path=True,
     )
-    model_arg: list[str] | None = option("Argument of the model class; repeat for more.", metavar="NAME=VALUE")
-    learning_rate: float | None = option("Learning rate of all checkpoints.", "their own")
-    params: str | None = option("Score only parameters in whose name this regular expression is found.", "all")
+    model_arg: list[str] | None = option(
+        "Argument of the model class; repeat the option for more.", metavar="NAME=VALUE"
+    )
+    learning_rate: float | None = option("Learning rate to use for all checkpoints.", "their own")
+    params: str | None = option("Regular expression: only parameters whose name contains a match are scored.", "all")
 
     def __post_init__(self) -> None:
-        checkpoint_choice("--checkpoints", self.checkpoints)
+        checkpoint_choice(self.checkpoints)
         if self.model_arg and self.model is None:
-            raise UsageError(
-                "--model-arg was given without --model. Expected the model class whose arguments they are."
-            )
+            raise UsageError("`model_arg` was given without `model`. Give the model class that takes the arguments.")
         if self.learning_rate is not None and self.checkpoint_weights == "uniform":
             raise UsageError(
-                "--learning-rate was given with --checkpoint-weights uniform, which uses none. Leave one out."
+                '`learning_rate` has no effect with `checkpoint_weights="uniform"`, which ignores learning rates. '
+                "Leave one of them out."
             )
 
 
 def loss_groups() -> tuple[type, ...]:
-    """One group: which loss, and the options of all that are registered."""
+    """One group: the name of the loss, and the options of all registered losses."""
     *most, last = [f"{name} ({loss.help})" if loss.help else name for name, loss in LOSSES.items()]
-    which = option(f"{', '.join(most)} or {last}.", "the checkpoint's, else standard", words="losses.registry:LOSSES")
+    which = option(
+        f"Loss: {', '.join(most)} or {last}.", "the checkpoint's, else standard", words="losses.registry:LOSSES"
+    )
     fields: list[tuple[str, Any, Any]] = [("loss_type", str | None, which)]
     for each in loss_options().values():
         default = each.shown_default or f"the checkpoint's, else {each.default}"
@@ -66,27 +69,32 @@ class PairOptions:
 
     panel: ClassVar[str] = PAIRS
     pairs: str | None = option(
-        "drawn by the seed as in the training, all, or a CSV or Parquet FILE: first,second,target[,split,weight].",
+        "Training pairs: drawn (by the seed, as in training), all, or a CSV or Parquet FILE with columns "
+        "first,second,target[,split,weight].",
         "drawn",
         path=True,
     )
     ids: Literal["names", "positions"] | None = option(
-        "What first and second of the pairs FILE are: names (ids of items) or positions (0, 1, ...).",
-        "names; positions where Parquet holds whole numbers",
+        "Meaning of first and second in the pairs FILE: names (ids of items) or positions (0, 1, ...).",
+        "names; positions if Parquet columns are whole numbers",
     )
     exclusions_file: Path | None = option(
-        "Item or pair ids to leave out, one a line; applies after the split. Or none.", "the checkpoint's, else none"
+        "File of item or pair ids to leave out after the split, one per line; or none.", "the checkpoint's, else none"
     )
-    exclude_before_split: bool = switch("Excluded items are left out before the split; others may then change sides.")
-    seed: int | None = option("Seed of split, drawing and test sample.", "the checkpoint's, else 42")
+    exclude_before_split: bool = switch(
+        "Apply exclusions before the train/test split. Other items may then move between train and test."
+    )
+    seed: int | None = option(
+        "Seed of the split, the drawn pairs and the sample of test pairs.", "the checkpoint's, else 42"
+    )
 
     def __post_init__(self) -> None:
         if self.pairs is not None and self.pairs not in WORDS and not Path(self.pairs).exists():
             raise InputError(
-                f"--pairs {self.pairs}: no such file. Expected {', '.join(WORDS)} or a CSV or Parquet FILE."
+                f"{setting('pairs', self.pairs)}: file not found. Allowed: {', '.join(WORDS)}, a CSV or Parquet file."
             )
         if self.ids is not None and self.pairs in (None, *WORDS):
-            raise UsageError("--ids was given without --pairs FILE. Expected both.")
+            raise UsageError("`ids` was given without a file of pairs. Name the file with `pairs`.")
 
 
 @dataclass(frozen=True)
@@ -95,16 +103,17 @@ class QueryOptions:
 
     panel: ClassVar[str] = PAIRS
     num_test: str | None = option(
-        "Test pairs to explain, sampled with the seed; or all.", "5", aliases=("--num-test-samples",)
+        "Number of test pairs to explain, sampled with the seed; or all.", "5", aliases=("--num-test-samples",)
     )
     test_pairs: str | None = option(
-        "These test pairs: ids ID1_ID2 separated by commas, or a file with one a line.", "drawn", path=True
+        "Test pairs to explain: ids ID1_ID2 separated by commas, or a file with one per line.", "drawn", path=True
     )
     test_select: Literal["random", "misranked", "lowest-margin", "active"] | None = option(
-        "random; or by the model: misranked or lowest-margin at the last checkpoint, active at any.", "random"
+        "How test pairs are chosen: random, misranked or lowest-margin (at the last checkpoint), or active (at any).",
+        "random",
     )
 
     def __post_init__(self) -> None:
         num_test(self.num_test)
         if self.test_pairs is not None and (self.num_test is not None or self.test_select is not None):
-            raise UsageError("--test-pairs names the test pairs; --num-test and --test-select cannot be used with it.")
+            raise UsageError("`test_pairs` cannot be combined with `num_test` or `test_select`. Leave one side out.")

@@ -1,8 +1,7 @@
 """Options by group, whoever gives them: a frozen dataclass per group, whose fields carry what help shows.
 
 A setting comes from the first of these that has it: the option, the environment variable TRACIN_FUNC_NAME, the
-checkpoint's own `args`, the default. A field is None, or a switch False, where its option was not given; `default` says
-in words what applies then.
+checkpoint's own `args`, the default. A field is None, or a switch False, where its option was not given.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -30,13 +29,13 @@ class Option:
 
     Args:
         help: what it sets.
-        default: what applies where it is not given, in words.
-        panel: where help shows it, if not under the `panel` of its group.
+        default: what applies if it is not given, in words.
+        panel: panel of help, if not the `panel` of its group.
         words: allowed words, or the `module:NAME` (a registry or a function) that gives them; none for a `Literal`.
-        least: the smallest allowed number.
+        least: smallest allowed number.
         path: a text that may name a file; every `Path` does.
         argument: given without a flag.
-        on: of a switch that `--no-NAME` turns off.
+        on: a switch that `--no-NAME` turns off.
         variable: whether the environment may set it.
     """
 
@@ -69,16 +68,16 @@ class Option:
         return str if get_origin(self.kind) is Literal else self.kind
 
     def present(self, value: Any) -> Any:
-        """A value; of a path, as the file is called that is there, in whatever normal form."""
+        """The value; a path in the Unicode normal form that the file system has for it."""
         if not value or not (self.path or self.kind is Path) or (found := present(Path(value))) == Path(value):
             return value
         return type(value)(found)
 
     def check(self, value: Any) -> None:
-        """Raise for a value that is none of the allowed words, or below the least number.
+        """Check the allowed words and the least number.
 
         Raises:
-            UsageError: naming the option and what is allowed.
+            UsageError: the value is not allowed.
         """
         if value is None:
             return
@@ -87,11 +86,11 @@ class Option:
             module, _, name = allowed.partition(":")
             known = getattr(import_module(f"tracin_func.{module}"), name)
             allowed = tuple(known() if callable(known) else known)
+        name = f"the {self.name}" if self.argument else f"`{self.name}`"
         if allowed and value not in allowed:
-            name = f"the {self.name}" if self.argument else self.flag
             raise UsageError(f"{name} should be one of {', '.join(allowed)}. Got {value!r}.")
         if self.least is not None and value < self.least:
-            raise UsageError(f"{self.flag} should be at least {self.least}. Got {value}.")
+            raise UsageError(f"{name} should be at least {self.least}. Got {value}.")
 
 
 def option(help: str, default: str = "", **more: Any) -> Any:
@@ -100,14 +99,19 @@ def option(help: str, default: str = "", **more: Any) -> Any:
 
 
 def switch(help: str, **more: Any) -> Any:
-    """A field of a group that is False unless it is turned on; with `on`, True unless `--no-NAME` turns it off."""
+    """A field of a group that is False by default; with `on`, True unless `--no-NAME` turns it off."""
     own = Option(help, **more)
     return field(default=own.on, metadata={"option": own})
 
 
 def flag(name: str) -> str:
-    """The option of a setting."""
+    """The command-line option of a setting."""
     return f"--{name.replace('_', '-')}"
+
+
+def setting(name: str, value: Any) -> str:
+    """A setting and its value in backticks, as Python writes them; the command line prints its own form."""
+    return f"`{name}={value}`" if isinstance(value, int | float) else f'`{name}="{value}"`'
 
 
 @cache
@@ -122,17 +126,17 @@ def declared(group: type) -> dict[str, Option]:
 
 
 def is_given(value: Any) -> bool:
-    """Whether an option was given: not None, no switch that is off, no empty list; 0 is a value."""
+    """Whether an option was given: not None, False or an empty list; 0 is a value."""
     return value is not None and value is not False and value not in ([], ())
 
 
 @dataclass(frozen=True)
 class Options:
-    """What a command was given: `options[Group]` is typed; a group that the command does not take has its defaults.
+    """The given options: `options[Group]` is typed; a group that the command does not take has its defaults.
 
     Args:
-        groups: that the command takes.
-        values: by name, in the order in which they were given.
+        groups: groups that the command takes.
+        values: values by name, in the order given.
     """
 
     groups: tuple[type, ...]
@@ -152,7 +156,7 @@ class Options:
         return replace(self, values={**self.values, **values})
 
     def given(self) -> dict[str, Any]:
-        """What was given, by name."""
+        """The values that were given, by name."""
         return {name: value for name, value in self.values.items() if is_given(value)}
 
     def flags(self, names: Any) -> list[str]:
@@ -161,10 +165,10 @@ class Options:
         return [table[name].flag for name in names if name in given and name in table]
 
     def checked(self) -> "Options":
-        """These options, paths as they are there, once words and numbers are allowed and no group contradicts itself.
+        """These options, checked one by one and group by group, with paths in the file system's form.
 
         Raises:
-            UsageError, InputError: naming the option.
+            UsageError, InputError: an option is not allowed, or two contradict each other.
         """
         table = self.table
         for name, value in self.values.items():
@@ -176,7 +180,7 @@ class Options:
 
 
 def groups_of(groups: Iterable[type | Callable[[], tuple[type, ...]]]) -> tuple[type, ...]:
-    """The groups of options: each itself, or those that a registry makes."""
+    """The groups, with those that a registry makes."""
     return tuple(each for one in groups for each in ((one,) if isinstance(one, type) else one()))
 
 

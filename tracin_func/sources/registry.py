@@ -1,4 +1,4 @@
-"""The sources there are, by name. Another one is a folder with its options and its class, and a line here."""
+"""Sources by name. A new one is a folder with its options and its class, and a line here."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -16,18 +16,18 @@ from tracin_func.sources.source import Listener, Source
 if TYPE_CHECKING:
     from tracin_func.task.task import Task
 
-DEFAULT_SOURCE = "demo"  # the source of a run that names none
-SHARED = (ModelOptions, loss_groups, PairOptions, QueryOptions)  # the groups of options that every source is given
+DEFAULT_SOURCE = "recordings"  # if no source is asked for
+SHARED = (ModelOptions, loss_groups, PairOptions, QueryOptions)  # groups of options that every source takes
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A source in the registry, of which help needs to know no more than its options.
+    """A source in the registry.
 
     Args:
         options: its group of options.
-        place: `module:Class` of the `Source`, imported when it is needed.
-        classes: the class of each item, as far as ids alone show it; used to read result files.
+        place: `module:Class` of the `Source`, imported when needed.
+        classes: reads the classes of items from their ids, as far as ids show them; used for result files.
     """
 
     options: type
@@ -38,13 +38,12 @@ class Entry:
 SOURCES = {
     "python": Entry(PythonOptions, "tracin_func.sources.python.source:PythonTask"),
     "recordings": Entry(RecordingOptions, "tracin_func.sources.recordings.source:Recordings", classes_in_names),
-    "demo": Entry(RecordingOptions, "tracin_func.sources.demo.source:Demo"),
 }
 
 
 def source_groups() -> tuple[type, ...]:
-    """The option groups of all sources, each once."""
-    return tuple(dict.fromkeys(entry.options for entry in SOURCES.values()))
+    """The option groups of all sources."""
+    return tuple(entry.options for entry in SOURCES.values())
 
 
 def source_of(options: Options) -> Source:
@@ -57,23 +56,22 @@ def source_of(options: Options) -> Source:
         ((name, found) for name in SOURCES if (found := _load(name)).asked(options)),
         (DEFAULT_SOURCE, _load(DEFAULT_SOURCE)),
     )
-    own = SOURCES[name].options
-    foreign = [field for group in source_groups() if group is not own for field in declared(group)]
-    if given := options.flags([*foreign, *kind.unused]):
-        raise UsageError(f"{kind.brings}; {', '.join(given)} cannot be used with it.")
+    foreign = [field for group in source_groups() if group is not SOURCES[name].options for field in declared(group)]
+    if given := [f"`{each}`" for each in (*foreign, *kind.unused) if each in options.given()]:
+        raise UsageError(f"{', '.join(given)} cannot be used here: {kind.brings}.")
     return kind(options)
 
 
 def task_from(name: str, values: Mapping[str, Any], **more: Any) -> "Task":
-    """The task of the source `name`, of options by name; `more` is what its `job` takes besides.
+    """The task of the source `name` with options by name; `more` are further arguments of its `job`.
 
     Raises:
-        UsageError: there is no such option, or its value is wrong in itself.
+        UsageError: an option is unknown, or its value is not allowed.
     """
     groups = groups_of((SOURCES[name].options, *SHARED))
     known = {each for group in groups for each in declared(group)}
     if unknown := sorted(values.keys() - known):
-        raise UsageError(f"{name} has no option `{unknown[0]}`. Expected some of {', '.join(sorted(known))}.")
+        raise UsageError(f"`{unknown[0]}` is not an option of {name}. Allowed: {', '.join(sorted(known))}.")
     options = Options(groups, {key: value for key, value in values.items() if value is not None}).checked()
     source = _load(name)(options)
     source.check()
@@ -81,7 +79,7 @@ def task_from(name: str, values: Mapping[str, Any], **more: Any) -> "Task":
 
 
 def classes_of_ids(ids: Iterable[str]) -> dict[str, str]:
-    """The class of each item whose id shows it, by the sources that know such ids."""
+    """The class of each item whose id shows it."""
     names = list(ids)
     known = [entry.classes(names) for entry in SOURCES.values() if entry.classes is not None]
     return {item: found for each in known for item, found in each.items()}

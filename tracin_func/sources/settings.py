@@ -1,4 +1,4 @@
-"""Settings of a task: option, else environment, else the checkpoint's `args`, else the default."""
+"""The settings of a task: the option, else the environment, else the checkpoint's `args`, else the default."""
 
 import dataclasses
 import math
@@ -9,26 +9,26 @@ from typing import Any
 from tracin_func.errors import InputError, UsageError
 from tracin_func.files import one_form
 from tracin_func.losses.registry import LOSSES, LossOption, loss_options
-from tracin_func.sources.options import flag
+from tracin_func.sources.options import setting
 from tracin_func.task.loss import PairLoss
 
-DEFAULTS = {"loss_type": "standard", "seed": 42}  # of settings that are no field of a loss
+DEFAULTS = {"loss_type": "standard", "seed": 42}  # of settings that are not fields of a loss
 MOST = 10**9
-MOST_SPLIT_SEED = 2**32 - 1  # numpy's generator takes no larger one
+MOST_SPLIT_SEED = 2**32 - 1  # the largest that numpy's generator takes
 
 
 @dataclass
 class Settings:
-    """Looks settings up and notes where they contradict the checkpoints.
+    """Looks up settings, and records where they differ from those in the checkpoints.
 
     Args:
-        given: options and environment by name, None where not given.
+        given: options and environment by name, None if not given.
         trained: the first checkpoint's `args`.
     """
 
     given: Mapping[str, Any]
     trained: Mapping[str, Any] = field(default_factory=dict)
-    contradictions: list[str] = field(default_factory=list)
+    contradictions: dict[str, Any] = field(default_factory=dict)
     read: set[str] = field(default_factory=set)
     args: dict[str, Mapping[str, Any]] = field(default_factory=dict)
 
@@ -49,23 +49,21 @@ class Settings:
         return given
 
     def note(self, name: str, value: Any) -> None:
-        """Keep in mind where the checkpoint was trained with another value of a setting."""
+        """Record a contradiction if the checkpoint was trained with another value."""
         trained = self._trained(name)
         if trained is None or one_form(str(value)) == one_form(str(trained)) or _same_number(value, trained):
             return
-        how = "is the default" if self.given.get(name) is None else "was given"
-        sentence = f"{flag(name)} {value} {how}, and the checkpoints were trained with {trained}"
-        if sentence not in self.contradictions:
-            self.contradictions.append(sentence)
+        default = " (the default)" if self.given.get(name) is None else ""
+        self.contradictions[f"{setting(name, value)}{default}"] = trained
 
     def compare(self, name: str, args: Mapping[str, Any]) -> None:
-        """Look at the `args` of the checkpoint `name` while a run walks over all: those of the first one are used."""
+        """Record the `args` of the checkpoint `name`; those of the first one are used."""
         if args:
             self.args[name] = args
 
     @property
     def differing(self) -> str | None:
-        """Which settings the compared checkpoints record otherwise than the first one, in one sentence."""
+        """Which settings differ between the `args` of the checkpoints, in one sentence."""
         found = []
         for name in sorted(self.read):
             first_with: dict[str, str] = {}
@@ -75,29 +73,23 @@ class Settings:
             if len(first_with) > 1:
                 values = ", ".join(f"{value} in {checkpoint}" for value, checkpoint in first_with.items())
                 found.append(f"{_argument(name)} ({values})")
-        return (
-            f"the args of the checkpoints differ in {'; '.join(found)}. Those of the first are used." if found else None
-        )
+        return f"the checkpoints' args differ in {'; '.join(found)}. Those of the first are used." if found else None
 
     @property
     def unread(self) -> str | None:
-        """Which loss options were given and are of no use to the loss, in one sentence."""
-        found = [
-            flag(name)
-            for name in ("loss_type", *loss_options())
-            if self.given.get(name) is not None and name not in self.read
-        ]
-        return f"{', '.join(found)}: not used by the loss {self.get('loss_type')}." if found else None
+        """Which given loss options have no effect on the loss, in one sentence."""
+        names = [name for name in ("loss_type", *loss_options()) if self.given.get(name) is not None]
+        found = ", ".join(f"`{name}`" for name in names if name not in self.read)
+        return f"{found}: no effect on the loss {self.get('loss_type')}." if found else None
 
     @property
     def contradiction(self) -> str | None:
-        """How the settings read so far contradict the checkpoints, in one sentence."""
-        count = len(self.contradictions)
-        start = f"{count} settings contradict the checkpoints: " if count > 1 else ""
-        return f"{start}{'; '.join(self.contradictions)}." if count else None
+        """How the settings read so far differ from those in the checkpoints, in one sentence."""
+        found = [f"{own} (checkpoints: {trained})" for own, trained in self.contradictions.items()]
+        return f"settings differ from those of the training: {', '.join(found)}." if found else None
 
     def number(self, name: str) -> float:
-        """A setting that should be a number, wherever it came from."""
+        """A setting that should be a finite number."""
         value = self.get(name)
         try:
             number = float(value)
@@ -108,21 +100,21 @@ class Settings:
         return number
 
     def whole(self, name: str, least: int, most: int) -> int:
-        """A setting that should be a whole number, wherever it came from."""
+        """A setting that should be a whole number."""
         value = self.number(name)
         if value != int(value) or not least <= value <= most:
             raise self.fault(name, f"should be a whole number from {least} to {most}. Got {value:g}")
         return int(value)
 
     def fault(self, name: str, message: str) -> UsageError | InputError:
-        """The error that fits where a setting came from: the user, or the checkpoint."""
+        """The error of a wrong setting, by its origin: the user or the checkpoint."""
         if self.given.get(name) is not None:
-            return UsageError(f"{flag(name)} {message}.")
-        return InputError(f"`{_argument(name)}` in the checkpoint's args {message}. Give {flag(name)}.")
+            return UsageError(f"`{name}` {message}.")
+        return InputError(f"'{_argument(name)}' in the checkpoint's args {message}. Set `{name}`.")
 
     @property
     def seed(self) -> int:
-        """Of split, drawing and the sample of test pairs."""
+        """The seed of split, drawing and sample of test pairs."""
         return self.whole("seed", 0, MOST_SPLIT_SEED)
 
     def loss(self) -> PairLoss:
@@ -134,20 +126,20 @@ class Settings:
         return loss
 
     def trained_loss(self) -> PairLoss | None:
-        """The loss the checkpoint says it was trained with, where that of the run is another one."""
+        """The loss of the training by the checkpoint's args, if it differs from that of the run."""
         if not self.trained.keys() & {"loss_type", "margin", "ghm_bins"}:
             return None
         try:
             trained = Settings({}, self.trained).loss()
-        except (InputError, UsageError):  # its args are no settings of ours: there is nothing to compare with
+        except (InputError, UsageError):  # args of another program: nothing to compare with
             return None
         return None if trained == self.loss() else trained
 
     def adjusted(self, loss: Any) -> Any:
-        """`loss`, a task's own, with the fields replaced that loss options were given for.
+        """A task's own `loss` with the fields replaced for which loss options were given.
 
         Raises:
-            UsageError: the loss has no such field.
+            UsageError: the loss lacks such a field.
         """
         fields = {each.name for each in dataclasses.fields(loss)} if dataclasses.is_dataclass(loss) else set()
         changes = {}
@@ -157,14 +149,14 @@ class Settings:
             if each.field not in fields:
                 what = getattr(loss, "__qualname__", type(loss).__qualname__)
                 raise UsageError(
-                    f"{flag(each.name)}: the task's loss, {what}, has no `{each.field}`. Leave the option out, or "
-                    "replace the loss with --loss-type."
+                    f"`{each.name}` cannot be used: the task's loss, {what}, has no field '{each.field}'. Leave it "
+                    "out, or replace the loss with `loss_type`."
                 )
             changes[each.field] = self._loss_field(each)
         return dataclasses.replace(loss, **changes) if changes else loss
 
     def _loss_field(self, own: LossOption) -> Any:
-        """The value of a field of the loss, from its option."""
+        """The value of a field of the loss."""
         value = self.get(own.name)
         if isinstance(value, str) and value in own.words:
             return own.words[value]
@@ -177,7 +169,7 @@ class Settings:
 
 
 def _argument(name: str) -> str:
-    """What a setting is called in a checkpoint's `args`."""
+    """The name of a setting in a checkpoint's `args`."""
     own = loss_options().get(name)
     return name if own is None else own.argument or name
 

@@ -1,4 +1,4 @@
-"""Where tasks come from: what a source is, and what it gives."""
+"""What a source of tasks is, and what it returns."""
 
 import logging
 from abc import ABC, abstractmethod
@@ -26,13 +26,13 @@ def _unshown(label: str, total: float) -> AbstractContextManager[Callable[[float
 
 @dataclass(frozen=True)
 class Listener:
-    """Callbacks of a source at work.
+    """Callbacks of a source.
 
     Args:
-        report: called with each sentence that the user should read; it begins with `note: ` or `warning: `.
-        step: called with a line of text at each step of what takes long.
-        progress: shows work under a label and of a total, while the block that it opens runs.
-        chosen: called when all but the content of the items is checked.
+        report: called with each sentence for the user; it begins with `note: ` or `warning: `.
+        step: called with a line of text at each step of long work.
+        progress: opens a block that shows progress under a label, of a total.
+        chosen: called when everything but the content of the items is checked.
     """
 
     report: Callable[[str], None] = _log.warning
@@ -43,7 +43,7 @@ class Listener:
 
 @dataclass(frozen=True)
 class Job:
-    """A task, and the settings it was made with, which know how they contradict the checkpoints."""
+    """A task and the settings it was made with."""
 
     task: "Task"
     settings: "Settings"
@@ -51,48 +51,51 @@ class Job:
 
 @dataclass(frozen=True)
 class Source(ABC):
-    """One run's worth of data. What a source does not say of itself holds as it is here.
+    """The data of one run.
 
     Attributes:
-        options: that name it; it raises UsageError where they contradict each other, before anything is read.
-        synthetic: whether its results are of made-up data, and go into no file of other results.
-        brings: what it is, in a sentence about options that cannot be used with it.
-        unused: options of the shared groups that cannot.
+        options: all options; `__post_init__` raises UsageError if they contradict each other.
+        brings: clause that says why options of other sources cannot be used.
+        unused: shared options that cannot be used with this source.
     """
 
     options: Options
-    synthetic: ClassVar[bool] = False
     brings: ClassVar[str]
     unused: ClassVar[Sequence[str]] = ()
 
     @staticmethod
     @abstractmethod
     def asked(options: Options) -> bool:
-        """Whether these options ask for this source."""
+        """Whether these options select this source."""
 
     @property
     @abstractmethod
     def stem(self) -> str:
-        """How the names of its result files begin."""
+        """Start of the names of its result files."""
 
     @abstractmethod
     def job(self, listener: Listener, *, with_test: bool = True, streamed: bool = False) -> Job:
         """The task.
 
         Args:
-            listener: its callbacks.
-            with_test: with test pairs to explain.
-            streamed: training pairs are read in blocks later; the first ones stand for all.
+            listener: callbacks.
+            with_test: include test pairs to explain.
+            streamed: training pairs are read in blocks later; only the first ones are read now.
         """
 
     @property
+    def synthetic(self) -> bool:
+        """Whether the data are the embedded example, whose results are kept apart from others."""
+        return False
+
+    @property
     def placeholders(self) -> Mapping[str, str]:
-        """The value of {name} in the name of a folder."""
+        """The values of {name} in folder names."""
         return {}
 
     def runs(self) -> Sequence["Source"]:
-        """The runs that the options ask for, one as a rule; each has its own task and files."""
+        """The runs that the options ask for, usually one; each has its own task and files."""
         return [self]
 
     def check(self) -> None:  # noqa: B027
-        """Raise where a run would find no data or no checkpoints, before any model is built."""
+        """Raise if there are no data or checkpoints, before any model is built."""

@@ -1,4 +1,4 @@
-"""The embedded default and the demo folder: made whole or not at all, once, and where it can be written."""
+"""The embedded example and the demo folder: made whole or not at all, once, and where it can be written."""
 
 import itertools
 import logging
@@ -46,7 +46,7 @@ def test_it_is_made_once_and_says_that_it_is_synthetic(cache: Path, monkeypatch:
     lines: list[str] = []
     monkeypatch.setattr(demo, "train", lambda *args, **_: args[5].mkdir())
     first = embedded("3000hz", "box", progress=lines.append)
-    assert "SYNTHETIC" in lines[0]
+    assert "Creating the synthetic example (once, under a minute); cached in" in lines[0]
     assert len(list(first.data_root.rglob("box_*_3000hz_*.wav"))) == 54
 
     def fail(*_: object) -> None:
@@ -123,7 +123,7 @@ def test_two_at_once_make_it_once(cache: Path, monkeypatch: pytest.MonkeyPatch) 
         thread.join()
     assert makers == ["500hz"]
     assert results[0] == results[1]
-    assert lines == ["another process is making the embedded default; waiting for it"]
+    assert lines == ["another process is creating the embedded example; waiting for it"]
 
 
 @pytest.mark.parametrize("home", ["a file in the way", "no home", "a relative home"])
@@ -179,7 +179,7 @@ def test_the_demo_folder_holds_data_checkpoints_and_commands(embedded_500hz: Emb
     assert (left == right).all()
 
     text = commands.read_text(encoding="utf-8")
-    assert "SYNTHETIC" in text
+    assert "The data are synthetic" in text
     lines = [shlex.split(line) for line in text.splitlines() if line.startswith("tracin-func ")]
     assert [line[1] for line in lines] == ["self", "influence"]
     for line in lines:
@@ -196,7 +196,7 @@ def test_a_folder_in_use_is_refused_and_left_alone(cache: Path, tmp_path: Path) 
     (folder / "thesis.txt").write_text("mine")
     file.write_text("mine")
     for taken in (folder, file):
-        with pytest.raises(UsageError, match="not an empty folder; nothing was written. Name a folder"):
+        with pytest.raises(UsageError, match="not an empty folder; nothing was written. Name a new"):
             write_demo(taken)
     assert [path.name for path in folder.iterdir()] == ["thesis.txt"]
     assert file.read_text() == "mine"

@@ -110,9 +110,9 @@ def test_the_angle_shows_in_a_spectrogram_relative_to_its_own_maximum() -> None:
     ("arguments", "message"),
     [
         (("glass", "deg000", "500hz", 0), "`material` should be one of plastic, box. Got 'glass'"),
-        (("box", "36", "500hz", 0), "`class` should read as deg036 does. Got '36'"),
+        (("box", "36", "500hz", 0), "`class` should have the form deg036. Got '36'"),
         (("box", "deg181", "500hz", 0), "between deg000 and deg180. Got 'deg181'"),
-        (("box", "deg000", "500", 0), "`frequency` should read as 500hz does. Got '500'"),
+        (("box", "deg000", "500", 0), "`frequency` should have the form 500hz. Got '500'"),
         (("box", "deg000", "8000hz", 0), "between 1hz and 7999hz. Got '8000hz'"),
     ],
 )

@@ -12,10 +12,10 @@ from torch.utils.data import random_split
 
 from tests.support.places import DATA
 from tracin_func.errors import InputError, UsageError
-from tracin_func.results.exclusions import exclude, read_exclusions
+from tracin_func.files import read_lines
+from tracin_func.results.exclusions import kept_rows
 from tracin_func.sources.recordings.drawing import (
     all_pairs,
-    draw_pairs,
     draw_sequence,
     merge_repeats,
     sample_test_pairs,
@@ -36,7 +36,7 @@ def rows(pairs: Pairs) -> list[list[int]]:
 def lab_drawing() -> tuple[Pairs, list[DrawnPair]]:
     train, test = split_items(len(CLASSES), seed=42)
     rng = np.random.RandomState(42)
-    return draw_pairs(train, CLASSES, rng), draw_sequence(test, CLASSES, rng)
+    return merge_repeats(draw_sequence(train, CLASSES, rng)), draw_sequence(test, CLASSES, rng)
 
 
 def test_training_pairs_are_the_labs_in_order() -> None:
@@ -74,7 +74,7 @@ def test_the_split_is_that_of_random_split(items: int, seed: int) -> None:
 
 
 def test_a_split_that_leaves_nothing_to_compare_is_refused() -> None:
-    with pytest.raises(InputError, match="2 items leave 1 to train on"):
+    with pytest.raises(InputError, match="2 items leave 1 for training"):
         split_items(2, seed=42)
     with pytest.raises(UsageError, match="`train_share` should be above 0 and at most 1. Got 1.5"):
         split_items(54, seed=42, train_share=1.5)
@@ -119,7 +119,7 @@ def test_an_excluded_draw_gives_way_like_a_repeat() -> None:
     picked = sample_test_pairs(drawn, 2, seed, table=table, kept=[1, 2])
     assert picked.weight is not None
     assert picked.weight.tolist() == [2, 3]
-    with pytest.raises(InputError, match="3 test pairs were asked for and there are 2"):
+    with pytest.raises(InputError, match="`num_test=3` is more than the 2 distinct"):
         sample_test_pairs(drawn, 3, seed, kept=[1, 2])
 
 
@@ -143,7 +143,7 @@ def test_all_test_pairs_come_in_first_drawn_order() -> None:
 
 def test_more_test_pairs_than_there_are_is_refused() -> None:
     _, drawn = lab_drawing()
-    with pytest.raises(InputError, match="100 test pairs were asked for and there are 93;.*--num-test all"):
+    with pytest.raises(InputError, match='`num_test=100` is more than the 93 distinct test pairs.*`num_test="all"`'):
         sample_test_pairs(drawn, 100, seed=42)
     with pytest.raises(InputError, match="no test pair was drawn"):
         sample_test_pairs([], None, seed=42)
@@ -224,7 +224,7 @@ def test_files_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="absent.csv cannot be read: No such file"):
         read_pairs(tmp_path / "absent.csv", IDS)
     with pytest.raises(InputError, match="absent.txt cannot be read"):
-        read_exclusions(tmp_path / "absent.txt")
+        read_lines(tmp_path / "absent.txt")
     (tmp_path / "latin.csv").write_bytes("first,second,target\nflöte,clip1,1\n".encode("latin-1"))
     with pytest.raises(InputError, match=r"latin.csv is not UTF-8 text \(byte 22\)"):
         read_pairs(tmp_path / "latin.csv", IDS)
@@ -235,30 +235,25 @@ def test_files_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
 def test_exclusions_are_read_without_comments(tmp_path: Path) -> None:
     path = tmp_path / "exclusions.txt"
     path.write_text("# hard ones\nclip0\n\n  clip1_clip2  \r\n#clip3\nclip4#5\n")
-    assert read_exclusions(path) == {"clip0", "clip1_clip2", "clip4#5"}
+    assert read_lines(path) == ["clip0", "clip1_clip2", "clip4#5"]
 
 
 def test_excluded_items_and_pairs_are_dropped() -> None:
     pairs = Pairs([0, 1, 3, 4, 5], [1, 2, 4, 3, 2], [1, -1, 1, -1, 1], count=[1, 2, 3, 4, 5])
-    left, unmatched = exclude(pairs, IDS, ["clip0", "clip4_clip3", "clip2_clip4", "clip77"])
-    assert rows(left) == [[1, 2], [5, 2]]  # 3_4 and 4_3 both go
-    assert left.counts.tolist() == [2, 5]
+    kept, unmatched = kept_rows(pairs, IDS, ["clip0", "clip4_clip3", "clip2_clip4", "clip77"])
+    assert kept == [1, 4]  # 3_4 and 4_3 are both dropped
     assert unmatched == {"clip2_clip4", "clip77"}
 
 
 def test_pairs_with_ids_of_their_own_are_dropped_by_them() -> None:
     pairs = Pairs([0, 1], [1, 2], [1, -1], ids=["question 1", "question 2"])
-    left, unmatched = exclude(pairs, IDS, {"question 2"})
-    assert left.ids == ("question 1",)
-    assert unmatched == frozenset()
+    assert kept_rows(pairs, IDS, {"question 2"}) == ([0], frozenset())
 
 
 def test_excluding_everything_leaves_an_empty_table() -> None:
-    left, unmatched = exclude(Pairs([0], [1], [1]), IDS, {"clip1"})
-    assert len(left) == 0
-    assert not unmatched
+    assert kept_rows(Pairs([0], [1], [1]), IDS, {"clip1"}) == ([], frozenset())
 
 
 def test_an_item_that_no_pair_uses_counts_as_found() -> None:
-    _, unmatched = exclude(Pairs([0], [1], [1]), IDS, {"clip5"})
+    _, unmatched = kept_rows(Pairs([0], [1], [1]), IDS, {"clip5"})
     assert not unmatched

@@ -96,7 +96,7 @@ def test_one_silent_clip_of_a_batch_is_refused() -> None:
 
 
 def test_a_clip_too_short_for_reflection_is_refused() -> None:
-    with pytest.raises(InputError, match="has 1024 samples; expected at least 1025"):
+    with pytest.raises(InputError, match="has 1024 samples. At least 1025 are needed"):
         FrontEnd()(torch.ones(1024))
 
 

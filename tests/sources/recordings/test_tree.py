@@ -85,7 +85,7 @@ def test_other_files_are_left_out_and_counted(root: Path) -> None:
     told: list[str] = []
     assert find_clips(root, material="plastic", frequency="500hz", notice=told.append) == expected
     (line,) = told
-    assert line.startswith(f"{len(strays)} of the entries of plastic under {root} do not follow")
+    assert line.startswith(f"{len(strays)} entries for plastic in {root} are left out: names unlike ROOT/")
     assert line.endswith("such as deg036/plastic/._plastic_deg036_500hz_01.wav.")
 
 
@@ -100,8 +100,8 @@ def test_what_is_named_like_a_recording_and_is_none_is_refused(root: Path, name:
         path.mkdir()
     else:
         path.touch()
-    reason = "a link that leads nowhere" if dangling else "no (file|folder)"
-    with pytest.raises(InputError, match=f"{name} is named like a (recording|class|material) and is {reason}"):
+    reason = "a broken link" if dangling else "not a (file|folder)"
+    with pytest.raises(InputError, match=f"{name} has the name of a (recording|class|material) and is {reason}"):
         find_clips(root, material="plastic", frequency="500hz")
     if path.suffix:
         assert find_clips(root, material="plastic", frequency="500hz", takes=[0, 1])
@@ -117,12 +117,12 @@ def test_upper_case_endings_are_found(root: Path) -> None:
 @pytest.mark.parametrize(
     ("wanted", "message"),
     [
-        ({"material": "wood"}, "no material 'wood' under .*; there are: box, plastic. .*--material"),
-        ({"frequency": "3000hz"}, "no tone '3000hz' of 'plastic' .*: 1000hz, 500hz. .*--frequency"),
-        ({"classes": ["deg000", "deg072"]}, "no class 'deg072' .*: deg000, deg036, deg180. .*--classes"),
-        ({"takes": [0, 9]}, "no take 9 of 500hz of 'plastic' .*: 0, 1, 2. .*--takes"),
-        ({"classes": ["deg036"]}, "1 class of 500hz .*degrees: 36.*at least two"),
-        ({"material": "box"}, "1 class of 500hz of 'box'"),
+        ({"material": "wood"}, '`material="wood"` not found in .*. Available: box, plastic.'),
+        ({"frequency": "3000hz"}, '`frequency="3000hz"` not found for plastic .*: 1000hz, 500hz.'),
+        ({"classes": ["deg000", "deg072"]}, '`classes="deg072"` not found .*: deg000, deg036, deg180.'),
+        ({"takes": [0, 9]}, "`takes=9` not found for 500hz for plastic .*: 0, 1, 2."),
+        ({"classes": ["deg036"]}, "1 class found for 500hz .*degrees: 36.*at least two"),
+        ({"material": "box"}, "1 class found for 500hz for box"),
         ({"takes": []}, "0 class"),
     ],
 )
@@ -133,8 +133,8 @@ def test_what_is_missing_is_named_with_what_there_is(root: Path, wanted: dict, m
 
 def test_a_root_that_is_no_tree_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    for name, reason in {"absent": "does not exist", "file": "is not a folder", ".": "has no class folder"}.items():
-        with pytest.raises(InputError, match=f"data root .* {reason}; expected .*ROOT/deg036/plastic/.*--data-root"):
+    for name, reason in {"absent": "folder not found", "file": "not a folder", ".": "no class folder"}.items():
+        with pytest.raises(InputError, match=f"`data_root`: {reason}.*ROOT/deg036/plastic/"):
             find_clips(tmp_path / name, material="plastic", frequency="500hz")
 
 
@@ -171,11 +171,11 @@ def test_a_silent_file_is_named(root: Path) -> None:
         load_items(clips, SMALL)
 
 
-def test_another_length_is_refused_and_the_named_option_mends_it(root: Path) -> None:
+def test_another_length_is_refused_and_the_named_option_fixes_it(root: Path) -> None:
     add(root, 36, 1, samples=431)
     add(root, 180, 0, samples=900)
     clips = find_clips(root, material="plastic", frequency="500hz")
-    message = r"deg036_500hz_01.wav has 431 samples \(0.009 s\), .*deg000_500hz_00.wav has 480 .*--clip-seconds 0.008 "
+    message = r"deg036_500hz_01.wav has 431 samples \(0.009 s\), .*deg000_500hz_00.wav has 480 .*`clip_seconds=0.008`"
     with pytest.raises(InputError, match=message):
         load_items(clips, SMALL)
     items = load_items(clips, SMALL, clip_seconds=0.008)
@@ -186,13 +186,15 @@ def test_another_length_is_refused_and_the_named_option_mends_it(root: Path) -> 
 def test_a_clip_shorter_than_asked_for_is_refused(root: Path) -> None:
     clips = find_clips(root, material="plastic", frequency="500hz")
     assert load_items(clips, SMALL, clip_seconds=0.01).shape == (9, 1, 33, 31)
-    with pytest.raises(InputError, match=r"deg000_500hz_00.wav has 480 samples .*--clip-seconds 0.02 \(960 samples"):
+    with pytest.raises(
+        InputError, match=r"`clip_seconds=0.02` \(960 samples\) is longer than .*deg000_500hz_00.wav: 480 samples"
+    ):
         load_items(clips, SMALL, clip_seconds=0.02)
 
 
 def test_another_rate_is_stated(root: Path) -> None:
     clips = find_clips(root, material="plastic", frequency="500hz")
-    with pytest.raises(InputError, match="--sample-rate 48000"):
+    with pytest.raises(InputError, match="`sample_rate=48000`"):
         load_items(clips, SMALL, sample_rate=44100)
 
 

@@ -92,7 +92,7 @@ def test_channels_that_cancel_are_named(kind: str, tmp_path: Path) -> None:
     """Up to rounding: -1 has no inverse among samples of 16 and 24 bits."""
     samples = np.sin(np.arange(4800)).round(1)
     path = write(tmp_path / "a.wav", np.stack([samples, -samples], axis=1), kind)
-    with pytest.raises(InputError, match="a.wav is stereo and the two channels cancel"):
+    with pytest.raises(InputError, match="a.wav is stereo, and the mean of its two channels is silent"):
         read_wav(path)
 
 
@@ -105,7 +105,7 @@ def test_channels_that_do_not_cancel_are_averaged(other: float, tmp_path: Path) 
 def test_another_rate_is_read_when_it_is_stated(tmp_path: Path) -> None:
     path = write(tmp_path / "a.wav", RAMP, rate=44100)
     assert len(read_wav(path, sample_rate=44100)) == 100
-    with pytest.raises(InputError, match="a.wav has 44100 .* expected 48000.* --sample-rate 44100"):
+    with pytest.raises(InputError, match="`sample_rate=48000` differs from .*a.wav: 44100 .* `sample_rate=44100`"):
         read_wav(path)
 
 
@@ -143,9 +143,9 @@ def test_files_that_hold_no_recording_are_refused(tmp_path: Path) -> None:
         "text.wav": "is not a readable WAV file",
         "none.wav": "holds 0 samples",
         "folder.wav": "cannot be read",
-        "missing.wav": "does not exist",
+        "missing.wav": ": file not found",
     }.items():
-        with pytest.raises(InputError, match=f"{name} {reason}"):
+        with pytest.raises(InputError, match=f"{name} ?{reason}"):
             read_wav(tmp_path / name)
 
 
@@ -154,11 +154,11 @@ def test_other_kinds_of_sound_file_are_refused_by_name(tmp_path: Path) -> None:
     write(tmp_path / "six.wav", np.zeros((10, 6)))
     soundfile.write(tmp_path / "flac.wav", RAMP, 48000, format="FLAC")
     for name, reason in {
-        "eight.wav": "holds PCM_U8 samples; expected one of PCM_16, PCM_24",
+        "eight.wav": "holds PCM_U8 samples. Allowed: PCM_16, PCM_24",
         "six.wav": "has 6 channels",
-        "flac.wav": "is not a WAV file but FLAC",
+        "flac.wav": "is a FLAC file, not WAV",
     }.items():
-        with pytest.raises(InputError, match=f"{name} {reason}"):
+        with pytest.raises(InputError, match=f"{name} ?{reason}"):
             read_wav(tmp_path / name)
 
 

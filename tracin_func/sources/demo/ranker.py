@@ -1,4 +1,4 @@
-"""The embedded default scorer: a small convolutional ranker of spectrograms."""
+"""The scorer of the embedded example: a small convolutional ranker of spectrograms."""
 
 from typing import Self
 
@@ -8,14 +8,14 @@ from torch.nn.functional import layer_norm
 
 
 class AngleRanker(nn.Module):
-    """Scores spectrograms; of two, the one of the higher angle should score higher.
+    """Scores spectrograms: the higher the angle, the higher the score should be.
 
     Four blocks of convolution, BatchNorm, ReLU and pooling, then two linear layers; about 0.4 million
-    parameters. The strides of the first convolution keep it at about 14 million multiply-adds for an item of
-    1025 × 188, cheap enough to take a gradient for every item at every checkpoint on two cores.
+    parameters. The strides of the first convolution limit it to about 14 million multiply-adds per item of
+    1025 × 188: cheap enough for a gradient of every item at every checkpoint on two cores.
 
-    An item is normalised by its OWN mean and deviation. In eval mode its score therefore does not depend on
-    the items beside it, and one gradient per item serves every pair it is in.
+    An item is normalised by its own mean and deviation. In eval mode its score therefore does not depend on the rest of
+    the batch, and one gradient per item serves every pair that contains it.
 
     Args:
         channels: of the four convolutions.
@@ -45,7 +45,7 @@ class AngleRanker(nn.Module):
 
     @classmethod
     def seeded(cls, seed: int) -> Self:
-        """With initial weights drawn by `seed`; torch's global random state is as before afterwards."""
+        """A ranker with initial weights drawn by `seed`; torch's global random state is not changed."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return cls()

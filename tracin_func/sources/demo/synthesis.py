@@ -1,18 +1,18 @@
-"""SYNTHETIC tones in the lab's layout: a turned loudspeaker, a room, one reflecting panel, a take's jitter.
+"""Synthetic tones in the layout of recordings: a turned loudspeaker, a room, a reflecting panel, jitter per take.
 
-Nothing here was recorded. The model is physical, and small enough to read: a loudspeaker of cardioid
-directivity is turned by 0 to 180 degrees away from a microphone in a room with absorbing walls; one panel of
-the material stands beside them. A tone is a sum of sines, so the sum over image sources (Allen and Berkley,
-J. Acoust. Soc. Am. 65, 943, 1979) is exact in the time domain: every image is a delayed, scaled copy,
+Nothing here was recorded. In the physical model a loudspeaker of cardioid directivity is turned by 0 to 180 degrees
+away from a microphone in a room with absorbing walls, beside one panel of the material. A tone is a sum of sines, so
+the sum over image sources (Allen and Berkley, J. Acoust. Soc. Am. 65, 943, 1979) is exact in the time domain: every
+image is a delayed, scaled copy,
 
     p(t) = Σ_h a_h Σ_i Γ_i(h f) D(θ_i) (d_0 / d_i) e(t − d_i/c) sin(2π h f (t − d_i/c)),
 
-with h the harmonics of the loudspeaker, i the images of first order, Γ the reflection on the way,
-D(θ) = (1 + cos θ)/2 the cardioid, d_i the length of the way and e the envelope of the tone.
+with h the harmonics of the loudspeaker, i the images of first order, Γ the reflection on the path,
+D(θ) = (1 + cos θ)/2 the cardioid, d_i the length of the path and e the envelope of the tone.
 
-A spectrogram in dB relative to the maximum of its clip hides absolute level. What shows the angle is level
-RELATIVE to what does not turn with the loudspeaker: background noise and mains hum. Neighbouring angles
-differ by about one dB near 0 degrees, as much as two takes of one angle do: some pairs are honestly hard.
+A spectrogram in dB relative to the maximum of its clip hides the absolute level. The angle shows in the level relative
+to background noise and mains hum, which do not turn with the loudspeaker. Neighbouring angles differ by about one dB
+near 0 degrees, as much as two takes of one angle: some pairs are hard.
 """
 
 from collections.abc import Iterable
@@ -68,12 +68,12 @@ MATERIALS = {
 
 @dataclass(frozen=True)
 class Arrival:
-    """One way of the sound from the loudspeaker to the microphone.
+    """One path of the sound from the loudspeaker to the microphone.
 
     Args:
-        distance: m, length of the way.
-        directivity: pressure that the loudspeaker sends this way, 1 on its axis.
-        reflection: pressure left by the wall or panel on the way; 1 for the direct sound.
+        distance: m, length of the path.
+        directivity: pressure in the direction of the path, 1 on the loudspeaker's axis.
+        reflection: share of pressure that the wall or panel reflects; 1 for the direct sound.
         area: m², of the reflecting surface; infinite for a wall.
     """
 
@@ -85,7 +85,7 @@ class Arrival:
 
 @dataclass(frozen=True)
 class Take:
-    """What differs between two takes of one angle: the jitter of a careful person setting up again."""
+    """The setup of one take, with jitter as of a careful person."""
 
     loudspeaker: NDArray[np.float64]  # m, [3]
     microphone: NDArray[np.float64]  # m, [3]
@@ -115,22 +115,22 @@ def write_tones(
     classes: Iterable[str] = CLASSES,
     takes: Iterable[int] = TAKES,
 ) -> list[Path]:
-    """Write SYNTHETIC clips as `ROOT/deg036/plastic/plastic_deg036_500hz_04.wav`, int16 mono at 48 kHz, 1 s.
+    """Write synthetic clips as `ROOT/deg036/plastic/plastic_deg036_500hz_04.wav`, int16 mono at 48 kHz, 1 s.
 
-    A clip depends on its own name alone, not on which others are written with it.
+    A clip depends only on its own name.
 
     Args:
-        root: folder to write into; made when missing. A clip already there is overwritten.
+        root: folder to write into, created if missing. Existing clips are overwritten.
         materials: of `MATERIALS`.
         frequencies: such as `500hz`.
         classes: such as `deg036`, 0 to 180 degrees.
         takes: numbers of the takes.
 
     Returns:
-        The paths written, class by class.
+        The paths, class by class.
 
     Raises:
-        UsageError: an unknown material, or a class or frequency that cannot be read.
+        UsageError: a material, class or frequency is not allowed.
     """
     materials, frequencies, takes = tuple(materials), tuple(frequencies), tuple(takes)
     paths = []
@@ -148,16 +148,10 @@ def write_tones(
 
 
 def synthesise(material: str, label: str, frequency: str, take: int) -> NDArray[np.int16]:
-    """One SYNTHETIC clip, int16 [samples], the same on every machine up to rounding.
-
-    Args:
-        material: of `MATERIALS`.
-        label: class, such as `deg036`.
-        frequency: such as `500hz`.
-        take: number of the take, 0 or more.
+    """One synthetic clip of a class `label`, int16 [samples], the same on every machine up to rounding.
 
     Raises:
-        UsageError: as `write_tones`.
+        UsageError: see `write_tones`.
     """
     if material not in MATERIALS:
         raise UsageError(f"`material` should be one of {', '.join(MATERIALS)}. Got {material!r}.")
@@ -168,7 +162,7 @@ def synthesise(material: str, label: str, frequency: str, take: int) -> NDArray[
     if not 0 < hertz * len(HARMONICS) < SAMPLE_RATE / 2:
         highest = SAMPLE_RATE // (2 * len(HARMONICS))
         raise UsageError(f"`frequency` should lie between 1hz and {highest - 1}hz. Got {frequency!r}.")
-    # RandomState, not default_rng: numpy promises that its stream never changes.
+    # RandomState, not default_rng: numpy guarantees its stream.
     random = np.random.RandomState([*material.encode(), angle, hertz, take])
     setting = Take.draw(angle, random)
     time = np.arange(int(SECONDS * SAMPLE_RATE)) / SAMPLE_RATE
@@ -178,7 +172,7 @@ def synthesise(material: str, label: str, frequency: str, take: int) -> NDArray[
 
 
 def _tone(time: NDArray[np.float64], hertz: float, panel: Panel, setting: Take) -> NDArray[np.float64]:
-    """The tone at the microphone, 1 being its direct sound at 0 degrees, [samples]."""
+    """The tone at the microphone, [samples]; its direct sound at 0 degrees has amplitude 1."""
     arrivals = _arrivals(panel, setting)
     delays = np.array([arrival.distance / SPEED_OF_SOUND for arrival in arrivals])
     waves, strengths = [], []
@@ -198,7 +192,7 @@ def _tone(time: NDArray[np.float64], hertz: float, panel: Panel, setting: Take) 
 
 
 def _arrivals(panel: Panel, setting: Take) -> list[Arrival]:
-    """The direct sound, then one reflection from each wall, then the one from the panel."""
+    """The direct sound, one reflection from each wall, and the one from the panel."""
     turn = np.deg2rad(setting.angle)
     heading = np.array([np.cos(turn), np.sin(turn), 0.0])
     arrivals = [Arrival(*_way(setting, setting.loudspeaker, heading))]
@@ -214,7 +208,7 @@ def _arrivals(panel: Panel, setting: Take) -> list[Arrival]:
 
 
 def _way(setting: Take, source: NDArray[np.float64], heading: NDArray[np.float64]) -> tuple[float, float]:
-    """Length of the way from `source` to the microphone, m, and the cardioid D(θ) along it."""
+    """Length of the path from `source` to the microphone, m, and the cardioid D(θ) along it."""
     way = setting.microphone - source
     distance = float(np.linalg.norm(way))
     return distance, (1.0 + float(way @ heading) / distance) / 2
@@ -231,7 +225,7 @@ def _strength(arrival: Arrival, wavelength: float) -> float:
 
 
 def _envelope(time: NDArray[np.float64]) -> NDArray[np.float64]:
-    """1 while the tone sounds, 0 outside, smooth ramps 3x² − 2x³ between, shaped as `time`."""
+    """1 during the tone, 0 outside, smooth ramps 3x² − 2x³ between, shaped as `time`."""
     ramp = np.clip(np.minimum(time - ONSET, RELEASE - time) / RAMP, 0.0, 1.0)
     return np.asarray(ramp * ramp * (3 - 2 * ramp))
 
@@ -251,5 +245,5 @@ def _from_decibel(level: float) -> float:
 def _number(name: str, text: str, prefix: str, suffix: str, like: str) -> int:
     digits = text.removeprefix(prefix).removesuffix(suffix)
     if text != f"{prefix}{digits}{suffix}" or not (digits.isascii() and digits.isdigit()):
-        raise UsageError(f"`{name}` should read as {like} does. Got {text!r}.")
+        raise UsageError(f"`{name}` should have the form {like}. Got {text!r}.")
     return int(digits)

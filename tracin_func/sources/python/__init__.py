@@ -1,1 +1,1 @@
-"""A task that a function of the user's own returns."""
+"""A task that the user's own function returns."""

@@ -1,4 +1,4 @@
-"""The option of a task of the user's own."""
+"""The option of a task that the user's own function returns."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -12,7 +12,7 @@ class PythonOptions:
 
     panel: ClassVar[str] = MODEL
     task: str | None = option(
-        "Whole job of your own: a function that returns a tracin_func.Task. The file is run.",
+        "Your own function that returns a tracin_func.Task. The file is run.",
         metavar="FILE.py:factory",
         path=True,
     )

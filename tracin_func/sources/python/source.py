@@ -1,4 +1,4 @@
-"""A task of the user's own, returned by a function of theirs, as a source."""
+"""A task that a function of the user's returns, as a source."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from tracin_func.losses.custom import DEFAULT_LOSS
 from tracin_func.sources.groups import ModelOptions
-from tracin_func.sources.options import Options
+from tracin_func.sources.options import Options, setting
 from tracin_func.sources.python.loading import load_task, require_scorer
 from tracin_func.sources.python.options import PythonOptions
 from tracin_func.sources.settings import Settings
@@ -16,9 +16,9 @@ from tracin_func.sources.source import Job, Listener, Source
 
 @dataclass(frozen=True)
 class PythonTask(Source):
-    """What the function returns; loss options and the learning rate replace its own where given."""
+    """The returned task; given loss options and a given learning rate replace its own."""
 
-    brings: ClassVar[str] = "--task brings its own data, model and pairs"
+    brings: ClassVar[str] = "`task` brings its own data, model and pairs"
     unused: ClassVar[Sequence[str]] = (
         *("checkpoint_dir", "checkpoint_prefix", "checkpoints", "model", "model_arg", "pairs", "ids"),
         *("exclusions_file", "exclude_before_split", "seed", "num_test", "test_pairs", "test_select"),
@@ -35,7 +35,7 @@ class PythonTask(Source):
 
     def job(self, listener: Listener, *, with_test: bool = True, streamed: bool = False) -> Job:
         task = load_task(self._named)
-        require_scorer(f"--task {self._named}", task.scorer, task.joint)
+        require_scorer(setting("task", self._named), task.scorer, task.joint)
         rate, loss_type = self.options[ModelOptions].learning_rate, self.options.values.get("loss_type")
         if rate is not None:
             task = replace(task, checkpoints=[replace(each, learning_rate=rate) for each in task.checkpoints])
@@ -44,7 +44,7 @@ class PythonTask(Source):
             task = replace(task, loss=settings.adjusted(DEFAULT_LOSS if task.loss is None else task.loss))
         else:
             task = replace(task, loss=settings.loss())
-            listener.report(f"note: --loss-type {loss_type} replaces the task's own loss.")
+            listener.report(f"note: {setting('loss_type', loss_type)} replaces the task's own loss.")
             if settings.unread is not None:
                 listener.report(f"warning: {settings.unread}")
         return Job(replace(task, describe={"kind": "task", "task": self._named, **task.describe}), settings)

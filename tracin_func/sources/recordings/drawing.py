@@ -1,7 +1,7 @@
-"""Which pairs a job compares: the lab's split and drawing, every pair, and what exclusions leave of them.
+"""The split of items, the drawing of pairs and the sample of test pairs.
 
-The split and the drawing reproduce the lab's training to the last pair, so that scores belong to the pairs
-its models saw. Positions are those of the whole list of items, whatever the split.
+They reproduce the original training script to the last pair, so that scores belong to the pairs its models saw.
+Positions are those in the whole list of items.
 """
 
 import random
@@ -23,31 +23,31 @@ def split_items(items: int, seed: int, train_share: float = 0.70) -> tuple[Tenso
 
     Raises:
         UsageError: `train_share` is not between 0 and 1.
-        InputError: fewer than two items would be left to train on, so there is no pair.
+        InputError: fewer than two items would be left for training.
     """
     if not 0 < train_share <= 1:
         raise UsageError(f"`train_share` should be above 0 and at most 1. Got {train_share}.")
     train = int(train_share * items)
     if train < 2:
         raise InputError(
-            f"{items} items leave {train} to train on at a share of {train_share}; expected at least 2, to "
-            "compare. Add recordings, classes or takes."
+            f"{items} items leave {train} for training at a share of {train_share}. At least 2 are needed. Add "
+            "recordings, classes or takes."
         )
     positions = torch.randperm(items, generator=torch.Generator().manual_seed(seed))
     return positions[:train], positions[train:]
 
 
 def draw_sequence(positions: Tensor, classes: Tensor, rng: np.random.RandomState) -> list[DrawnPair]:
-    """The lab's drawing from one split, with its repeats, in the order drawn.
+    """The pairs drawn from one split, with repeats, in the order drawn.
 
-    n(n−1)/2 times, two different items out of n are drawn; a draw of equal classes is dropped, the rest gets
-    target +1 when the first item's class is the higher one, −1 otherwise. Draw the training split first and
-    the test split with the same `rng` afterwards: it is one stream.
+    n(n−1)/2 times two different items out of n are drawn. Pairs of equal classes are dropped; the others get target +1
+    if the class of the first item is the higher one, else −1. The original script draws the training pairs first, then
+    the test pairs with the same `rng`.
 
     Args:
         positions: the items of the split in their order, int64 [n].
         classes: class of each of all items, integer [items].
-        rng: moved on by n(n−1)/2 draws.
+        rng: advanced by n(n−1)/2 choices.
     """
     members, class_of = positions.tolist(), classes.tolist()
     drawn = []
@@ -59,19 +59,11 @@ def draw_sequence(positions: Tensor, classes: Tensor, rng: np.random.RandomState
 
 
 def merge_repeats(drawn: Sequence[DrawnPair]) -> Pairs:
-    """One row for each distinct ordered pair, in the order first drawn, with how often it was: `count`."""
+    """One row per distinct ordered pair, in the order first drawn; `count` is how often it was drawn."""
     count: dict[DrawnPair, int] = {}
     for draw in drawn:
         count[draw] = count.get(draw, 0) + 1
     return table_of(list(count), list(count.values()))
-
-
-def draw_pairs(positions: Tensor, classes: Tensor, rng: np.random.RandomState) -> Pairs:
-    """The lab's drawing from one split, a repeated pair being one row: see `draw_sequence`, `merge_repeats`.
-
-    No rows when the split has no two items of different classes.
-    """
-    return merge_repeats(draw_sequence(positions, classes, rng))
 
 
 def all_pairs(positions: Tensor, classes: Tensor) -> Pairs:
@@ -96,17 +88,17 @@ def sample_test_pairs(
     table: Pairs | None = None,
     kept: Sequence[int] | None = None,
 ) -> Pairs:
-    """`k` distinct pairs out of the drawn test pairs, as the lab picks them: `random.Random(seed).sample`.
+    """`k` distinct pairs out of the drawn test pairs, sampled by `random.Random(seed).sample`.
 
-    The sample is of draws. One that was excluded or repeats a pair already picked gives way to the next draw
-    after it, from the last on to the first, that does not. `count` is that of the whole drawing.
+    Places in the drawing are sampled. If the pair there is excluded or already picked, the next place follows, the
+    first after the last. `count` is that of the whole drawing.
 
     Args:
-        drawn: the test drawing with its repeats, from `draw_sequence`.
-        k: how many; None for every distinct pair in the order first drawn.
+        drawn: the drawn test pairs with repeats, from `draw_sequence`.
+        k: number of pairs; None for every distinct pair in the order first drawn.
         seed: of the sample.
-        table: the distinct pairs in the order first drawn, where they carry weights; else `merge_repeats(drawn)`.
-        kept: the rows of the distinct pairs that may be picked; all when left out.
+        table: the distinct pairs in the order first drawn, if they have weights; else `merge_repeats(drawn)`.
+        kept: rows of the distinct pairs that may be picked; None for all.
 
     Raises:
         UsageError: `k` is below 1.
@@ -118,15 +110,13 @@ def sample_test_pairs(
     allowed = list(range(len(distinct))) if kept is None else list(kept)
     if not allowed:
         raise InputError(
-            "no test pair was drawn; expected test items of at least two classes. Add recordings, or choose "
-            "another --seed."
+            "no test pair was drawn: the test items are of one class. Add recordings, or choose another `seed`."
         )
     if k is None:
         return distinct.select(torch.tensor(allowed))
     if k > len(allowed):
         raise InputError(
-            f"{k} test pairs were asked for and there are {len(allowed)}; expected at most as many. Use "
-            "--num-test all for every one of them."
+            f'`num_test={k}` is more than the {len(allowed)} distinct test pairs. Use `num_test="all"` for all of them.'
         )
     row_of = {pair: row for row, pair in enumerate(dict.fromkeys(drawn))}
     left = set(allowed)

@@ -1,6 +1,6 @@
-"""From a waveform to what the ranker sees: a spectrogram in decibels below the clip's own maximum.
+"""From a waveform to the input of the ranker: a spectrogram in decibels below the clip's own maximum.
 
-A checkpoint is only right with the front end it was trained on, so `describe` goes into the provenance.
+A checkpoint is valid only with the front end of its training, which provenance therefore records.
 """
 
 from dataclasses import asdict, dataclass
@@ -23,7 +23,7 @@ class FrontEnd:
     Args:
         n_fft: length of window and transform, in samples.
         hop_length: samples between two frames.
-        amin: the smallest magnitude that is distinguished from 0.
+        amin: smallest magnitude distinguished from 0.
 
     Raises:
         UsageError: a setting is out of range.
@@ -54,14 +54,14 @@ class FrontEnd:
             [..., 1, frequencies, frames]; frequencies = n_fft // 2 + 1, frames = 1 + samples // hop_length.
 
         Raises:
-            InputError: a clip is too short to be padded by reflection (n_fft // 2 samples or fewer), or
-                silent: no magnitude reaches `amin`, so there is no maximum to measure from, or not finite.
+            InputError: a clip is too short to be padded by reflection (n_fft // 2 samples or fewer), silent (no
+                magnitude reaches `amin`), or not finite.
         """
         samples, shortest = waveform.shape[-1], self.n_fft // 2 + 1
         if samples < shortest:
             raise InputError(
-                f"the clip has {samples} samples; expected at least {shortest}, so that a window of "
-                f"{self.n_fft} can be padded by reflection. Use longer clips or a larger --clip-seconds."
+                f"the clip has {samples} samples. At least {shortest} are needed to pad a window of {self.n_fft} by "
+                "reflection. Use longer clips or a larger `clip_seconds`."
             )
         magnitude = self._magnitude(waveform)
         peak = magnitude.amax(dim=(-2, -1), keepdim=True)
@@ -69,8 +69,8 @@ class FrontEnd:
         if not bool(usable.all()):
             largest = float(peak[~usable][0])
             raise InputError(
-                f"the clip is silent or not finite: its largest magnitude is {largest}; expected at least "
-                f"{self.amin}, to measure decibels from. Record it again or leave it out."
+                f"the clip is silent or not finite: its largest magnitude is {largest}. At least {self.amin} is "
+                "needed. Record it again or leave it out."
             )
         return (20 * torch.log10(magnitude.clamp(min=self.amin) / peak)).unsqueeze(-3)
 

@@ -1,4 +1,4 @@
-"""The options of recordings, and of the embedded example, which lies in the same tree."""
+"""The options of recordings, which the embedded example takes too."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,22 +16,22 @@ class RecordingOptions:
 
     panel: ClassVar[str] = DATA
     data_root: Path | None = option(
-        "Folder of WAV files: in it deg036/plastic/plastic_deg036_500hz_04.wav.", "embedded"
+        "Folder of WAV files, such as DIR/deg036/plastic/plastic_deg036_500hz_04.wav.", "embedded"
     )
-    frequency: str | None = option("Tone: 500hz, 1000hz, ...; or all: each tone its own run and files.", "500hz")
-    material: str | None = option("Material: the folder and file name part such as plastic.", "plastic")
-    classes: str | None = option("Class folders, separated by commas: deg000,deg036.", "all present")
-    takes: str | None = option("Takes, separated by commas: 0,1,2.", "all present")
-    sample_rate: int | None = option("Rate that all files have, in Hz; nothing is resampled.", "48000", least=1)
-    clip_seconds: float | None = option("Use this much from the start of each clip.", "whole clips of one length")
-    skip_bad_audio: bool = switch("Leave out recordings that cannot be read, and count them.")
-    num_workers: int | None = option("Threads that read WAV files.", "0", panel=COMPUTING, least=0)
+    frequency: str | None = option("Tone: 500hz, 1000hz, ...; or all, one run and result file per tone.", "500hz")
+    material: str | None = option("Material, as in the names of folders and files, such as plastic.", "plastic")
+    classes: str | None = option("Class folders to use, separated by commas, such as deg000,deg036.", "all present")
+    takes: str | None = option("Takes to use, separated by commas, such as 0,1,2.", "all present")
+    sample_rate: int | None = option("Sample rate of all files in Hz; nothing is resampled.", "48000", least=1)
+    clip_seconds: float | None = option("Seconds to use from the start of each clip.", "whole clips of equal length")
+    skip_bad_audio: bool = switch("Leave out recordings that cannot be read.")
+    num_workers: int | None = option("Number of threads that read WAV files.", "0", panel=COMPUTING, least=0)
 
     def __post_init__(self) -> None:
-        words("--classes", self.classes)
-        numbers("--takes", self.takes)
+        words("classes", self.classes)
+        numbers("takes", self.takes)
 
     @property
     def placeholders(self) -> dict[str, str]:
-        """The values of {frequency} and {material} in the name of a folder."""
+        """The values of {frequency} and {material} in folder names."""
         return {"frequency": self.frequency or FREQUENCY, "material": self.material or MATERIAL}

@@ -1,7 +1,7 @@
-"""The lab's tree of recordings: finding clips of one material and tone, and loading them as items.
+"""The tree of recordings: finding the clips of one material and tone, and loading them as items.
 
-Clips lie as `ROOT/deg036/plastic/plastic_deg036_500hz_04.wav`: class (an angle in degrees), material, tone
-and take. A clip's id is its file name without the ending.
+A clip is `ROOT/deg036/plastic/plastic_deg036_500hz_04.wav`: class (an angle in degrees), material, tone and take. Its
+id is the file name without the ending.
 """
 
 import itertools
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from tracin_func.errors import InputError, UsageError
 from tracin_func.files import one_form, present
+from tracin_func.sources.options import setting
 from tracin_func.sources.recordings.frontend import FrontEnd
 from tracin_func.sources.recordings.wav import read_wav
 
@@ -60,54 +61,51 @@ def find_clips(
         root: folder of the tree.
         material: such as `plastic`.
         frequency: the tone, such as `500hz`.
-        classes: class folders to use, such as `deg036`; all present when left out.
-        takes: takes to use; all present when left out. A class need not have each of them.
-        notice: called with each sentence that the user should read.
+        classes: class folders to use, such as `deg036`; None for all.
+        takes: takes to use; None for all. A class need not have each of them.
+        notice: called with each sentence for the user.
 
     Raises:
-        InputError: the root is missing or has no class folders, the material, tone, a class or a take is
-            nowhere to be found (the message lists what there is), no name follows the layout, fewer than two
-            classes are left, two files are the same take, or an entry is named as the layout asks and is no
-            file or folder.
+        InputError: the root or its class folders are missing; the material, the tone, a class or a take is not found;
+            no name follows the layout; fewer than two classes are left; two files are the same take; or an entry
+            with a name of the layout is not a file or folder.
     """
     root = Path(root)
     try:
         clips = _clips_of_material(root, material, notice)
     except OSError as error:
-        raise InputError(f"{error.filename} cannot be read: {error.strerror}. Check the data root.") from None
-    place = f"of {material!r} under {root}"
-    _require_present("tone", [frequency], {clip.frequency for clip in clips}, place, "--frequency")
+        raise InputError(f"{error.filename} cannot be read: {error.strerror}. Check its permissions.") from None
+    place = f"for {material} in {root}"
+    _require_present("frequency", [frequency], {clip.frequency for clip in clips}, place)
     clips = [clip for clip in clips if clip.frequency == frequency]
-    place = f"of {frequency} {place}"
+    place = f"for {frequency} {place}"
     if classes is not None:
-        _require_present("class", classes, {clip.degree_class for clip in clips}, place, "--classes")
+        _require_present("classes", classes, {clip.degree_class for clip in clips}, place)
         clips = [clip for clip in clips if clip.degree_class in classes]
     if takes is not None:
-        _require_present("take", takes, {clip.take for clip in clips}, place, "--takes")
+        _require_present("takes", takes, {clip.take for clip in clips}, place)
         clips = [clip for clip in clips if clip.take in takes]
     clips.sort(key=lambda clip: (clip.degree, clip.take, clip.path.name))
     for clip, following in itertools.pairwise(clips):
         if (clip.degree, clip.take) == (following.degree, following.take):
-            raise InputError(
-                f"{clip.path} and {following.path} are the same take; expected one file a take. Remove one."
-            )
+            raise InputError(f"{clip.path} and {following.path} are the same take. Remove one of them.")
     for clip in clips:
         if not os.path.isfile(clip.path):
             raise _unfit(clip.path, "recording", "file")
     present = sorted({clip.degree for clip in clips})
     if len(present) < 2:
         raise InputError(
-            f"{len(present)} class {place} (degrees: {_listed(present)}); expected at least two, since pairs "
-            "compare different angles. Add recordings or name more with --classes."
+            f"{len(present)} class found {place} (degrees: {_listed(present)}). Pairs compare at least two. Add "
+            "recordings or more `classes`."
         )
     return clips
 
 
 def find_tones(root: str | Path, material: str) -> list[str]:
-    """The tones of which a material has recordings, the lowest first.
+    """The tones of a material, the lowest first.
 
     Raises:
-        InputError: as `find_clips`, of which the first tone that is missing is no fault.
+        InputError: the tree does not fit; see `find_clips`.
     """
     found = {clip.frequency for clip in _clips_of_material(Path(root), material, lambda sentence: None)}
     return sorted(found, key=lambda tone: int(tone.removesuffix("hz")))
@@ -128,15 +126,15 @@ def load_items(
     Args:
         clips: what to read, [items].
         front_end: from waveform to spectrogram.
-        sample_rate: the rate all files must state; nothing is resampled.
-        clip_seconds: use this much from the start of each clip; the whole clip when left out.
-        workers: threads that read; 0 reads in this one. The result does not depend on it.
-        progress: called, in this thread, with the number of clips finished.
-        bad: where given, a clip that cannot be used is no error: its id and what is wrong go in here, and its row is 0.
+        sample_rate: required sample rate of all files; nothing is resampled.
+        clip_seconds: seconds to use from the start of each clip; None for the whole clip.
+        workers: number of threads that read; 0 reads in this one. The result does not depend on it.
+        progress: called in this thread with the number of clips finished.
+        bad: if given, it receives the id and fault of each clip that cannot be used, whose row is then 0; no error.
 
     Raises:
         InputError: a file does not fit (see `read_wav` and `FrontEnd`), is shorter than `clip_seconds`, or
-            has another length than the first clip. The message names the file.
+            has another length than the first clip.
         UsageError: `clip_seconds` or `workers` is out of range.
     """
     if clip_seconds is not None and not 0 < clip_seconds < math.inf:
@@ -144,7 +142,7 @@ def load_items(
     if workers < 0:
         raise UsageError(f"`workers` should be 0 or more. Got {workers}.")
     if not clips:
-        raise InputError("no clips to load; expected at least one. Check --classes and --takes.")
+        raise InputError("no clips to load. Check `classes` and `takes`.")
 
     def load(clip: Clip) -> _Loaded:
         try:
@@ -172,13 +170,13 @@ def load_items(
 def _clips_of_material(root: Path, material: str, notice: Callable[[str], None]) -> list[Clip]:
     root = present(root)
     if not root.is_dir():
-        what = "is not a folder" if root.exists() else "does not exist"
-        raise InputError(f"data root {root} {what}; expected a tree like {LAYOUT}. Check --data-root.")
+        what = "not a folder" if root.exists() else "folder not found"
+        raise InputError(f"`data_root`: {what}: {root}. It should be ROOT of a tree such as {LAYOUT}.")
     folders = [folder for folder in root.iterdir() if _CLASS.fullmatch(folder.name) and _is_folder(folder, "class")]
     if not folders:
-        raise InputError(f"data root {root} has no class folder; expected {LAYOUT}. Check --data-root.")
+        raise InputError(f"`data_root`: no class folder in {root}. It should be ROOT of a tree such as {LAYOUT}.")
     materials = {one_form(entry.name) for folder in folders for entry in folder.iterdir() if entry.is_dir()}
-    _require_present("material", [one_form(material)], materials, f"under {root}", "--material")
+    _require_present("material", [one_form(material)], materials, f"in {root}")
     clips, ignored = [], []
     for folder in folders:
         home = present(folder / material)
@@ -194,19 +192,16 @@ def _clips_of_material(root: Path, material: str, notice: Callable[[str], None])
     example = "" if some is None else f", such as {some.parent.parent.name}/{material}/{some.name}"
     if not clips:
         raise InputError(
-            f"no recording of {material!r} under {root}: {len(ignored)} entries, none follows {LAYOUT}{example}. "
-            "Expected names as they stand there, in lower case. Rename them, or choose with --material."
+            f"no recording of {material!r} found in {root}: none of the {len(ignored)} names follows "
+            f"{LAYOUT}{example}. Rename them, in lower case, or choose another `material`."
         )
     if ignored:
-        notice(
-            f"{len(ignored)} of the entries of {material} under {root} do not follow {LAYOUT} and are left "
-            f"out{example}."
-        )
+        notice(f"{len(ignored)} entries for {material} in {root} are left out: names unlike {LAYOUT}{example}.")
     return clips
 
 
 def _clip(path: Path, degree_class: str, material: str) -> Clip | None:
-    """The clip that `path` names, None when the name does not follow the layout."""
+    """The clip at `path`; None if the name does not follow the layout."""
     prefix, name = one_form(f"{material}_{degree_class}_"), one_form(path.name)
     match = _TONE_AND_TAKE.fullmatch(name.removeprefix(prefix))
     if not name.startswith(prefix) or match is None:
@@ -216,23 +211,21 @@ def _clip(path: Path, degree_class: str, material: str) -> Clip | None:
 
 
 def _is_folder(path: Path, kind: str) -> bool:
-    """Whether a folder is there; something else of that name is an error, for it would drop recordings unsaid."""
+    """Whether the folder exists; anything else of that name is an error, since recordings would be dropped silently."""
     if os.path.lexists(path) and not path.is_dir():
         raise _unfit(path, kind, "folder")
     return path.is_dir()
 
 
 def _unfit(path: Path, kind: str, expected: str) -> InputError:
-    what = "a link that leads nowhere" if not path.exists() else f"no {expected}"
-    return InputError(f"{path} is named like a {kind} and is {what}. Expected a {expected}: mend or remove it.")
+    what = "a broken link" if not path.exists() else f"not a {expected}"
+    return InputError(f"{path} has the name of a {kind} and is {what}. Fix or remove it.")
 
 
-def _require_present(kind: str, wanted: Iterable[_Name], present: set[_Name], place: str, option: str) -> None:
-    for name in wanted:
-        if name not in present:
-            raise InputError(
-                f"no {kind} {name!r} {place}; there are: {_listed(sorted(present))}. Choose with {option}."
-            )
+def _require_present(name: str, wanted: Iterable[_Name], present: set[_Name], place: str) -> None:
+    for value in wanted:
+        if value not in present:
+            raise InputError(f"{setting(name, value)} not found {place}. Available: {_listed(sorted(present))}.")
 
 
 def _listed(names: Sequence[str] | Sequence[int]) -> str:
@@ -243,9 +236,9 @@ def _cropped(waveform: Tensor, clip: Clip, clip_seconds: float, sample_rate: int
     wanted = round(clip_seconds * sample_rate)
     if len(waveform) < wanted:
         raise InputError(
-            f"{clip.path} has {_length(len(waveform), sample_rate)}, shorter than --clip-seconds "
-            f"{clip_seconds:g} ({wanted} samples). Lower it to "
-            f"{_seconds(len(waveform), sample_rate)} or remove the file."
+            f"`clip_seconds={clip_seconds:g}` ({wanted} samples) is longer than {clip.path}: "
+            f"{_length(len(waveform), sample_rate)}. Lower it to {_seconds(len(waveform), sample_rate)} or remove the "
+            "file."
         )
     return waveform[:wanted]
 
@@ -269,8 +262,8 @@ def _stacked(
             else:
                 found = (
                     f"{clip.path} has {_length(samples, sample_rate)}, {model.path} has "
-                    f"{_length(expected, sample_rate)}; expected one length. Crop all clips with "
-                    f"--clip-seconds {_seconds(min(samples, expected), sample_rate)} or less."
+                    f"{_length(expected, sample_rate)}. All clips need one length. Crop them with "
+                    f"`clip_seconds={_seconds(min(samples, expected), sample_rate)}` or less."
                 )
         if isinstance(found, str):
             if bad is None:
@@ -289,5 +282,5 @@ def _length(samples: int, sample_rate: int) -> str:
 
 
 def _seconds(samples: int, sample_rate: int) -> str:
-    """Rounded down, so that as a value of --clip-seconds it never asks for more than there is."""
+    """Seconds rounded down: as `clip_seconds` they never exceed the clip."""
     return f"{samples * 1000 // sample_rate / 1000:g}"

@@ -17,7 +17,7 @@ CANCELS = 1e-3  # deviation of the mean of two channels over theirs, below which
 
 _BYTE_ORDERS = {b"RIFF": "<", b"RIFX": ">", b"RF64": "<", b"BW64": "<"}
 _MOST = 0xFFFFFFFF - 64  # bytes of samples in a file whose sizes have 32 bits
-# Sizes that programs write which do not know them yet: 0, 2^31 and 2^32, less a header, a page or a part of a frame.
+# Sizes written by programs that do not know them yet: 0, 2^31 and 2^32, less a header, a page or a part of a frame.
 _UNKNOWN = (range(1), range(0x7FFE0000, 0x80001000), range(0xFFFE0000, 2**32), range(2**62, 2**64))
 
 
@@ -25,45 +25,44 @@ def read_wav(path: str | Path, *, sample_rate: int = 48000) -> NDArray[np.float6
     """Waveform of one WAV file, float64 [samples].
 
     A sample of b-bit PCM with integer value v becomes v / 2^(b−1) (16 bit: v / 32768); float samples stay as
-    they are. Stereo becomes the mean of its two channels. ID3 tags before the header are skipped. A header without
-    the size of the samples, as recorders write that stream, stands for all samples there are.
+    they are. Stereo becomes the mean of its two channels. ID3 tags before the header are skipped. If the header lacks
+    the size of the samples, as in files of streaming recorders, all samples are read.
 
     Args:
         path: a WAV file (RIFF, RIFX, RF64 or BW64), 16, 24 or 32-bit PCM or float, mono or stereo.
-        sample_rate: the sample rate that the file must have, in Hz. Nothing is resampled.
+        sample_rate: required sample rate in Hz. Nothing is resampled.
 
     Raises:
-        InputError: the file is missing, empty, truncated, corrupt, not a WAV file of these kinds, without
-            samples, of another sample rate, holds NaN or infinite samples, or two channels that cancel. The message
-            names the file.
+        InputError: the file is missing, empty, truncated, corrupt, not a WAV file of these kinds, without samples, or
+            of another sample rate; it contains NaN or infinite samples; or its two channels cancel.
     """
     path = Path(path)
     try:
         content = path.read_bytes()
         if not content:
-            raise InputError(f"{path} is empty (0 bytes); expected a WAV file. Copy it again or remove it.")
+            raise InputError(f"{path} is empty (0 bytes). Copy it again or remove it.")
         channels = _decoded(path, content, sample_rate)
     except FileNotFoundError:
-        raise InputError(f"{path} does not exist; expected a WAV file. Check the path.") from None
+        raise InputError(f"{path}: file not found. Check the path.") from None
     except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}. Expected a readable WAV file.") from None
+        raise InputError(f"{path} cannot be read: {error.strerror}. Check its permissions.") from None
     except soundfile.LibsndfileError as error:
         raise InputError(
             f"{path} is not a readable WAV file: {error.error_string} Copy it again or remove it."
         ) from None
     if len(channels) == 0:
-        raise InputError(f"{path} holds 0 samples; expected a recording. Copy it again or remove it.")
+        raise InputError(f"{path} holds 0 samples. Copy it again or remove it.")
     finite = np.isfinite(channels).all(axis=1)
     if not finite.all():
         raise InputError(
-            f"{path} holds NaN or infinite samples, the first at position {int(finite.argmin())}; "
-            "expected finite numbers. Export it again or remove it."
+            f"{path} holds NaN or infinite samples, the first at position {int(finite.argmin())}. Export it again "
+            "or remove it."
         )
     waveform: NDArray[np.float64] = channels.mean(axis=1)
     if waveform.std() < CANCELS * channels.std(axis=0).max():
         raise InputError(
-            f"{path} is stereo and the two channels cancel: one is the other inverted, and their mean is silent. "
-            "Invert one channel, or export one channel as mono."
+            f"{path} is stereo, and the mean of its two channels is silent: one is the other inverted. Invert one "
+            "channel, or export one channel as mono."
         )
     return waveform
 
@@ -81,25 +80,25 @@ def _decoded(path: Path, content: bytes, sample_rate: int) -> NDArray[np.float64
 
 def _require_kind(path: Path, sound: soundfile.SoundFile, sample_rate: int) -> None:
     if sound.format not in WAV_FORMATS:
-        raise InputError(f"{path} is not a WAV file but {sound.format}. Convert it to WAV.")
+        raise InputError(f"{path} is a {sound.format} file, not WAV. Convert it to WAV.")
     if sound.subtype not in SUBTYPES:
         raise InputError(
-            f"{path} holds {sound.subtype} samples; expected one of {', '.join(SUBTYPES)}. Convert it to 16-bit PCM."
+            f"{path} holds {sound.subtype} samples. Allowed: {', '.join(SUBTYPES)}. Convert it to 16-bit PCM."
         )
     if sound.channels > 2:
-        raise InputError(f"{path} has {sound.channels} channels; expected mono or stereo. Mix it down.")
+        raise InputError(f"{path} has {sound.channels} channels. Allowed: mono, stereo. Mix it down.")
     if sound.samplerate != sample_rate:
         raise InputError(
-            f"{path} has {sound.samplerate} samples a second; expected {sample_rate}. If all files have that "
-            f"rate, state it with --sample-rate {sound.samplerate} (nothing is resampled)."
+            f"`sample_rate={sample_rate}` differs from {path}: {sound.samplerate} samples per second. If all files "
+            f"have this rate, set `sample_rate={sound.samplerate}`; nothing is resampled."
         )
 
 
 def _plain(path: Path, content: bytes) -> bytes:
-    """The file with nothing but format and samples, each with the size that it has; `content` where it fits already.
+    """The file reduced to format and samples, with their true sizes; `content` itself if it needs no change.
 
-    Without these two chunks it is left to libsndfile, from its header on. libsndfile alone would take what is left of
-    truncated samples, and lose samples behind a tag or a size that is not known.
+    Without these two chunks the file from its header on is returned for libsndfile. libsndfile alone would accept
+    truncated samples, and lose samples behind a tag or an unknown size.
     """
     start = _after_tags(content)
     order = _BYTE_ORDERS.get(content[start : start + 4])
@@ -121,8 +120,8 @@ def _plain(path: Path, content: bytes) -> bytes:
     whole = at < start + 8 + total <= len(content)  # as the file's own size says
     if size > there and not whole and not _is_unknown(size):
         raise InputError(
-            f"{path} is truncated: {size - there} of the {size} bytes of samples that its header announces are "
-            "missing. Copy it again or remove it."
+            f"{path} is truncated: {size - there} of the {size} bytes of samples in its header are missing. Copy it "
+            "again or remove it."
         )
     if size == 0 and not _are_chunks(content, at, order):
         size = there
@@ -141,7 +140,7 @@ def _plain(path: Path, content: bytes) -> bytes:
 
 
 def _after_tags(content: bytes) -> int:
-    """Where the file begins behind its ID3 tags: ten bytes that end in the tag's size, 7 bits per byte."""
+    """Where the file begins after its ID3 tags: ten bytes that end in the tag's size, 7 bits per byte."""
     at = 0
     while content[at : at + 3] == b"ID3" and len(content) >= at + 10:
         size = 0
@@ -153,7 +152,7 @@ def _after_tags(content: bytes) -> int:
 
 
 def _chunks(content: bytes, at: int, order: str) -> Iterator[tuple[bytes, int, int]]:
-    """Name, start and size of each chunk from `at` on; chunks are padded to an even length, or should be."""
+    """Name, start and size of each chunk from `at` on; chunks should be padded to an even length."""
     while at + 8 <= len(content):
         name, size = struct.unpack_from(f"{order}4sI", content, at)
         if not (name.isascii() and name.decode("ascii").isprintable()):
@@ -164,12 +163,12 @@ def _chunks(content: bytes, at: int, order: str) -> Iterator[tuple[bytes, int, i
 
 
 def _are_chunks(content: bytes, at: int, order: str) -> bool:
-    """Whether chunks follow to the end of the file, and so no samples."""
+    """Whether chunks, and therefore no samples, follow to the end of the file."""
     for _, start, size in _chunks(content, at, order):
         at = start + size
     return len(content) - 1 <= at <= len(content)
 
 
 def _is_unknown(size: int) -> bool:
-    """Whether a size stands for one that was not known when it was written."""
+    """Whether a size was unknown when it was written."""
     return any(size in sizes for sizes in _UNKNOWN)
