@@ -449,13 +449,13 @@ def filled(runs: Runs, undisturbed: Runs) -> Runs:
 @pytest.mark.parametrize(
     ("factory", "more", "told"),
     [
-        ("other_model", (), "a checkpoint `epoch 1` with other weights"),
-        ("other_items", (), "was made with another `units`: 20000; this run has 19960"),
-        ("other_front_end", (), "was made with another `front end.hop`: 256; this run has 128"),
-        ("job", ("--dtype", "float64"), "was made with another `dtype of the model[0]`"),
-        ("job", PROJECTED, "was made with another `width`"),
-        ("job", ("--store-dtype", "float16"), "was made with another `dtype`"),
-        ("job", ("--params", "0.weight"), "was made with another `width`"),
+        ("other_model", (), "a checkpoint 'epoch 1' with other weights"),
+        ("other_items", (), "was made with another 'units': 20000; this run has 19960"),
+        ("other_front_end", (), "was made with another 'front end.hop': 256; this run has 128"),
+        ("job", ("--dtype", "float64"), "was made with another 'dtype of the model[0]'"),
+        ("job", PROJECTED, "was made with another 'width'"),
+        ("job", ("--store-dtype", "float16"), "was made with another 'dtype'"),
+        ("job", ("--params", "0.weight"), "was made with another 'width'"),
         ("job", ("--learning-rate", "0.5"), "with other learning rates"),
     ],
 )
@@ -471,10 +471,10 @@ def test_a_store_of_something_else_is_refused(filled: Runs, factory: str, more: 
 def test_a_store_of_other_recordings_is_refused(lab: Lab) -> None:
     store = ("--store", str(lab.folder / "store"))
     assert run("self", lab, *store)[0] == 0
-    assert "was made with another `items`" in refused("self", lab, *store, "--clip-seconds", "0.05", code=3)
+    assert "was made with another 'items'" in refused("self", lab, *store, "--clip-seconds", "0.05", code=3)
     for path in lab.data.rglob("*.wav"):
         soundfile.write(path, soundfile.read(path)[0][::2], 24000)
-    assert "was made with another `items`" in refused("self", lab, *store, "--sample-rate", "24000", code=3)
+    assert "was made with another 'items'" in refused("self", lab, *store, "--sample-rate", "24000", code=3)
 
 
 def test_a_dimension_for_a_store_asks_for_a_projection(lab: Lab) -> None:

@@ -11,24 +11,24 @@ import torch
 
 from tracin_func.errors import InputError
 from tracin_func.files import read_object
-from tracin_func.gradients.store.disk import TEMPORARY, allocate, bytes_of, pieces, sync_folder, write_at, write_json
+from tracin_func.gradients.store.disk import TEMPORARY, allocate, bytes_of, read_runs, sync_folder, write_at, write_json
 from tracin_func.gradients.store.encoding import ROW_DTYPES
 from tracin_func.gradients.store.identity import ELSEWHERE, Manifest, plain
 
 VALUE_DTYPES = {name: getattr(torch, name) for name in ("float16", "bfloat16", "float32", "float64")}
 _FOLDER = re.compile(r"\d{3,}-.*")
 _RECORD = "checkpoint.json"
-_DAMAGED = "Fix: bring it back from a copy, or remove the folder of this checkpoint, which the next run fills again."
+_DAMAGED = "Restore it from a copy, or remove the folder of this checkpoint; the next run fills it again."
 
 
 @dataclass(frozen=True)
 class CheckpointRecord:
-    """A checkpoint as a store knows it.
+    """What a store records of a checkpoint.
 
     Attributes:
-        name: by which its rows are asked for.
-        weights: see `digest.weights_digest`.
-        learning_rates: JSON values, a number or numbers by parameter name.
+        name: the key of its rows.
+        weights: see `weights_digest`.
+        learning_rates: a JSON value: a number, or numbers by parameter name.
         values: dtype in which the values of its units were computed.
     """
 
@@ -39,14 +39,14 @@ class CheckpointRecord:
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not isinstance(self.weights, str):
-            raise InputError(f"`name` and `weights` should be texts. Got {self.name!r} and {self.weights!r}.")
+            raise InputError(f"'name' and 'weights' should be texts. Got {self.name!r} and {self.weights!r}.")
         if self.values not in VALUE_DTYPES:
-            raise InputError(f"`values` should be one of {', '.join(VALUE_DTYPES)}. Got {self.values!r}.")
+            raise InputError(f"'values' should be one of {', '.join(VALUE_DTYPES)}. Got {self.values!r}.")
 
 
 @dataclass(frozen=True)
 class CheckpointFolder:
-    """Where the rows of one checkpoint lie."""
+    """The folder with the rows of one checkpoint."""
 
     path: Path
     record: CheckpointRecord
@@ -62,7 +62,7 @@ class CheckpointFolder:
         return (int(self.path.name.partition("-")[0]) - 1) * self.manifest.blocks
 
     def marker(self, block: int) -> Path:
-        """The file whose presence says that a block is finished."""
+        """The file that exists once a block is finished."""
         return self.done / f"{block}.json"
 
     def files(self) -> dict[Path, int]:
@@ -90,11 +90,11 @@ class CheckpointFolder:
         return {int(path.stem) for path in self.done.glob("*.json") if path.stem.isdecimal()}
 
     def missing_bytes(self) -> int:
-        """How much longer the files have to become."""
+        """By how much the files have to grow."""
         return sum(max(0, self.manifest.units * size - length(path)) for path, size in self.files().items())
 
     def allocate(self) -> None:
-        """Claim the room for every row, so that a full disk is an error now."""
+        """Claim the room for every row, so that a full disk is reported now."""
         self.done.mkdir(exist_ok=True)
         for path, size in self.files().items():
             allocate(path, self.manifest.units * size)
@@ -112,40 +112,32 @@ class CheckpointFolder:
         write_json(self.marker(block), {"start": start, "stop": stop, "sha256": digest.hexdigest()})
 
     def unmark(self, block: int) -> None:
-        """Take the marker of a block away: it is to be made again."""
-        try:
+        """Remove the marker of a block, which is to be recomputed."""
+        if self.marker(block).exists():
             self.marker(block).unlink()
-        except FileNotFoundError:
-            return
-        sync_folder(self.done)
+            sync_folder(self.done)
 
     def damage(self, block: int) -> str | None:
-        """What is wrong with a finished block, after reading it; None where it is as it was written.
-
-        Raises:
-            InputError: a file cannot be read.
-        """
+        """What is wrong with a finished block, after reading it; None where it is as it was written."""
         marker = self.marker(block)
         if block >= self.manifest.blocks:
-            return f"`{marker}` marks a block that is not in the store, which has {self.manifest.blocks}"
+            return f"{marker} marks a block that is not in the store, which has {self.manifest.blocks}"
         start, stop = self.manifest.range(block)
         try:
-            told = read_object(marker, number=None)
+            recorded = read_object(marker, number=None)
         except InputError as error:
             return f"the marker of block {block} is damaged: {error}"
-        if (told.get("start"), told.get("stop")) != (start, stop):
-            return f"`{marker}` is of units {told.get('start')} to {told.get('stop')}, not of {start} to {stop}"
+        if (recorded.get("start"), recorded.get("stop")) != (start, stop):
+            return f"{marker} is of units {recorded.get('start')} to {recorded.get('stop')}, not of {start} to {stop}"
         digest = hashlib.sha256()
         for path, size in self.files().items():
             if length(path) < stop * size:
-                return f"`{path}` is truncated: {length(path)} bytes, block {block} ends at {stop * size}"
-            try:
-                for piece in pieces(path, start * size, stop * size):
-                    digest.update(piece)
-            except OSError as error:
-                raise InputError(f"`{path}` cannot be read: {error.strerror}. {_DAMAGED}") from error
-        if digest.hexdigest() != told.get("sha256"):
-            return f"block {block} (units {start} to {stop - 1}) in `{self.path}` is not what was written: checksum"
+                return f"{path} is truncated: {length(path)} bytes, block {block} ends at {stop * size}"
+            content = torch.empty(stop - start, size, dtype=torch.uint8)
+            read_runs(path, content, [(0, start, stop - start)])
+            digest.update(bytes_of(content))
+        if digest.hexdigest() != recorded.get("sha256"):
+            return f"block {block} (units {start} to {stop - 1}) in {self.path} does not match its checksum"
         return None
 
 
@@ -158,11 +150,7 @@ def length(path: Path) -> int:
 
 
 def checkpoint_folders(folder: Path, manifest: Manifest) -> Iterator[CheckpointFolder]:
-    """Every checkpoint of a store, in the order in which they came.
-
-    Raises:
-        InputError: the record of one is missing or damaged.
-    """
+    """Every checkpoint of a store, in the order in which they were added; InputError for a damaged record."""
     begun_only = begun(folder)
     for path in _folders(folder):
         if path in begun_only:
@@ -171,17 +159,17 @@ def checkpoint_folders(folder: Path, manifest: Manifest) -> Iterator[CheckpointF
         try:
             record = CheckpointRecord(**values)
         except (TypeError, InputError) as error:
-            raise InputError(f"`{path / _RECORD}` is missing or damaged: {error}. {_DAMAGED}") from error
+            raise InputError(f"{path / _RECORD} is missing or damaged: {error}. {_DAMAGED}") from error
         yield CheckpointFolder(path, record, manifest)
 
 
 def begun(folder: Path) -> list[Path]:
-    """The folders of checkpoints that were left before their record was in place: nothing is in them."""
+    """The folders of checkpoints, still empty, whose run stopped before their record was in place."""
     return [path for path in _folders(folder) if all(child.name.endswith(TEMPORARY) for child in path.iterdir())]
 
 
 def add_checkpoint(folder: Path, manifest: Manifest, record: CheckpointRecord) -> CheckpointFolder:
-    """Make the folder of a checkpoint, with its record in it and no data."""
+    """Create the folder of a checkpoint, with its record and no data."""
     for path in begun(folder):
         for child in path.iterdir():
             child.unlink()
@@ -197,17 +185,11 @@ def add_checkpoint(folder: Path, manifest: Manifest, record: CheckpointRecord) -
 
 
 def require_same(found: CheckpointFolder, wanted: CheckpointRecord) -> CheckpointFolder:
-    """The folder of a checkpoint, if it is of these weights and rates; it then has the record of this run.
-
-    Raises:
-        InputError: the same name with other weights, learning rates or dtype of values.
-    """
+    """The folder of a checkpoint, with the record of this run; InputError for other weights, rates or dtype."""
     old, new = plain(asdict(found.record)), plain(asdict(wanted))
-    differing = [name for name in new if old[name] != new[name]]
-    if differing:
-        name = differing[0]
+    if name := next((name for name in new if old[name] != new[name]), None):
         raise InputError(
-            f"`{found.path / _RECORD}` has a checkpoint `{wanted.name}` with other {name.replace('_', ' ')}: "
+            f"{found.path / _RECORD} has a checkpoint {wanted.name!r} with other {name.replace('_', ' ')}: "
             f"{old[name]!s:.80}; this run has {new[name]!s:.80}. {ELSEWHERE}"
         )
     return replace(found, record=wanted)

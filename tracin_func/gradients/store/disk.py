@@ -1,6 +1,6 @@
 """Bytes on the disk: written with pwrite and synced, read with pread, never through a memory map.
 
-A full disk is then an error of one call, where a memory map would end the process by a signal.
+A full disk is then an error of one call; with a memory map a signal would kill the process.
 """
 
 import contextlib
@@ -18,13 +18,10 @@ from torch import Tensor
 from tracin_func.errors import InputError, OutputError
 
 TEMPORARY = ".tmp"  # the end of the name of a file that is not yet in its place
-MAKE_AGAIN = (
-    "Fix: drop its damaged blocks with `tracin-func store verify --drop` and run the same command again, "
-    "which makes them again."
-)
+RECOMPUTE = "Run tracin-func store verify --drop on it and then the same command, which recomputes the damaged blocks."
 _BUFFER = 1 << 22
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_NO_ALLOCATION = {errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS}  # what a file system says that cannot
+_NO_ALLOCATION = {errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS}  # of a file system that cannot
 
 
 def bytes_of(tensor: Tensor) -> memoryview:
@@ -39,11 +36,7 @@ def bytes_of(tensor: Tensor) -> memoryview:
 
 @contextlib.contextmanager
 def writing(folder: Path, needed: int = 0) -> Iterator[None]:
-    """Report an error of the system while `needed` bytes are written in a folder, in one line.
-
-    Raises:
-        OutputError: for any error of the system inside the block.
-    """
+    """Turn any error of the system while `needed` bytes are written in a folder into an OutputError of one line."""
     try:
         yield
     except OutputError:
@@ -53,11 +46,7 @@ def writing(folder: Path, needed: int = 0) -> Iterator[None]:
 
 
 def allocate(path: Path, size: int) -> None:
-    """Make a file at least `size` bytes long, with all of its bytes claimed on the disk; what it holds stays.
-
-    Raises:
-        OSError: they are not there; the file is then as long as it was.
-    """
+    """Claim the bytes of a file up to `size` on the disk; its content stays, and its length too after an OSError."""
     with _opened(path, os.O_RDWR | os.O_CREAT) as descriptor:
         before = os.fstat(descriptor).st_size
         if before >= size:
@@ -78,7 +67,7 @@ def write_at(path: Path, data: memoryview, offset: int) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Put a JSON file in its place in one step: whoever looks finds the old file or all of the new one."""
+    """Replace a JSON file in one step: a reader finds the old file or all of the new one."""
     temporary = path.with_name(f".{path.name}{TEMPORARY}")
     data = f"{json.dumps(value, indent=2, ensure_ascii=True)}\n".encode()
     try:
@@ -94,7 +83,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Wait until the disk has the names of a folder: a file that was renamed keeps its new name."""
+    """Wait until the disk has the names of a folder: a renamed file keeps its new name."""
     with _opened(folder, os.O_RDONLY) as descriptor:
         os.fsync(descriptor)
 
@@ -123,38 +112,32 @@ def _claim(descriptor: int, start: int, stop: int) -> None:
 
 
 def _write_all(descriptor: int, data: memoryview, offset: int) -> None:
-    """Write everything: one call may take a part only, of a large piece or before the disk is full."""
+    """Write everything; one call may write only a part of it."""
     while data:
         written = os.pwrite(descriptor, data[: 1 << 30], offset)
         data, offset = data[written:], offset + written
 
 
 def not_written(folder: Path, needed: int, error: OSError) -> OutputError:
-    """The error that says in one line why a store could not be written."""
-    place = error.filename or folder
+    """Why a store could not be written, in one line."""
     if error.errno in _FULL:
+        there = next(place for place in (folder, *folder.parents) if place.exists())
         return OutputError(
-            f"The store `{folder}` cannot grow: {error.strerror}; {needed} bytes were needed, "
-            f"{_free(folder)} are free. Its finished blocks are kept. Fix: make room, or move it to a larger disk, "
-            "and run the same command again."
+            f"`store` {folder} cannot grow: {error.strerror}; {needed} bytes were needed, "
+            f"{shutil.disk_usage(there).free} are free. Its finished blocks are kept. Free some space, or move the "
+            "store to a larger disk, and run the same command again."
         )
     return OutputError(
-        f"`{place}` could not be written: {error.strerror or error}. The finished blocks of the store are kept. "
-        "Fix: see to the permissions of the folder and to the disk, or name another folder with --store."
+        f"{error.filename or folder} could not be written: {error.strerror or error}. Finished blocks of the store are "
+        "kept. Check the permissions of the folder and the disk, or choose another folder for `store`."
     )
-
-
-def _free(folder: Path) -> int:
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
-    return shutil.disk_usage(folder).free
 
 
 # Reading
 
 
 def runs(index: Tensor) -> Iterator[tuple[int, int, int]]:
-    """The runs of consecutive numbers in an index [n]: where one starts in it, its first number, its length."""
+    """The runs of consecutive positions in an index [n]: where each starts in it, its first position, its length."""
     if not len(index):
         return
     breaks = (torch.nonzero(index[1:] != index[:-1] + 1).reshape(-1) + 1).tolist()
@@ -164,11 +147,7 @@ def runs(index: Tensor) -> Iterator[tuple[int, int, int]]:
 
 
 def read_runs(path: Path, target: Tensor, wanted: Iterable[tuple[int, int, int]]) -> None:
-    """Fill a contiguous tensor [n, ...] from a file of such rows, one call for each run (see `runs`).
-
-    Raises:
-        InputError: the file cannot be read, or ends before a row that is wanted.
-    """
+    """Fill a contiguous tensor [n, ...] from a file of such rows, one call for each run (see `runs`)."""
     view = bytes_of(target)
     size = target[0].numel() * target.element_size() if len(target) else 0
     try:
@@ -178,20 +157,7 @@ def read_runs(path: Path, target: Tensor, wanted: Iterable[tuple[int, int, int]]
                 while part:
                     read = os.preadv(descriptor, [part[: 1 << 30]], offset)
                     if not read:
-                        raise InputError(f"`{path}` is truncated: it ends before byte {offset}. {MAKE_AGAIN}")
+                        raise InputError(f"{path} is truncated: it ends before byte {offset}. {RECOMPUTE}")
                     part, offset = part[read:], offset + read
     except OSError as error:
-        raise InputError(f"`{path}` cannot be read: {error.strerror}. {MAKE_AGAIN}") from error
-
-
-def pieces(path: Path, start: int, stop: int) -> Iterator[memoryview]:
-    """The bytes from `start` to `stop` of a file, some MB at a time; fewer where the file ends before."""
-    buffer = bytearray(min(_BUFFER, max(stop - start, 1)))
-    with open(path, "rb", buffering=0) as stream:
-        stream.seek(start)
-        while start < stop:
-            count = stream.readinto(memoryview(buffer)[: stop - start])
-            if not count:
-                return
-            start += count
-            yield memoryview(buffer)[:count]
+        raise InputError(f"{path} cannot be read: {error.strerror}. {RECOMPUTE}") from error

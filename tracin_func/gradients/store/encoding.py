@@ -1,4 +1,4 @@
-"""Rows as they are stored: float32 as it is, half precision with a power of two of its own for each row."""
+"""Stored rows: float32 as it is, half precision with its own power of two for each row."""
 
 import torch
 from torch import Tensor
@@ -12,22 +12,20 @@ _LOWEST = -126  # the exponent of the smallest normal float32: a smaller scale c
 
 
 def unfit(rows: Tensor, dtype: torch.dtype) -> tuple[int, str] | None:
-    """The first of the rows [n, ...] that is not finite as `dtype`, and why; None where all are fit."""
+    """The first of the rows [n, ...] that is not finite as `dtype`, and why; None where all are finite."""
     bad = ~torch.isfinite(rows.to(dtype)).reshape(len(rows), -1).all(dim=1)
     if not bool(bad.any()):
         return None
     first = int(torch.nonzero(bad)[0])
-    row = rows[first]
-    if bool(torch.isnan(row).any()):
-        return first, "is NaN"
-    return first, "is infinite" if bool(torch.isinf(row).any()) else f"is too large for {dtype}".replace("torch.", "")
+    too_large = bool(torch.isfinite(rows[first]).all())
+    return first, f"is too large for {str(dtype).removeprefix('torch.')}" if too_large else "is NaN or infinite"
 
 
 def encode(rows: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
     """Rows [n, width] float32 as they are stored, and their scales [n] float32 (None for float32 rows).
 
-    A scale is a power of two, so that the division by it rounds nothing; that of a row of zeros is 0. Stored rows
-    cannot overflow, whatever the magnitudes, and the rounding is that of the half type at the size of each entry.
+    A scale is a power of two, so that dividing by it does not round; for a row of zeros it is 0. Stored rows cannot
+    overflow, and each entry is rounded as the half type rounds at its size.
     """
     if dtype == torch.float32:
         return rows, None
@@ -38,7 +36,7 @@ def encode(rows: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
 
 
 def decode(stored: Tensor, scales: Tensor, out: Tensor) -> Tensor:
-    """Rows of half precision [n, width] as float32, from what `encode` gave; written into `out` and returned."""
+    """The rows that `encode` stored in half precision [n, width] as float32, written into `out` and returned."""
     rows = out.copy_(stored).mul_(scales[:, None])
     if bool((scales >= 2.0 ** (127 - _LIFT[stored.dtype])).any()):
         # What is within a rounding of the largest float32 is stored as 2^128, which float32 does not have.

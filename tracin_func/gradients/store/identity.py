@@ -20,10 +20,10 @@ NAME = "manifest.json"
 STORE_FORMAT = "tracin-func store"
 VERSION = 1
 ROWS_OF = ("items", "differences")
-ELSEWHERE = "Fix: name another folder with --store, or give the model and the data that this one was made from."
+ELSEWHERE = "Choose another folder for `store`, or use the model and data of this one."
 LARGEST_SPREAD = 256  # items of a dataset that are looked at
 _LONGEST = 80
-_DAMAGED = "Fix: bring it back from a copy, or name another folder with --store."
+_DAMAGED = "Restore it from a copy, or choose another folder for `store`."
 
 
 @dataclass(frozen=True)
@@ -31,17 +31,14 @@ class Manifest:
     """Shape, identity and notes of a store.
 
     Attributes:
-        unit: what a row belongs to: "items", or "differences" (one row a pair).
-        units: rows of a checkpoint.
-        width: numbers of a row.
+        unit: what a row belongs to: "items", or "differences" (one row per pair).
+        units: rows per checkpoint.
+        width: dimension of a row.
         dtype: of the stored rows: "float32", "float16" or "bfloat16".
-        block: units of a block, the smallest part that is finished or not.
+        block: units per block, the smallest part that is finished or not.
         chunk: units differentiated together; kept for every later run, since other chunks round otherwise.
         identity: JSON values by name that every run on the store must agree on.
         notes: JSON values by name that may differ; a run with others gets a warning.
-
-    Raises:
-        InputError: a value that is none of those.
     """
 
     unit: str
@@ -56,14 +53,14 @@ class Manifest:
     def __post_init__(self) -> None:
         for name, allowed in (("unit", ROWS_OF), ("dtype", tuple(ROW_DTYPES))):
             if getattr(self, name) not in allowed:
-                raise InputError(f"`{name}` should be one of {', '.join(allowed)}. Got {getattr(self, name)!r}.")
+                raise InputError(f"'{name}' should be one of {', '.join(allowed)}. Got {getattr(self, name)!r}.")
         for name in ("units", "width", "block", "chunk"):
             number = getattr(self, name)
             if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number < 2**63:
-                raise InputError(f"`{name}` should be a whole number from 1 to 2^63 - 1. Got {number!r}.")
+                raise InputError(f"'{name}' should be a whole number from 1 to 2^63 - 1. Got {number!r}.")
         for name in ("identity", "notes"):
             if not isinstance(getattr(self, name), Mapping):
-                raise InputError(f"`{name}` should be values by name. Got {getattr(self, name)!r}.")
+                raise InputError(f"'{name}' should be values by name. Got {getattr(self, name)!r}.")
 
     @property
     def blocks(self) -> int:
@@ -72,85 +69,73 @@ class Manifest:
 
     def range(self, block: int) -> tuple[int, int]:
         """First unit of a block, and the one after its last."""
-        if not 0 <= block < self.blocks:
-            raise InputError(f"`block` should be from 0 to {self.blocks - 1}. Got {block}.")
+        assert 0 <= block < self.blocks
         return block * self.block, min((block + 1) * self.block, self.units)
 
     def to_json(self) -> dict[str, Any]:
-        """The manifest as JSON values, its format and who wrote it first."""
+        """The manifest as JSON values, after its format and the version that wrote it."""
         head = {"format": STORE_FORMAT, "version": VERSION, "written_by": versions()["tracin-func"]}
         return head | plain(vars(self))
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any], path: Path) -> Self:
-        """A manifest from the values of the file at `path`.
-
-        Raises:
-            InputError: another format or version, or values that are missing or wrong.
-        """
+        """A manifest from the values of the file at `path`."""
         if document.get("format") != STORE_FORMAT:
-            raise InputError(f"`{path}` is not the manifest of a {STORE_FORMAT}. {_DAMAGED}")
+            raise InputError(f"{path} is not the manifest of a {STORE_FORMAT}. {_DAMAGED}")
         if document.get("version") != VERSION:
             raise InputError(
-                f"`{path}` has format version {document.get('version')}, written by tracin-func "
-                f"{document.get('written_by')}. Expected version {VERSION}. Fix: use that release, or name another "
-                "folder with --store."
+                f"{path} has format version {document.get('version')}, written by tracin-func "
+                f"{document.get('written_by')}. Expected version {VERSION}. Use that release, or choose another folder "
+                "for `store`."
             )
         names = [field.name for field in fields(cls)]
         if missing := [name for name in names if name not in document]:
-            raise InputError(f"`{path}` is damaged: it has no `{missing[0]}`. {_DAMAGED}")
+            raise InputError(f"{path} is damaged: it has no '{missing[0]}'. {_DAMAGED}")
         try:
             return cls(**{name: document[name] for name in names})
         except InputError as error:
-            raise InputError(f"`{path}` is damaged: {error} {_DAMAGED}") from error
+            raise InputError(f"{path} is damaged: {error} {_DAMAGED}") from error
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """The manifest of a store.
-
-    Raises:
-        InputError: there is none, it is damaged, or of another format version.
-    """
+    """The manifest of a store; InputError where there is none, or it is damaged or of another format version."""
     path = folder / NAME
     if not path.is_file():
-        raise InputError(f"`{folder}` is no gradient store: it has no {NAME}. Fix: name the folder of a store.")
+        raise InputError(f"{folder} is no gradient store: it has no {NAME}. Give the folder of a store.")
     return Manifest.from_json(read_object(path, number=None, remedy=_DAMAGED), path)
 
 
 def agree(stored: Manifest, wanted: Manifest, folder: Path) -> tuple[Manifest, tuple[str, ...]]:
-    """The manifest that a run works by, and a sentence for each note that differs.
-
-    Block and chunk are the store's own; the notes too.
+    """The manifest of a run, with the block, chunk and notes of the store, and a sentence per differing note.
 
     Raises:
-        InputError: shape or identity differ; names the first difference and counts the others.
+        InputError: shape or identity differ; names the first difference and lists the others.
     """
     shape = ("unit", "units", "width", "dtype")
     old = {name: getattr(stored, name) for name in shape} | plain(stored.identity)
     new = {name: getattr(wanted, name) for name in shape} | plain(wanted.identity)
-    differing = list(_differences(old, new))
-    if differing:
+    if differing := list(_differences(old, new)):
         where, was, now = differing[0]
-        others = ", ".join(f"`{other}`" for other in dict.fromkeys(entry[0] for entry in differing[1:]))
+        others = ", ".join(f"'{other}'" for other in dict.fromkeys(entry[0] for entry in differing[1:]))
         others = f" (also {others[: 4 * _LONGEST]})" if others else ""
         raise InputError(
-            f"The store `{folder}` was made with another `{where}`: {was}; this run has {now}{others}. {ELSEWHERE}"
+            f"`store` {folder} was made with another '{where}': {was}; this run has {now}{others}. {ELSEWHERE}"
         )
     warnings = tuple(
-        f"the store `{folder}` was begun with another `{where}`: {was}; this run has {now}."
+        f"`store` {folder} was begun with another '{where}': {was}; this run has {now}."
         for where, was, now in _differences(plain(stored.notes), plain(wanted.notes))
     )
     return replace(wanted, block=stored.block, chunk=stored.chunk, notes=stored.notes), warnings
 
 
 def plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Values as a JSON file gives them back: tuples are lists, names are texts."""
+    """Values as read back from a JSON file: tuples are lists, names are texts."""
     document: dict[str, Any] = json.loads(json.dumps(dict(values)))
     return document
 
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
-    """Of each name with other values: where inside it the first difference is, the old and the new value there."""
+    """For each name with other values: where inside it the first difference is, the old and the new value there."""
     for name in [*old, *(name for name in new if name not in old)]:
         if name not in old or name not in new or old[name] != new[name]:
             yield _first_difference(name, old.get(name), new.get(name))
@@ -192,9 +177,9 @@ def weights_digest(weights: Mapping[str, Tensor]) -> str:
 def items_digest(items: Any, ids: Sequence[str] | None = None) -> str:
     """SHA-256 of the items and their ids.
 
-    A tensor, or a mapping or tuple of tensors, is read whole. Of a map-style dataset (a list too) its length and
-    at most 256 items, evenly spread from the first to the last, are read: a change between them is not seen.
-    An item that is drawn anew on every access has no digest that lasts.
+    A tensor, or a mapping or tuple of tensors, is read whole. Of a map-style dataset (a list too) only its length and
+    at most 256 items, evenly spread, are read: a change between them is not seen. Items that are drawn anew on every
+    access have no lasting digest.
 
     Raises:
         InputError: an item holds something that is neither a tensor, an array, text nor a number.
@@ -206,17 +191,11 @@ def items_digest(items: Any, ids: Sequence[str] | None = None) -> str:
         return digest.hexdigest()
     length = len(items)
     _feed(digest, length, "items")
-    for position in _spread(length):
+    spread = [step * (length - 1) // (LARGEST_SPREAD - 1) for step in range(LARGEST_SPREAD)]
+    for position in spread if length > LARGEST_SPREAD else range(length):
         _feed(digest, position, "items")
         _feed(digest, items[position], f"items[{position}]")
     return digest.hexdigest()
-
-
-def _spread(length: int) -> list[int]:
-    """At most 256 positions of `length`, evenly spread, the first and the last among them."""
-    if length <= LARGEST_SPREAD:
-        return list(range(length))
-    return [step * (length - 1) // (LARGEST_SPREAD - 1) for step in range(LARGEST_SPREAD)]
 
 
 def _feed(digest: Any, value: Any, where: str) -> None:
@@ -245,8 +224,8 @@ def _feed(digest: Any, value: Any, where: str) -> None:
         _head(digest, "bytes", value.hex())
     else:
         raise InputError(
-            f"`{where}` holds {type(value).__name__}. Expected tensors, arrays, texts and numbers, by which a store "
-            "can tell whether it was made from these items. Fix: let the dataset give such items."
+            f"`store` needs items of tensors, arrays, texts and numbers, to recognise them in a later run. Got "
+            f"{type(value).__name__} in '{where}'. Return such items from the dataset."
         )
 
 

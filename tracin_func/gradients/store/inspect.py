@@ -1,4 +1,4 @@
-"""What is in a store, and whether it is as it was written."""
+"""The content of a store, and whether it is damaged."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from tracin_func.gradients.store.locks import Occupant, occupants, occupied
 
 @dataclass(frozen=True)
 class CheckpointState:
-    """How far one checkpoint is, and the bytes its files of data have."""
+    """Finished blocks of one checkpoint, and the size of its data files."""
 
     name: str
     folder: str
@@ -23,7 +23,7 @@ class CheckpointState:
 
 @dataclass(frozen=True)
 class StoreState:
-    """What is in a store, and who is at work on it."""
+    """The content of a store, and the processes at work on it."""
 
     path: Path
     manifest: Manifest
@@ -33,13 +33,13 @@ class StoreState:
 
 @dataclass(frozen=True)
 class Finding:
-    """Something in a store that is not as it should be.
+    """Damage in a store.
 
     Attributes:
         file: where.
         problem: what, in a sentence.
-        checkpoint: of which, empty for the store itself.
-        block: that can be dropped and made again; None where there is no such block.
+        checkpoint: its checkpoint, empty for the store itself.
+        block: the block that can be dropped and recomputed; None where there is none.
     """
 
     file: Path
@@ -49,11 +49,7 @@ class Finding:
 
 
 def inspect(path: str | Path) -> StoreState:
-    """The manifest of a store, how far each checkpoint is, and who is at work.
-
-    Raises:
-        InputError: no store, or one whose manifest or records are damaged.
-    """
+    """What is in the store at `path`; InputError for no store, or a damaged manifest or record."""
     folder = Path(path).absolute()
     manifest = read_manifest(folder)
     blocks = manifest.blocks
@@ -68,11 +64,7 @@ def inspect(path: str | Path) -> StoreState:
 
 
 def check(path: str | Path) -> Iterator[Finding]:
-    """Read every finished block of a store again, some MB at a time, and give what is wrong as it is found.
-
-    Raises:
-        InputError: no store, or one whose manifest or records are damaged.
-    """
+    """Compare every finished block with its checksum, and yield damage as it is found; errors as `inspect`."""
     folder = Path(path).absolute()
     manifest = read_manifest(folder)
     for found in checkpoint_folders(folder, manifest):
@@ -81,15 +73,15 @@ def check(path: str | Path) -> Iterator[Finding]:
                 yield Finding(found.marker(block), damage, found.record.name, block)
         for file, size in found.files().items():
             if length(file) != manifest.units * size:
-                problem = f"`{file}` has {length(file)} bytes. Expected {manifest.units * size}"
+                problem = f"{file} has {length(file)} bytes. Expected {manifest.units * size}"
                 yield Finding(file, problem, found.record.name)
     if not occupants(folder):  # else these may be files that are being written
         for file in sorted([*folder.rglob(f".*{TEMPORARY}"), *begun(folder)]):
-            yield Finding(file, f"`{file}` was left by a run that was ended; the next run does without it")
+            yield Finding(file, f"{file} was left by a run that stopped early; the next run ignores it")
 
 
 def drop(path: str | Path, findings: Sequence[Finding], *, command: str) -> int:
-    """Take the markers of damaged blocks away, so that the next run makes them again; their number.
+    """Remove the markers of damaged blocks, so that the next run recomputes them; returns how many.
 
     Raises:
         InputError: a run is at work on the store.

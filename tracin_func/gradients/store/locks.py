@@ -1,7 +1,7 @@
-"""Who is at work on a store: locks of the operating system, free again when a process ends in whatever way.
+"""The processes at work on a store: locks of the operating system, released however a process ends.
 
-One whole run, or shards of one count, each once. The gate is held for the moment in which a process looks whether
-it may come in; beside a lock, which says nothing, lies a JSON file with who holds it.
+Either one whole run, or shards of one count, each once. The gate is locked while a process checks whether it may
+start. A JSON file beside each lock names its holder.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ _PREPARATION = "preparation.lock"
 _RUN = "run"
 _SHARD = re.compile(r"shard-(\d+)-of-(\d+)")
 OWN_FILES = re.compile(rf"\.?(gate|preparation|{_RUN}|{_SHARD.pattern})\.(lock|json)(\.tmp)?")
-_PATIENCE = 30.0  # seconds at the gate, where nobody stays
+_PATIENCE = 30.0  # seconds at the gate, which is held for a moment only
 
 Shard = tuple[int, int]
 
@@ -42,11 +42,11 @@ class Occupant:
 
 @contextlib.contextmanager
 def occupied(folder: Path, command: str, shard: Shard | None = None) -> Iterator[None]:
-    """Be at work on a store, as a whole run or as shard (i, n), i from 1 to n.
+    """Hold the lock of a store, for a whole run or for shard (i, n), i from 1 to n.
 
     Raises:
-        InputError: somebody else is at work whose work this would cross; names who.
-        OutputError: the folder refuses lock files.
+        InputError: another process works on the same part; the message names it.
+        OutputError: lock files cannot be written in the folder.
     """
     name = _RUN if shard is None else f"shard-{shard[0]}-of-{shard[1]}"
     with _locked(folder / _GATE, _PATIENCE):
@@ -79,13 +79,13 @@ def occupied(folder: Path, command: str, shard: Shard | None = None) -> Iterator
 
 @contextlib.contextmanager
 def preparing(folder: Path) -> Iterator[None]:
-    """Be the only one who adds files to a store; the other shards wait meanwhile."""
+    """Be the only process that adds files to a store; the other shards wait meanwhile."""
     with _locked(folder / _PREPARATION, -1):
         yield
 
 
 def occupants(folder: Path) -> list[Occupant]:
-    """Who is at work on a store; in a folder where no lock can be tried, who once said to be."""
+    """The processes at work on a store; where no lock can be tried, those that are recorded."""
     with contextlib.ExitStack() as stack:
         try:
             stack.enter_context(_locked(folder / _GATE, _PATIENCE))
@@ -95,7 +95,7 @@ def occupants(folder: Path) -> list[Occupant]:
 
 
 def _locks(folder: Path) -> list[str]:
-    """Names under which somebody may be at work, without their ending."""
+    """Names of the locks of runs and shards, without their ending."""
     stems = sorted(path.stem for path in folder.glob("*.lock"))
     return [stem for stem in stems if stem == _RUN or _SHARD.fullmatch(stem)]
 
@@ -105,7 +105,7 @@ def _record(folder: Path, name: str) -> Path:
 
 
 def _forget(folder: Path, name: str) -> None:
-    """Take away who held a lock; what stays of it is not believed without the lock."""
+    """Remove the record of a lock's holder; one that stays is ignored unless the lock is held."""
     with contextlib.suppress(OSError):
         _record(folder, name).unlink(missing_ok=True)
 
@@ -124,8 +124,8 @@ def _locked(path: Path, timeout: float) -> Iterator[None]:
         lock = _acquired(path, timeout)
     except Timeout as error:
         raise InputError(
-            f"`{path}` was held by another process for {timeout:g} s. Expected it to be free at once. "
-            "Fix: see which process hangs on this store, end it, and run again."
+            f"{path} was held by another process for {timeout:g} s. Expected it to be free at once. Stop the process "
+            "that hangs on this store, and run again."
         ) from error
     try:
         yield
@@ -144,14 +144,14 @@ def _acquired(path: Path, timeout: float) -> BaseFileLock:
         raise not_written(path.parent, 0, error) from error
     except NotImplementedError as error:
         raise OutputError(
-            f"The file system of `{path.parent}` has no locks, which keep two runs apart. "
-            "Fix: name a folder on another disk with --store."
+            f"`store` {path.parent} is on a file system without locks, which keep two runs apart. Choose a folder on "
+            "another disk."
         ) from error
     return lock
 
 
 def _recorded(folder: Path, name: str) -> Occupant:
-    """Who wrote that it holds a lock; unknown where the record is missing or damaged."""
+    """The recorded holder of a lock; unknown where the record is missing or damaged."""
     shard = "" if name == _RUN else name.removeprefix("shard-").replace("-of-", "/")
     unknown = Occupant(0, "unknown", "unknown", "unknown", shard)
     try:
@@ -165,7 +165,7 @@ def _in_use(folder: Path, name: str) -> InputError:
     who = _recorded(folder, name)
     part = f" by shard {who.shard}" if who.shard else ""
     return InputError(
-        f"The store `{folder}` is in use{part}: process {who.pid} on {who.host} since {who.since}, `{who.command}`. "
-        "Expected one run at a time, or shards of one count, each once. Fix: wait for it to end, or name another "
-        "folder with --store."
+        f"`store` {folder} is in use{part}: process {who.pid} on {who.host} since {who.since}, '{who.command}'. "
+        "Expected one run at a time, or shards of one count, each once. Wait for it to finish, or choose another "
+        "folder."
     )
