@@ -330,7 +330,7 @@ TABLE = (
         "two outputs",
         model("class Mine(AngleRanker):\n    def forward(self, x): return x, x"),
         3,
-        "Mine returned a tuple",
+        "should return one tensor",
     ),
     Row(
         "many scores an item",

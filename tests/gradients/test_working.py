@@ -32,7 +32,7 @@ def adopted(module: nn.Module) -> Scorer:
 def test_the_route_of_each_kind(name: str) -> None:
     runs, substitution, build = KINDS[name]
     scorer = adopted(seeded(build))
-    found = "private" if scorer.is_private else "own"
+    found = "private" if scorer._working.private else "own"
     assert (found, scorer.substitution or "none") == (runs, substitution)
 
 
@@ -122,7 +122,7 @@ def test_memory_that_numpy_shares_is_read_at_the_checkpoint() -> None:
     states = two_states(module)
     scorer = Scorer(module)
     scorer.adopt(scorer.state("now", module.state_dict(), torch.device("cpu"), None), ITEMS[:1])
-    assert (scorer.is_private, scorer.substitution) == (False, None)
+    assert (scorer._working.private, scorer.substitution) == (False, None)
     with scorer.holding(scorer.state("second", states[1], torch.device("cpu"), None)), torch.no_grad():
         found = scorer.run(ITEMS)
     weight, bias = states[1]["0.weight"], states[1]["0.bias"]
@@ -148,7 +148,7 @@ class Remembering(nn.Module):
 def test_memory_of_former_weights_is_refused() -> None:
     module = Remembering()
     scorer = Scorer(module)
-    with pytest.raises(ti.InputError, match="Remembering remembers values of the weights that it ran with before"):
+    with pytest.raises(ti.InputError, match="`scorer` Remembering caches values of earlier weights"):
         scorer.adopt(scorer.state("first", two_states(module)[0], torch.device("cpu"), None), ITEMS[:1])
 
 
@@ -156,7 +156,7 @@ def test_memory_of_former_weights_is_refused() -> None:
 def test_a_view_from_before_the_forward_is_refused(keep: Callable[[torch.Tensor], object]) -> None:
     module = nn.Linear(5, 1)
     module.row = keep(module.weight[0])
-    with pytest.raises(ti.UsageError, match="`row` of Linear is a view of a parameter, kept from before the forward"):
+    with pytest.raises(ti.UsageError, match="`scorer` Linear has an attribute 'row' that is a view of a parameter"):
         Scorer(module)
 
 
@@ -172,7 +172,10 @@ def marked(module: nn.Module, _: object) -> None:
     ("prepare", "message"),
     [
         (lambda module: module.register_load_state_dict_pre_hook(doubled), "changes the weight 'weight'"),
-        (lambda module: module.register_load_state_dict_post_hook(marked), "sets `scale`, which is no weight"),
+        (
+            lambda module: module.register_load_state_dict_post_hook(marked),
+            "sets the attribute 'scale', which is no weight",
+        ),
     ],
 )
 def test_loading_that_does_more_is_refused(prepare: Callable[[nn.Module], object], message: str) -> None:

@@ -1,4 +1,4 @@
-"""The gradient of one value by the leaves that are held, also where only `.backward()` runs.
+"""The gradient of one value with respect to held leaves, also where only `.backward()` runs.
 
 Reentrant activation checkpointing calls `.backward()` inside the backward and refuses `torch.autograd.grad`.
 """
@@ -8,18 +8,16 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-REFUSED = "heckpoint"  # in what torch, and what others in its style, say of autograd.grad
+REFUSED = "heckpoint"  # in the error that torch, and code in its style, raises for autograd.grad
 
 
 def by_leaves(
     value: Callable[[], Tensor], leaves: Sequence[Tensor], incoming: Tensor | None = None
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """The value, detached, and `incoming` · ∂value/∂leaf, dense; 0 for what the value does not depend on.
+    """The value, detached, and `incoming` · ∂value/∂leaf, dense; 0 for leaves that the value does not depend on.
 
-    Args:
-        value: computes a tensor; called again where autograd.grad is refused.
-        leaves: tensors that require a gradient; their `grad` is as before afterwards.
-        incoming: of the size of the value; 1 when None, for a scalar.
+    `value` is called again where autograd.grad is refused. `leaves` keep their `grad`. `incoming` has the size of the
+    value; 1 when None, for a scalar.
     """
     with torch.enable_grad():
         found = value()

@@ -1,4 +1,4 @@
-"""Units to be differentiated at one checkpoint, and these in batches."""
+"""The units to differentiate at one checkpoint, in batches."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,11 +12,7 @@ from tracin_func.task.items import Batch, RaggedItemsError
 
 @dataclass(frozen=True, eq=False)
 class Work:
-    """What is differentiated at one checkpoint, and how.
-
-    Args:
-        root_rate: √η by parameter, which its part of each gradient is multiplied by.
-    """
+    """What is differentiated at one checkpoint, and how; `root_rate` is √η by parameter, a factor of its gradients."""
 
     engine: Engine
     units: Units
@@ -25,16 +21,14 @@ class Work:
     plan: Plan
 
     def batches(self, index: Tensor) -> Iterator[tuple[Batch, Tensor]]:
-        """The units at `index` in batches of the plan's chunk; see `batches`."""
         return batches(self.units, index, self.plan.chunk)
 
     def values(self) -> Tensor:
-        """The objective of every unit, [units]."""
         return self.engine.values(self.units, self.state, self.plan.chunk)
 
 
 def batches(units: Units, index: Tensor, chunk: int) -> Iterator[tuple[Batch, Tensor]]:
-    """The units at `index` in batches of `chunk`, with their positions; one by one where they cannot be stacked."""
+    """The units at `index` in batches of `chunk`, with their positions; one by one if they cannot be stacked."""
     for part in index.split(chunk) if len(index) else ():
         try:
             yield units.take(part), part

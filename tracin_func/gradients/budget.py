@@ -1,4 +1,4 @@
-"""Memory and chunk sizes: what a device has to spare, what a unit takes, and how many to take together."""
+"""Memory and chunk sizes: the free memory of a device, the memory per unit, and how many units to take together."""
 
 import time
 from collections.abc import Callable
@@ -14,13 +14,13 @@ from tracin_func.gradients.protocol import Need, Plan, Units
 from tracin_func.task.items import each
 from tracin_func.task.memory import address_of
 
-SHARE = 0.5  # of the memory that is free now; the rest is left to the model's own workspace and to others
+SHARE = 0.5  # of the free memory; the rest is left to the model's own workspace and to other programs
 MEASURED_CHUNKS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
-# An unmeasured chunk's largest tensor. A CPU's allocator returns anything above 32 MB to the system, and to get it
-# again costs as much as to work through it; a quarter of that was the fastest.
+# Bytes of an unmeasured chunk's largest tensor. A CPU's allocator returns anything above 32 MB to the system, and
+# getting it again costs as much as working through it; a quarter of that was the fastest.
 LARGEST_TENSOR = {"cpu": 1 << 23}
 LARGEST_TENSOR_ELSEWHERE = 1 << 30
-FEW_COPIES = 3  # right-hand rows are kept in float64, and one parameter's slice is copied while in use
+FEW_COPIES = 3  # right-hand rows are held in float64, and one parameter's slice is copied while in use
 MEASURING = 0.1  # share of the expected work that measuring may take
 WORTH_MEASURING = 10.0  # seconds of expected work below which measuring costs more than it saves
 
@@ -38,7 +38,7 @@ def available_bytes(device: torch.device) -> int:
 
 @dataclass(frozen=True)
 class Kept:
-    """Bytes of one unit's gradient that stay: a row, which may come in blocks, and factors, of all units together."""
+    """Bytes kept of one unit's gradient: a row, maybe in blocks, and factors, always of all units."""
 
     row: int
     factors: int = 0
@@ -47,10 +47,10 @@ class Kept:
 def plan_chunks(
     units: Units, state: State, need: Need, kept: Kept | None = None, copies: int = 1, **forms: Any
 ) -> Plan:
-    """Chunk and block sizes for gradients of `units` within the budget: half for what stays, half for the work.
+    """Chunk and block sizes for gradients of `units` within the budget: half for what is kept, half for the work.
 
     With batch size "auto" the chunk is that of a run too short to be measured, and the plan has the largest one.
-    `copies` are those an engine makes of what a unit's forward saves, `forms` fields of the plan that it has decided.
+    `copies`: how often an engine copies what a unit's forward saves. `forms`: fields of the plan that it has decided.
     """
     kept = Kept(need.row) if need.row is not None else kept or Kept(row_bytes(state))
     own, tensor = _unit_bytes(units, state)
@@ -77,11 +77,11 @@ def plan_singles(units: Units, state: State, need: Need) -> Plan:
 
 
 def fastest_chunk(run: Callable[[int], Tensor], plan: Plan, units: int) -> Plan:
-    """`plan` with the chunk size of least time a unit, growing while that pays, where it is to be measured.
+    """`plan` with the fastest chunk size per unit, measured while the run is long enough for that to pay.
 
     `run(size)` differentiates `size` units; `units` is their number over the whole run, at all checkpoints.
     """
-    best, best_seconds, worse = 1, _seconds(run, 1, times=2), 0  # the first is that of a cold start
+    best, best_seconds, worse = 1, _seconds(run, 1, times=2), 0  # the first run is a cold start
     if best_seconds * units < WORTH_MEASURING:
         return replace(plan, reason="short run, not measured", largest=0)
     start = time.perf_counter()
@@ -104,18 +104,18 @@ def row_bytes(state: State) -> int:
 
 
 def block_size(units: int, row: int, budget: int) -> int:
-    """Rows held at a time in half the budget: all, or as many as leave room for a second block beside them."""
+    """Rows held at a time in half the budget: all, or a block that leaves room for a second one."""
     fitting = max(1, budget // 2 // row)
     return max(1, units) if fitting >= units else max(1, fitting // 2)
 
 
 def _blocks_held(block: int, units: int, need: Need) -> int:
-    """Rows in memory at a time: where not all are held, every two blocks meet."""
+    """Rows in memory at a time: two blocks, if not all rows are held."""
     return 2 * block if need.held and block < units else block
 
 
 def _unit_bytes(units: Units, state: State) -> tuple[int, int]:
-    """Bytes that one unit's forward saves for its backward, twice as the backward makes as many again; the largest."""
+    """Twice the bytes that one unit's forward saves, since its backward needs as many, and the largest of them."""
     own = {address_of(tensor) for tensor in state.parameters.values()}
     saved: dict[int, int] = {}
 
@@ -130,13 +130,13 @@ def _unit_bytes(units: Units, state: State) -> tuple[int, int]:
         try:
             with hooks:
                 units.alone(unit)
-        except RuntimeError:  # a forward that differentiates by a transform of torch.func takes no such hooks
+        except RuntimeError:  # a forward with a transform of torch.func does not allow such hooks
             saved.clear()
     return 2 * sum(saved.values()), max(saved.values(), default=0)
 
 
 def _seconds(run: Callable[[int], Tensor], size: int, times: int = 3) -> float:
-    """Seconds of `run(size)`: the least of some, as libraries prepare themselves at every new shape."""
+    """Seconds of `run(size)`: the least of some, since libraries prepare themselves for every new shape."""
     seconds = []
     for _ in range(times):
         start = time.perf_counter()

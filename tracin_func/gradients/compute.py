@@ -1,4 +1,4 @@
-"""How a job is computed: what changes no number beyond rounding."""
+"""How a job is computed: settings that change no score beyond rounding."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,17 +18,17 @@ class Compute:
 
     Args:
         engine: `loop`, `pair`, `item`, `ghost` or `auto`.
-        device: a torch device; the first there is of cuda, mps and cpu when None.
+        device: a torch device; the first available of cuda, mps and cpu when None.
         dtype: floating-point type of weights and items; their own when None.
         batch_size: units differentiated together, or "auto" for a measurement within the memory budget.
-        memory_budget: bytes; half of what is free when None.
-        store: folder that keeps the gradient rows of all items, for later runs and to go on after an end; None: none.
+        memory_budget: bytes; half of the free memory when None.
+        store: folder in which the gradient rows of all items are cached for later runs; no cache when None.
         store_dtype: `float32`, or `float16` or `bfloat16`, half the size, each row scaled by itself.
-        shard: (i, n): only the i-th of n shares of the store's rows are made, and nothing is scored.
+        shard: (i, n): compute only part i of n of the store's rows, without scoring.
         world: the processes that work together.
 
     Raises:
-        UsageError: a value outside what is listed.
+        UsageError: a value that is not listed.
     """
 
     engine: str = "auto"
@@ -47,10 +47,10 @@ class Compute:
         if self.store_dtype not in STORE_DTYPES:
             raise UsageError(f"`store_dtype` should be one of {', '.join(STORE_DTYPES)}. Got {self.store_dtype!r}.")
         if self.batch_size != "auto" and self.batch_size < 1:
-            raise UsageError(f"`batch_size` should be at least 1, or 'auto'. Got {self.batch_size}.")
+            raise UsageError(f'`batch_size` should be at least 1, or "auto". Got {self.batch_size}.')
         if self.shard is not None and not 1 <= self.shard[0] <= self.shard[1]:
             raise UsageError(f"`shard` should be (i, n) with i from 1 to n. Got {self.shard}.")
         if self.shard is not None and self.store is None:
-            raise UsageError("`shard` was given without `store`. Expected the folder that all shards fill.")
+            raise UsageError("`shard` needs `store`, the folder that all shards fill. Add it.")
         if self.memory_budget is not None and self.memory_budget < 1:
             raise UsageError(f"`memory_budget` should be a number of bytes. Got {self.memory_budget}.")

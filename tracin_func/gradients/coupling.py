@@ -19,18 +19,17 @@ from tracin_func.errors import InputError, UsageError
 from tracin_func.task.items import RaggedItemsError
 
 Forward = Callable[[Tensor], Tensor]  # positions of units [n] -> their scores in one batch [n]
-# Frames in these are not the user's.
-_NOT_THEIRS = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]), "<")  # torch, this package
-# What a forward raises on a batch that does not suit it.
+_NOT_THEIRS = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]), "<")  # frames that are not the user's
+# Errors of a forward on a batch that does not suit it.
 FORWARD_FAULTS = (RuntimeError, TypeError, LookupError, ValueError, AttributeError, AssertionError)
-_MIDDLE = 1  # the item under test stands between two companions: what looks back and what looks ahead shows
+_MIDDLE = 1  # the tested item has a companion on both sides, for operations that look back or ahead
 
 
 def mixing_operation(forward: Forward, count: int) -> str | None:
     """The first operation through which `forward` mixes units, as "name (file:line)"; None when it mixes none.
 
-    Three units are tried (a normalisation by the largest would not show on the largest). A forward that cannot
-    take a batch of three raises what it raises; units that cannot be stacked never meet, and mix nothing.
+    Three units are tried, since a normalisation by the largest does not show on the largest. Errors of the forward on a
+    batch of three are raised. Units that cannot be stacked are never mixed.
     """
     for unit in sorted({0, count // 2, count - 1}) if count > 1 else ():
         others = [position % count for position in (unit + 1, unit + 2, unit + 3, unit + 4)]
@@ -47,7 +46,7 @@ def mixing_operation(forward: Forward, count: int) -> str | None:
 
 
 def cause(error: BaseException) -> str:
-    """The first line of an error's text and the module it was raised in."""
+    """The first line of an error and the module that raised it."""
     lines = str(error).strip().splitlines()
     inside = ""
     for frame, _ in traceback.walk_tb(error.__traceback__):
@@ -58,7 +57,7 @@ def cause(error: BaseException) -> str:
 
 
 def fault_of(attempt: Callable[[], object]) -> str | None:
-    """What a forward raises on a batch that does not suit it, in one line, or None; faults of a scorer are raised."""
+    """In one line, the error of a forward on a batch that does not suit it, or None; InputError passes through."""
     try:
         attempt()
     except (InputError, UsageError):
@@ -81,7 +80,7 @@ def _mixing_here(forward: Forward, here: Tensor, there: Tensor) -> str | None:
 
 
 def _name_operation(forward: Forward, here: Tensor, there: Tensor) -> str:
-    """An element that changes with the unit AND with its companions has mixed them."""
+    """The operation with the first element that changes both with the unit and with its companions."""
     other_unit = here.clone()
     other_unit[_MIDDLE] = here[0]
     runs: list[list[tuple[str, Tensor]]] = []
@@ -119,7 +118,7 @@ class _Recorder(TorchFunctionMode):
 
 
 def place_of_call() -> str:
-    """The innermost line that is neither torch's nor ours."""
+    """The innermost line of the user's code."""
     for frame in reversed(traceback.extract_stack()):
         if not frame.filename.startswith(_NOT_THEIRS):
             return f"{Path(frame.filename).name}:{frame.lineno}"

@@ -1,4 +1,4 @@
-"""The device of a run: which one, its accumulation dtype, exact products, and the versions it runs with."""
+"""The device of a run: its choice, its accumulation dtype, exact products, and the versions of the software."""
 
 import platform
 from collections.abc import Iterator
@@ -15,11 +15,7 @@ _PACKAGES = ("tracin-func", "torch", "numpy")
 
 
 def resolve_device(device: str | torch.device | None) -> torch.device:
-    """`device`, or the first there is of cuda, mps and cpu when it is None or "auto".
-
-    Raises:
-        UsageError: no such device type, or this machine has none.
-    """
+    """`device`, or the first available of cuda, mps and cpu for None or "auto"; UsageError if it is not available."""
     if device is None or device == "auto":
         return torch.device(next(name for name in AUTOMATIC if _is_available(torch.device(name))))
     try:
@@ -33,7 +29,7 @@ def resolve_device(device: str | torch.device | None) -> torch.device:
     if not _is_available(resolved):
         there = ", ".join(name for name in AUTOMATIC if _is_available(torch.device(name)))
         raise UsageError(
-            f"device {str(resolved)!r} is not available here (torch {torch.__version__}); there is: {there}."
+            f"`device` {str(resolved)!r} is not available here (torch {torch.__version__}). Available: {there}."
         )
     return resolved
 
@@ -45,13 +41,13 @@ def wide_type(rows: Tensor) -> torch.dtype:
 
 @contextmanager
 def exact_products(device: torch.device) -> Iterator[None]:
-    """No autocast, no inference mode of the caller's, no TF32 on CUDA; all of it as it was afterwards."""
+    """Autocast, inference mode and TF32 on CUDA are off in the block, and restored afterwards."""
     with torch.inference_mode(False), torch.autocast(device.type, enabled=False), _full_float32(device):
         yield
 
 
 def versions() -> dict[str, str]:
-    """Versions of this package, of what it computes with, and of the machine's system."""
+    """Versions of this package, torch, numpy, Python and the operating system."""
     packages = {name: _version(name) for name in _PACKAGES}
     return packages | {"python": platform.python_version(), "platform": platform.platform()}
 

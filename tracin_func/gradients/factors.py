@@ -1,4 +1,4 @@
-"""Gradients as sums of outer products D_iᵀ A_i = Σ_τ D_iτᵀ A_iτ, and their inner products without forming them.
+"""Gradients as sums of outer products D_iᵀ A_i = Σ_τ D_iτᵀ A_iτ, and their dot products without building them.
 
     ⟨D_iᵀ A_i, D_jᵀ A_j⟩ = Σ_τσ (D_iτ·D_jσ)(A_iτ·A_jσ)
 
@@ -15,7 +15,7 @@ from einops import einsum, rearrange
 from torch import Tensor
 
 OPPOSED = 1e-7  # below this share of their bound, rounding in float32 shows in built differences
-FACTOR_RUN = 1 << 21  # numbers of factors or of kernel entries that are worked on at a time
+FACTOR_RUN = 1 << 21  # elements of factors or kernel entries computed at a time
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Factors:
 
     @property
     def positions(self) -> int:
-        """τ = 1, ..., positions."""
+        """Their number T."""
         return self.rows.shape[1]
 
     def dense(self) -> Tensor:
@@ -54,7 +54,7 @@ class Factors:
     def matched(self, other: "Factors") -> Tensor:
         """⟨g_i, g_i of other⟩, float64 [units]."""
         if self.positions == other.positions == 1:
-            # One product of two numbers, each of which float32 may hold where it does not hold the product.
+            # A product of two numbers in float64, since float32 may underflow or overflow.
             of_rows: Tensor = torch.linalg.vecdot(self.rows[:, 0], other.rows[:, 0])
             of_columns: Tensor = torch.linalg.vecdot(self.columns[:, 0], other.columns[:, 0])
             return of_rows.to("cpu", torch.float64) * of_columns.to("cpu", torch.float64)
@@ -63,20 +63,14 @@ class Factors:
         return einsum(rows, columns, "units t s, units t s -> units").to("cpu", torch.float64)
 
     def to(self, dtype: torch.dtype) -> "Factors":
-        """The same in another type."""
         return replace(self, rows=self.rows.to(dtype), columns=self.columns.to(dtype))
 
-    def only(self, unit: int) -> "Factors":
-        """One unit."""
-        return replace(self, rows=self.rows[unit : unit + 1], columns=self.columns[unit : unit + 1])
-
     def fitting(self, partners: int = 1) -> int:
-        """Number of units, each with `partners` others, that are worked on together."""
+        """Number of units, each with `partners` others, to compute together."""
         own = self.positions * (self.rows.shape[-1] + self.columns.shape[-1])
         return max(1, FACTOR_RUN // max(own, partners * self.positions**2))
 
     def select(self, index: Tensor | slice) -> "Factors":
-        """The units at `index`."""
         return replace(self, rows=self.rows[index], columns=self.columns[index])
 
     def join(self, other: "Factors") -> "Factors":
@@ -115,12 +109,10 @@ class Lookup:
         return result.scatter_add_(1, self.index[..., None].expand_as(self.rows), self.rows)
 
     def to(self, dtype: torch.dtype) -> "Lookup":
-        """The same in another type."""
         return replace(self, rows=self.rows.to(dtype))
 
-    def only(self, unit: int) -> "Lookup":
-        """One unit."""
-        return replace(self, index=self.index[unit : unit + 1], rows=self.rows[unit : unit + 1])
+    def select(self, index: Tensor | slice) -> "Lookup":
+        return replace(self, index=self.index[index], rows=self.rows[index])
 
     def norms(self) -> Tensor:
         """‖g_i‖² = Σ_τσ [x_τ = x_σ] D_τ·D_σ, [units]."""
@@ -151,13 +143,13 @@ def dense(contribution: Contribution) -> Tensor:
 
 
 def flat(contribution: Contribution) -> Tensor:
-    """The same as rows, [units, numbers of the parameter]; a scalar has one."""
+    """The same as rows, [units, elements of the parameter]; a scalar has one."""
     built = dense(contribution)
     return built.reshape(len(built), -1)
 
 
 def scaled(parts: Mapping[str, Contribution], scale: Mapping[str, Tensor]) -> dict[str, Contribution]:
-    """`parts` by parameter, built and multiplied entry by entry where there is a scale: factors have no such form."""
+    """`parts` by parameter, built and multiplied entry by entry if there is a scale: factors have no such form."""
     return {name: dense(part) * scale[name] if name in scale else part for name, part in parts.items()}
 
 

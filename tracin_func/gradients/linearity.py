@@ -1,7 +1,7 @@
-"""Is the backward of a scorer linear in the gradient that comes in? Else u g_a + v g_b is not the gradient of a pair.
+"""Is the backward of a scorer linear in the incoming gradient? Else u g_a + v g_b is not the gradient of a pair.
 
-Hooks that clamp or normalise gradients, and autograd functions of one's own, may break it. No forward pass shows it.
-The backward of torch's own operations is linear, so that graphs without hooks and foreign functions need no test.
+Hooks that clamp or normalise gradients, and custom autograd functions, may break it. No forward pass shows it. The
+backward of torch's own operations is linear, so graphs without hooks and custom functions need no test.
 """
 
 from collections.abc import Callable, Sequence
@@ -29,9 +29,9 @@ def is_linear(found: float, state: State) -> bool:
 def deviation(units: Units, state: State, scales: Sequence[float]) -> tuple[float, float]:
     """How far the backward is from linear, over all units: alone, and in batches.
 
-    Alone: the largest ‖g(c) / c − g(1)‖ / ‖g(1)‖, where g(c) is the gradient of a unit when c comes in, over the c of
-    `scales`. In batches: the largest ‖g_B − Σ w_i g_i‖ / ‖Σ w_i g_i‖, where g_B is the gradient of a batch when the
-    weights w come in; 0 where units are not batched.
+    Alone: the largest ‖g(c) / c − g(1)‖ / ‖g(1)‖ over the c of `scales`; g(c) is the gradient of a unit for incoming c.
+    In batches: the largest ‖g_B − Σ w_i g_i‖ / ‖Σ w_i g_i‖; g_B is the gradient of a batch for incoming weights w.
+    It is 0 where units are not batched.
     """
     alone, together = 0.0, 0.0
     weights = torch.rand(units.count, generator=torch.Generator().manual_seed(0)).tolist()
@@ -45,7 +45,7 @@ def deviation(units: Units, state: State, scales: Sequence[float]) -> tuple[floa
             continue
         try:
             batch = units.take(index)
-        except RaggedItemsError:  # they never meet
+        except RaggedItemsError:  # never in one batch
             continue
         with units.holding(state) as leaves:
             incoming = torch.tensor([weights[unit] for unit in index.tolist()])
@@ -68,11 +68,11 @@ def _of_one(units: Units, state: State, unit: int, scales: Sequence[float]) -> t
 
 
 def _gradient(value: Callable[[], Tensor], leaves: dict[str, Tensor], incoming: Tensor) -> Tensor:
-    """By all leaves in turn, flat [parameters], float64."""
+    """With respect to all leaves, flat [parameters], float64."""
     _, found = by_leaves(value, list(leaves.values()), incoming)
     return torch.cat([part.flatten().double() for part in found])
 
 
 def _relative(found: Tensor, right: Tensor) -> float:
-    length = float(right.norm())
-    return float((found - right).norm()) / length if length else float(found.norm())
+    norm = float(right.norm())
+    return float((found - right).norm()) / norm if norm else float(found.norm())

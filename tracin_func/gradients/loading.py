@@ -1,4 +1,4 @@
-"""Does `load_state_dict` do more than put tensors in their places? Then weights put there by us are not the model's.
+"""Does `load_state_dict` do more than copy tensors?
 
 Hooks, methods of the module and extra state may convert a weight or set an attribute. Such a checkpoint is refused.
 """
@@ -20,28 +20,27 @@ METHODS = ("load_state_dict", "_load_from_state_dict", "set_extra_state")
 def require_plain(
     module: nn.Module, slots: Slots, weights: Mapping[str, Tensor], fitted: Mapping[str, Tensor], name: str
 ) -> None:
-    """Compare what a copy of the module holds after `load_state_dict` with the tensors `fitted` by slot.
-
-    Raises:
-        InputError: a tensor differs, or an attribute of another kind is set.
-    """
+    """Raise InputError if a copy of the module holds other tensors than `fitted` after `load_state_dict`, or a new
+    value of another attribute."""
     copied = private_copy(module) if any(map(_has_own_way, module.modules())) else None
     if copied is None:
         return
     before = _attributes(copied)
     copied.load_state_dict(dict(unwrapped(weights, slots.names)), strict=False)
     where = f"{name}: `load_state_dict` of {type(module).__qualname__}"
-    fix = "Convert the checkpoint once, and score a model that loads it unchanged."
     for key, tensor in copied.state_dict().items():
         slot = slots.names.get(key)
         if slot is not None and slot in fitted and isinstance(tensor, Tensor):
             expected = fitted[slot].to(tensor)
             if not torch.equal(tensor.nan_to_num(), expected.nan_to_num()):
-                raise InputError(f"{where} changes the weight {key!r}. {fix}")
+                raise InputError(
+                    f"{where} changes the weight {key!r}. Convert the checkpoint once, and score a model that loads "
+                    "it unchanged."
+                )
     if changed := [key for key, value in _attributes(copied).items() if before.get(key, before) != value]:
         raise InputError(
-            f"{where} sets `{changed[0]}`, which is no weight, so that scores would be those of another value. "
-            "Make it a buffer."
+            f"{where} sets the attribute '{changed[0]}', which is no weight, so scores would use another value. Make "
+            "it a buffer."
         )
 
 

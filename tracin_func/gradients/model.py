@@ -1,7 +1,7 @@
 """The user's module as a function of parameters, buffers and items.
 
-It runs in two ways: with the tensors of a checkpoint put in place (`holding`, `run`), which every route to a weight
-sees, and with tensors substituted for one call (`score`), which transforms such as vmap need.
+It runs in two ways: with the tensors of a checkpoint put in place (`holding`, `run`), visible by every route to a
+weight; and with tensors substituted for one call (`score`), as transforms such as vmap need.
 """
 
 import re
@@ -25,7 +25,7 @@ from tracin_func.task.memory import address_of
 
 Parameters = dict[str, Tensor]
 
-WEIGHTS_MOVED = 0.05  # by which weights are moved for a comparison, relative and absolute
+WEIGHTS_MOVED = 0.05  # change of weights for a comparison, relative and absolute
 WAYS = ("call", "copy")  # to substitute weights: in the module's own slots; in a copy, wherever it refers to them
 _WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 
@@ -34,8 +34,8 @@ _WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 class State:
     """The tensors of one checkpoint on the device: `parameters` by canonical name, `constants` by slot path.
 
-    `left` names the frozen parameters that the checkpoint does not hold and that are the module's own. `scale` is √P
-    by canonical name, which gradients are multiplied by: an optimiser's part of the metric; empty for none.
+    `left` lists the frozen parameters that the checkpoint lacks; they are the module's own. `scale` is √P by canonical
+    name, the optimiser's part of the metric, a factor of gradients; empty for none.
     """
 
     name: str
@@ -46,7 +46,7 @@ class State:
 
     @property
     def example(self) -> Tensor:
-        """One of the parameters, which all are on one device."""
+        """One of the parameters, which are all on one device."""
         return next(iter(self.parameters.values()))
 
     @property
@@ -65,7 +65,7 @@ class Scorer:
         params: regular expression; only trainable parameters in whose name it is found are differentiated.
 
     Raises:
-        UsageError: not an nn.Module, a ScriptModule, every parameter is frozen, none is named like `params`, or see
+        UsageError: not an nn.Module, a ScriptModule, no trainable parameter, none that `params` finds, or as
             `read_slots`.
     """
 
@@ -77,7 +77,7 @@ class Scorer:
             raise UsageError(f"`scorer` should be a torch.nn.Module. Got {type(module).__name__}.")
         if isinstance(module, torch.jit.ScriptModule):
             raise UsageError(
-                "`scorer` is a ScriptModule, whose weights cannot be replaced in a call. Pass the eager module."
+                "`scorer` should be an eager module. Got a ScriptModule, whose weights cannot be replaced in a call."
             )
         self.module = module
         self.joint = joint
@@ -85,8 +85,8 @@ class Scorer:
         self._trained = list(dict.fromkeys(self._slots.trainable.values()))
         if not self._trained:
             raise UsageError(
-                f"every parameter of {self.class_name} is frozen, so no gradient exists. "
-                "Set requires_grad on the parameters to score."
+                f"`scorer` {self.class_name} has frozen parameters only, so no gradient exists. Set requires_grad on "
+                "the parameters to differentiate."
             )
         if params is not None:
             self._slots = _only_named(self._slots, params)
@@ -101,13 +101,8 @@ class Scorer:
         self._working = Working(module, private=False) if own is None else Working(own, private=True)
 
     @property
-    def is_private(self) -> bool:
-        """Whether a private copy runs; else the user's own module does, and is put back."""
-        return self._working.private
-
-    @property
     def is_foreign(self) -> bool:
-        """Whether hooks or autograd functions were met in any forward so far, whose backward may not be linear."""
+        """Whether any forward so far has used hooks or autograd functions, whose backward may not be linear."""
         return self._working.foreign
 
     @property
@@ -115,7 +110,7 @@ class Scorer:
         return type(self.module).__qualname__
 
     def current(self) -> Parameters:
-        """The module's own tensors that are differentiated, by canonical name; for shapes and names, never written."""
+        """The module's own differentiated tensors by canonical name; for shapes and names, never written."""
         return {name: self.module.get_parameter(name).detach() for name in self.trainable}
 
     def current_dtype(self) -> str:
@@ -123,12 +118,12 @@ class Scorer:
         return " and ".join(sorted({str(tensor.dtype).removeprefix("torch.") for tensor in self.current().values()}))
 
     def wider_dtype(self) -> torch.dtype | None:
-        """float32 where any trainable parameter is of half precision, whose range small gradients leave; else None."""
+        """float32 if any trainable parameter is of half precision, whose range is too small; else None."""
         half = any(tensor.dtype.itemsize < 4 for tensor in self.current().values())
         return torch.float32 if half else None
 
     def trained(self) -> Parameters:
-        """As `current`, with the trainable tensors that are not differentiated: what an optimiser held."""
+        """As `current`, with the trainable tensors that are not differentiated, as an optimiser has them."""
         return {name: self.module.get_parameter(name).detach() for name in self._trained}
 
     def canonical(self) -> dict[str, str | None]:
@@ -143,9 +138,9 @@ class Scorer:
         dtype: torch.dtype | None,
         scale: Mapping[str, Tensor] | None = None,
     ) -> State:
-        """The state dict `weights` as detached tensors of our own on `device`, in the module's types or `dtype`.
+        """The state dict `weights` as detached copies on `device`, in the module's types or `dtype`.
 
-        `scale` goes there too, in float64 where any parameter is, else in float32: half precision has not its range.
+        `scale` is moved there too, in float64 if any parameter is float64, else in float32.
 
         Raises:
             InputError: keys or shapes do not fit the module, tied weights differ, or a weight is NaN or Inf.
@@ -168,7 +163,7 @@ class Scorer:
 
     @contextmanager
     def session(self) -> Iterator[None]:
-        """Where the user's own module has to run, it is put back at the end, whatever happens."""
+        """If the user's own module has to run, it is restored at the end, whatever happens."""
         with ExitStack() as stack:
             stack.enter_context(self._working.session())
             self._open.append(stack)
@@ -186,7 +181,7 @@ class Scorer:
             yield {name: self._working.slots.own[slot] for slot, name in self._slots.trainable.items()}
 
     def run(self, *batch: Batch) -> Tensor:
-        """f of one batch (two for a joint scorer) with the tensors that are held, [items]; [items, 1] is flattened."""
+        """f of one batch (two for a joint scorer) with the held tensors, [items]; [items, 1] is flattened."""
         return self._scores(self._working.forward(*batch))
 
     def run_one(self, *items: Batch) -> Tensor:
@@ -203,34 +198,34 @@ class Scorer:
             if self.substitution == "copy":
                 return self._scores(self._working.substituted(tensors)(*batch))
         if self.has_parameter_hooks:
-            raise RuntimeError(f"{self.class_name} has a hook on a parameter, which no transform calls")
+            raise RuntimeError(f"{self.class_name} has a hook on a parameter, which transforms ignore")
         raise RuntimeError(
-            f"no transform follows how {self.class_name} reads {', '.join(self._unreached[:4]) or 'its weights'}: "
-            "through a closure, a view or a reference kept elsewhere"
+            f"{self.class_name} reads {', '.join(self._unreached[:4]) or 'its weights'} through a closure, a view or a "
+            "reference kept elsewhere, which transforms cannot replace"
         )
 
     def score_one(self, parameters: Mapping[str, Tensor], constants: Mapping[str, Tensor], *items: Batch) -> Tensor:
-        """The same of one item (of one pair for a joint scorer), scored alone in a batch of one; a scalar."""
+        """`score` of one item (of one pair for a joint scorer), alone in a batch of one; a scalar."""
         return self.score(parameters, constants, *(each(lambda leaf: leaf.unsqueeze(0), item) for item in items))[0]
 
     def adopt(self, state: State, *batch: Batch) -> None:
-        """Find out, on one batch, what may run: a private copy or the user's module, and what reaches its weights.
+        """Find out, on one batch, what may run (a private copy or the user's module) and how to replace its weights.
 
         Raises:
-            InputError: the scorer does not give scores. What the forward raises, it raises here.
+            InputError: the scorer does not return scores. Errors of the forward are raised, too.
         """
         if any(tensor.is_meta for tensor in state.parameters.values()):
             return
-        # The module's own weights may be those of the checkpoint, and hide what reads them.
+        # Other weights, as the module's own may equal those of the checkpoint and hide what reads them.
         moved = _moved(state, WEIGHTS_MOVED)
         users = Working(self.module, private=False)
         with users.session():
             try:
                 right = self._scores_of(users, moved, batch)
-            except FORWARD_FAULTS:  # a forward that refuses such weights, or any
+            except FORWARD_FAULTS:  # a forward that fails with such weights, or with any
                 moved = _moved(state, by=0.0)
                 right = self._scores_of(users, moved, batch)
-            self._hold(users, state)  # so that what a copy reads of the user's module is not what it should
+            self._hold(users, state)  # so that a copy which reads the user's module reads wrong values
             faithful = not self._working.private or self._is_faithful(users, moved, right, batch)
         if not faithful:
             self._working = Working(self.module, private=False)
@@ -252,7 +247,7 @@ class Scorer:
     def _is_faithful(self, users: Working, state: State, right: Tensor, batch: tuple[Batch, ...]) -> bool:
         """Whether the private copy touches nothing of the user's module, and gives the `right` scores."""
         copied = self._working
-        former = [own.detach() for own in copied.slots.own.values()]  # kept, so that no other tensor gets their place
+        former = [own.detach() for own in copied.slots.own.values()]  # kept, so that no tensor reuses their memory
         foreign = storages_of([*users.slots.own.values(), *former])
         try:
             with torch.no_grad(), seeded(), self.holding(state), touching(foreign) as touched:
@@ -285,22 +280,24 @@ class Scorer:
         found = self._scores_of(self._working, state, batch)
         if apart(right, found) and not apart(found, self._scores_of(self._working, state, batch)):
             raise InputError(
-                f"{self.class_name} remembers values of the weights that it ran with before (functools.lru_cache?), so "
-                "the scores of a second checkpoint would be wrong. Compute them in every forward."
+                f"`scorer` {self.class_name} caches values of earlier weights (functools.lru_cache?), so the scores of "
+                "a second checkpoint would be wrong. Compute them in every forward."
             )
 
     def _scores(self, output: Any) -> Tensor:
         expected = "[pairs] or [pairs, 1]" if self.joint else "[items] or [items, 1]"
         if not isinstance(output, Tensor):
-            raise InputError(f"{self.class_name} returned a {type(output).__name__}. Expected one tensor {expected}.")
+            raise InputError(
+                f"`scorer` {self.class_name} should return one tensor {expected}. Got {type(output).__name__}."
+            )
         if output.ndim == 2 and output.shape[1] == 1:
             output = output[:, 0]
         if output.ndim == 0:  # a squeeze() takes the axis of a batch of one, too
             output = output.reshape(1)
         if output.ndim != 1 or not output.is_floating_point():
             raise InputError(
-                f"{self.class_name} returned {output.dtype} of shape {tuple(output.shape)}. "
-                f"Expected floating-point scores {expected}."
+                f"`scorer` {self.class_name} should return floating-point scores {expected}. Got {output.dtype} of "
+                f"shape {tuple(output.shape)}."
             )
         scores: Tensor = output
         return scores
@@ -318,12 +315,12 @@ def _only_named(slots: Slots, pattern: str) -> Slots:
     chosen = {slot: name for slot, name in slots.trainable.items() if expression.search(name)}
     if not chosen:
         some = ", ".join(list(dict.fromkeys(slots.trainable.values()))[:6])
-        raise UsageError(f"`params` {pattern!r} is found in the name of no trainable parameter. There are: {some}.")
+        raise UsageError(f"`params` {pattern!r} is not found in any name of a trainable parameter. Available: {some}.")
     return replace(slots, trainable=chosen)
 
 
 def _moved(state: State, by: float) -> State:
-    """Other weights of the same sizes, near those of `state`; tensors of its own."""
+    """Copies of the weights of `state`, changed a little."""
     generator = torch.Generator().manual_seed(0)
 
     def near(tensor: Tensor, shift: float) -> Tensor:

@@ -1,4 +1,4 @@
-"""Do padded items score the same without their padding? Position ids counted from the left, say, change with it."""
+"""Do padded items score the same without their padding? Position ids, for example, may depend on it."""
 
 from collections.abc import Callable, Mapping
 
@@ -14,8 +14,8 @@ TRIED = 4  # items
 def effect_of_padding(items: Batch, score: Callable[[Batch], Tensor]) -> tuple[float, str] | None:
     """The largest difference between scores of items with and without padding, and the name of their mask.
 
-    Items of a mapping that holds a mask [items, positions] of 0 and 1 are cut to the positions that count, along the
-    second axis of every tensor that has as many. None where there is no such mask, or nothing is padded.
+    `items` is a mapping with a mask [items, positions] of 0 and 1. Every tensor whose second axis has as many positions
+    is cut to those that count. None where there is no such mask, or nothing is padded.
     """
     name = _mask_of(items)
     if name is None:

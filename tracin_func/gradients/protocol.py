@@ -1,4 +1,4 @@
-"""What an engine gives: gradients of units at one checkpoint, seen only through inner products.
+"""The interface of engines: gradients of units at one checkpoint, seen only through dot products.
 
 A UNIT is an item with the objective f(x) or a whole pair with its loss; an engine knows neither. With the
 metric M_t = diag η_t applied, g_i = √M_t ∇θ objective_i(θ_t).
@@ -28,7 +28,6 @@ class Combination:
         return len(self.index)
 
     def select(self, rows: Tensor | slice) -> "Combination":
-        """The combinations at `rows`."""
         return Combination(self.index[rows], self.coefficient[rows])
 
 
@@ -38,15 +37,12 @@ class Gradients(Protocol):
     @property
     def values(self) -> Tensor:
         """The objective of every unit, [units]."""
-        ...
 
     def columns(self, right: Combination) -> Tensor:
         """⟨g_i, right_j⟩, float64 [units, right]."""
-        ...
 
     def squared_norm(self, combination: Combination) -> Tensor:
         """‖Σ_j c_j g_j‖² ≥ 0, float64 [n]. Cancellation between nearly equal units is handled here and only here."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -60,13 +56,12 @@ class Units:
             of what is computed in it.
         alone: one unit -> scalar, by the scorer with the tensors that it holds; one unit has no first axis.
         objective: (parameters, constants, one unit) -> the same with these tensors, for transforms.
-        label: position -> the name that an error calls the unit.
+        label: position -> the name of the unit in errors.
         batched: units on a first axis -> objectives [n] of one joint forward with the tensors that are held; None where
-            one unit's objective would depend on its companions, and `coupled` then says through what.
-        width: (units on a first axis) -> rows of a batched forward that make one unit: 2 where it is the difference of
-            two items that go through the scorer together.
-        minuend: where the objective is a difference, what the other is subtracted from, as `alone`; rounding is
-            relative to it.
+            one unit's objective depends on its companions, through the operation `coupled`.
+        width: (units on a first axis) -> rows of a batched forward per unit: 2 for the difference of two items that go
+            through the scorer together.
+        minuend: of a difference, what the other is subtracted from, as `alone`; rounding is relative to it.
     """
 
     count: int
@@ -83,17 +78,17 @@ class Units:
 
 @dataclass(frozen=True, eq=False)
 class Need:
-    """What will be asked of gradients, and what a plan for them has to respect.
+    """What gradients will be used for, and the limits of a plan for them.
 
     Args:
-        norms: whether norms of combinations will be asked for.
+        norms: whether norms of combinations are needed.
         combined: whether combinations are of two units, which may cancel; else of single ones.
         right: sorted positions of the units on the right-hand side [right]; used only where rows are not kept.
-        combinations: of two units, whose norms will be asked; any number when None.
+        combinations: number of combinations of two units whose norms are needed; any number when None.
         batch_size: units differentiated together, or "auto".
         budget: bytes; half for rows, half for the work.
         visits: number of checkpoints, at each of which the units are differentiated.
-        row: bytes of what stays of a unit, where that is not its gradient.
+        row: bytes kept per unit, where that is not its gradient.
     """
 
     norms: bool = True
@@ -107,12 +102,12 @@ class Need:
 
     @property
     def held(self) -> bool:
-        """Whether gradients are held, as those of two units have to meet; else they are used while at hand."""
+        """Whether gradients are held, for products of any two units; else each is used as soon as it is computed."""
         return self.norms and self.combined
 
     @property
     def entries(self) -> int:
-        """Gram entries per unit that is used while at hand: its norm, and its products with the right ones."""
+        """Gram entries per unit whose gradient is not held: its norm, and its products with the right ones."""
         return max(1, self.norms + len(self.right))
 
 
@@ -125,13 +120,13 @@ class Plan:
 
     Args:
         chunk: units differentiated together.
-        block: units whose gradient rows are held at a time; fewer than all are recomputed when needed again.
-        chunk_bytes: expected peak of working on one chunk, rows not included.
+        block: units whose gradient rows are held at a time; if fewer than all, rows are recomputed when needed again.
+        chunk_bytes: expected peak memory for one chunk, rows not included.
         reason: how the sizes were chosen.
-        bytes_held: expected of the gradients that stay.
+        bytes_held: expected memory for held gradients.
         parts: how each parameter's gradient enters the products, where an engine has a choice.
         channels_last: whether convolutions work with the channels as the last axis in memory.
-        largest: the largest chunk that memory allows, where a measurement is to choose it; 0 where it is fixed.
+        largest: the largest chunk that memory allows, if a measurement will choose it; 0 if it is fixed.
     """
 
     chunk: int
@@ -146,14 +141,9 @@ class Plan:
 
 @dataclass(frozen=True)
 class Part:
-    """What is planned for one parameter: the operations that use it, the form of its gradient and what that costs.
+    """The plan for one parameter: the operations that use it, the form of its gradient and the cost of that.
 
-    Args:
-        parameter: its name.
-        operations: what it enters.
-        form: "factors", "built" or "vmap".
-        multiply_adds: of its gradient and Gram entries, per unit.
-        reason: why this form.
+    `form` is "factors", "built", "vmap" or a projection; `multiply_adds` are per unit, of gradient and Gram entries.
     """
 
     parameter: str
@@ -165,25 +155,25 @@ class Part:
 
 # (units with a first axis [n], their positions) -> gradients by parameter name, and objectives [n]
 Differentiate = Callable[[Batch, Tensor], tuple[dict[str, Contribution], Tensor]]
-# (parameter, its gradients of some units in any form) -> what is to stay of them
+# (parameter, its gradients of some units in any form) -> what is kept of them
 Sketch = Callable[[str, Contribution], Contribution]
 
 
 def whole(_: str, part: Contribution) -> Contribution:
-    """The sketch that leaves gradients as they are."""
+    """The sketch that keeps gradients unchanged."""
     return part
 
 
 def sketched(
     gradients: dict[str, Contribution], objectives: Tensor, sketch: Sketch
 ) -> tuple[dict[str, Contribution], Tensor]:
-    """Gradients of one batch, each parameter's as `sketch` leaves it, and its objectives."""
-    # One after another out of the mapping: what was sketched need not stay.
+    """Gradients of one batch, each parameter's sketched, and its objectives."""
+    # Popped one after another, so that memory of the unsketched is freed.
     return {name: sketch(name, gradients.pop(name)) for name in list(gradients)}, objectives
 
 
 class UnsuitableError(ValueError):
-    """An engine found, while it worked, that it cannot differentiate these units after all."""
+    """An engine found during its work that it cannot differentiate these units."""
 
 
 class Engine(Protocol):
@@ -191,31 +181,23 @@ class Engine(Protocol):
 
     @property
     def name(self) -> str:
-        """What it is called beside the units it differentiates."""
-        ...
+        """Its name in plans and notices."""
 
     @property
     def factored(self) -> bool:
         """Whether gradients of matrices come as factors."""
-        ...
 
     def refusal(self, units: Units, state: State) -> str | None:
         """Why these units cannot be differentiated this way, or None."""
-        ...
 
     def plan(self, units: Units, state: State, need: Need) -> Plan:
         """How to work through these units within the memory budget."""
-        ...
 
     def values(self, units: Units, state: State, chunk: int) -> Tensor:
         """The objective of every unit alone, [units]; no gradient."""
-        ...
 
     def differentiate(self, units: Units, state: State, plan: Plan, sketch: Sketch = whole) -> Differentiate:
-        """What gives gradients of any units by parameter, times `state.scale`, each as `sketch` leaves it: taken as
-        soon as it arrives, so that what is smaller is all that stays.
+        """A function that gives gradients of any units by parameter, times `state.scale`, each sketched once computed.
 
-        Raises:
-            UnsuitableError: (when it is called) what `refusal` could not know from a few units.
+        It may raise UnsuitableError for what `refusal` could not know from a few units.
         """
-        ...

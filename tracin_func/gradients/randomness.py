@@ -1,4 +1,4 @@
-"""Does a scorer, or a dataset, give something else each time it is asked?"""
+"""Does a scorer or a dataset give different values each time?"""
 
 import random
 from collections.abc import Callable, Iterable
@@ -26,7 +26,7 @@ def random_items(take: Callable[[], Batch]) -> bool:
 def random_operation(forward: Callable[[], Tensor]) -> str | None:
     """The first operation of `forward` that draws random numbers, as "name (file:line)"; None where none does.
 
-    The forward runs twice. Its scores differ, or the generator of torch, numpy or Python has moved on.
+    The forward runs twice. It is random if its scores differ or a generator of torch, numpy or Python has advanced.
     """
     with torch.no_grad():
         before, others = torch.get_rng_state(), _other_generators()

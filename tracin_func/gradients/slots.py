@@ -1,4 +1,4 @@
-"""Where the tensors of a module live, and how a state dict fits into these places.
+"""The places of a module's tensors, and how a state dict fits into them.
 
 A SLOT is one attribute of one module object. Parameters are keyed by their first name in `named_parameters()`
 (the canonical name); a tied parameter fills several slots from one tensor, so its uses add up in the gradient.
@@ -24,7 +24,7 @@ class Slots:
 
     Args:
         own: slot path -> the module's own tensor in it.
-        names: every name the state dict has, or could have, for a slot -> its path.
+        names: every name that a state dict has, or could have, for a slot -> its path.
         trainable: slot path -> canonical name, of slots that hold a trainable parameter.
         persistent: paths of the slots that a state dict holds.
     """
@@ -44,9 +44,9 @@ def read_slots(module: nn.Module) -> Slots:
     canonical = {parameter: name for name, parameter in module.named_parameters()}
     for parameter, name in canonical.items():
         if is_lazy(parameter):
-            raise UsageError(f"parameter {name!r} of the scorer has no shape yet. Run it once on a batch of items.")
+            raise UsageError(f"`scorer` has a parameter {name!r} without a shape. Run it once on a batch of items.")
         if parameter.is_complex():
-            raise UsageError(f"parameter {name!r} of the scorer is complex. Expected real parameters.")
+            raise UsageError(f"`scorer` should have real parameters. Got {name!r}, which is complex.")
     own: dict[str, Tensor] = {}
     names: dict[str, str] = {}
     trainable: dict[str, str] = {}
@@ -68,9 +68,9 @@ def read_slots(module: nn.Module) -> Slots:
 
 
 def fit(slots: Slots, weights: Mapping[str, Tensor], name: str, model: str) -> tuple[dict[str, Tensor], list[str]]:
-    """`weights` by slot path, and the frozen slots that they leave to the module (adapter checkpoints).
+    """`weights` by slot path, and the frozen slots that they lack (adapter checkpoints).
 
-    Prefixes of wrappers are stripped where the names do not fit otherwise. A tied weight needs one of its names.
+    Prefixes of wrappers are stripped if the names do not fit otherwise. A tied weight needs one of its names.
 
     Raises:
         InputError: a trainable weight is missing, a name is unexpected, a shape is wrong, tied weights differ, or
@@ -88,7 +88,7 @@ def fit(slots: Slots, weights: Mapping[str, Tensor], name: str, model: str) -> t
         elif tensor.shape != (own := slots.own[slot]).shape:
             misshapen.add(id(own))
             shapes.append(f"{key}: {list(tensor.shape)} in the file, {list(own.shape)} in the model")
-        elif slot not in slots.persistent:  # old files hold tables that the model makes itself; it must agree
+        elif slot not in slots.persistent:  # old files contain tables that the model computes; both must agree
             if not torch.equal(tensor.to(own), own):
                 unexpected.append(key)
         else:
@@ -126,19 +126,19 @@ def _require_fit(name: str, model: str, faults: Mapping[str, list[str]], change:
     if words:
         raise InputError(
             f"{name}: its weights{f', their names read {change},' if change else ''} do not fit the model {model}: "
-            f"{'; '.join(words)}. Give the class it was trained with (--model FILE.py:Class, --model-arg name=value)."
+            f"{'; '.join(words)}. Give the class it was trained with (`model` FILE.py:Class, `model_arg` name=value)."
         )
 
 
 def require_no_views(module: nn.Module, slots: Slots) -> None:
-    """Attributes that are views of parameters, made before the forward, keep the gradient's way to former weights."""
+    """Refuse attributes that are views of parameters: their gradients lead to the former weights."""
     own = {id(tensor) for tensor in slots.own.values()}
     for path, submodule in module.named_modules():
         for name, value in vars(submodule).items():
             tensors = (leaf for leaf in pytree.tree_leaves(value) if isinstance(leaf, Tensor) and leaf.requires_grad)
             if any(tensor._is_view() and id(tensor._base) in own for tensor in tensors):
                 raise UsageError(
-                    f"`{'.'.join(filter(None, (path, name)))}` of {type(module).__qualname__} is a view of a "
-                    "parameter, kept from before the forward. Gradients with respect to new weights do not pass it. "
-                    "Take the view in the forward."
+                    f"`scorer` {type(module).__qualname__} has an attribute '{'.'.join(filter(None, (path, name)))}' "
+                    "that is a view of a parameter, made before the forward. Gradients with respect to new weights do "
+                    "not pass it. Take the view in the forward."
                 )

@@ -1,8 +1,8 @@
-"""The module that runs: a private copy of the user's where one is faithful, else the user's own, put back afterwards.
+"""The module that runs: a private copy of the user's if it is faithful, else the user's own, restored afterwards.
 
 Weights are put into the `Parameter` objects themselves, so that every route to them (an attribute, a list, a closure, a
-helper object) sees them. A copy is faithful when its forward reads nothing that belongs to the user's module and gives
-the same scores. Closures, weak references and `.data` aliases survive no copy: then the user's module runs.
+helper object) sees them. A copy is faithful if its forward reads nothing of the user's module and gives the same
+scores. Closures, weak references and `.data` aliases do not survive a copy: then the user's module runs.
 """
 
 import copy
@@ -23,14 +23,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from tracin_func.gradients.slots import Slots, read_slots
 from tracin_func.task.memory import address_of
 
-COPYABLE = 1024  # elements of a container up to which its content is compared after a forward, beyond only its length
+COPYABLE = 1024  # elements of a container up to which a forward compares its content, beyond only its length
 
 
 class OnePath(TorchFunctionMode):
-    """Keeps torch's inference-only paths off, which change the scores of padded items, and sees hooks on tensors.
+    """Turns off torch's inference-only paths, which change the scores of padded items, and notes hooks on tensors.
 
-    `nn.TransformerEncoder` leaves its fast path while any torch function mode is active. `foreign` is whether a tensor
-    got a hook, or a transform met an autograd function of one's own.
+    `nn.TransformerEncoder` leaves its fast path while any torch function mode is active. `foreign`: a tensor got a
+    hook, or a transform used a custom autograd function.
     """
 
     def __init__(self) -> None:
@@ -50,12 +50,12 @@ class Working:
 
     Args:
         module: what runs.
-        private: whether it is a copy that nobody else knows; else it is put back when a session ends.
+        private: it is a private copy; else it is restored when a session ends.
 
     Attributes:
         slots: of `module`; `slots.own` are its tensors, whose identity never changes.
         written: slots that a forward writes to, which are reset before every forward.
-        foreign: whether a backward so far is not that of torch's own operations alone: hooks, autograd functions.
+        foreign: any backward so far used more than torch's own operations: hooks, autograd functions.
     """
 
     def __init__(self, module: nn.Module, *, private: bool) -> None:
@@ -64,11 +64,11 @@ class Working:
         self.slots: Slots = read_slots(module)
         self.written: frozenset[str] = frozenset()
         self.foreign = _has_hooks(module)
-        self.holds: object = None  # what its tensors are of
+        self.holds: object = None  # the state of its tensors
         self._tensors: Mapping[str, Tensor] = {}
         self._versions: dict[str, int] = {}
         self._snapshot: Snapshot | None = None
-        self._put_back: Callable[[], None] | None = None  # puts the user's module back
+        self._put_back: Callable[[], None] | None = None  # restores the user's module
         self._sessions = 0
         self._large: dict[int, Any] | None = None
         if private:
@@ -78,7 +78,7 @@ class Working:
 
     @contextmanager
     def session(self) -> Iterator[None]:
-        """The user's module is put back at the end of the outermost session, whatever happens."""
+        """The user's module is restored at the end of the outermost session, whatever happens."""
         self._sessions += 1
         try:
             if self._sessions == 1 and not self.private:
@@ -101,7 +101,7 @@ class Working:
         self._versions = {slot: own._version for slot, own in self.slots.own.items()}
 
     def forward(self, *batch: Any) -> Any:
-        """The module's output with the tensors as they are held; whatever the forward changes is put back."""
+        """The module's output with the held tensors; whatever the forward changes is restored."""
         for slot in self.written:
             self._put(slot, self.slots.own[slot])
         assert self._snapshot is not None
@@ -126,14 +126,14 @@ class Working:
                 self.foreign = self.foreign or path.foreign
 
     def substituted(self, tensors: Mapping[str, Tensor]) -> nn.Module:
-        """A copy that refers to `tensors` by slot where the module refers to its own; large containers are shared."""
+        """A copy that refers to `tensors` by slot instead of the module's own; large containers are shared."""
         if self._large is None:
             self._large = _large_containers(self.module)
         memo = {id(own): tensors[slot] for slot, own in self.slots.own.items()}
         return copy.deepcopy(self.module, {**memo, **self._large})
 
     def note_written(self) -> None:
-        """Find the tensors that the forward just run has written to, by their values."""
+        """Find the tensors that the last forward has written to, by their values."""
         changed = {slot for slot, own in self.slots.own.items() if not _same(own.detach(), self._tensors[slot])}
         self.written = self.written | changed
         for slot in changed:
@@ -150,7 +150,7 @@ class Working:
             own.data = tensor.clone()
 
     def _follow(self, tensor: Tensor) -> None:
-        """Make the module one of the device, where its parameters cannot change to that as they are (meta tensors)."""
+        """Move the module to the device of `tensor`, where `.data` of its parameters cannot (meta tensors)."""
         own = next(iter(self.slots.own.values()))
         if self.private and not torch._has_compatible_shallow_copy_type(own, tensor):
             self.module.to(tensor.device)
@@ -158,7 +158,7 @@ class Working:
             self._evaluate()
 
     def _reset(self) -> None:
-        """Put back what was written to, as far as torch counts it; the rest is known from `note_written`."""
+        """Restore what was written to, as far as torch counts it; the rest is known from `note_written`."""
         for slot, own in self.slots.own.items():
             if own._version != self._versions.get(slot):
                 self._versions[slot] = own._version
@@ -192,10 +192,10 @@ class Working:
 
 
 class Snapshot:
-    """What every submodule keeps as attributes, taken once and put back after each forward.
+    """The attributes of every submodule, taken once and restored after each forward.
 
-    A forward may keep things on the module: RNNs a list of weights, the old weight_norm their product, others a
-    cache. Left there, one checkpoint's cache would serve the next.
+    A forward may keep things on the module: RNNs a list of weights, the old weight_norm their product, others a cache.
+    Left there, one checkpoint's cache would serve the next.
     """
 
     def __init__(self, module: nn.Module) -> None:
@@ -204,7 +204,6 @@ class Snapshot:
         self._containers = [(value, value.copy()) for value in values if isinstance(value, dict | list | set)]
 
     def restore(self) -> None:
-        """Put all of it back; what is as it was is only looked at."""
         for submodule, before in self._attributes:
             now = vars(submodule)
             if len(now) != len(before) or any(now.get(name, self) is not value for name, value in before.items()):
@@ -217,17 +216,17 @@ class Snapshot:
 
 
 def private_copy(module: nn.Module) -> nn.Module | None:
-    """A deep copy, or None where there is none: locks, generators, tensors with a history."""
+    """A deep copy, or None if the module cannot be copied: locks, generators, tensors with a history."""
     try:
         with random_numbers_kept():
             return copy.deepcopy(module)
-    except Exception:  # whatever a class of the user's raises; the module itself can still be run
+    except Exception:  # anything, by a class of the user's; the module itself can still run
         return None
 
 
 @contextmanager
 def random_numbers_kept(devices: Iterable[torch.device] = ()) -> Iterator[None]:
-    """The global states of torch's, numpy's and Python's random numbers are as before afterwards."""
+    """Restore the global states of torch's, numpy's and Python's random numbers after the block."""
     of_python, of_numpy = random.getstate(), np.random.get_state()
     try:
         with torch.random.fork_rng(devices=devices):
@@ -239,7 +238,7 @@ def random_numbers_kept(devices: Iterable[torch.device] = ()) -> Iterator[None]:
 
 @contextmanager
 def uncompiled() -> Iterator[None]:
-    """What torch.compile wrapped runs as it was written; for every transform it would be compiled anew."""
+    """Modules wrapped by torch.compile run eagerly; every transform would compile them anew."""
     if "torch._dynamo" not in sys.modules:  # nothing is compiled, and the import takes seconds
         yield
         return
@@ -249,7 +248,7 @@ def uncompiled() -> Iterator[None]:
 
 @contextmanager
 def seeded() -> Iterator[None]:
-    """Random numbers of the CPU as after seed 0; the global states are as before afterwards."""
+    """Random numbers of the CPU as after seed 0 in the block; the global states are restored."""
     with random_numbers_kept():
         torch.default_generator.manual_seed(0)
         np.random.seed(0)
@@ -278,7 +277,7 @@ class _Touched(TorchDispatchMode):
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        """Whether torch keeps Dynamo from what is below. It would load all of it for that, and `uncompiled` does it."""
+        """No: `uncompiled` keeps Dynamo out already, and torch would load all of Dynamo for this."""
         return False
 
     def __torch_dispatch__(
@@ -290,7 +289,7 @@ class _Touched(TorchDispatchMode):
 
 
 def _large_containers(module: nn.Module) -> dict[int, Any]:
-    """Attributes that are expensive to copy and hold nothing but plain values, such as a vocabulary, by identity."""
+    """Attributes that are expensive to copy and contain only plain values, such as a vocabulary, by identity."""
     values = [value for submodule in module.modules() for value in vars(submodule).values()]
     large = [value for value in values if isinstance(value, dict | list | set | tuple) and len(value) > COPYABLE]
     return {id(value): value for value in large if _is_plain(value)}
@@ -305,13 +304,13 @@ def _is_plain(value: Any) -> bool:
 
 
 def _has_hooks(module: nn.Module) -> bool:
-    """Whether hooks wait for the backward of a submodule or a parameter."""
+    """Whether a submodule or a parameter has backward hooks."""
     waiting = any(each._backward_hooks or each._backward_pre_hooks for each in module.modules())
     return waiting or any(parameter._backward_hooks for parameter in module.parameters())
 
 
 def _has_foreign_functions(output: Any) -> bool:
-    """Whether the graph of an output has autograd functions that are not torch's own; module hooks are such, too."""
+    """Whether the graph of an output has custom autograd functions; module hooks count as such."""
     stack: list[Any] = [output.grad_fn] if isinstance(output, Tensor) else []
     seen: set[Any] = set()
     while stack:

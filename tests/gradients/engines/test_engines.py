@@ -65,8 +65,8 @@ def test_engine_equals_reference(architecture: Architecture, engine: str, dtype:
         refusal = str(error)
     if refusal:
         assert refusable
-        assert refusal.startswith(f"engine '{engine}' cannot differentiate this scorer: ")
-        assert refusal.endswith(" Use 'auto'.")
+        assert refusal.startswith(f'`engine="{engine}"` cannot differentiate this scorer: ')
+        assert refusal.endswith(' Use `engine="auto"`.')
         return
     assert not (uncaptured if engine == "ghost" else architecture.refused == "always" and refusable)
     assert found.self_influence is not None
@@ -227,7 +227,7 @@ def test_joint_scorer(loss: str, engine: str, dtype: torch.dtype) -> None:
 
 def test_joint_scorer_refuses_items() -> None:
     job = job_of(JointScorer(), torch.randn(ITEMS, 4), joint=True)
-    with pytest.raises(ti.UsageError, match="engine 'item' needs a scorer of single items.*Use 'pair', 'loop' or"):
+    with pytest.raises(ti.UsageError, match='`engine="item"` needs a scorer of single items.*Use `engine="pair"`, '):
         scores(job, "item")
 
 
@@ -237,7 +237,7 @@ def test_joint_scorer_that_vmap_cannot_run() -> None:
     found = check(job, reference(job), "auto", torch.float64)
     assert found.self_influence is not None
     assert found.self_influence.run.engine["engine"] == "loop"
-    with pytest.raises(ti.InputError, match="engine 'pair' cannot .* Use 'auto'"):
+    with pytest.raises(ti.InputError, match='`engine="pair"` cannot .* Use `engine="auto"`'):
         scores(job, "pair")
 
 

@@ -208,7 +208,9 @@ def test_a_row_of_kronecker_is_no_wider_than_asked() -> None:
         side = widest_side(SHAPES, dim)
         assert row_width(blocks(SHAPES, side)) <= dim
         assert side == 40 or row_width(blocks(SHAPES, side + 1)) > dim
-    with pytest.raises(ti.UsageError, match=r"takes at least \d+ numbers for these 5 parameters. Expected --proj-dim"):
+    with pytest.raises(
+        ti.UsageError, match=r"`dim` should be at least \d+ with .* for the 5 parameters of this model. Got 4"
+    ):
         widest_side(SHAPES, 4)
 
 
@@ -374,7 +376,7 @@ def test_standard_errors_stand_beside_the_scores_in_every_file(tmp_path: Path) -
     [
         ({"kind": "fourier"}, "`projection` should be one of none, auto, rademacher"),
         ({"kind": "sjlt", "dim": 1}, "`dim` of a projection should be at least 2. Got 1"),
-        ({"kind": "sjlt", "side": 8}, "`side` belongs to the projection 'kronecker'"),
+        ({"kind": "sjlt", "side": 8}, "`side` needs `projection=.kronecker.`"),
         ({"kind": "kronecker", "side": 8, "dim": 100}, "`dim` and `side` both say how wide rows are"),
         ({"kind": "sjlt", "seed": -1}, "`seed` of a projection should lie in"),
     ],

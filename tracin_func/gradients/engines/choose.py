@@ -12,7 +12,7 @@ from tracin_func.gradients.protocol import Engine, Units
 
 @dataclass(frozen=True)
 class Choice:
-    """An engine and the units it differentiates. `name` is the word for it, `reason` why it is taken."""
+    """The chosen engine, the units it differentiates, and the reason of the choice."""
 
     name: str
     engine: Engine
@@ -24,11 +24,11 @@ def choose(name: str, units: Mapping[UnitKind, Units], state: State, without: Co
     """The engine called `name`, or for `auto` the cheapest that can run these units.
 
     `units` maps a kind to what the engine would differentiate (a joint scorer has no items); each candidate is
-    tried on a few of them. `auto` passes over the engines `without`, which failed on others.
+    tried on a few of them. `auto` skips the engines `without`, which failed on others.
 
     Raises:
         UsageError: no engine of that name, or `item` for a joint scorer.
-        InputError: the named engine cannot run the scorer (the message says why and what to use), or none can.
+        InputError: the named engine, or every one, cannot run the scorer.
     """
     if name not in engine_names():
         raise UsageError(f"`engine` should be one of {', '.join(engine_names())}. Got {name!r}.")
@@ -37,15 +37,15 @@ def choose(name: str, units: Mapping[UnitKind, Units], state: State, without: Co
     found = ENGINES[name]
     if found.unit not in units:
         raise UsageError(
-            f"engine {name!r} needs a scorer of single items, and this one takes both items of a pair. "
-            "Use 'pair', 'loop' or 'auto'."
+            f'`engine="{name}"` needs a scorer of single items. Got one that takes both items of a pair. Use '
+            '`engine="pair"`, `engine="loop"` or `engine="auto"`.'
         )
     cause = found.engine.refusal(units[found.unit], state)
     if cause is None:
         return Choice(name, found.engine, found.unit, "as asked")
     if isinstance(found.engine, LoopEngine):
         raise _unscorable(cause)
-    raise InputError(f"engine {name!r} cannot differentiate this scorer: {cause}. Use 'auto'.")
+    raise InputError(f'`engine="{name}"` cannot differentiate this scorer: {cause}. Use `engine="auto"`.')
 
 
 def _cheapest(units: Mapping[UnitKind, Units], state: State, without: Collection[str]) -> Choice:
@@ -64,6 +64,6 @@ def _cheapest(units: Mapping[UnitKind, Units], state: State, without: Collection
 
 def _unscorable(cause: str) -> InputError:
     return InputError(
-        f"the scorer cannot be run on a single item in eval mode: {cause}. "
-        "Expected f(x) for a batch of one; mend the model, or wrap it in a module that can."
+        f"`scorer` cannot be run on a single item in eval mode: {cause}. Expected f(x) for a batch of one. Fix the "
+        "model, or wrap it in a module that can."
     )

@@ -34,7 +34,7 @@ class LoopEngine:
 
 def differentiate(units: Units, state: State, batch: Batch) -> tuple[dict[str, Contribution], Tensor]:
     """Gradients by parameter name [1, *shape], times state.scale, and objective [1] of the one unit in `batch`."""
-    # The backward runs in here, too: it may run parts of the forward again (torch.utils.checkpoint).
+    # The backward runs in here, too: it may repeat parts of the forward (torch.utils.checkpoint).
     with units.holding(state) as leaves:
         value, found = by_leaves(lambda: units.alone(_only(batch)), list(leaves.values()))
     named = {name: gradient.unsqueeze(0) for name, gradient in zip(leaves, found, strict=True)}
@@ -43,8 +43,4 @@ def differentiate(units: Units, state: State, batch: Batch) -> tuple[dict[str, C
 
 def _only(batch: Batch) -> Batch:
     """The one unit of a batch of one, without the units axis."""
-
-    def strip(leaf: Tensor) -> Tensor:
-        return leaf.squeeze(0)
-
-    return each(strip, batch)
+    return each(lambda leaf: leaf.squeeze(0), batch)

@@ -1,4 +1,4 @@
-"""The engines there are, by name. Another one is a class with the methods of `Engine`, and an entry here."""
+"""The engines by name. A new one is a class with the methods of `Engine`, and an entry here."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,13 +14,7 @@ UnitKind = Literal["items", "pairs"]
 
 @dataclass(frozen=True)
 class Registered:
-    """An engine, and the units that it differentiates.
-
-    Args:
-        engine: what differentiates.
-        unit: the units where it is asked for by name.
-        automatic: the units for which `auto` may take it, each with the reason.
-    """
+    """An engine, its `unit` when it is chosen by name, and the units for which `auto` may choose it, with reasons."""
 
     engine: Engine
     unit: UnitKind
@@ -41,5 +35,5 @@ ENGINES = {
 
 
 def engine_names() -> tuple[str, ...]:
-    """What can be asked for."""
+    """The allowed values of `engine`."""
     return "auto", *ENGINES

@@ -1,4 +1,4 @@
-"""vmap(grad) of one scalar objective a unit: exact per-unit gradients in chunks (torch.func)."""
+"""vmap(grad) of one scalar objective per unit: exact per-unit gradients in chunks (torch.func)."""
 
 import warnings
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ from tracin_func.gradients.model import State
 from tracin_func.gradients.protocol import Differentiate, Need, Plan, Sketch, Units, sketched, whole
 from tracin_func.task.items import Batch
 
-COPIES = 6  # of what a forward saves: vmap's weight gradients put units on other axes first
+COPIES = 6  # of the tensors that a forward saves: vmap's weight gradients first move units to other axes
 
 
 class VmappedEngine:
@@ -52,7 +52,7 @@ class VmappedEngine:
 
 def differentiate(units: Units, state: State, batch: Batch) -> tuple[dict[str, Contribution], Tensor]:
     """Gradients by parameter name [n, *shape], times state.scale, and objectives [n] of the units in `batch`."""
-    # no_grad outside the transform: grad records what it needs itself, and nothing else should be.
+    # no_grad outside the transform: grad records what it needs itself.
     with torch.no_grad(), _quiet_fallbacks():
         function = vmap(grad_and_value(units.objective), in_dims=(None, None, 0))
         gradients, values = function(state.parameters, state.constants, batch)
@@ -61,7 +61,7 @@ def differentiate(units: Units, state: State, batch: Batch) -> tuple[dict[str, C
 
 @contextmanager
 def _quiet_fallbacks() -> Iterator[None]:
-    """Without the warning of operations that vmap runs one by one (LSTM, some attention): slow, not wrong."""
+    """Ignore the warning of operations that vmap runs one by one (LSTM, some attention): slow, not wrong."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="There is a performance drop")
         yield

@@ -9,9 +9,9 @@ Y [d_out, d_in] and with E[P_ab P_cd] = α δ_ab δ_cd + β (δ_ac δ_bd + δ_ad
 
     A = (k²(d+1) − 2k) / (d (d+2)(d−1)),   B = (k/d − A)/(d+1),   α = A d²/k²,   β = B d²/k²   (α = 1, β = 0 at k = d)
 
-Every matrix has two independent halves, whose mean is the product of two rows and whose difference gives the error. The
+Every matrix has two independent halves: their mean is the product of two rows, their difference gives the error. The
 bias of a layer is one more input column, of ones. A matrix used at T positions costs 2k (T(d_out + d_in) + ...)
-multiply-adds per unit, k that of the side that is projected first; no gradient is built where that is the cheaper way.
+multiply-adds per unit, with the k of the side that is projected first. No gradient is built if that costs more.
 """
 
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ from tracin_func.gradients.projection.sparse import SparseProjector
 
 @dataclass(frozen=True, eq=False)
 class Sides:
-    """R_out [d_out, 2, k_out] and R_in [d_in, 2, k_in] of both halves; None: that side stays as it is."""
+    """R_out [d_out, 2, k_out] and R_in [d_in, 2, k_in] of both halves; None: that side is not projected."""
 
     out: Tensor | None
     into: Tensor | None
@@ -94,7 +94,7 @@ class KroneckerProjector:
         if columns < size:
             names = self._seed, "kronecker", block.weight, side, self._checkpoint
             halves = [orthonormal(size, columns, generator(*names, half)) for half in range(2)]
-        elif side == "in" and block.bias is not None:  # says where the bias is
+        elif side == "in" and block.bias is not None:  # for the column of the bias
             halves = [torch.eye(size)] * 2
         else:
             return None
@@ -102,7 +102,7 @@ class KroneckerProjector:
 
 
 def _of_matrix(part: Contribution, out: Tensor | None, into: Tensor | None) -> Tensor:
-    """R_outᵀ G R_in of both halves, [units, 2, k_out, k_in], the way that takes the fewest multiply-adds."""
+    """R_outᵀ G R_in of both halves, [units, 2, k_out, k_in], in the order with the fewest multiply-adds."""
     if isinstance(part, Lookup) and out is not None:
         return _then_into(torch.bmm(out[part.index].flatten(2).transpose(1, 2), part.rows), out, into)
     if isinstance(part, Factors):
@@ -119,19 +119,19 @@ def _of_matrix(part: Contribution, out: Tensor | None, into: Tensor | None) -> T
 
 
 def _then_into(projected: Tensor, out: Tensor, into: Tensor | None) -> Tensor:
-    """The input side of what has its output side projected, [units, 2 · k_out, d_in]."""
+    """Project the input side after the output side, `projected` [units, 2 · k_out, d_in]."""
     halves = projected.unflatten(1, out.shape[1:])
     return halves if into is None else torch.matmul(halves, into.transpose(0, 1))
 
 
 def _then_out(projected: Tensor, out: Tensor | None, into: Tensor) -> Tensor:
-    """The output side of what has its input side projected, [units, d_out, 2 · k_in]."""
+    """Project the output side after the input side, `projected` [units, d_out, 2 · k_in]."""
     halves = projected.unflatten(2, into.shape[1:]).transpose(1, 2)
     return halves.contiguous() if out is None else torch.matmul(out.permute(1, 2, 0), halves)
 
 
 def _cheapest(part: Factors, out: Tensor | None, into: Tensor | None) -> str:
-    """Whether to project the output or the input side of factors before they meet, or their product: `built`."""
+    """Whether to project the output or input side of factors before multiplying them, or their product: `built`."""
     positions, d_out, d_in = part.positions, part.rows.shape[-1], part.columns.shape[-1]
     k_out = d_out if out is None else out.shape[-1]
     k_in = d_in if into is None else into.shape[-1]
@@ -144,7 +144,7 @@ def _cheapest(part: Factors, out: Tensor | None, into: Tensor | None) -> str:
 
 
 def _of_bias(gradient: Tensor, sides: Sides) -> Tensor:
-    """The same of a bias [units, d_out], the last input column: R_outᵀ b ⊗ the last row of R_in."""
+    """The projection of a bias [units, d_out], the last input column: R_outᵀ b ⊗ the last row of R_in."""
     assert sides.into is not None
     rows = gradient[:, None].expand(-1, 2, -1)
     if sides.out is not None:

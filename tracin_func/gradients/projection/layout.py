@@ -1,4 +1,4 @@
-"""How parameters lie in a projected row of `kronecker`: which are matrices, and which of their sides are projected."""
+"""The places of parameters in a projected row of `kronecker`, and which sides of matrices are projected."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,13 +12,13 @@ Shapes = Mapping[str, torch.Size]
 
 @dataclass(frozen=True)
 class Block:
-    """What one matrix, or one other parameter, has of a row: numbers `offset` to `offset + width`.
+    """The dimensions `offset` to `offset + width` of a row, for one matrix or one other parameter.
 
     Args:
         weight: name of the parameter.
-        bias: name of the bias of the same layer, which is one more input column of ones; None where there is none.
+        bias: name of the bias of the same layer, which is one more input column of ones; None for none.
         d_out, d_in: sides of the matrix; the bias counts as one more d_in. A vector has d_out = 1.
-        k_out, k_in: numbers a side after projection, of each of two independent halves; 0 where nothing is projected.
+        k_out, k_in: sides after projection, of each of two independent halves; 0 if nothing is projected.
     """
 
     weight: str
@@ -31,27 +31,26 @@ class Block:
 
     @property
     def exact(self) -> bool:
-        """Whether the gradient is kept as it is."""
+        """Whether the gradient is kept unprojected."""
         return self.k_out == 0
 
     @property
     def width(self) -> int:
-        """Numbers of a row."""
         return self.d_out * self.d_in if self.exact else 2 * self.k_out * self.k_in
 
     @property
     def halves(self) -> tuple[slice, slice]:
-        """Where the two independent halves are."""
+        """The places of the two independent halves in a row."""
         middle = self.offset + self.width // 2
         return slice(self.offset, middle), slice(middle, self.offset + self.width)
 
 
 def blocks(shapes: Shapes, side: int) -> list[Block]:
-    """The row of all parameters: of each half of a matrix `side` numbers for its shorter side and `side`/2 for its
-    longer one, which costs less and loses less than the other way round.
+    """The row of all parameters; each half of a matrix has `side` for its shorter and `side`/2 for its longer side.
 
-    A side that is no longer stays as it is, and so does what would take no fewer numbers projected. Vectors without a
-    matrix, such as the weights of norms, are kept up to side² numbers, else projected to as many.
+    The other way round costs more and loses more. A side that is no longer, and a matrix that projection would not
+    make smaller, is kept. Vectors without a matrix, such as the weights of norms, are projected to side² dimensions if
+    they have more.
     """
     found: list[Block] = []
     offset = 0
@@ -78,11 +77,7 @@ def _sides(d_out: int, d_in: int, side: int) -> tuple[int, int]:
 
 
 def widest_side(shapes: Shapes, dim: int) -> int:
-    """The largest side with which a row has at most `dim` numbers.
-
-    Raises:
-        UsageError: two numbers a side are too many.
-    """
+    """The largest side with which a row has at most `dim` dimensions; UsageError where even 2 is too large."""
     low, high = 1, max(2, *(max(shape, default=1) for shape in shapes.values()), 2)
     while low < high:
         middle = (low + high + 1) // 2
@@ -93,19 +88,19 @@ def widest_side(shapes: Shapes, dim: int) -> int:
     if low < 2:
         least = row_width(blocks(shapes, 2))
         raise UsageError(
-            f"a row of the projection 'kronecker' takes at least {least:,} numbers for these {len(shapes)} parameters. "
-            f"Expected --proj-dim {least} or more. Got {dim}; 'sjlt' takes any."
+            f'`dim` should be at least {least} with `projection="kronecker"` for the {len(shapes)} parameters of this '
+            f'model. Got {dim}; `projection="sjlt"` takes any.'
         )
     return low
 
 
 def row_width(row: list[Block]) -> int:
-    """Numbers of a whole row."""
+    """Dimension of a whole row."""
     return row[-1].offset + row[-1].width
 
 
 def _bias_of(name: str, shapes: Shapes) -> str | None:
-    """The bias of the layer whose matrix is `name`, by the names that torch's modules give."""
+    """The bias of the layer whose matrix is `name`, by the names of torch's modules."""
     head, _, last = name.rpartition(".")
     bias = f"{head}.bias" if head else "bias"
     if last != "weight" or len(shapes[name]) < 2 or bias not in shapes:

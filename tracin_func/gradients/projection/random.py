@@ -1,7 +1,7 @@
-"""Random numbers that depend on what they are for alone; the global generators are not touched.
+"""Random numbers that depend only on a seed and names; the global generators are not touched.
 
-They are drawn on the CPU, whatever the device, and by names, whatever the order: all processes of a run, and later
-runs on the same store, draw the same.
+They are drawn on the CPU, whatever the device and the order: all processes of a run, and later runs on the same store,
+draw the same.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ def signs(shape: tuple[int, ...], draw: torch.Generator, dtype: torch.dtype) -> 
 def orthonormal(size: int, columns: int, draw: torch.Generator) -> Tensor:
     """R [size, columns], float64, with R Rᵀ the identity on average: √(size/columns) U, U uniform (Haar) with UᵀU = 1.
 
-    With as many columns as the size nothing is lost, and with few of many it is a Gaussian matrix / √columns.
+    With as many columns as the size nothing is lost; with few columns it is nearly a Gaussian matrix / √columns.
     """
     normal = torch.randn(size, columns, dtype=torch.float64, generator=draw)
     q, r = torch.linalg.qr(normal)

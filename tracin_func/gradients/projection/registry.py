@@ -1,4 +1,4 @@
-"""The projections there are, by name. Another one is a class with the methods of `Projector`, and a line here."""
+"""The projections by name. A new one is a class with the methods of `Projector`, and a line here."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,34 +17,28 @@ from tracin_func.task.method import Projection
 
 
 class Projector(Protocol):
-    """A linear map, taken parameter by parameter."""
+    """A linear map, applied parameter by parameter."""
 
     @property
     def width(self) -> int:
         """Dimension of a row."""
-        ...
 
     @property
     def gathered(self) -> bool:
-        """Whether units should be collected first, as what is drawn serves all of them."""
-        ...
+        """Whether units should be collected first, so that drawn values serve all of them."""
 
     @property
     def halves(self) -> tuple[tuple[slice, slice], ...] | None:
-        """Where a row has independent halves, matrix by matrix; None: the error follows from the width."""
-        ...
+        """The places of independent halves in a row, matrix by matrix; None: the error follows from the width."""
 
     def place(self, name: str) -> slice:
-        """Where in a row a parameter's part is added."""
-        ...
+        """The place in a row to which a parameter's part is added."""
 
     def sketch(self, name: str, part: Contribution) -> Tensor:
-        """The part of one parameter, [units, its numbers]."""
-        ...
+        """The part of one parameter, [units, dimensions of its place]."""
 
     def form(self, name: str) -> tuple[str, float]:
         """How a parameter is projected, in words, and the multiply-adds per unit."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -52,9 +46,9 @@ class Kind:
     """A kind of projection.
 
     Args:
-        dim: row dimension by default.
+        dim: default row dimension.
         make: (shapes of the parameters, row dimension, seed, name of the checkpoint) -> Π; with `sided` also the size
-            of the sides of every matrix, None where the row dimension sets it.
+            of the sides of every matrix, None if the row dimension determines it.
     """
 
     dim: int
@@ -95,37 +89,29 @@ class Whole:
 
 
 def kinds() -> tuple[str, ...]:
-    """What a projection may be called."""
+    """The allowed values of `projection`."""
     return "none", "auto", *PROJECTIONS
 
 
 def require_known(asked: Projection) -> None:
-    """Raise where there is no such projection.
-
-    Raises:
-        UsageError: an unknown kind, or `side` of a kind without sides.
-    """
+    """Raise UsageError for an unknown kind of projection, or `side` of a kind without sides."""
     if asked.kind not in kinds():
         raise UsageError(f"`projection` should be one of {', '.join(kinds())}. Got {asked.kind!r}.")
     sided = [name for name, kind in PROJECTIONS.items() if kind.sided]
     if asked.side is not None and asked.kind not in sided:
-        names = " or ".join(map(repr, sided))
-        raise UsageError(f"`side` belongs to the projection {names}. Got it with {asked.kind!r}; give `dim`.")
+        names = " or ".join(f'`projection="{name}"`' for name in sided)
+        raise UsageError(f'`side` needs {names}. Got `projection="{asked.kind}"`; give `dim` instead.')
 
 
 def row_dimension(asked: Projection) -> int:
-    """Dimension of a projected row: as asked, else the default of the kind; of `kronecker` an upper limit."""
+    """Dimension of a projected row, by default that of the kind; for `kronecker` an upper limit."""
     return asked.dim or PROJECTIONS[asked.kind].dim
 
 
 def projector(asked: Projection, shapes: Shapes, checkpoint: str) -> Projector:
-    """What `asked` is for parameters of these shapes at one checkpoint.
-
-    Raises:
-        UsageError: rows are too narrow for the number of parameters.
-    """
+    """Π for parameters of these shapes at one checkpoint; UsageError if the dimension is too small for them."""
     if asked.kind == "none":
         return Whole(shapes)
-    kind = PROJECTIONS[asked.kind]  # `auto` was decided before
+    kind = PROJECTIONS[asked.kind]  # never `auto`
     sides = {"side": asked.side} if kind.sided else {}
     return kind.make(shapes, row_dimension(asked), asked.seed, checkpoint, **sides)

@@ -1,4 +1,4 @@
-"""Gradients of all units kept as factors: inner products and norms, and what these cost."""
+"""Gradients of all units held as factors: dot products and norms, and their cost."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,10 +19,7 @@ CANCELLED_FACTORS = 0.3  # below this share of its terms, rounding of float32 pr
 
 @dataclass(frozen=True, eq=False)
 class FactorGradients:
-    """Gradients of one matrix parameter as factors of all units, metric applied.
-
-    `locate` names a unit's gradient of this parameter, for errors.
-    """
+    """Gradients of one matrix parameter as factors of all units, metric applied; `locate` names one in errors."""
 
     factors: Factors
     locate: Callable[[int], str]
@@ -38,7 +35,7 @@ class FactorGradients:
         return result
 
     def squared_norm(self, combination: Combination) -> Tensor:
-        """‖Σ_j c_j g_j‖², float64 [n]: by the kernel of all units where pairs are dense in them, else pair by pair."""
+        """‖Σ_j c_j g_j‖², float64 [n]: by the kernel of all units if pairs are dense in them, else pair by pair."""
         index, c = combination.index.cpu(), combination.coefficient.to("cpu", torch.float64)
         first, own = index[:, 0], self._norms
         self._require_finite()
@@ -62,7 +59,7 @@ class FactorGradients:
         return result
 
     def _working(self) -> Factors:
-        """In float64 where products of several positions may cancel each other; as they are where there is one."""
+        """In float64 if products of several positions may cancel each other."""
         return self.factors if self.factors.positions == 1 else self.factors.to(wide_type(self.factors.rows))
 
     @cached_property
@@ -82,19 +79,19 @@ class FactorGradients:
 
 
 def keeps_factors(positions: int, d_out: int, d_in: int, entries: float) -> bool:
-    """Whether `entries` Gram entries per unit cost less from factors than from the materialised gradient."""
+    """Whether `entries` Gram entries per unit cost less from factors than from the built gradient."""
     return factor_operations(positions, d_out, d_in, entries) < built_operations(positions, d_out, d_in, entries)
 
 
 def kernel_entries(units: int, combinations: int | None) -> float:
-    """Gram entries per unit for norms of `combinations` pairs: all of them where pairs are dense, else one per pair."""
+    """Gram entries per unit for norms of `combinations` pairs: all of them if pairs are dense, else one per pair."""
     if combinations is None or are_dense(units, combinations):
         return units
     return 1 + combinations / units
 
 
 def are_dense(units: int, combinations: int) -> bool:
-    """Whether a product of all units with all costs less than those of the pairs alone."""
+    """Whether a product of all units with all costs less than products of the pairs alone."""
     return units**2 <= GRAM_ADVANTAGE * combinations
 
 
@@ -104,7 +101,7 @@ def factor_operations(positions: int, d_out: int, d_in: int, entries: float) -> 
 
 
 def built_operations(positions: int, d_out: int, d_in: int, entries: float) -> float:
-    """Multiply-adds per unit for `entries` Gram entries, the gradient being materialised first."""
+    """Multiply-adds per unit for `entries` Gram entries of the built gradient."""
     return (positions + entries) * d_out * d_in
 
 
@@ -118,7 +115,7 @@ def _pair_products(factors: Factors, first: Tensor, second: Tensor) -> Tensor:
 
 
 def _kernel_entries(factors: Factors, first: Tensor, second: Tensor) -> Tensor:
-    """The same, from the products of a block of units with all."""
+    """The same, from products of blocks of units with all units."""
     result = torch.empty(len(first), dtype=torch.float64)
     for block in torch.arange(len(factors.rows)).split(factors.fitting(len(factors.rows))):
         start, stop = int(block[0]), int(block[-1]) + 1

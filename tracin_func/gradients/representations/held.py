@@ -1,4 +1,4 @@
-"""Gradients of all units held as rows, or as factors where a plan says that kernel entries cost less from these."""
+"""Gradients of all units held as rows, or as factors of the parameters for which the plan chose these."""
 
 import itertools
 
@@ -30,21 +30,21 @@ class RowsAndFactors:
         return torch.stack(parts).sum(dim=0)
 
     def squared_norm(self, combination: Combination) -> Tensor:
-        # Parameters are orthogonal: norms add up, and each part sees to its own cancellation.
+        # Parameters are orthogonal: norms add up, and each part handles its own cancellation.
         parts = [self._rows.squared_norm(combination), *(factor.squared_norm(combination) for factor in self._factors)]
         return torch.stack(parts).sum(dim=0)
 
 
 def held(work: Work) -> Gradients:
-    """Gradients of all units, metric applied: rows, but for the parameters whose factors the plan keeps.
+    """Gradients of all units, metric applied: rows, and factors of the parameters for which the plan chose these.
 
     Raises:
-        UnsuitableError: factors are of other shapes in some units.
+        UnsuitableError: factors have other shapes in some units.
     """
     units, state, root_rate = work.units, work.state, work.root_rate
     differentiate = work.engine.differentiate(units, state, work.plan)
     batch, first = next(work.batches(torch.arange(units.count)))
-    ready = [differentiate(batch, first)]  # says what there will be to hold, and is used
+    ready = [differentiate(batch, first)]  # shows what to hold, and is used below
     del batch
     planned = {part.parameter for part in work.plan.parts if part.form == "factors"}
     factors = {
@@ -82,7 +82,7 @@ def held(work: Work) -> Gradients:
         return rows, torch.cat(objectives)
 
     def values() -> Tensor:
-        """Where rows are not held together, factors still are: one pass makes them."""
+        """If not all rows are held, all factors still are: one pass computes them."""
         if not factors:
             return work.values()
         return torch.cat([filled(*some)[1] for some in work.batches(torch.arange(units.count))])

@@ -1,5 +1,4 @@
-"""What is kept of gradients: all rows, factors, norms and products only, projected rows, rows in a store or of all
-processes. Engines differentiate; this is decided here and only here."""
+"""What is kept of gradients, decided only here: rows, factors, norms and products, projected, stored or shared rows."""
 
 from dataclasses import dataclass, replace
 
@@ -23,13 +22,13 @@ from tracin_func.task.method import NONE, Projection
 
 @dataclass(frozen=True, eq=False)
 class Keeping:
-    """How gradients are kept beyond what a need and a plan say.
+    """How gradients are kept beyond what a need and a plan specify.
 
     Args:
         projection: of each gradient to a short row; the gradient itself with kind `none`.
-        store: where rows stay on disk.
-        world: the processes that make rows together; without a store each of them holds all.
-        shard: (i, n): of the store's blocks only those that are the i-th run's of n.
+        store: where rows are kept on disk.
+        world: the processes that compute rows together; without a store each of them holds all.
+        shard: (i, n): of the store's blocks only those of the i-th run of n.
     """
 
     projection: Projection = NONE
@@ -39,7 +38,7 @@ class Keeping:
 
     @property
     def words(self) -> str:
-        """What is done with gradients that an engine gave, to be said after its name; empty where nothing is."""
+        """What is done with an engine's gradients, for reports, after its name; empty for nothing."""
         kind = self.projection.kind
         place = ", stored" if self.store is not None else ", shared" if self.world.started else ""
         return f"{'' if kind == 'none' else f', then {kind} projection'}{place}"
@@ -49,7 +48,7 @@ EXACT = Keeping()  # gradients as they are, in this process
 
 
 def keep(work: Work, need: Need = ANYTHING, keeping: Keeping = EXACT) -> Gradients:
-    """The gradients of all units, able to answer what is needed.
+    """The gradients of all units, in a form that serves `need`.
 
     Raises:
         UnsuitableError: what `Engine.refusal` could not know from a few units.
@@ -65,16 +64,16 @@ def keep(work: Work, need: Need = ANYTHING, keeping: Keeping = EXACT) -> Gradien
 
 
 def fill(work: Work, keeping: Keeping) -> int:
-    """Add to the store what it lacks of one checkpoint; the number of blocks that this process made."""
+    """Compute the missing blocks of one checkpoint; returns how many this process computed."""
     assert keeping.store is not None
     return stored.fill(work, keeping.projection, keeping.store, keeping.world, keeping.shard)
 
 
 def plan_for(engine: Engine, units: Units, state: State, need: Need, projection: Projection = NONE) -> Plan:
-    """How `engine` works through units, their gradients projected or as they are; the chunk is measured if asked."""
+    """The plan of `engine` for units and their projected or exact gradients; the chunk is measured if asked for."""
     if projection.kind == "none":
         return _measured(engine, units, state, engine.plan(units, state, need), need, projection)
-    # Gradients are used one chunk at a time, as where norms of single units alone are asked for.
+    # Gradients are used one chunk at a time, as if only norms of single units were needed.
     into = projection_of(projection, state)
     row = into.width * state.row_dtype.itemsize
     asked = replace(need, norms=True, combined=False, right=torch.arange(0), row=row)
@@ -97,9 +96,9 @@ def _measured(engine: Engine, units: Units, state: State, plan: Plan, need: Need
 
 
 def cpu_deviation(engine: Engine, here: tuple[Units, State], there: tuple[Units, State]) -> float:
-    """Largest relative deviation of the inner products of two units `here` from those `there`, the exact ones.
+    """Largest relative deviation of the dot products of two units `here` from the exact ones `there`.
 
-    MPS is known to return wrong gradients past 32k elements (pytorch#177116), silently.
+    MPS silently returns wrong gradients past 32k elements (pytorch#177116).
     """
     found, exact = _products(engine, *here), _products(engine, *there)
     scale = exact.diagonal().sqrt()

@@ -1,7 +1,7 @@
-"""Inner products of gradient rows [rows, params], and norms of their combinations.
+"""Dot products of gradient rows [rows, params], and norms of their combinations.
 
-Products within a run of columns are summed across runs in float64: a run of a few thousand columns stays in
-cache, and the rounding of long float32 sums does not build up.
+Products of runs of a few thousand columns, which stay in cache, are summed in float64, so that the rounding of long
+float32 sums does not build up.
 """
 
 from collections.abc import Iterator
@@ -12,12 +12,12 @@ from torch import Tensor
 from tracin_func.gradients.device import wide_type
 from tracin_func.gradients.protocol import Combination
 
-COLUMN_RUN = 8192  # columns a product takes at a time: a few hundred rows of them stay in cache
-NORM_RUN = 1 << 16  # and a norm, which needs no copy of them
+COLUMN_RUN = 8192  # columns per product: a few hundred rows of them stay in cache
+NORM_RUN = 1 << 16  # columns per norm, which needs no copy of them
 GRAM_ADVANTAGE = 64  # a Gram entry costs about 1/64 of a combination's passes over two rows
 CANCELLED = 0.02  # below this share of its terms, the rounding of a float32 Gram entry shows in the norm
-CANCELLED_WIDE = 1e-5  # and of a float64 one
-TINY = 1e-24  # squares of float32 numbers that lose digits
+CANCELLED_WIDE = 1e-5  # the same of a float64 one
+TINY = 1e-24  # below, squares of float32 numbers lose digits
 DIRECT = 512  # combinations formed at a time: 512 × COLUMN_RUN floats are 16 MB
 
 
@@ -43,7 +43,7 @@ def row_norms(rows: Tensor) -> Tensor:
 
 
 def plain_norms(rows: Tensor) -> Tensor:
-    """Squared norms of rows, in the widest type of the device [rows]; where they are `narrow`, digits are lost."""
+    """Squared norms of rows, in the widest type of the device [rows]; `narrow` ones have lost digits."""
     runs = rows.split(NORM_RUN, dim=1)
     squares = [torch.linalg.vector_norm(run, dim=1).to(wide_type(rows)).square() for run in runs]
     return squares[0] if len(squares) == 1 else torch.stack(squares).sum(dim=0)
@@ -57,9 +57,9 @@ def narrow(squares: Tensor) -> Tensor:
 def pair_norms(left: Tensor, right: Tensor, combination: Combination, dtype: torch.dtype | None = None) -> Tensor:
     """‖u left_i + v right_j‖², float64 [n], by a Gram matrix where pairs are dense in rows, else directly.
 
-    The matrix is of `dtype`, the rows' own by default. Where float32 is too narrow for a pair, because the norm is
-    small beside its terms or these are tiny, the matrix is made again in float64; where that cancels too, the norm
-    is computed directly.
+    The matrix is of `dtype`, the rows' own by default. If float32 is too narrow for a pair, because the norm is small
+    beside its terms or these are tiny, the matrix is recomputed in float64. If that cancels too, the norm is computed
+    directly.
     """
     if len(left) * len(right) > GRAM_ADVANTAGE * len(combination):
         return direct_norms(left, right, combination)
@@ -81,7 +81,7 @@ def _gram_norms(left: Tensor, right: Tensor, combination: Combination, dtype: to
     """u² C_aa + 2uv C_ab + v² C_bb + 2(u + v)(u m_a + v m_b) + (u + v)² M, and the sum of its squares alone.
 
     C is the Gram matrix of c_i = g_i − r, m_i = ⟨c_i, r⟩ and M = ‖r‖² with r the mean row. Gradients have much in
-    common, which differences of two lose: taking it away first leaves little to cancel.
+    common, which cancels in differences: subtracting it first leaves little to cancel.
     """
     wide = wide_type(left)
     shapes = ((len(left) + 1, len(right) + 1), (len(left) + 1,), (len(right) + 1,))
@@ -103,7 +103,7 @@ def _gram_norms(left: Tensor, right: Tensor, combination: Combination, dtype: to
 
 
 def _centred(rows: Tensor, shared: Tensor) -> Tensor:
-    """rows − shared, and `shared` itself as one row more, so that one product gives C, m and M."""
+    """rows − shared, and `shared` as one more row, so that one product gives C, m and M."""
     centred = torch.empty(len(rows) + 1, rows.shape[1], dtype=shared.dtype, device=rows.device)
     torch.sub(rows, shared, out=centred[:-1])
     centred[-1:] = shared
@@ -116,7 +116,7 @@ def direct_norms(left: Tensor, right: Tensor, combination: Combination) -> Tenso
     For losses of s_a − s_b, u + v = 0 in `combine`, and nearly equal rows subtract exactly.
     """
     total = torch.zeros(len(combination), dtype=torch.float64)
-    # Relative to the larger coefficient: slopes may be so small that float32 does not hold them.
+    # Relative to the larger coefficient: derivatives may be too small for float32.
     scale = combination.coefficient.abs().amax(dim=1, keepdim=True).clamp(min=1e-300)
     relative = Combination(combination.index, combination.coefficient / scale)
     for start in range(0, len(combination), DIRECT):

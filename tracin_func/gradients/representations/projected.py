@@ -1,4 +1,4 @@
-"""Projected gradients: one short row per unit, inner products as estimates, and the variance of these."""
+"""Projected gradients: one short row per unit, dot products as estimates, and the variance of these."""
 
 from collections.abc import Callable
 
@@ -15,17 +15,17 @@ from tracin_func.gradients.representations.products import DIRECT, combine, inne
 from tracin_func.gradients.representations.rows import Fetch, Rows, are_exact
 from tracin_func.task.method import Projection
 
-GATHERED = 1 << 28  # bytes of gradients that are collected where what is drawn should serve many of them
+GATHERED = 1 << 28  # bytes of gradients collected so that drawn values serve many of them
 HALVES_TOGETHER = 1 << 24  # products of halves held at a time
 
 
 def projection_of(projection: Projection, state: State) -> Projector:
-    """Π of the checkpoint that `state` is of."""
+    """Π of the checkpoint of `state`."""
     return projector(projection, {name: tensor.shape for name, tensor in state.parameters.items()}, state.name)
 
 
 def projected(work: Work, projection: Projection) -> "ProjectedGradients":
-    """Rows Π √M g_i of all units, made anew in blocks where they are not held together."""
+    """Rows Π √M g_i of all units, recomputed in blocks if they are not all held."""
     into = projection_of(projection, work.state)
     return of_rows(work, row_maker(work, into), work.values, into, are_exact(work.state))
 
@@ -33,15 +33,14 @@ def projected(work: Work, projection: Projection) -> "ProjectedGradients":
 def of_rows(
     work: Work, fetch: Fetch, values: Callable[[], Tensor], into: Projector, exact: bool
 ) -> "ProjectedGradients":
-    """The rows of all units that `fetch` gives; see `Rows`."""
+    """Gradients from the rows that `fetch` computes; see `Rows`."""
     units = work.units
-    return ProjectedGradients(
-        Rows(units.count, fetch, work.plan.block, values, lambda unit, _: units.label(unit), exact), into
-    )
+    rows = Rows(units.count, fetch, work.plan.block, values, lambda unit, _: units.label(unit), exact)
+    return ProjectedGradients(rows, into)
 
 
 def row_maker(work: Work, into: Projector) -> Fetch:
-    """What makes the rows Π √M g_i [n, width] and objectives [n] of the units at given positions [n]."""
+    """A function from positions [n] to rows Π √M g_i [n, width] and objectives [n] of these units."""
     state, chunk, dtype = work.state, work.plan.chunk, work.state.row_dtype
 
     def sketch(name: str, part: Contribution) -> Tensor:
@@ -74,12 +73,7 @@ def row_maker(work: Work, into: Projector) -> Fetch:
 
 
 class ProjectedGradients:
-    """Rows Π g_i, whose inner products are those of the g_i on average over projections.
-
-    Args:
-        rows: Π g_i of all units.
-        projector: Π.
-    """
+    """Rows Π g_i, whose dot products equal those of the g_i on average over projections."""
 
     def __init__(self, rows: Rows, projector: Projector) -> None:
         self._rows = rows
@@ -97,7 +91,7 @@ class ProjectedGradients:
         return self._rows.squared_norm(combination)
 
     def norm_variance(self, combination: Combination, found: Tensor) -> Tensor:
-        """An estimate of the variance, over projections, of `found` [n], the squared norms of combinations; [n].
+        """An estimate [n] of the variance, over projections, of `found` [n], the squared norms of combinations.
 
         2 ‖Πx‖⁴ / k, or from independent halves of every matrix: Σ (e₁ − e₂)²/4 over matrices, with the estimates e₁ and
         e₂ of each half.
@@ -119,9 +113,9 @@ class ProjectedGradients:
     def product_variance(
         self, left: Combination, right: Combination, found: Tensor, shares: Tensor | None = None
     ) -> Tensor:
-        """The same of `found` [n, m], the products of combinations `left` [n] and `right` [m]; [n, m].
+        """The same for `found` [n, m], the products of combinations `left` [n] and `right` [m]; [n, m].
 
-        (‖Πx‖²‖Πy‖² + ⟨Πx, Πy⟩²) / k, or from the halves. With `shares` [m], of products [n, 1] with Σ_m share_m y_m.
+        (‖Πx‖²‖Πy‖² + ⟨Πx, Πy⟩²) / k, or from the halves. With `shares` [m], for products [n, 1] with Σ_m share_m y_m.
         """
         basis = self._combined(right)
         if shares is not None:
@@ -143,8 +137,8 @@ class ProjectedGradients:
         return result
 
     def _differences(self, basis: Tensor) -> Tensor:
-        """Of the products of units with `basis` [m, width], what the first half of each matrix gives less the second's,
-        float64 [units, matrices, m]."""
+        """Products of units with `basis` [m, width] by the first half of each matrix minus those by the second, float64
+        [units, matrices, m]."""
         halves = self._halves or ()
         result = torch.zeros(len(self.values), len(halves), len(basis), dtype=torch.float64)
         for start, rows in self._rows.blocks():

@@ -1,7 +1,7 @@
-"""Gradient rows [units, params]: held where they fit, computed again in blocks where they do not.
+"""Gradient rows [units, params]: held if they fit into memory, else recomputed in blocks.
 
 With N units, n combinations and P parameters, `columns` costs N·(units in the combinations)·P multiply-adds and
-`squared_norm` the smaller of N²·P and 3·n·P; what is not held costs gradients besides, see `squared_norm`.
+`squared_norm` the smaller of N²·P and 3·n·P, plus gradients for rows that are not held, see `squared_norm`.
 """
 
 from collections.abc import Callable, Iterator
@@ -19,7 +19,7 @@ Fetch = Callable[[Tensor], tuple[Tensor, Tensor]]  # positions [n] -> rows [n, p
 
 
 def are_exact(state: State) -> bool:
-    """Whether products of two numbers of rows are exact in the widest type of the device: float32 in float64."""
+    """Whether the product of two row entries is exact in the widest type of the device: float32 in float64."""
     return state.row_dtype != wide_type(state.example)
 
 
@@ -30,8 +30,8 @@ class Rows:
         units: number of rows.
         fetch: computes rows.
         block: rows held at a time.
-        values: the objectives of all units, for when the rows are not held together.
-        locate: (unit, column) -> words naming both, for errors.
+        values: computes the objectives of all units, if not all rows are held.
+        locate: (unit, column) -> the gradient's name in errors.
         exact: see `are_exact`.
     """
 
@@ -59,11 +59,8 @@ class Rows:
     def columns(self, right: Combination) -> Tensor:
         """⟨g_i, right_j⟩, float64 [units, right].
 
-        Where products are exact, those with the units that `right` combines are enough, and a gather combines them.
-        Other rows are combined first, before anything is rounded.
-
-        Raises:
-            NumericalError: a gradient is NaN or infinite; the message names unit and parameter.
+        If products are exact, products with the units of `right` are computed and then combined. Other rows are
+        combined first, before anything is rounded.
         """
         index, coefficient = right.index.cpu(), right.coefficient.to("cpu", torch.float64)
         if not self._exact:
@@ -76,7 +73,7 @@ class Rows:
         return result
 
     def _products(self, right: Combination) -> Tensor:
-        """⟨g_i, right_j⟩, float64 [units, right], the rows combined, as many at a time as there is room for."""
+        """⟨g_i, right_j⟩, float64 [units, right], of rows combined first, as many at a time as fit into memory."""
         result = torch.zeros(self._units, len(right), dtype=torch.float64)
         width = right.index.shape[1]
         for chosen in torch.arange(len(right)).split(max(1, self.block // width)):
@@ -86,18 +83,16 @@ class Rows:
             del rows
             for start, block in self.blocks():
                 result[start : start + len(block), chosen] = inner(block, basis, torch.float64)
-                del block  # before the next is made: the plan counts two
+                del block  # before the next is computed: the plan counts two
             del basis
         return result
 
     def squared_norm(self, combination: Combination) -> Tensor:
         """‖Σ_j c_j g_j‖², float64 [n].
 
-        Where rows are not held, pairs are taken in the order of their first unit, a block's worth of units at a
-        time (at most 2n gradients), or every two blocks meet (N · blocks / 2 gradients), whichever is less.
-
-        Raises:
-            NumericalError: a gradient is NaN or infinite; the message names unit and parameter.
+        If not all rows are held, either pairs are processed in the order of their first unit, a block's worth of
+        units at a time (at most 2n gradients), or every two blocks together (N · blocks / 2 gradients), whichever is
+        less.
         """
         index, coefficient = combination.index.cpu(), combination.coefficient.to("cpu", torch.float64)
         if index.shape[1] == 1:
@@ -111,7 +106,7 @@ class Rows:
         return self._norms_of_blocks(whole) if by_blocks else self._norms_in_order(whole)
 
     def _norms_in_order(self, combination: Combination) -> Tensor:
-        """Pairs sorted by their first unit, as many at a time as a block of units serves."""
+        """Of pairs sorted by their first unit, as many at a time as fit into a block of units."""
         result = torch.zeros(len(combination), dtype=torch.float64)
         order = torch.argsort(combination.index.min(dim=1).values, stable=True)
         for chosen in order.split(max(1, self.block // 2)):
@@ -122,7 +117,7 @@ class Rows:
         return result
 
     def _norms_of_blocks(self, combination: Combination) -> Tensor:
-        """Every two blocks that pairs connect, once."""
+        """Of every two blocks that pairs connect, once."""
         result = torch.zeros(len(combination), dtype=torch.float64)
         ascending = combination.index[:, 0] <= combination.index[:, 1]
         index = torch.where(ascending[:, None], combination.index, combination.index.flip(1))
@@ -136,12 +131,12 @@ class Rows:
                 mine = (of_left & (home[:, 1] == block)).nonzero()[:, 0]
                 local = Combination(index[mine] - torch.tensor([start, first]), coefficient[mine])
                 result[mine] = pair_norms(left, right, local)
-                del right  # before the next block is made: the plan counts two
+                del right  # before the next block is computed: the plan counts two
             del left
         return result
 
     def blocks(self) -> Iterator[tuple[int, Tensor]]:
-        """The rows of all units, as many at a time as are held, and where they begin."""
+        """The first position of each block, and its rows."""
         for start in range(0, self._units, self.block):
             yield start, self.take(self._range(start))
 
@@ -149,13 +144,13 @@ class Rows:
         return torch.arange(start, min(start + self.block, self._units))
 
     def take(self, index: Tensor) -> Tensor:
-        """Rows of the units at `index`, with their norms learnt."""
+        """Rows of the units at `index`; their norms are kept. NumericalError for NaN or infinite gradients."""
         if self._held is None:
             rows = self._fetch(index)[0]
         else:
             rows = self._held if len(index) == self._units else self._held[index.to(self._held.device)]
         if not rows.is_meta and bool(self._norms[index].isnan().any()):
-            # When rows are used, not when they are made: a score that is not finite is reported first.
+            # When rows are used, not when they are computed: a score that is not finite is reported first.
             norms = self._norms[index] = row_norms(rows)
             if not bool(norms.isfinite().all()) and not bool(rows.isfinite().all()):
                 row, column = (~rows.isfinite()).nonzero()[0].tolist()

@@ -1,4 +1,4 @@
-"""Rows computed by all processes in turn, chunk by chunk, and kept by each of them."""
+"""Rows computed by all processes in turn, chunk by chunk, and held by each of them."""
 
 from dataclasses import replace
 
@@ -13,12 +13,12 @@ from tracin_func.task.method import Projection
 
 
 def shared(work: Work, projection: Projection, world: World) -> ProjectedGradients:
-    """Rows of all units, each chunk of them made by one process of `world`."""
+    """Rows of all units, each chunk computed by one process of `world`."""
     units, state, device = work.units, work.state, work.state.example.device
     into = projection_of(projection, state)
     fetch = row_maker(work, into)
     rows = torch.empty(units.count, into.width, dtype=state.row_dtype, device=device)
-    # A process may have no unit to learn the type of the objectives from.
+    # Of one unit, for the type of the objectives: a process may have no chunk.
     values = torch.empty(units.count, dtype=replace(work, units=replace(units, count=1)).values().dtype, device=device)
     chunks = list(enumerate(torch.arange(units.count).split(work.plan.chunk)))
     for block, index in chunks:
@@ -30,7 +30,7 @@ def shared(work: Work, projection: Projection, world: World) -> ProjectedGradien
             world.spread(whole[index[0] : index[-1] + 1], block % world.size)
 
     def held(index: Tensor) -> tuple[Tensor, Tensor]:
-        if len(index) == units.count:  # all, as they are
+        if len(index) == units.count:  # no copy
             return rows, values
         return rows[index.to(device)], values[index.to(device)]
 

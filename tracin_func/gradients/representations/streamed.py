@@ -1,4 +1,4 @@
-"""Norms of single units and products with a few, taken while gradients are at hand: no row is kept."""
+"""Norms of single units and products with a few others, computed chunk by chunk: no row is kept."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +16,7 @@ from tracin_func.gradients.protocol import Combination, Need
 from tracin_func.gradients.representations.factored import keeps_factors
 from tracin_func.gradients.representations.products import inner, narrow, plain_norms, row_norms
 
-LOOKUP_ADVANTAGE = 32  # multiply-adds that cost as much as filling and reading one entry of a table
+LOOKUP_ADVANTAGE = 32  # multiply-adds at the cost of filling and reading one entry of a table
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,10 @@ class _Chunk:
 
 
 def streamed(work: Work, need: Need) -> "Streamed":
-    """Norms of all units where they are needed, and their products with `need.right`.
+    """Norms of all units if they are needed, and their products with `need.right`.
 
-    The gradients of `need.right` stay, a block of them at a time; all other units are differentiated once for each
-    such block, a chunk at a time, and dropped after use.
+    The gradients of `need.right` are held, a block of them at a time. All other units are differentiated once per such
+    block, a chunk at a time, and freed after use.
     """
     sums = Streamed(work, need)
     differentiate = work.engine.differentiate(work.units, work.state, work.plan)
@@ -64,7 +64,7 @@ class Streamed:
         self._units, self._need = work.units, need
         self._rates = {name: root**2 for name, root in work.root_rate.items()}
         self._dtype = work.state.row_dtype
-        # Errors in products of single units are measured by the norms of these; products of items may cancel.
+        # Errors in products of single units are relative to their norms; products of items may cancel.
         self._products_dtype = wide_type(work.state.example) if need.combined else self._dtype
         self._norms = torch.zeros(self._units.count, dtype=torch.float64)
         self._products = torch.zeros(self._units.count, len(need.right), dtype=torch.float64)
@@ -73,7 +73,6 @@ class Streamed:
 
     @cached_property
     def values(self) -> Tensor:
-        """The objectives, [units]."""
         example = self._objectives[0][1]
         values = torch.empty(self._units.count, dtype=example.dtype, device=example.device)
         for index, objectives in self._objectives:
@@ -81,7 +80,7 @@ class Streamed:
         return values
 
     def columns(self, right: Combination) -> Tensor:
-        """⟨g_i, right_j⟩, float64 [units, right]; `right` combines no other units than those of `need.right`."""
+        """⟨g_i, right_j⟩, float64 [units, right]; `right` combines only units of `need.right`."""
         self._require_finite()
         few = self._need.right
         index, coefficient = torch.searchsorted(few, right.index.cpu()), right.coefficient.to(torch.float64)
@@ -98,18 +97,18 @@ class Streamed:
         return combination.coefficient[:, 0].to(torch.float64) ** 2 * self._norms[combination.index[:, 0]]
 
     def held(self, chunk: _Chunk) -> _Chunk:
-        """The gradients of `chunk` in the form in which others are multiplied with them: looked-up tables as rows."""
+        """The gradients of `chunk` in the form of right-hand sides: looked-up tables as rows."""
         formed = {name: self._form(part) for name, part in chunk.parts.items()}
         built = {name: part if isinstance(part, Factors) else dense(part) for name, part in formed.items()}
         return replace(chunk, parts={name: part.to(self._products_dtype) for name, part in built.items()})
 
     def add(self, chunk: _Chunk, few: _Chunk | None, columns: Tensor, *, norms: bool) -> None:
-        """The norms of a chunk, where they are new, and its products with the few that are `columns` of `right`."""
+        """Add the norms of a chunk, if `norms`, and its products with the few at `columns` of `right`."""
         self._objectives.append((chunk.index, chunk.objectives))
         squares: dict[str, Tensor] = {}
         products = torch.zeros(len(chunk.index), len(columns), dtype=torch.float64)
         for name, unformed in chunk.parts.items():
-            part = self._form(unformed)  # used at once and dropped: the next one has its place in the cache
+            part = self._form(unformed)  # used at once and freed, so that it stays in the cache
             if self._need.norms and norms:
                 plain = plain_norms(part) if isinstance(part, Tensor) else _norms(part)
                 squares[name] = plain.to("cpu", torch.float64)
@@ -125,7 +124,7 @@ class Streamed:
             self._fault = self._not_finite(chunk)
 
     def _squares(self, chunk: _Chunk, norms: dict[str, Tensor]) -> Tensor:
-        """‖g_i‖² of a chunk from the plain ones by parameter, those that are too narrow taken again."""
+        """‖g_i‖² of a chunk from the plain ones by parameter, recomputed where these are too narrow."""
         squares = torch.stack(list(norms.values()))
         for position in narrow(squares).any(dim=1).nonzero()[:, 0].tolist():
             squares[position] = _norms(self._form(chunk.parts[list(norms)[position]]))
@@ -145,7 +144,7 @@ class Streamed:
             raise NumericalError(self._fault)
 
     def _form(self, part: Contribution) -> Contribution:
-        """Factors where the Gram entries needed per unit cost less from them, else rows [units, size]."""
+        """Factors if the Gram entries needed per unit cost less from them, else rows [units, size]."""
         kept = isinstance(part, Lookup) and part.index.shape[1] ** 2 <= LOOKUP_ADVANTAGE * part.size
         if isinstance(part, Factors):
             shape = part.positions, part.rows.shape[-1], part.columns.shape[-1]
@@ -157,7 +156,7 @@ def _joined(chunks: Sequence[_Chunk]) -> _Chunk:
     """The units of several chunks as one."""
     parts: dict[str, Contribution] = {}
     for name in list(chunks[0].parts):
-        own = [chunk.parts.pop(name) for chunk in chunks]  # what is joined need not stay
+        own = [chunk.parts.pop(name) for chunk in chunks]  # freed once joined
         factors = [part for part in own if isinstance(part, Factors)]
         if len(factors) == len(own) and len({part.positions for part in factors}) == 1:
             rows = torch.cat([part.rows for part in factors])
@@ -181,7 +180,7 @@ def _norms(part: Contribution) -> Tensor:
 def _products(part: Contribution, few: Contribution, dtype: torch.dtype) -> Tensor:
     """⟨g_i, g_r⟩, float64 [units, few]."""
     if isinstance(part, Factors) and isinstance(few, Factors):
-        # Of differences, whose halves may cancel on both sides.
+        # The halves of differences may cancel on both sides.
         wide = wide_type(part.rows)
         return part.to(wide).products(few.to(wide)).to("cpu", torch.float64)
     if isinstance(part, Lookup):

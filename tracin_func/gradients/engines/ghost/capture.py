@@ -4,8 +4,8 @@ Parameters are recognised by identity among the arguments of each torch operatio
 used by functions and modules reached by two names are all seen. The backward goes to GRADIENT EDGES, not output
 tensors: an in-place operation after the layer would otherwise drop its part. Weight gradients are never computed.
 
-Row i of an output is taken to be unit i's. A forward that puts units in another order in between (texts sorted by
-length, experts that take those of a mask) would make that wrong; the operation that does it is recognised.
+Row i of an output is taken to be unit i's. A forward that reorders units in between (texts sorted by length, experts
+that take those of a mask) would make that wrong; such operations are recognised.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -43,7 +43,7 @@ class Use:
         """Per-item gradients by parameter name; None where the rule does not hold."""
         registered = RULES[self.operation]
         changed = any(self.call[name]._version != version for name, version in self.versions.items())
-        if changed and registered.reads:  # written over after it was used: what the rule would read is something else
+        if changed and registered.reads:  # overwritten after it was used: the rule would read other values
             return None
         with record_function(f"use: {', '.join(self.parameters.values())}"):
             found = registered.rule(self.call, gradient) or {}
@@ -54,14 +54,14 @@ class Use:
 
 @dataclass(frozen=True)
 class Captured:
-    """What one batch gave.
+    """The result of one batch.
 
     Args:
-        parts: per-unit gradients by parameter; one that no operation used has none, and gradient 0.
-        opaque: the parameters whose gradients it cannot tell.
+        parts: per-unit gradients by parameter; one that no operation used is missing, with gradient 0.
+        opaque: the parameters whose gradients are unknown.
         values: the objectives [units].
         operations: names of the operations that each parameter entered.
-        reordered: the operation that put units in another order, which makes `parts` wrong; None where none did.
+        reordered: the operation that reordered units, which makes `parts` wrong; None where none did.
     """
 
     parts: dict[str, Contribution]
@@ -72,7 +72,7 @@ class Captured:
 
 
 def capture_units(units: Units, state: State, batch: Batch, size: int, sketch: Sketch = whole) -> Captured:
-    """Gradients of the units in `batch` by the batched objective, as `sketch` leaves them."""
+    """Sketched gradients of the units in `batch` by the batched objective."""
     batched = units.batched
     assert batched is not None
 
@@ -87,7 +87,7 @@ def capture_units(units: Units, state: State, batch: Batch, size: int, sketch: S
 
 
 def channels_last(state: State) -> State:
-    """The same with the weights of convolutions in that layout, which the activations take over."""
+    """The same with the weights of convolutions in that layout, which activations then follow."""
     four = {name: tensor for name, tensor in state.parameters.items() if tensor.ndim == 4}
     laid = {name: tensor.clone(memory_format=torch.channels_last) for name, tensor in four.items()}
     return replace(state, parameters=state.parameters | laid)
@@ -119,8 +119,8 @@ def capture_gradients(
     """Per-unit gradients of the objectives `forward()` [units].
 
     `leaves` are the parameters that the forward uses, each requiring a gradient. The uses of one parameter are
-    summed. A use has `width` neighbouring rows per unit, which are summed too. What a use gives stays as `arrived`
-    returns it, a linear map.
+    summed. A use has `width` neighbouring rows per unit, which are summed too. The linear map `arrived` is applied to
+    the gradients of each use.
     """
     rows = units * width
     with torch.enable_grad(), _Recorder({id(leaf): name for name, leaf in leaves.items()}, rows) as capture:
@@ -149,7 +149,7 @@ def capture_gradients(
 class _Recorder(TorchFunctionMode):
     """Records what a forward uses: `uses` with a rule, and `opaque` parameters that entered anything else.
 
-    `reordered` names the first operation that put rows in another order.
+    `reordered` is the name of the first operation that reordered rows.
     """
 
     def __init__(self, names: dict[int, str], rows: int) -> None:
@@ -168,13 +168,13 @@ class _Recorder(TorchFunctionMode):
             self.reordered = reorders(func, args, kwargs, self._rows)
         result = func(*args, **kwargs)
         leaves: Iterable[Any] = (*args, *kwargs.values())
-        if any(isinstance(leaf, list | tuple | dict) for leaf in leaves):  # else there is nothing to flatten
+        if any(isinstance(leaf, list | tuple | dict) for leaf in leaves):  # nested
             leaves = pytree.tree_leaves((args, kwargs))
         entered = [self._names[id(leaf)] for leaf in leaves if isinstance(leaf, Tensor) and id(leaf) in self._names]
         if not entered:
             return result
         if not any(isinstance(leaf, Tensor) for leaf in pytree.tree_leaves(result)):
-            return result  # a shape or dtype that was asked for is no use
+            return result  # reading a shape or dtype is no use
         use = self._use(func, args, kwargs, result) if func in RULES else None
         if use is None or sorted(use.parameters.values()) != sorted(entered):
             self.opaque.update(entered)
@@ -193,7 +193,7 @@ class _Recorder(TorchFunctionMode):
 
 
 def _backward(total: Tensor, uses: Sequence[Use], receive: Callable[[Use, Tensor], None]) -> None:
-    """Calls `receive` with ∂total/∂output of every use as soon as it is there, so that none has to be kept."""
+    """Call `receive` with ∂total/∂output of every use as soon as it is computed, so that none has to be kept."""
     lowest = _lowest({use.edge.node for use in uses})
     ends = [use for use in uses if use.edge.node in lowest]
 
@@ -218,7 +218,7 @@ def _backward(total: Tensor, uses: Sequence[Use], receive: Callable[[Use, Tensor
 
 
 def _lowest(nodes: set[Node]) -> set[Node]:
-    """Those from which no other of them is reached; every other one lies on a way to one of these."""
+    """The nodes from which no other of them is reached; every other one is on a path to one of these."""
     above: dict[Node, bool] = {}  # whether one of `nodes` is reached from a node, itself not counted
     for start in nodes:
         stack = [start]

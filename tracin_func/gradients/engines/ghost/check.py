@@ -15,8 +15,8 @@ from tracin_func.gradients.model import State
 from tracin_func.gradients.protocol import Sketch, Units, UnsuitableError, whole
 from tracin_func.task.items import Batch, each
 
-COMPLETE = 1e-3  # relative deviation of one unit's gradient from autograd's that is rounding, not a fault
-NEGLIGIBLE = 1e-5  # and relative to the gradient of all parameters, for parts that are 0 but for rounding
+COMPLETE = 1e-3  # relative deviation of one unit's gradient from autograd's that is rounding
+NEGLIGIBLE = 1e-5  # the same, relative to the gradient of all parameters, for parts that are 0 up to rounding
 
 
 def require_complete(
@@ -29,19 +29,18 @@ def require_complete(
     last: bool = False,
     sketch: Sketch = whole,
 ) -> None:
-    """Every parameter's gradient of the units `checked` of `size`, as `sketch` left it, against autograd's of that unit
-    alone."""
+    """Compare the sketched gradients of the units `checked` of `size` with autograd's of each unit alone."""
     if state.example.is_meta:
         return
     fault = _incomplete(units, state, batch, checked, found, sketch)
     if fault is not None and state.example.dtype != wide_type(state.example):
-        # Rounding decides a ReLU otherwise in another batch or layout, and few channels may hang on it.
+        # Rounding may flip a ReLU in another batch or layout, and few channels may depend on it.
         wide = replace(state, parameters=_widened(state.parameters), constants=_widened(state.constants))
         exact = _widened(batch)
         try:
             captured = capture_units(units, channels_last(wide) if last else wide, exact, size)
             fault = _incomplete(units, wide, exact, checked, with_opaque(captured, units, wide, exact))
-        except FORWARD_FAULTS:  # the scorer insists on a type
+        except FORWARD_FAULTS:  # the scorer requires a type
             pass
     if fault is not None:
         raise UnsuitableError(fault)
@@ -60,7 +59,7 @@ def _incomplete(
     for unit in checked:
         exact, errors, scales = _one(batch, unit), {}, {}
         built = {
-            name: dense(_one(part, unit) if isinstance(part, Tensor) else part.only(unit))
+            name: dense(_one(part, unit) if isinstance(part, Tensor) else part.select(slice(unit, unit + 1)))
             for name, part in found.items()
         }
         for name, part in differentiate_alone(units, state, exact)[0].items():
@@ -69,7 +68,7 @@ def _incomplete(
             scales[name] = float(right.norm())
         beyond = _beyond_rounding(errors, scales)
         if beyond is not None and units.minuend is not None:
-            # A difference may be small beside what was subtracted, which is what its rounding is relative to.
+            # A difference may be small beside the minuend, which its rounding is relative to.
             of_scale, _ = differentiate_alone(replace(units, alone=units.minuend), state, exact)
             scales = {name: float(dense(sketch(name, part)).norm()) for name, part in of_scale.items()}
             beyond = _beyond_rounding(errors, scales)
@@ -80,7 +79,7 @@ def _incomplete(
 
 def _beyond_rounding(errors: dict[str, float], scales: dict[str, float]) -> str | None:
     total = math.hypot(*scales.values())
-    # NaN is no fault of the capture; it is reported where scores and gradients are used.
+    # NaN is not an error of the capture; it is reported where scores and gradients are used.
     return next((name for name in errors if errors[name] > COMPLETE * scales[name] + NEGLIGIBLE * total), None)
 
 

@@ -1,7 +1,7 @@
-"""The ghost engine: gradients of all items from batched forwards and backwards that make no weight gradient.
+"""The ghost engine: gradients of all items from batched forwards and backwards without weight gradients.
 
-What an operation with a rule received and sent back gives every item's gradient of its parameters: built, or as
-two factors where kernel entries cost less from these. A parameter that enters an operation without a rule goes to
+The input and the output gradient of an operation with a rule give every item's gradient of its parameters: built, or
+as two factors if kernel entries cost less from these. A parameter that enters an operation without a rule is left to
 vmap(grad), with all the other parameters as constants.
 """
 
@@ -20,15 +20,7 @@ from tracin_func.gradients.engines.ghost.check import require_complete
 from tracin_func.gradients.engines.ghost.plan import explain
 from tracin_func.gradients.factors import Contribution
 from tracin_func.gradients.model import State
-from tracin_func.gradients.protocol import (
-    Differentiate,
-    Need,
-    Plan,
-    Sketch,
-    Units,
-    UnsuitableError,
-    whole,
-)
+from tracin_func.gradients.protocol import Differentiate, Need, Plan, Sketch, Units, UnsuitableError, whole
 from tracin_func.task.items import Batch
 
 MOST_WITHOUT_RULE = 0.5  # of the parameter elements; beyond, vmap over all of them is less work than both
@@ -49,7 +41,7 @@ class GhostEngine:
         spread = torch.tensor(sorted({0, units.count // 2, units.count - 1}))
 
         def attempt() -> None:
-            # A scorer with an order of its own cannot keep both; comparing the first unit then shows it.
+            # A scorer that sorts its items cannot keep both orders; comparing the first unit then shows it.
             for few, checked in ((spread, len(spread)), (spread.flip(0), 1)):
                 for batch, index in batches(units, few, len(few)):
                     captured = capture_units(units, state, batch, len(index))
@@ -74,7 +66,7 @@ class GhostEngine:
             return torch.cat([units.batched(batch) for batch, _ in every])
 
     def differentiate(self, units: Units, state: State, plan: Plan, sketch: Sketch = whole) -> Differentiate:
-        """By capture, the same parameters of every batch; one unit of the first is checked."""
+        """By capture, the same parameters in every batch; one unit of the first batch is checked."""
         opaque: frozenset[str] | None = None  # of the first batch, and the parameters it gave
         given: frozenset[str] = frozenset()
         laid = channels_last(state) if plan.channels_last else state
@@ -100,7 +92,7 @@ class GhostEngine:
 
 
 def _works_channels_last(found: Captured, units: Units, state: State, batch: Batch, size: int) -> bool:
-    """Whether convolutions can and should: on CPUs the layout is the faster one, but a `view` may refuse it."""
+    """Whether convolutions can and should: the layout is faster on CPUs, but a `view` may not allow it."""
     if state.example.device.type != "cpu" or not any(F.conv2d.__name__ in used for used in found.operations.values()):
         return False
     try:
@@ -110,7 +102,7 @@ def _works_channels_last(found: Captured, units: Units, state: State, batch: Bat
 
 
 def _require_rules(captured: Captured, state: State) -> None:
-    """Raise where capture does not pay: vmap, which the parameters without a rule need, does all the work again."""
+    """Raise where capture does not pay: vmap, for the parameters without a rule, repeats all the work."""
     missing = sum(state.parameters[name].numel() for name in captured.opaque)
     if missing > MOST_WITHOUT_RULE * sum(tensor.numel() for tensor in state.parameters.values()):
         names = ", ".join(sorted(captured.opaque)[:4])

@@ -1,4 +1,4 @@
-"""Does an operation put the rows of a batch in another order, or pick some of them?"""
+"""Does an operation reorder the rows of a batch, or select some of them?"""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -44,10 +44,10 @@ _AXES = ("dim", "dims", "axis")
 
 
 def reorders(func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], rows: int) -> str | None:
-    """The name of the operation if it moves or picks some of the `rows` of a tensor, None otherwise.
+    """The name of the operation if it moves or selects some of the `rows` of a tensor, None otherwise.
 
-    An index that names every row in its place moves none: `hidden[torch.arange(len(hidden)), last]`. What leaves the
-    values of a tensor alone but its rows cut and joined (`torch.cat` of slices) is not seen here.
+    An index of every row in its place moves none: `hidden[torch.arange(len(hidden)), last]`. Rows that are cut and
+    joined (`torch.cat` of slices) are not recognised.
     """
     subject = args[0] if args else None
     if rows < 2 or not isinstance(subject, Tensor) or subject.ndim == 0 or len(subject) != rows:
@@ -57,10 +57,8 @@ def reorders(func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str,
         moved = _subscript_moves(args[1] if len(args) > 1 else kwargs.get("indices"), rows)
     elif func in _BY_INDEX:
         axis_place, index_place = _BY_INDEX[func]
-        axis, index = (
-            _argument(args, kwargs, axis_place, _AXES),
-            _argument(args, kwargs, index_place, ("index", "indices")),
-        )
+        axis = _argument(args, kwargs, axis_place, _AXES)
+        index = _argument(args, kwargs, index_place, ("index", "indices"))
         moved = axis in (0, -subject.ndim) and isinstance(index, Tensor) and not _in_place(index, rows)
     elif func in _BY_MASK:
         moved = True
@@ -83,7 +81,7 @@ def _subscript_moves(subscript: Any, rows: int) -> bool:
 
 
 def _in_place(index: Tensor, rows: int) -> bool:
-    """Whether an index along the first axis names each row in its place."""
+    """Whether an index along the first axis has each row in its place."""
     if index.is_meta or index.dtype == torch.bool or index.ndim == 0 or len(index) != rows:
         return index.is_meta
     own = torch.arange(rows, device=index.device).view(-1, *(1 for _ in index.shape[1:]))

@@ -1,4 +1,4 @@
-"""The form in which each parameter's gradient enters the kernel, with the operations and bytes that decide it."""
+"""The form of each parameter's gradient in the kernel, chosen by operations and bytes."""
 
 import torch
 
@@ -11,8 +11,7 @@ from tracin_func.gradients.representations.factored import built_operations, fac
 
 
 def explain(captured: Captured, units: Units, state: State, need: Need) -> tuple[tuple[Part, ...], Kept]:
-    """The form of every parameter's gradient, by what a unit's kernel entries cost, and the bytes of it that stay."""
-    # Gram entries per unit that are needed
+    """The form of every parameter's gradient, by the cost of a unit's Gram entries, and the bytes kept of it."""
     entries = kernel_entries(units.count, need.combinations) if need.held else need.entries
     factors = {name: part for name, part in captured.parts.items() if isinstance(part, Factors)}
     width = state.row_dtype.itemsize
@@ -37,7 +36,7 @@ def explain(captured: Captured, units: Units, state: State, need: Need) -> tuple
 
 
 def _held_bytes(part: Factors, dtype: torch.dtype) -> int:
-    """Of one unit's factors; products of several positions are taken in float64, of a copy."""
+    """Of one unit's factors; products of several positions need a copy in float64."""
     copied = dtype != torch.float64 and part.positions > 1
     numbers = part.rows[0].numel() + part.columns[0].numel()
     return numbers * (dtype.itemsize + (torch.float64.itemsize if copied else 0))

@@ -6,9 +6,9 @@ returns for each parameter that entered either
 
 - a tensor [items, *parameter.shape]: the gradient of every item, or
 - `Factors(D, A)`: [items, positions, rows] and [items, positions, columns], whose products D_iᵀ A_i are the
-  gradients; inner products of these need no gradient.
+  gradients; dot products of these need no gradient.
 
-A rule returns None where it does not hold (another layout than items first); the parameter then goes to vmap.
+A rule returns None where it does not hold (another layout than items first); the parameter is then left to vmap.
 """
 
 import inspect
@@ -23,7 +23,7 @@ from torch import Tensor
 
 from tracin_func.gradients.factors import Contribution, Factors, Lookup
 
-FEW_COLUMNS = 32  # elements a filter, up to which unfolded input and one product beat the convolution's own backward
+FEW_COLUMNS = 32  # elements per filter, up to which unfolded input and one product beat the convolution's own backward
 WORTH_A_CALL = 1 << 13  # elements of a weight, from which a call per item costs less than a copy for one call
 
 Rule = Callable[[Mapping[str, Any], Tensor], dict[str, Contribution] | None]
@@ -31,7 +31,7 @@ Rule = Callable[[Mapping[str, Any], Tensor], dict[str, Contribution] | None]
 
 @dataclass(frozen=True)
 class Registered:
-    """A rule, the names of its operation's arguments, which of them may be parameters, and whether it reads others."""
+    """A rule, its operation's argument names, which of them may be parameters, and whether it reads the others."""
 
     arguments: tuple[str, ...]
     rule: Rule
@@ -48,7 +48,7 @@ def rule(
     parameters: tuple[str, ...] = ("weight", "bias"),
     reads: bool = True,
 ) -> Callable[[Rule], Rule]:
-    """Register a rule; `names` are the arguments of a builtin, which has no signature to read."""
+    """Register a rule; `names` are the arguments of a builtin, which has no signature."""
 
     def register(function: Rule) -> Rule:
         for operation in operations:
@@ -76,7 +76,7 @@ def linear(call: Mapping[str, Any], gradient: Tensor) -> dict[str, Contribution]
 
 @rule(F.conv1d, F.conv2d, F.conv3d, names=("input", "weight", "bias", "stride", "padding", "dilation", "groups"))
 def convolution(call: Mapping[str, Any], gradient: Tensor) -> dict[str, Contribution] | None:
-    """Convolution: the weight gradient of every item at the operations of a batch's sum."""
+    """The weight gradient of every item of a convolution, at the cost of the batch's sum."""
     x, weight = call["input"], call["weight"]
     spatial = weight.ndim - 2
     if x.ndim != weight.ndim:
@@ -171,7 +171,7 @@ def batch_norm(call: Mapping[str, Any], gradient: Tensor) -> dict[str, Contribut
     """y = x̂ w + b by channel with the running statistics; batch statistics mix items."""
     if call.get("training"):
         return None
-    # Σ D x̂ = (Σ D x − μ Σ D) / σ: x̂ itself need not be made again.
+    # Σ D x̂ = (Σ D x − μ Σ D) / σ: x̂ itself need not be recomputed.
     plain = _by_channel(gradient, call["input"])
     root = torch.rsqrt(call["running_var"] + call.get("eps", 1e-5))
     return {"weight": (plain["weight"] - call["running_mean"] * plain["bias"]) * root, "bias": plain["bias"]}
@@ -195,7 +195,7 @@ def addition(call: Mapping[str, Any], gradient: Tensor) -> dict[str, Contributio
         value = call[name]
         if not isinstance(value, Tensor) or value.ndim > gradient.ndim or call.get("alpha", 1) != 1:
             return None
-        if value.ndim == gradient.ndim and value.shape[0] != 1:  # has a row of its own for every item
+        if value.ndim == gradient.ndim and value.shape[0] != 1:  # has one row per item
             continue
         aligned = (1,) * (gradient.ndim - value.ndim) + tuple(value.shape)
         axes = [axis for axis in range(1, gradient.ndim) if aligned[axis] == 1 and gradient.shape[axis] != 1]
@@ -229,7 +229,7 @@ def _each(value: int | tuple[int, ...], spatial: int) -> list[int]:
 
 
 def _padded(x: Tensor, padding: Any, weight: Tensor, dilation: list[int]) -> tuple[Tensor, list[int]]:
-    """`x` and the symmetric padding that remain of any form of padding."""
+    """`x`, padded where that is asymmetric, and the symmetric padding that remains."""
     spatial = weight.ndim - 2
     if padding == "valid":
         return x, [0] * spatial
@@ -238,6 +238,6 @@ def _padded(x: Tensor, padding: Any, weight: Tensor, dilation: list[int]) -> tup
     totals = [step * (size - 1) for step, size in zip(dilation, weight.shape[2:], strict=True)]
     if all(total % 2 == 0 for total in totals):
         return x, [total // 2 for total in totals]
-    # An even kernel is padded by one more at the end, as torch does.
+    # An even kernel is padded by one more at the end, as in torch.
     sides = [side for total in reversed(totals) for side in (total // 2, total - total // 2)]
     return F.pad(x, sides), [0] * spatial
