@@ -366,7 +366,7 @@ def test_one_rate(tmp_path: Path, model: nn.Module) -> None:
 def test_the_rate_of_args(tmp_path: Path, model: nn.Module) -> None:
     assert rates(tmp_path, model, args={"learning_rate": 0.3, "lr": 9.0}) == (0.3, "args.learning_rate")
     assert rates(tmp_path, model, args={"lr": 0.3}) == (0.3, "args.lr")
-    with pytest.raises(ti.InputError, match="epoch 1: records no learning rate.*--learning-rate"):
+    with pytest.raises(ti.InputError, match="epoch 1: records no learning rate.*Give `learning_rate`"):
         rates(tmp_path, model, args={"margin": 1})
     with pytest.raises(ti.InputError, match="epoch 1: records no learning rate"):
         rates(tmp_path, model)
@@ -400,10 +400,18 @@ def test_groups_told_by_shapes(tmp_path: Path, model: nn.Module) -> None:
     assert found == {"0.weight": 0.1, "0.bias": 0.1, "1.weight": 0.2, "1.bias": 0.2}
 
 
+def test_groups_of_equal_shapes_are_distinguished_by_their_order(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Linear(3, 3, bias=False), nn.Linear(3, 2, bias=False), nn.Linear(2, 3, bias=False))
+    model.append(nn.Linear(3, 3, bias=False))
+    groups = [{"params": model[:2].parameters(), "lr": 0.1}, {"params": model[2:].parameters(), "lr": 0.2}]
+    found, _ = rates(tmp_path, model, optimizer_state_dict=stepped(torch.optim.Adam(groups), model))
+    assert found == {"0.weight": 0.1, "1.weight": 0.1, "2.weight": 0.2, "3.weight": 0.2}
+
+
 def test_groups_that_cannot_be_told_are_refused(tmp_path: Path) -> None:
     model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
     groups = [{"params": model[0].parameters(), "lr": 0.1}, {"params": model[1].parameters(), "lr": 0.2}]
-    message = r"groups with learning rates \[0.1, 0.2\], and the group of parameter '0.weight' cannot be told"
+    message = r"2 groups without 'param_names', and the shapes of parameter .* fit several of them.*learning_rate"
     for optimizer in (torch.optim.Adam(groups), torch.optim.SGD(groups)):
         with pytest.raises(ti.InputError, match=message):
             rates(tmp_path, model, optimizer_state_dict=stepped(optimizer, model))
@@ -421,7 +429,9 @@ def scored(model: nn.Module, checkpoint: ti.Checkpoint) -> ti.SelfInfluence:
 
 
 def test_a_rate_of_every_parameter_is_needed(model: nn.Module) -> None:
-    with pytest.raises(ti.InputError, match="`learning_rate` has 0.bias, 1.weight, 1.bias missing"):
+    with pytest.raises(
+        ti.InputError, match="`learning_rate` should have one entry .* Missing: 0.bias, 1.weight, 1.bias; unknown: none"
+    ):
         scored(model, ti.Checkpoint(model.state_dict(), {"0.weight": 0.1}))
 
 

@@ -406,43 +406,43 @@ class ShardedTensor:
 
 
 REFUSED: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
-    "no optimiser": (lambda _: None, "holds no optimiser state, .* Expected `optimizer_state_dict` beside the weights"),
+    "no optimiser": (lambda _: None, "has no optimiser state, .* Save 'optimizer_state_dict' beside the weights"),
     "no groups": (changed(param_groups=[]), "its optimiser state is damaged"),
     "no state": (changed(state=None), "its optimiser state is damaged"),
     "numbers that are none": (in_groups(params=[[0], 1, 2, 3, 4, 5]), "its optimiser state is damaged"),
     "no list of numbers": (in_groups(params=6), "its optimiser state is damaged"),
-    "no list of names": (in_groups(param_names=6), "has 6 parameters and no list of as many `param_names`"),
-    "names that are none": (in_groups(param_names=[1, 2, 3, 4, 5, 6]), "no list of as many `param_names`"),
+    "no list of names": (in_groups(param_names=6), "has 6 parameters and another number of 'param_names'"),
+    "names that are none": (in_groups(param_names=[1, 2, 3, 4, 5, 6]), "another number of 'param_names'"),
     "amsgrad that is none": (in_groups(amsgrad=torch.ones(2)), "is not torch's Adam or AdamW"),
     "a group without parameters": (changed(param_groups=[{"lr": 1.0}]), "its optimiser state is damaged"),
     "SGD": (in_groups(betas=None, amsgrad=None, eps=None), "is not torch's Adam or AdamW"),
-    "RAdam": (in_groups(amsgrad=None), "is not torch's Adam or AdamW .its groups lack `amsgrad`"),
-    "ZeRO": (changed(zero_stage=2), "is sharded .DeepSpeed ZeRO: `zero_stage`., which .* does not support"),
-    "ZeRO's base": (changed(single_partition_of_fp32_groups=[]), "DeepSpeed ZeRO: `single_partition_of_fp32_groups`"),
-    "ZeRO's count": (changed(partition_count=[2]), "DeepSpeed ZeRO: `partition_count`"),
-    "FSDP": (changed(state={"_fsdp_wrapped_module.flat_param": {}}), "FSDP: `_fsdp_wrapped_module.flat_param`"),
+    "RAdam": (in_groups(amsgrad=None), "is not torch's Adam or AdamW, .*: its groups lack 'amsgrad'"),
+    "ZeRO": (changed(zero_stage=2), "is sharded .DeepSpeed ZeRO: 'zero_stage'., and .* needs that of all"),
+    "ZeRO's base": (changed(single_partition_of_fp32_groups=[]), "DeepSpeed ZeRO: 'single_partition_of_fp32_groups'"),
+    "ZeRO's count": (changed(partition_count=[2]), "DeepSpeed ZeRO: 'partition_count'"),
+    "FSDP": (changed(state={"_fsdp_wrapped_module.flat_param": {}}), "FSDP: '_fsdp_wrapped_module.flat_param'"),
     "sharded tensors": (in_state(exp_avg_sq=ShardedTensor()), "is sharded .a ShardedTensor."),
-    "a count that does not fit": (in_groups(params=[0, 1]), "holds 2 parameters, the model has 6 trainable ones and 6"),
+    "a count that does not fit": (in_groups(params=[0, 1]), "has 2 parameters, the model has 6 trainable ones and 6"),
     "a shape that does not fit": (
         in_state(exp_avg_sq=torch.ones(3, 2)),
-        "nothing of the shape .3, 3. is left where parameter '0.weight' should be",
+        "no entry of shape .3, 3. in the place of parameter '0.weight'",
     ),
     "a shape that does not fit a name": (
         lambda optimizer: in_state(exp_avg_sq=torch.ones(3, 2))(in_groups(param_names=NAMES_OF_TWICE)(optimizer)),
         "of parameter '0.weight' has the shape .3, 2., the parameter .3, 3.",
     ),
-    "another model's names": (in_groups(param_names=list("abcdef")), "does not hold parameter '0.weight'"),
-    "too few names": (in_groups(param_names=["0.weight"]), "has 6 parameters and no list of as many `param_names`"),
+    "another model's names": (in_groups(param_names=list("abcdef")), "has no parameter '0.weight'"),
+    "too few names": (in_groups(param_names=["0.weight"]), "has 6 parameters and another number of 'param_names'"),
     "a parameter never stepped": (changed(state={}), "parameter '0.weight', which was never stepped"),
-    "amsgrad without its maximum": (in_groups(amsgrad=True), "no `max_exp_avg_sq` of parameter '0.weight'"),
-    "no step": (in_state(step=None), "`betas`, `eps` or `step` of parameter '0.weight'"),
+    "amsgrad without its maximum": (in_groups(amsgrad=True), "no fitting 'max_exp_avg_sq' of parameter '0.weight'"),
+    "no step": (in_state(step=None), "'betas', 'eps' or 'step' of parameter '0.weight'"),
     "no step made": (in_state(step=0), "at least one step"),
-    "steps for each entry": (in_state(step=torch.ones(3)), "`betas`, `eps` or `step`"),
+    "steps for each entry": (in_state(step=torch.ones(3)), "'betas', 'eps' or 'step'"),
     "a beta of 1": (in_groups(betas=(0.9, 1.0)), "Expected 0 <= beta < 1"),
     "one beta": (in_groups(betas=(0.9,)), "Expected 0 <= beta < 1"),
     "a negative eps": (in_groups(eps=-1.0), "eps >= 0"),
-    "NaN": (in_state(exp_avg_sq=torch.full((3, 3), float("nan"))), "`exp_avg_sq` .* is NaN, infinite or negative"),
-    "a negative square": (in_state(exp_avg_sq=-torch.ones(3, 3)), "`exp_avg_sq` .* is NaN, infinite or negative"),
+    "NaN": (in_state(exp_avg_sq=torch.full((3, 3), float("nan"))), "'exp_avg_sq' .* is NaN, infinite or negative"),
+    "a negative square": (in_state(exp_avg_sq=-torch.ones(3, 3)), "'exp_avg_sq' .* is NaN, infinite or negative"),
     "zeros and no eps": (in_state(exp_avg_sq=torch.zeros(3, 3)), "has zeros and eps is 0.0, .* unbounded"),
 }
 NAMES_OF_TWICE = [name for name, _ in twice().named_parameters()]
@@ -462,24 +462,55 @@ def test_what_does_not_fit_is_refused(name: str) -> None:
 def test_groups_that_cannot_be_told_are_refused() -> None:
     module = twice()
     layers = [{"params": list(layer.parameters())} for layer in module]
-    with pytest.raises(ti.InputError, match="3 groups without `param_names`, and which of them holds .* from shapes"):
+    with pytest.raises(
+        ti.InputError, match="3 groups without 'param_names', and the shapes of parameter .* fit several"
+    ):
         preconditioners(module, marked(module, layers))
 
 
 def test_very_many_groups_are_refused_soon() -> None:
     module = nn.Sequential(*(nn.Linear(2, 2) for _ in range(40)))
     layers = [{"params": list(layer.parameters())} for layer in module]
-    with pytest.raises(ti.InputError, match="40 groups without `param_names`"):
+    with pytest.raises(ti.InputError, match="40 groups without 'param_names'"):
         preconditioners(module, marked(module, layers))
 
 
 # The run as a whole
 
 
+class ByClosure(nn.Module):
+    """A private copy of it would read the weights of the original: the user's own module runs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.frozen = nn.Parameter(torch.ones(3), requires_grad=False)
+        self.weight, self.bias = nn.Parameter(torch.ones(3)), nn.Parameter(torch.zeros(3))
+        weight = self.weight
+        self.product = lambda items: items @ weight
+
+    def forward(self, items: Tensor) -> Tensor:
+        return self.product(items) + (items @ (self.bias * self.frozen)).tanh()
+
+
+def test_what_was_trained_is_known_while_the_users_module_runs() -> None:
+    module, items = ByClosure(), torch.randn(5, 3)
+    optimizer = torch.optim.Adam([module.weight, module.bias])
+    module(items).sum().backward()
+    optimizer.step()
+    optimizer.zero_grad()
+    state = {"model_state_dict": copy.deepcopy(module.state_dict()), "optimizer_state_dict": optimizer.state_dict()}
+    checkpoints = [ti.Checkpoint(copy.deepcopy(state), name=name) for name in ("first", "second")]
+    task = ti.Task(module, items, ti.Pairs([0, 1], [1, 2], [1, -1]), checkpoints, loss=ti.LogisticLoss())
+    method = ti.Method(preconditioner="adam", params="^weight$")
+    found = ti.self_influence(task, method=method)
+    assert torch.equal(found.per_checkpoint[0], found.per_checkpoint[1])
+    assert bool((found.per_checkpoint > 0).all())
+
+
 def test_the_weights_alone_are_no_optimiser() -> None:
     module, items = net()
     task = ti.Task(module, items, TRAIN, [ti.Checkpoint(module.state_dict(), 0.1)])
-    with pytest.raises(ti.InputError, match="checkpoint 1: holds no optimiser state"):
+    with pytest.raises(ti.InputError, match="checkpoint 1: has no optimiser state"):
         calls.score(task, calls.how(preconditioner="adam"))
 
 

@@ -122,9 +122,10 @@ class Scorer:
         half = any(tensor.dtype.itemsize < 4 for tensor in self.current().values())
         return torch.float32 if half else None
 
-    def trained(self) -> Parameters:
-        """As `current`, with the trainable tensors that are not differentiated, as an optimiser has them."""
-        return {name: self.module.get_parameter(name).detach() for name in self._trained}
+    def parameters(self) -> Parameters:
+        """All parameters of the module by canonical name, detached; those that were trainable require a gradient."""
+        named = self.module.named_parameters()
+        return {name: tensor.detach().requires_grad_(name in self._trained) for name, tensor in named}
 
     def canonical(self) -> dict[str, str | None]:
         """Every name of a parameter -> its canonical one, None for what is not trained."""

@@ -130,7 +130,7 @@ class Verifying:
         scorer = Scorer(task.scorer, joint=task.joint, params=method.params)
         first = int(task.train_pairs.first[0]), int(task.train_pairs.second[0])
         self._task, self._method, self._names = task, method, scorer.canonical()
-        self._every = dict(scorer.module.named_parameters())
+        self._every = scorer.parameters()
         tried = first if task.joint else first[:1]
         self._plain = PlainModel(scorer.module, task.items, scorer.trainable, tried, compute.dtype)
         self._loss = as_loss(task.loss)

@@ -203,7 +203,7 @@ class Walk:
     def _rate(self, checkpoint: Checkpoint, loaded: LoadedCheckpoint) -> tuple[LearningRate, str]:
         if self._method.checkpoint_weights == "uniform":
             return 1.0, "uniform"
-        return learning_rates(loaded, self._scorer.trained(), checkpoint.learning_rate)
+        return learning_rates(loaded, self._scorer.parameters(), checkpoint.learning_rate)
 
     def _require_a_rate(self) -> None:
         if not self._rated:
@@ -257,8 +257,7 @@ class Walk:
         device = self._device if self._prepared is None else self._prepared.make.device
         scale = {}
         if self._method.preconditioner == "adam":
-            every = dict(self._scorer.module.named_parameters())
-            found = adam_preconditioner(loaded, every, self._scorer.canonical())
+            found = adam_preconditioner(loaded, self._scorer.parameters(), self._scorer.canonical())
             scale = {name: preconditioner.sqrt() for name, preconditioner in found.items()}
         return self._scorer.state(loaded.name, loaded.weights, device, self._dtype, scale)
 

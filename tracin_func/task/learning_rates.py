@@ -1,9 +1,9 @@
-"""Learning rates of a checkpoint, one per parameter: found in it, and as the metric M_t = diag η_t.
+"""Learning rates of a checkpoint by parameter, recorded or given, and as the metric M_t = diag η_t.
 
-Gradients are scaled by √η, so that plain inner products of them are ⟨g, M h⟩.
+Gradients are scaled by √η, so that plain dot products of them are ⟨g, M h⟩.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,44 +11,42 @@ from torch import Tensor
 
 from tracin_func.errors import InputError
 from tracin_func.task.checkpoints import LearningRate, LoadedCheckpoint
+from tracin_func.task.optimizer_state import entries
 from tracin_func.task.weight_names import unwrapped
 
 
 def learning_rates(
-    loaded: LoadedCheckpoint, trainable: Mapping[str, Tensor], given: LearningRate | None
+    loaded: LoadedCheckpoint, parameters: Mapping[str, Tensor], given: LearningRate | None
 ) -> tuple[LearningRate, str]:
-    """η_t of a checkpoint and where it came from: `given`, the optimiser's groups, or `args`.
+    """η_t of a checkpoint and its source: `given`, the optimiser's groups (see `entries`), or `args`.
 
-    Rates that differ between groups are mapped to parameters by the groups' `param_names`, else by the shapes
-    of the optimiser's state where these allow one assignment only.
+    `parameters` are those of the module by name, in its order; those that require a gradient were trained.
 
     Raises:
-        InputError: no rate is to be found, or groups differ and cannot be told apart.
+        InputError: no learning rate is recorded, or it is ambiguous which group a parameter belongs to.
     """
     if given is not None:
         return given, "given"
     groups = _groups(loaded)
     if groups:
         rates = [_checked(group["lr"], loaded.name) for group in groups]
+        trained = [name for name, parameter in parameters.items() if parameter.requires_grad]
         held = sum(len(group["params"]) for group in groups)
-        if held < len(trainable):
+        if held < len(trained):
             raise InputError(
-                f"{loaded.name}: its optimiser holds {held} parameters, the model has {len(trainable)} trainable ones. "
-                "Freeze what was not trained (requires_grad_(False)), or give learning rates by parameter name."
+                f"{loaded.name}: its optimiser has {held} parameters, the model has {len(trained)} trainable ones. "
+                "Freeze what was not trained (requires_grad_(False)), or give `learning_rate` by parameter name."
             )
         if len(set(rates)) == 1:
             return rates[0], "optimizer"
-        if all("param_names" in group for group in groups):
-            named = {n: r for group, r in zip(groups, rates, strict=True) for n in group["param_names"]}
-            named = unwrapped(named, trainable)
-            return {name: named[name] for name in named if name in trainable}, "optimizer"
-        return _rates_by_shape(loaded, groups, rates, trainable), "optimizer"
+        found = entries(loaded, groups, parameters, {name: name for name in parameters}, "give `learning_rate`")
+        return {name: float(found[name].group["lr"]) for name in trained if name in found}, "optimizer"
     for key in ("learning_rate", "lr"):
         if isinstance(loaded.args.get(key), int | float):
             return _checked(loaded.args[key], loaded.name), f"{loaded.args_key}.{key}"
     raise InputError(
-        f"{loaded.name}: records no learning rate. Expected `optimizer_state_dict` or `args` with one; "
-        "give it with --learning-rate (`learning_rate=` in Python), or use none: --checkpoint-weights uniform."
+        f"{loaded.name}: records no learning rate. Expected 'optimizer_state_dict' or 'args' with one. Give "
+        '`learning_rate`, or use none with `checkpoint_weights="uniform"`.'
     )
 
 
@@ -60,7 +58,7 @@ def root_rates(rate: LearningRate, names: Mapping[str, str | None]) -> dict[str,
         names: every name of a parameter -> its canonical one, None for what is not trained.
 
     Raises:
-        InputError: a mapping leaves a parameter out, names something else, or gives a tied parameter two rates.
+        InputError: a mapping lacks a parameter, has an unknown name, or two rates for a tied parameter.
     """
     canonical = [name for name in dict.fromkeys(names.values()) if name is not None]
     if not isinstance(rate, Mapping):
@@ -71,18 +69,18 @@ def root_rates(rate: LearningRate, names: Mapping[str, str | None]) -> dict[str,
         if name not in names:
             unknown.append(name)
         elif (first := names[name]) is not None and rates.setdefault(first, float(value)) != float(value):
-            raise InputError(f"`learning_rate` has two values for {name!r}, which is tied to {first!r}.")
+            raise InputError(f"`learning_rate` has two values for {name!r}, which is tied to {first!r}. Give one.")
     missing = [name for name in canonical if name not in rates]
     if missing or unknown:
         raise InputError(
-            f"`learning_rate` has {_listed(missing)} missing and {_listed(unknown)} that is no parameter. "
-            "Expected one entry each, by the names of `named_parameters()`."
+            f"`learning_rate` should have one entry per parameter, by the names of named_parameters(). Missing: "
+            f"{_listed(missing)}; unknown: {_listed(unknown)}."
         )
     return {name: rates[name] ** 0.5 for name in canonical}
 
 
 def _groups(loaded: LoadedCheckpoint) -> list[Mapping[str, Any]]:
-    """The optimiser's parameter groups that record a rate and their parameters; none where any does not."""
+    """The optimiser's parameter groups if all of them record a learning rate and their parameters, else none."""
     groups = (loaded.optimizer or {}).get("param_groups")
     if not isinstance(groups, list | tuple) or not all(isinstance(group, Mapping) for group in groups):
         return []
@@ -94,40 +92,13 @@ def _checked(recorded: Any, name: str) -> float:
     try:
         rate = float(recorded)
     except (TypeError, ValueError):
-        raise InputError(
-            f"{name}: records the learning rate {recorded!r}. Expected a number; give --learning-rate."
-        ) from None
+        rate = -1.0
     if not (np.isfinite(rate) and rate >= 0):
-        raise InputError(f"{name}: records the learning rate {rate}. Expected one of at least 0; give --learning-rate.")
+        raise InputError(
+            f"{name}: records the learning rate {recorded!r}. Expected a number of at least 0. Give `learning_rate`."
+        )
     return rate
 
 
-def _rates_by_shape(
-    loaded: LoadedCheckpoint,
-    groups: Sequence[Mapping[str, Any]],
-    rates: Sequence[float],
-    trainable: Mapping[str, Tensor],
-) -> dict[str, float]:
-    state = (loaded.optimizer or {}).get("state") or {}
-    rates_of_shape: dict[tuple[int, ...], list[float]] = {}
-    for group, rate in zip(groups, rates, strict=True):
-        for index in group["params"]:
-            moments = [value for value in state.get(index, {}).values() if isinstance(value, Tensor) and value.ndim]
-            if moments:
-                rates_of_shape.setdefault(tuple(moments[0].shape), []).append(rate)
-    shapes = [tuple(parameter.shape) for parameter in trainable.values()]
-    result = {}
-    for (name, _), shape in zip(trainable.items(), shapes, strict=True):
-        candidates = rates_of_shape.get(shape, [])
-        if len(set(candidates)) != 1 or len(candidates) != shapes.count(shape):
-            raise InputError(
-                f"{loaded.name}: its optimiser has groups with learning rates {sorted(set(rates))}, and the group "
-                f"of parameter {name!r} cannot be told. Expected `param_names` in the groups; give one rate with "
-                "--learning-rate, or a mapping by parameter name in Python."
-            )
-        result[name] = candidates[0]
-    return result
-
-
 def _listed(names: list[str]) -> str:
-    return f"{', '.join(names[:4])}{' ...' if len(names) > 4 else ''}" if names else "nothing"
+    return f"{', '.join(names[:4])}{' ...' if len(names) > 4 else ''}" if names else "none"

@@ -1,13 +1,14 @@
-"""What an optimiser's state adds to the metric: P of Adam, by parameter, so that M_t = diag(η P).
+"""The entries of an optimiser's state by parameter, and P of Adam, so that the metric is M_t = diag(η P).
 
     P = 1 / (√v̂ + ε),   v̂ = v / (1 − β2^step)
 
-v is `exp_avg_sq`, or `max_exp_avg_sq` with amsgrad, of which torch, too, corrects the bias of the maximum. Taken as
-constants at a checkpoint: that a gradient also changes v, and what momentum and weight decay do, is left out.
+v is `exp_avg_sq`, or `max_exp_avg_sq` with amsgrad, of which torch, too, corrects the bias of the maximum. v is taken
+as constant at a checkpoint. Its dependence on the gradient, momentum and weight decay are left out.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import torch
@@ -18,16 +19,17 @@ from tracin_func.task.checkpoints import LoadedCheckpoint
 from tracin_func.task.weight_names import unwrapped
 
 MOMENT, LARGEST_MOMENT = "exp_avg_sq", "max_exp_avg_sq"
-MOST_WAYS = 10_000  # of distributing parameters over groups that are followed; beyond, they cannot be told
+MOST_WAYS = 10_000  # of assigning parameters to groups; beyond, the assignment counts as ambiguous
 
 _ZERO_KEYS = ("zero_stage", "single_partition_of_fp32_groups", "partition_count")
 _SHARDED_TYPES = ("DTensor", "ShardedTensor")
 _FLAT_KEY = "flat_param"
+_WITHOUT = 'score with `preconditioner="none"`'
 
 
 @dataclass(frozen=True)
-class _Held:
-    """One parameter as the optimiser holds it: its name where that is recorded, its state, its group's settings."""
+class Entry:
+    """One parameter in an optimiser's state: its name if that is recorded, its state, its group's settings."""
 
     name: str | None
     state: Mapping[str, Any]
@@ -35,13 +37,13 @@ class _Held:
 
     @property
     def shape(self) -> torch.Size | None:
-        """That of its second moment; None where it was never stepped."""
-        moment = self.state.get(MOMENT)
-        return moment.shape if isinstance(moment, Tensor) else None
+        """That of its moments; None if it has none."""
+        moments = (value for value in (self.state.get(MOMENT), *self.state.values()) if isinstance(value, Tensor))
+        return next((moment.shape for moment in moments if moment.ndim or moment is self.state.get(MOMENT)), None)
 
 
 def holds_second_moments(loaded: LoadedCheckpoint) -> bool:
-    """Whether the optimiser's state has second moments as Adam keeps them."""
+    """Whether the optimiser's state has second moments as in Adam."""
     states = (loaded.optimizer or {}).get("state")
     values = states.values() if isinstance(states, Mapping) else ()
     return any(isinstance(value, Mapping) and MOMENT in value for value in values)
@@ -50,10 +52,7 @@ def holds_second_moments(loaded: LoadedCheckpoint) -> bool:
 def adam_preconditioner(
     loaded: LoadedCheckpoint, parameters: Mapping[str, Tensor], names: Mapping[str, str | None]
 ) -> dict[str, Tensor]:
-    """P of every parameter that is differentiated, by canonical name, float64 on the CPU, in the parameter's shape.
-
-    State is mapped to parameters by `param_names` of the groups (or names in the place of their numbers), else by
-    order: each group holds its parameters in the order of the module's, all or only the trainable ones.
+    """P of every differentiated parameter by canonical name, float64 on the CPU, in the parameter's shape.
 
     Args:
         loaded: the checkpoint.
@@ -62,20 +61,14 @@ def adam_preconditioner(
 
     Raises:
         InputError: no state of torch's Adam or AdamW, a state that is sharded or damaged, a parameter that was never
-            stepped, or one that cannot be told.
+            stepped, or an ambiguous one.
     """
-    groups = _groups(loaded)
-    held = list(_held(loaded, groups))
-    if all(one.name is not None for one in held):
-        found = _by_name(held, names)
-    else:
-        found = _by_order(loaded.name, groups, held, parameters)
+    found = entries(loaded, _groups(loaded), parameters, names, _WITHOUT)
     wanted = dict.fromkeys(name for name in names.values() if name is not None)
-    missing = [name for name in wanted if name not in found]
-    if missing:
+    if missing := [name for name in wanted if name not in found]:
         raise InputError(
-            f"{loaded.name}: its optimiser does not hold parameter {missing[0]!r}. Expected that of this model; freeze "
-            " what was not trained (requires_grad_(False)), or score with --preconditioner none."
+            f"{loaded.name}: its optimiser has no parameter {missing[0]!r}. Expected the optimiser of this model. "
+            f"Freeze what was not trained (requires_grad_(False)), or {_WITHOUT}."
         )
     return {name: _preconditioner(loaded.name, name, found[name], parameters[name].shape) for name in wanted}
 
@@ -85,24 +78,24 @@ def _groups(loaded: LoadedCheckpoint) -> list[Mapping[str, Any]]:
     optimizer, name = loaded.optimizer, loaded.name
     if optimizer is None:
         raise InputError(
-            f"{name}: holds no optimiser state, and --preconditioner adam needs Adam's second moments. Expected "
-            "`optimizer_state_dict` beside the weights; save it while training, or score with --preconditioner none."
+            f'{name}: has no optimiser state, and `preconditioner="adam"` needs the second moments of Adam. Save '
+            f"'optimizer_state_dict' beside the weights during training, or {_WITHOUT}."
         )
     if sharding := _sharding(optimizer):
         raise InputError(
-            f"{name}: its optimiser state is sharded ({sharding}), which --preconditioner adam does not support. "
-            "Expected the state of all parameters; gather it before saving, or score with --preconditioner none."
+            f'{name}: its optimiser state is sharded ({sharding}), and `preconditioner="adam"` needs that of all '
+            f"parameters. Gather it before saving, or {_WITHOUT}."
         )
     groups, states = optimizer.get("param_groups"), optimizer.get("state")
     if not isinstance(groups, list | tuple) or not groups or not isinstance(states, Mapping):
         groups = [None]
     if not all(_is_group(group) for group in groups):
-        raise InputError(f"{name}: its optimiser state is damaged. Expected `state` and `param_groups` as torch saves.")
-    # Others keep an `exp_avg_sq` too (RAdam, NAdam, Adafactor) and divide by something else.
+        raise InputError(f"{name}: its optimiser state is damaged. Expected 'state' and 'param_groups' as in torch.")
+    # Others have an `exp_avg_sq` too (RAdam, NAdam, Adafactor) and divide by something else.
     if not all(isinstance(group.get("amsgrad"), bool) and "betas" in group and "eps" in group for group in groups):
         raise InputError(
-            f"{name}: its optimiser is not torch's Adam or AdamW (its groups lack `amsgrad`, `betas` or `eps`), and "
-            "--preconditioner adam knows no other. Score with --preconditioner none."
+            f'{name}: its optimiser is not torch\'s Adam or AdamW, which `preconditioner="adam"` needs: its groups '
+            f"lack 'amsgrad', 'betas' or 'eps'. Instead, {_WITHOUT}."
         )
     return list(groups)
 
@@ -113,22 +106,45 @@ def _is_group(group: Any) -> bool:
 
 
 def _sharding(optimizer: Mapping[str, Any]) -> str | None:
-    """What tells that an optimiser's state is a part of it."""
+    """The sign that an optimiser's state is sharded, or None."""
     if key := next((key for key in _ZERO_KEYS if key in optimizer), None):
-        return f"DeepSpeed ZeRO: `{key}`"
+        return f"DeepSpeed ZeRO: '{key}'"
     states = optimizer.get("state")
     for key, state in states.items() if isinstance(states, Mapping) else ():
         if _FLAT_KEY in str(key):
-            return f"FSDP: `{key}`"
+            return f"FSDP: '{key}'"
         for value in state.values() if isinstance(state, Mapping) else ():
             if type(value).__name__ in _SHARDED_TYPES:
                 return f"a {type(value).__name__}"
     return None
 
 
-def _held(loaded: LoadedCheckpoint, groups: Sequence[Mapping[str, Any]]) -> Iterator[_Held]:
-    """What the optimiser holds, group after group."""
-    states = (loaded.optimizer or {})["state"]
+def entries(
+    loaded: LoadedCheckpoint,
+    groups: Sequence[Mapping[str, Any]],
+    parameters: Mapping[str, Tensor],
+    names: Mapping[str, str | None],
+    remedy: str,
+) -> dict[str, Entry]:
+    """The optimiser's entry of each parameter that it holds, by canonical name.
+
+    They are matched by `param_names` of the groups (or names in the place of numbers), else by order: each group has
+    its parameters in the order of the module, all or only the trainable ones.
+
+    Raises:
+        InputError: they do not fit, or are ambiguous; the message ends with `remedy`.
+    """
+    every = list(_entries(loaded, groups))
+    if any(one.name is None for one in every):
+        return _by_order(loaded.name, groups, every, parameters, remedy)
+    named = unwrapped({str(one.name): one for one in every}, names)
+    return {canonical: one for name, one in named.items() if (canonical := names.get(name)) is not None}
+
+
+def _entries(loaded: LoadedCheckpoint, groups: Sequence[Mapping[str, Any]]) -> Iterator[Entry]:
+    """The entries of the optimiser, group after group."""
+    states = (loaded.optimizer or {}).get("state")
+    states = states if isinstance(states, Mapping) else {}
     for group in groups:
         keys = group["params"]
         named = all(isinstance(key, str) for key in keys)  # as FSDP gathers it
@@ -136,49 +152,44 @@ def _held(loaded: LoadedCheckpoint, groups: Sequence[Mapping[str, Any]]) -> Iter
         fits = isinstance(names, list | tuple) and len(names) == len(keys) and all(isinstance(n, str) for n in names)
         if names is not None and not fits:
             raise InputError(
-                f"{loaded.name}: a group of its optimiser has {len(keys)} parameters and no list of as many "
-                "`param_names`. Expected a name each, or none in any group."
+                f"{loaded.name}: an optimiser group has {len(keys)} parameters and another number of 'param_names'. "
+                "Expected one name per parameter, or none in any group."
             )
         for key, name in zip(keys, names or [None] * len(keys), strict=True):
             state = states.get(key, {})
-            yield _Held(name, state if isinstance(state, Mapping) else {}, group)
-
-
-def _by_name(held: Sequence[_Held], names: Mapping[str, str | None]) -> dict[str, _Held]:
-    named = unwrapped({str(one.name): one for one in held}, names)
-    return {canonical: one for name, one in named.items() if (canonical := names.get(name)) is not None}
+            yield Entry(name, state if isinstance(state, Mapping) else {}, group)
 
 
 def _by_order(
-    name: str, groups: Sequence[Mapping[str, Any]], held: Sequence[_Held], parameters: Mapping[str, Tensor]
-) -> dict[str, _Held]:
-    """The one way to deal the parameters out to the groups in which each is in order and every shape fits."""
+    name: str,
+    groups: Sequence[Mapping[str, Any]],
+    every: Sequence[Entry],
+    parameters: Mapping[str, Tensor],
+    remedy: str,
+) -> dict[str, Entry]:
+    """The one assignment of parameters to groups in which each group is in order and every shape fits."""
     trained = [one for one, parameter in parameters.items() if parameter.requires_grad]
-    order = trained if len(held) == len(trained) else list(parameters)  # Adam(model.parameters()) holds frozen ones too
-    if len(held) != len(order):
+    order = trained if len(every) == len(trained) else list(parameters)  # Adam(model.parameters()) has frozen ones too
+    if len(every) != len(order):
         raise InputError(
-            f"{name}: its optimiser holds {len(held)} parameters, the model has {len(trained)} trainable ones and "
+            f"{name}: its optimiser has {len(every)} parameters, the model has {len(trained)} trainable ones and "
             f"{len(parameters)} in all. Freeze what was not trained (requires_grad_(False)), or save the optimiser "
-            "with `param_names` in its groups."
+            "with 'param_names' in its groups."
         )
-    columns, start = [], 0
-    for group in groups:
-        columns.append(held[start : start + len(group["params"])])
-        start += len(group["params"])
-    result: dict[str, _Held] = {}
-    dealt = _deal(name, columns, order, parameters)
-    places = [0] * len(columns)
-    for one, column in zip(order, dealt, strict=True):
-        result[one] = columns[column][places[column]]
-        places[column] += 1
-    return result
+    rest = iter(every)
+    columns = [list(islice(rest, len(group["params"]))) for group in groups]
+    ahead = [iter(column) for column in columns]
+    return {
+        one: next(ahead[place])
+        for one, place in zip(order, _assign(name, columns, order, parameters, remedy), strict=True)
+    }
 
 
-def _deal(
-    name: str, columns: Sequence[Sequence[_Held]], order: Sequence[str], parameters: Mapping[str, Tensor]
+def _assign(
+    name: str, columns: Sequence[Sequence[Entry]], order: Sequence[str], parameters: Mapping[str, Tensor], remedy: str
 ) -> list[int]:
-    """The column that each parameter is in, all columns being in order; only one way may fit."""
-    # How far each column is used up, after each parameter -> the columns that the last one may have come from.
+    """The column of each parameter, all columns being in order; only one way may fit."""
+    # How far each column is used up, after each parameter -> the possible columns of the last one.
     steps: list[dict[tuple[int, ...], list[int]]] = [{(0,) * len(columns): []}]
     for one in order:
         shape = parameters[one].shape
@@ -190,71 +201,70 @@ def _deal(
                     reached.setdefault(after, []).append(column)
         if not reached:
             raise InputError(
-                f"{name}: its optimiser's state does not fit the model: nothing of the shape {list(shape)} is left "
-                f"where parameter {one!r} should be. Expected the optimiser of this model, its parameters in order."
+                f"{name}: its optimiser state does not fit the model: it has no entry of shape {list(shape)} in the "
+                f"place of parameter {one!r}. Expected the optimiser of this model, its parameters in order."
             )
         if len(reached) > MOST_WAYS:
-            raise _ambiguous(name, one, len(columns))
+            raise _ambiguous(name, one, len(columns), remedy)
         steps.append(reached)
     used = tuple(map(len, columns))
     result: list[int] = []
     for one, reached in zip(reversed(order), reversed(steps[1:]), strict=True):
         if len(reached[used]) > 1:
-            raise _ambiguous(name, one, len(columns))
+            raise _ambiguous(name, one, len(columns), remedy)
         (column,) = reached[used]
         result.append(column)
         used = (*used[:column], used[column] - 1, *used[column + 1 :])
     return result[::-1]
 
 
-def _ambiguous(name: str, parameter: str, groups: int) -> InputError:
+def _ambiguous(name: str, parameter: str, groups: int, remedy: str) -> InputError:
     return InputError(
-        f"{name}: its optimiser has {groups} groups without `param_names`, and which of them holds parameter "
-        f"{parameter!r} cannot be told from shapes. Expected `param_names` in the groups: make the optimiser of "
-        "`named_parameters()`, or score with --preconditioner none."
+        f"{name}: its optimiser has {groups} groups without 'param_names', and the shapes of parameter {parameter!r} "
+        f"fit several of them. Create the optimiser from named_parameters(), or {remedy}."
     )
 
 
-def _preconditioner(checkpoint: str, name: str, held: _Held, shape: torch.Size) -> Tensor:
-    """P of one parameter. `maximize` turns the gradient's sign and v holds squares: P is the same."""
-    if held.shape is None:
+def _preconditioner(checkpoint: str, name: str, entry: Entry, shape: torch.Size) -> Tensor:
+    """P of one parameter. `maximize` flips the gradient's sign and v contains squares: P is the same."""
+    plain, kind = entry.state.get(MOMENT), LARGEST_MOMENT if entry.group["amsgrad"] else MOMENT
+    if not isinstance(plain, Tensor):
         raise InputError(
             f"{checkpoint}: its optimiser has no second moment of parameter {name!r}, which was never stepped. Freeze "
-            "it (requires_grad_(False)), leave it out with --params, or score with --preconditioner none."
+            f"it (requires_grad_(False)), leave it out with `params`, or {_WITHOUT}."
         )
-    if held.shape != shape:
+    if plain.shape != shape:
         raise InputError(
-            f"{checkpoint}: its optimiser's state of parameter {name!r} has the shape {list(held.shape)}, the "
+            f"{checkpoint}: its optimiser state of parameter {name!r} has the shape {list(plain.shape)}, the "
             f"parameter {list(shape)}. Expected the optimiser of this model."
         )
-    kind = LARGEST_MOMENT if held.group["amsgrad"] else MOMENT
-    moment = held.state.get(kind)
-    beta, epsilon, step = _settings(checkpoint, name, held)
+    beta, epsilon, step = _settings(checkpoint, name, entry)
+    moment = entry.state.get(kind)
     if not isinstance(moment, Tensor) or moment.shape != shape:
-        raise InputError(f"{checkpoint}: its optimiser has amsgrad, and no `{kind}` of parameter {name!r} that fits.")
+        raise InputError(f"{checkpoint}: its optimiser has amsgrad, but no fitting '{kind}' of parameter {name!r}.")
     moment = moment.double()
     if not bool((moment.isfinite() & (moment >= 0)).all()):
         raise InputError(
-            f"{checkpoint}: `{kind}` of parameter {name!r} is NaN, infinite or negative. Leave this checkpoint out."
+            f"{checkpoint}: '{kind}' of parameter {name!r} is NaN, infinite or negative. Leave this checkpoint out."
         )
     preconditioner: Tensor = 1 / (moment.sqrt() / (1 - beta**step) ** 0.5 + epsilon)
     if not bool(preconditioner.isfinite().all()):
         raise InputError(
-            f"{checkpoint}: `{kind}` of parameter {name!r} has zeros and eps is {epsilon}, so Adam's step there is "
-            "unbounded. Leave the parameter out with --params, or score with --preconditioner none."
+            f"{checkpoint}: '{kind}' of parameter {name!r} has zeros and eps is {epsilon}, so Adam's step there is "
+            f"unbounded. Leave the parameter out with `params`, or {_WITHOUT}."
         )
     return preconditioner
 
 
-def _settings(checkpoint: str, name: str, held: _Held) -> tuple[float, float, float]:
+def _settings(checkpoint: str, name: str, entry: Entry) -> tuple[float, float, float]:
     """β2, ε and the number of steps, checked."""
     try:
-        beta, epsilon, step = float(held.group["betas"][1]), float(held.group["eps"]), float(held.state["step"])
-    except (TypeError, ValueError, LookupError, RuntimeError):  # a tensor of several numbers raises the last
+        beta, epsilon, step = float(entry.group["betas"][1]), float(entry.group["eps"]), float(entry.state["step"])
+    except (TypeError, ValueError, LookupError, RuntimeError):  # RuntimeError for a tensor of several numbers
         beta, epsilon, step = -1.0, -1.0, -1.0
     if not (0 <= beta < 1 and 0 <= epsilon < float("inf") and 1 <= step < float("inf")):
         raise InputError(
-            f"{checkpoint}: `betas`, `eps` or `step` of parameter {name!r} in its optimiser's state is no number that "
-            "Adam could have. Expected 0 <= beta < 1, eps >= 0 and at least one step."
+            f"{checkpoint}: 'betas', 'eps' or 'step' of parameter {name!r} in its optimiser state is not valid for "
+            "Adam. Expected 0 <= beta < 1, eps >= 0 and at least one step."
         )
     return beta, epsilon, step
