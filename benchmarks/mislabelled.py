@@ -1,7 +1,7 @@
-"""How many flipped training pairs stand on top: by self-influence with and without GHM weights, and by plain loss.
+"""How many flipped training pairs rank highest: by self-influence with and without GHM weights, and by plain loss.
 
-Of the 441 training pairs of the embedded default, 22 get the wrong target and are scored at its checkpoints, which
-were trained on the right ones. Run: python benchmarks/mislabelled.py
+22 of the 441 training pairs of the embedded example get the wrong target and are scored at its checkpoints, which
+were trained on the correct ones. Run: python benchmarks/mislabelled.py
 """
 
 from dataclasses import replace
@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 
 import tracin_func as ti
-from tracin_func import MarginRankingLoss, Pairs, self_influence
+from tracin_func import MarginRankingLoss, Pairs, SelfInfluence, self_influence
 
 FLIPPED, DRAWS = 22, 5
 
@@ -27,7 +27,7 @@ def on_top(values: torch.Tensor, rows: torch.Tensor) -> int:
 
 
 def main() -> None:
-    """Print one line a draw of flipped pairs."""
+    """Print one line per set of flipped pairs."""
     task = ti.sources.demo()
     print(f"of {FLIPPED} flipped pairs, on top by: self (standard) | self (ghm) | plain loss")
     for seed in range(DRAWS):
@@ -35,6 +35,7 @@ def main() -> None:
         job = replace(task, train=flipped(task.train_pairs, rows))
         plain = self_influence(replace(job, loss=MarginRankingLoss(10.0)))
         weighted = self_influence(job)
+        assert isinstance(plain, SelfInfluence)
         found = (plain.scores, weighted.scores, plain.pairs.loss.mean(dim=0))
         print(f"draw {seed}: " + " | ".join(str(on_top(values, rows)) for values in found))
 

@@ -52,7 +52,7 @@ from tests.support.cases.runs import (
     scores_or_refusal,
 )
 from tracin_func.cli.progress import _bars
-from tracin_func.report.terminal.tables import new_table, open_console, print_facts, print_words
+from tracin_func.report.terminal.tables import Column, open_console, print_facts, print_table, print_words
 from tracin_func.task.pair_files import read_pairs
 
 ITEMS = noise(6, 5)
@@ -109,16 +109,14 @@ MARKED = ["[/INST]", "[bold]3", ":smile:", "[/]", "[red]x[/red]", "[link=a]", "\
 
 @pytest.mark.parametrize("text", MARKED)
 def test_whatever_is_printed_is_shown_as_it_is(text: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """Headings, cells, titles, sentences, facts and labels of progress bars."""
+    """Headings, cells, sentences, facts and labels of progress bars."""
     console = open_console()
-    table = new_table(console, f"title {text}", [f"heading {text}"])
-    table.add_row(f"cell {text}")
-    console.print(table)
+    print_table(console, [Column(f"heading {text}", [f"cell {text}"])])
     console.print(f"sentence {text}")
     print_words(console, f"words {text}")
     print_facts(console, {f"name {text}": f"fact {text}"})
     printed = capsys.readouterr().out
-    for place in ("title", "heading", "cell", "sentence", "words", "name", "fact"):
+    for place in ("heading", "cell", "sentence", "words", "name", "fact"):
         assert f"{place} {text}" in printed
     bars = _bars()
     bars.add_task(f"label {text}", total=1)

@@ -195,7 +195,7 @@ def test_scores_equal_the_float64_loop_over_batches_of_one(lab: Lab) -> None:
 def test_settings_are_the_checkpoints_and_the_coupling_is_named(lab: Lab) -> None:
     result = CliRunner().invoke(app, ["self", *lab.arguments("--material", "box", "--frequency", "1000hz")])
     assert result.exit_code == 0, result.output
-    assert "note: " in result.stderr
+    assert "warning: the score of one item depends" in result.stderr
     assert "first through mean (lab_ranker.py:19)" in result.stderr
     provenance = json.loads((lab.folder / "metadata/box_1000hz_metadata.json.provenance.json").read_text())
     column = provenance["columns"]["tracin_self_influence"]

@@ -464,7 +464,7 @@ def test_a_file_of_several_runs_says_which_is_repeated(lab: Lab) -> None:
         assert run("self", lab, "--margin", margin, "--score-name", f"of_{margin}")[0] == 0
     record = lab.results / "box_500hz_metadata.json.provenance.json"
     result = CliRunner().invoke(app, ["self", "--from", str(record)])
-    assert "records different runs of self; that of of_20 is repeated" in result.stderr
+    assert "records different runs of self; repeating that of of_20" in result.stderr
 
 
 def test_a_recorded_run_is_repeated_to_the_last_bit(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -488,7 +488,7 @@ def test_a_recorded_run_is_repeated_to_the_last_bit(lab: Lab, monkeypatch: pytes
     assert "checkpoints model_epoch_2.pt have other content" in flat(result.stderr)
     assert path.read_bytes() != before
     for command, file, words in (
-        ("self", "record.json", "records no run of self (there is: influence)"),
+        ("self", "record.json", "records no run of self, only of influence"),
         ("influence", "nothing.json", "no such file"),
     ):
         result = CliRunner().invoke(app, [command, "--from", str(lab.folder / file)])

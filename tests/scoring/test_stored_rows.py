@@ -157,7 +157,10 @@ def test_exact_gradients_a_hundred_times_as_large_have_to_be_confirmed(tmp_path)
     assert not (tmp_path / "s").exists()
     said, manifest = folder_of(tmp_path, LONG, ti.Projection("none"))
     assert manifest["width"] == 3205
-    assert f"writes 154 kB to the new store {tmp_path / 's'}: 12 gradients of 3,205 dimensions at 1 checkpoint." in said
+    assert (
+        f"note: writing 154 kB to the new store {tmp_path / 's'}: 12 gradients of 3,205 dimensions at 1 checkpoint."
+        in said
+    )
     said, manifest = folder_of(tmp_path, LONG, ti.Projection("none"))  # it is there
     assert not [sentence for sentence in said if "new store" in sentence]
 
@@ -177,7 +180,7 @@ def test_smaller_exact_gradients_are_announced(dtype, tmp_path):
     said, manifest = folder_of(tmp_path, LONG - 20, AUTO, store_dtype=dtype)
     assert manifest["width"] == 3085
     size = "148 kB" if dtype == "float32" else "74 kB"
-    assert [sentence for sentence in said if sentence.startswith(f"writes {size} to the new store")]
+    assert [sentence for sentence in said if sentence.startswith(f"note: writing {size} to the new store")]
 
 
 def test_exact_gradients_above_a_gigabyte_have_to_be_confirmed(tmp_path):

@@ -1,4 +1,4 @@
-"""Command lines of the lab's older script, which named what to compute by options instead of by a command."""
+"""Command lines of an older script, which named what to compute by options instead of by a command."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -34,6 +34,11 @@ class Advance:
             say(f"{self._label}: {_count(self._done, self._total)}, about {_duration(left)} left")
 
 
+def _bars() -> Progress:
+    columns = TextColumn("{task.description}", markup=False), BarColumn(style="dim"), _Count(), TimeRemainingColumn()
+    return Progress(*columns, console=open_console(stderr=True), transient=True)
+
+
 class _Count(TextColumn):
     def __init__(self) -> None:
         super().__init__("")
@@ -60,8 +65,7 @@ def phases(totals: Mapping[str, float], *, quiet: bool = False) -> Iterator[list
     if not sys.stderr.isatty():
         yield [Advance(label, total, None) for label, total in totals.items()]
         return
-    columns = TextColumn("{task.description}", markup=False), BarColumn(style="dim"), _Count(), TimeRemainingColumn()
-    with Progress(*columns, console=open_console(stderr=True), transient=True) as bar:
+    with _bars() as bar:
         yield [Advance(label, total, bar) for label, total in totals.items()]
 
 

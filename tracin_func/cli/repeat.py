@@ -15,7 +15,7 @@ from tracin_func.gradients.device import versions
 from tracin_func.results.run import Run
 from tracin_func.sources.options import Options, groups_of
 
-_REMEDY = "Fix: name a FILE.provenance.json beside a result file with --from."
+_REMEDY = "Name the FILE.provenance.json of a result file with --from."
 
 
 def recorded_options(command: str, options: Options) -> Options:
@@ -32,7 +32,7 @@ def recorded_options(command: str, options: Options) -> Options:
     records = _records(repeat, command)
     column, record = next(reversed(records.items()))  # they are in the order in which they were first written
     if any(other["options"] != record["options"] for other in records.values()):
-        say(f"warning: {repeat} records different runs of {command}; that of {column} is repeated.")
+        say(f"warning: {repeat} records different runs of {command}; repeating that of {column}.")
     engine = record["engine"]
     before = {
         **record["options"],
@@ -51,14 +51,14 @@ def as_options(recorded: Mapping[str, Any], path: Path, remedy: str) -> dict[str
     """Options as the command line gives them, of those that the file at `path` records.
 
     Raises:
-        InputError: there is no such option, or its value is of another type.
+        InputError: an option does not exist, or its value is of another type.
     """
     types: dict[Any, tuple[type, ...]] = {str: (str,), Path: (str,), int: (int,), float: (int, float), bool: (bool,)}
     table, found = Options(groups_of(INFLUENCE)).table, {}
     for name, value in recorded.items():
         kind = table[name].base if name in table else None
         if kind is None or type(value) not in types.get(kind, (list,)):
-            raise InputError(f"`{path}` is damaged: it records the option `{name}` with the value {value!r}. {remedy}")
+            raise InputError(f"`{path}` is damaged: it records the option '{name}' with the value {value!r}. {remedy}")
         found[name] = Path(value) if kind is Path else [*map(str, value)] if kind == list[str] else value
     return found
 
@@ -87,7 +87,7 @@ def _records(path: Path, command: str) -> dict[str, dict[str, Any]]:
         what = (
             f"its runs of {command} are not recorded with their options: another version or a Python program wrote them"
             if own
-            else f"records no run of {command} (there is: {scores})"
+            else f"records no run of {command}, only of {scores}"
         )
         raise InputError(f"--from {path}: {what}. Expected the provenance file of a result of `tracin-func {command}`.")
     return records

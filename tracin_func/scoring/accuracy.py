@@ -94,9 +94,17 @@ class Evaluating:
         if task.trained_loss is not None:
             as_trained = _inactive(_terms(as_loss(task.trained_loss), scores, train))
         evaluation = Evaluation(
-            *(describe[name] for name in ("name", "learning_rate", "learning_rate_from", "recorded")),
-            *(len(train), _mean(own.score_margin > 0, train), test_right, _mean(own.loss, train), test_loss),
-            *(_inactive(own), as_trained),
+            name=describe["name"],
+            learning_rate=describe["learning_rate"],
+            learning_rate_from=describe["learning_rate_from"],
+            recorded=describe["recorded"],
+            train_pairs=len(train),
+            train_right=_mean(own.score_margin > 0, train),
+            test_right=test_right,
+            train_loss=_mean(own.loss, train),
+            test_loss=test_loss,
+            inactive=_inactive(own),
+            inactive_as_trained=as_trained,
         )
         self.found.append(evaluation)
         self._observer.evaluated(evaluation)

@@ -111,7 +111,7 @@ def prepare(
             return prepare(make, state, weights, compute, observer, visits, norms, without)
         observer.notice(f"mps: gradients of two units agree with the CPU's float64 to {deviation:.1e}.")
     if choice.name == "loop" and compute.engine == "auto":
-        observer.notice(f"engine loop, the slowest, was chosen: {choice.reason}.")
+        observer.notice(f"note: engine loop, the slowest, was chosen: {choice.reason}.")
     budget = compute.memory_budget or available_bytes(make.device)
     need = replace(needed(make, choice.unit, norms), batch_size=compute.batch_size, budget=budget, visits=visits)
     choice, projection = _projected(make.method.projection, compute, observer, choice, kinds[choice.unit], state, need)
@@ -125,7 +125,7 @@ def prepare(
     if plan.chunk_bytes > budget // 2:
         takes, have = plan.chunk_bytes / 1e9, budget / 2e9
         observer.notice(
-            f"a batch of {plan.chunk} is expected to take {takes:.2f} GB, and {have:.2f} GB are planned for it. If "
+            f"note: a batch of {plan.chunk} is expected to take {takes:.2f} GB, and {have:.2f} GB are planned for it. If "
             "memory runs out, choose a smaller `batch_size`."
         )
     return Prepared(make, choice, plan, budget, Keeping(projection))

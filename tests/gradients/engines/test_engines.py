@@ -99,7 +99,9 @@ def test_auto_says_why_it_loops() -> None:
     job, _ = known(BY_NAME["GRU"], torch.float64)
     found = scores(job, "auto").self_influence
     assert found is not None
-    (notice,) = [notice for notice in found.run.notices if notice.startswith("engine loop, the slowest, was chosen: ")]
+    (notice,) = [
+        notice for notice in found.run.notices if notice.startswith("note: engine loop, the slowest, was chosen: ")
+    ]
     assert "vmap(grad) cannot run this scorer" in notice
 
 

@@ -101,7 +101,7 @@ def print_influence(result: Influence | TopInfluences, by: str, top: int, *, ver
 
 
 def item_classes(task: Task) -> dict[str, str]:
-    """The class of each item, where the task tells it, else of each whose id does."""
+    """The class of each item: the task's, otherwise the one that its id names, if any."""
     ids = [task.item_id(position) for position in range(len(task.items))]
     return classes_of_ids(ids) if task.item_classes is None else dict(zip(ids, task.item_classes, strict=True))
 

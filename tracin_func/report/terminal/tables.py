@@ -159,5 +159,5 @@ def figure_form(values: Sequence[float]) -> Callable[[float, bool], str]:
 
 
 def influence_style(cell: str) -> str:
-    """Blue for what helped, red for what hurt: safe for readers who do not tell red from green."""
+    """Blue for what helped, red for what hurt: safe for readers with colour blindness."""
     return "blue" if cell.startswith("+") else "red" if cell.startswith("-") else ""
