@@ -310,7 +310,8 @@ def in_flags(sentence: str) -> str:
 
 def _as_flag(setting: re.Match[str]) -> str:
     name, value = setting[1], setting[2]
-    known = next((own for group in groups_of(INFLUENCE) if (own := declared(group).get(name)) is not None), None)
+    every = groups_of((*INFLUENCE, ShowOptions, InspectOptions))
+    known = next((own for group in every if (own := declared(group).get(name)) is not None), None)
     if known is None:
         return setting[0]
     return known.flag if value in (None, "True") else f"{known.flag} {value.strip(chr(34))}"

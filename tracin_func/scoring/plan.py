@@ -125,7 +125,7 @@ def prepare(
     if plan.chunk_bytes > budget // 2:
         takes, have = plan.chunk_bytes / 1e9, budget / 2e9
         observer.notice(
-            f"note: a batch of {plan.chunk} is expected to take {takes:.2f} GB, and {have:.2f} GB are planned for it. If "
+            f"note: a batch of {plan.chunk} is expected to take {takes:.2f} GB; {have:.2f} GB are planned for it. If "
             "memory runs out, choose a smaller `batch_size`."
         )
     return Prepared(make, choice, plan, budget, Keeping(projection))

@@ -214,8 +214,8 @@ def _announce(prepared: Prepared, state: State, compute: Compute, observer: Obse
             "name a folder on another disk, or project the gradients (`projection`)."
         )
     observer.notice(
-        f"note: writing {_size(number * width)} to the new store {store}: {units:,} gradients of {width:,} dimensions at "
-        f"{checkpoints} checkpoint{'' if checkpoints == 1 else 's'}."
+        f"note: writing {_size(number * width)} to the new store {store}: {units:,} gradients of {width:,} dimensions "
+        f"at {checkpoints} checkpoint{'' if checkpoints == 1 else 's'}."
     )
 
 
