@@ -27,6 +27,7 @@ GAP = 0.10  # between a pair accuracy and the one that the checkpoint recorded
 # Names of pair accuracies in checkpoints.
 TRAIN_NAMES = ("train_accuracy", "train_acc", "training_accuracy")
 TEST_NAMES = ("test_accuracy", "test_acc", "val_accuracy", "val_acc", "validation_accuracy", "accuracy")
+_DESCRIBED = ("name", "learning_rate", "learning_rate_from", "recorded")  # fields that `Opened.describe` has
 
 
 @dataclass(frozen=True)
@@ -57,8 +58,7 @@ class Evaluation:
 
     def figures(self) -> dict[str, Any]:
         """The measured values, for provenance."""
-        known = ("name", "learning_rate", "learning_rate_from", "recorded")
-        return {name: value for name, value in asdict(self).items() if name not in known}
+        return {name: value for name, value in asdict(self).items() if name not in _DESCRIBED}
 
 
 class Evaluating:
@@ -85,7 +85,7 @@ class Evaluating:
 
     def add(self, opened: Opened, train: Pairs, scores: PairScores, own: Terms) -> None:
         """Evaluate by the scores and terms of the pairs `train`, and a forward pass over held-out pairs."""
-        task, describe, loss = self._walk.task, opened.describe, as_loss(self._walk.task.loss)
+        task, loss = self._walk.task, as_loss(self._walk.task.loss)
         test_right, test_loss = None, None
         if (held_out := self._held_out) is not None:
             test = loss_terms(loss, None, *self._walk.scores(opened, held_out), held_out)
@@ -94,10 +94,7 @@ class Evaluating:
         if task.trained_loss is not None:
             as_trained = _inactive(_terms(as_loss(task.trained_loss), scores, train))
         evaluation = Evaluation(
-            name=describe["name"],
-            learning_rate=describe["learning_rate"],
-            learning_rate_from=describe["learning_rate_from"],
-            recorded=describe["recorded"],
+            **{name: opened.describe[name] for name in _DESCRIBED},
             train_pairs=len(train),
             train_right=_mean(own.score_margin > 0, train),
             test_right=test_right,

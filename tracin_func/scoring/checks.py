@@ -60,7 +60,7 @@ def probed(make: UnitMaker, state: State, notice: Callable[[str], None], *, alon
         return make  # what else fails on one item is reported by the engines
     hooked = make.scorer.has_parameter_hooks
     if hooked:  # before all that may return: only the gradient of one unit alone runs them
-        notice("a hook changes the gradient of a parameter: each item is differentiated in a batch of one.")
+        notice("a hook changes the gradient of a parameter: each item is differentiated alone, in a batch of one.")
         make = replace(make, coupled="a hook on a parameter")
     if random_items(lambda: _taken(make, one)):
         notice(
@@ -104,7 +104,7 @@ def change_of(prepared: Prepared, state: State, values: Tensor, train: TracedPai
         if differ(values, again, sample_of(values, make.outstanding, seed=0), _scale(units, state)):
             coupled = replace(make, coupled="an operation that depends on rare companions")
             reason = "the scores of some items depend on the other items in the batch"
-            return Change(coupled, reason, "each item is scored in a batch of one")
+            return Change(coupled, reason, "each item is scored alone, in a batch of one")
     return _nonlinear(units, make, state, train) if make.scorer.is_foreign else None
 
 
@@ -121,7 +121,7 @@ def _nonlinear(units: Units, make: UnitMaker, state: State, train: TracedPairs) 
     if not is_linear(together, state):
         coupled = replace(make, coupled="a hook or an autograd function in the backward")
         reason = f"the gradient of a batch is not the sum of those of its items (off by {together:.1e})"
-        return Change(coupled, reason, "each item is differentiated in a batch of one")
+        return Change(coupled, reason, "each item is differentiated alone, in a batch of one")
     return None
 
 
@@ -143,7 +143,7 @@ def _coupled(
         return make
     notice(
         f"warning: the score of one {unit} depends on the others in its batch, first through {operation}. Each {unit} "
-        f"is scored in a batch of one.{_in_company(forward, count)}"
+        f"is scored alone, in a batch of one.{_in_company(forward, count)}"
     )
     return replace(make, coupled=operation)
 

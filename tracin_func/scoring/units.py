@@ -5,7 +5,7 @@ scores an item alone, in a batch of one.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -99,7 +99,7 @@ class UnitMaker:
 
     def differences(self) -> Units:
         """One unit per pair of either table; its objective is the score difference Δ of two items scored apart."""
-        (first, second), scorer = self._both(), self.scorer
+        scorer = self.scorer
 
         def alone(pair: Batch) -> Tensor:
             return scorer.run_one(pair[0]) - scorer.run_one(pair[1])
@@ -114,36 +114,29 @@ class UnitMaker:
             difference: Tensor = first - second
             return difference
 
-        def width(pair: Batch) -> int:
-            return 2 if have_one_shape(*pair) else 1
-
-        def take(index: Tensor) -> Batch:
-            return self.take_items(first[index]), self.take_items(second[index])
-
-        return Units(
-            len(first),
-            take,
-            scorer.holding,
-            alone,
-            objective,
-            self.pair_label,
-            None if self.coupled else batched,
-            self.coupled,
-            width,
-            lambda pair: scorer.run_one(pair[0]),
+        return replace(
+            self._of_pairs(alone, objective),
+            batched=None if self.coupled else batched,
+            coupled=self.coupled,
+            width=lambda pair: 2 if have_one_shape(*pair) else 1,
+            minuend=lambda pair: scorer.run_one(pair[0]),
         )
 
     def joint(self) -> Units:
         """One unit per pair of either table; its objective is the score difference Δ of a scorer of whole pairs."""
-        (first, second), scorer = self._both(), self.scorer
+        scorer = self.scorer
+        return self._of_pairs(
+            lambda pair: scorer.run_one(*pair),
+            lambda parameters, constants, pair: scorer.score_one(parameters, constants, *pair),
+        )
 
-        def objective(parameters: Any, constants: Any, pair: Batch) -> Tensor:
-            return scorer.score_one(parameters, constants, *pair)
+    def _of_pairs(self, alone: Callable[[Batch], Tensor], objective: Callable[[Any, Any, Batch], Tensor]) -> Units:
+        first, second = self._both()
 
         def take(index: Tensor) -> Batch:
             return self.take_items(first[index]), self.take_items(second[index])
 
-        return Units(len(first), take, scorer.holding, lambda pair: scorer.run_one(*pair), objective, self.pair_label)
+        return Units(len(first), take, self.scorer.holding, alone, objective, self.pair_label)
 
     def pairs(self, weight: Tensor, chosen: Tensor) -> Units:
         """One unit for each of the rows `chosen` of both tables; its objective is `weight` times its loss.
@@ -159,7 +152,10 @@ class UnitMaker:
             if bool(of_test.any()) and not bool(of_test.all()):
                 raise RaggedItemsError("training and test pairs have different objectives")
             table = int(of_test[0])
-            constants = {"weight": weight[rows]} | self._loss_columns(table, rows - train * table)
+            pairs, own = self.tables[table], rows - train * table
+            constants = {"weight": weight[rows], "target": pairs.target[own].double()}
+            if pairs.margin is not None:
+                constants["margin"] = pairs.margin[own]
             return {
                 "first": self.take_items(first[rows]),
                 "second": self.take_items(second[rows]),
@@ -167,16 +163,17 @@ class UnitMaker:
                 "test" if table else "train": place(constants, self.device, self.float_dtype),
             }
 
-        def label(unit: int) -> str:
-            return self.pair_label(int(chosen[unit]))
-
-        def alone(pair: Batch) -> Tensor:
-            return self._weighted_loss(pair, self.scorer.run_one)
-
         def objective(parameters: Any, constants: Any, pair: Batch) -> Tensor:
             return self._weighted_loss(pair, lambda *items: self.scorer.score_one(parameters, constants, *items))
 
-        return Units(len(chosen), take, self.scorer.holding, alone, objective, label)
+        return Units(
+            len(chosen),
+            take,
+            self.scorer.holding,
+            lambda pair: self._weighted_loss(pair, self.scorer.run_one),
+            objective,
+            lambda unit: self.pair_label(int(chosen[unit])),
+        )
 
     def take_items(self, index: Tensor) -> Batch:
         """Items by position, on the device."""
@@ -214,11 +211,6 @@ class UnitMaker:
             loss = self.loss(first, second, target, row["margin"].to(wide) if "margin" in row else None)
         weighted: Tensor = loss * row["weight"].to(wide)
         return weighted
-
-    def _loss_columns(self, table: int, rows: Tensor) -> dict[str, Tensor]:
-        pairs = self.tables[table]
-        columns = {"target": pairs.target[rows].double()}
-        return columns if pairs.margin is None else columns | {"margin": pairs.margin[rows]}
 
     def _both(self) -> tuple[Tensor, Tensor]:
         return torch.cat([p.first for p in self.tables]), torch.cat([p.second for p in self.tables])

@@ -161,9 +161,8 @@ class Verifying:
     def _add(self, entries: list[tuple[int, int | None]], roots: dict[str, Tensor]) -> None:
         """Add one checkpoint for some entries, whose test pairs are differentiated one at a time."""
         t = self._checkpoint
+        train = {p: self._gradient(0, p, roots) for p in dict.fromkeys(p for p, _ in entries)}
         rows: dict[int, list[int]] = defaultdict(list)  # by test pair, the training pairs of its entries
-        drawn = dict.fromkeys(p for p, _ in entries)
-        train = {p: self._gradient(0, p, roots) for p in drawn}
         for p, column in entries:
             for q in () if column is None else self._tests_of(column):
                 rows[q].append(p)
