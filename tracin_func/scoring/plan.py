@@ -163,7 +163,7 @@ def _projected(
         return choice, asked
     exact = replace(asked, kind="none", dim=None)
     if not (need.held or compute.store is not None or compute.world.started):
-        observer.notice('`projection="auto"` keeps gradients exact: each is used as soon as it is computed.')
+        observer.notice('`projection="auto"`: keeping exact gradients (each is used as soon as it is computed).')
         return choice, exact
     projected = replace(asked, kind="kronecker" if choice.engine.factored else "sjlt")
     width, parameters = row_dimension(projected), sum(tensor.numel() for tensor in state.parameters.values())
@@ -175,8 +175,10 @@ def _projected(
     if taken.kind != "none":
         cause = f"they are more than the {width:,} numbers of a row" if fits else "they do not fit the memory"
         return replace(choice, reason=f"{choice.reason}; {units.count:,} gradients are projected, as {cause}"), taken
-    why = f"{units.count:,} items fit in memory, no more" if small else f"{parameters:,} parameters, no more"
-    observer.notice(f'`projection="auto"` keeps gradients exact: {why} than the {width:,} dimensions of a projection.')
+    why = f"{units.count:,} gradients fit in memory and" if small else f"{parameters:,} parameters"
+    observer.notice(
+        f'`projection="auto"`: keeping exact gradients ({why} are no more than {width:,} projected dimensions).'
+    )
     return choice, exact
 
 

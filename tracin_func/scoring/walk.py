@@ -57,7 +57,7 @@ from tracin_func.task.task import Task
 
 SAMPLED = 16  # units that a measurement differentiates, or a whole chunk
 
-ADAM_NOTICE = "The checkpoints hold Adam's second moments. To score Adam's steps, use `preconditioner=\"adam\"`."
+ADAM_NOTICE = "the checkpoints hold Adam's second moments. To score Adam's steps, use `preconditioner=\"adam\"`."
 
 
 class Walk:
@@ -281,7 +281,9 @@ class Walk:
             return made, state
         self._dtype = None
         state = self._state(loaded)
-        notice(f"warning: the model is {half} and fails in float32, so its gradients are {half}: small ones become 0.")
+        notice(
+            f"warning: the model is {half} and fails in float32. Its gradients are {half}, and small ones underflow."
+        )
         return probed(replace(make, dtype=None), state, notice, alone=alone), state
 
     def _prepare(self, make: UnitMaker, state: State, loaded: LoadedCheckpoint, without: Sequence[str] = ()) -> State:

@@ -324,7 +324,7 @@ def test_auto_stays_exact_where_that_is_cheaper_and_says_so() -> None:
     assert found is not None
     assert found.standard_error is None
     assert found.run.method.projection.kind == "none"
-    assert any("no more than 4,096; they stay exact" in notice for notice in found.run.notices)
+    assert any("fit in memory and are no more than 4,096 proj" in notice for notice in found.run.notices)
 
 
 def test_auto_stays_exact_where_a_projected_row_would_be_no_shorter() -> None:
@@ -335,7 +335,7 @@ def test_auto_stays_exact_where_a_projected_row_would_be_no_shorter() -> None:
     )
     assert found.self_influence is not None
     assert found.self_influence.standard_error is None
-    assert any(f"{numbers:,} numbers, which are no more than" in notice for notice in found.self_influence.run.notices)
+    assert any(f"({numbers:,} parameters are no more than" in notice for notice in found.self_influence.run.notices)
 
 
 def test_auto_projects_where_there_are_more_units_than_numbers() -> None:
