@@ -288,3 +288,25 @@ def test_tf32_is_off_in_scope_by_whichever_interface_there_is() -> None:
     with _full_float32(torch.device("cuda")):
         assert getattr(matmul, setting) in ("ieee", False)
     assert getattr(matmul, setting) == before
+
+
+class HalfAlone(nn.Module):
+    """Fails with weights in float32."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.arange(1.0, 4.0).half())
+
+    def forward(self, items: Tensor) -> Tensor:
+        return (items.half() @ self.weight).tanh()
+
+
+def test_a_model_that_runs_in_half_precision_alone_is_scored_there(items: Tensor) -> None:
+    module = HalfAlone()
+    states = [ti.Checkpoint({"weight": scale * module.weight.detach()}, 0.1) for scale in (0.5, 0.25)]
+    found = calls.self_influence(module, items, PAIRS, states, loss=ti.LogisticLoss())
+    assert any("fails in float32. Its gradients are float16" in notice for notice in found.run.notices)
+    wide = nn.Sequential(nn.Linear(3, 1, bias=False), nn.Tanh())
+    same = [ti.Checkpoint({"0.weight": each.source["weight"][None].float()}, 0.1) for each in states]  # type: ignore[index]
+    right = calls.self_influence(wide, items, PAIRS, same, loss=ti.LogisticLoss())
+    torch.testing.assert_close(found.scores, right.scores, rtol=2e-2, atol=1e-4)

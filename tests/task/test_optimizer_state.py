@@ -597,7 +597,7 @@ def test_the_embedded_default_by_adam(embedded_500hz: Any, tmp_path: Path) -> No
         "influence", tmp_path / "adam", "--preconditioner", "adam", "--verify", "4", "--num-test", "2"
     )
     assert "Verification passed" in stderr
-    assert ADAM_NOTICE not in stderr
+    assert ADAM_NOTICE.partition(chr(96))[0] not in stderr
     words = " ".join(stdout.split())
     assert "(first order, per Adam visit)" in words
     (record,) = (tmp_path / "adam").glob("*.provenance.json")
