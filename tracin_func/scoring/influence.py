@@ -1,12 +1,33 @@
-"""Influence: inner products of the gradients of training and test pairs."""
+"""Norms and inner products of the gradients of pairs."""
 
 import torch
 from torch import Tensor
+from torch.profiler import record_function
 
 from tracin_func.gradients.processes import ALONE, World
 from tracin_func.gradients.protocol import Gradients
 from tracin_func.gradients.representations.projected import ProjectedGradients
 from tracin_func.scoring.combinations import TracedPairs, own_chunks
+
+
+def squared_norms(gradients: Gradients | None, pairs: TracedPairs, world: World = ALONE) -> Tensor:
+    """‖∇ℓ_p‖²_M, float64 [pairs]; inactive pairs are skipped and exactly 0. Each process takes its blocks of pairs."""
+    result = torch.zeros(len(pairs.combination), dtype=torch.float64)
+    rows = pairs.terms.active.nonzero()[:, 0]
+    if gradients is not None and len(rows):
+        with record_function("norms of pairs"):
+            for chunk in own_chunks(rows, world):
+                result[chunk] = gradients.squared_norm(pairs.combination.select(chunk))
+    return world.sum(result)
+
+
+def norm_variance(gradients: ProjectedGradients | None, pairs: TracedPairs, found: Tensor) -> Tensor:
+    """The variance, over projections, of `found` = ‖∇ℓ_p‖²_M [pairs]; 0 where gradients are exact or inactive."""
+    result = torch.zeros_like(found)
+    rows = pairs.terms.active.nonzero()[:, 0]
+    if gradients is not None and len(rows):
+        result[rows] = gradients.norm_variance(pairs.combination.select(rows), found[rows])
+    return result
 
 
 def inner_products(

@@ -13,10 +13,10 @@ from tracin_func.losses.terms import Terms
 from tracin_func.results.influence import Influence, SelfInfluence
 from tracin_func.results.top import StreamedSelfInfluence
 from tracin_func.results.verification import Verification
-from tracin_func.scoring.influence import inner_products, product_variance
+from tracin_func.scoring.influence import inner_products, norm_variance, product_variance, squared_norms
 from tracin_func.scoring.observer import LOG, Observer, reporting_progress
 from tracin_func.scoring.record import Recorded, pair_record, report_zero_columns
-from tracin_func.scoring.self_influence import norm_variance, query_self, require_no_cosine, squared_norms
+from tracin_func.scoring.self_influence import query_self, require_no_cosine
 from tracin_func.scoring.steps import Opened, Traced, require_test
 from tracin_func.scoring.verify import Seen, Verifying
 from tracin_func.task.method import Method

@@ -1,21 +1,17 @@
-"""Self-influence: norms of pair gradients, of the pairs of a task and of a table read in blocks."""
+"""Self-influence of training pairs that are read in blocks."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import torch
 from torch import Tensor
-from torch.profiler import record_function
 
 from tracin_func.errors import NumericalError, UsageError
 from tracin_func.gradients.compute import Compute
-from tracin_func.gradients.processes import ALONE, World
 from tracin_func.gradients.protocol import Combination, Gradients
-from tracin_func.gradients.representations.projected import ProjectedGradients
 from tracin_func.losses.custom import as_loss
 from tracin_func.losses.terms import both, loss_values, slopes_of, weights_of
 from tracin_func.results.top import StreamedSelfInfluence
-from tracin_func.scoring.combinations import TracedPairs, own_chunks
 from tracin_func.scoring.observer import Observer
 from tracin_func.scoring.record import in_blocks
 from tracin_func.scoring.steps import Traced
@@ -25,26 +21,6 @@ from tracin_func.task.pair_table import PairBlocks, blocks_over
 from tracin_func.task.task import Task
 
 SELF_BLOCK = 1 << 16  # pairs at a time
-
-
-def squared_norms(gradients: Gradients | None, pairs: TracedPairs, world: World = ALONE) -> Tensor:
-    """‖∇ℓ_p‖²_M, float64 [pairs]; inactive pairs are skipped and exactly 0. Each process takes its blocks of pairs."""
-    result = torch.zeros(len(pairs.combination), dtype=torch.float64)
-    rows = pairs.terms.active.nonzero()[:, 0]
-    if gradients is not None and len(rows):
-        with record_function("norms of pairs"):
-            for chunk in own_chunks(rows, world):
-                result[chunk] = gradients.squared_norm(pairs.combination.select(chunk))
-    return world.sum(result)
-
-
-def norm_variance(gradients: ProjectedGradients | None, pairs: TracedPairs, found: Tensor) -> Tensor:
-    """The variance, over projections, of `found` = ‖∇ℓ_p‖²_M [pairs]; 0 where gradients are exact or inactive."""
-    result = torch.zeros_like(found)
-    rows = pairs.terms.active.nonzero()[:, 0]
-    if gradients is not None and len(rows):
-        result[rows] = gradients.norm_variance(pairs.combination.select(rows), found[rows])
-    return result
 
 
 def query_self(
