@@ -151,7 +151,7 @@ def test_batch_scaled_by_its_largest_item(engine: str) -> None:
     right = reference(companions.Limiting, items, states, rates=[0.1], train=train)
     settings = {"rates": [0.1], "train": train, "engine": engine, "batch_size": 8}
     if engine == "ghost":
-        scores_or_refusal(lambda: score(module, items, states, **settings), right, "company")
+        scores_or_refusal(lambda: score(module, items, states, **settings), right, "other items in the batch")
     else:
         assert_right(score(module, items, states, **settings), right)
 

@@ -49,6 +49,13 @@ class TestEnds:
         with pytest.raises(ti.InputError, match=rf"{path.name}: not a readable"):
             require_complete(tmp_path / name.split("/")[0])
 
+    def test_a_header_of_impossible_length_is_refused(self, tmp_path: Path) -> None:
+        path = tmp_path / "model.safetensors"
+        safetensors.torch.save_file(STATE, path)
+        path.write_bytes(b"\x00\x00\x00\x00\x00\x00\x00\x7f" + path.read_bytes()[8:])
+        with pytest.raises(ti.InputError, match=r"model.safetensors: not a readable"):
+            require_complete(path)
+
     def test_nothing_between_the_ends_is_read(self, tmp_path: Path) -> None:
         path = tmp_path / "model_epoch_1.pt"
         torch.save(STATE, path)

@@ -88,7 +88,7 @@ def manifest_of(prepared: Prepared, state: State, dtype: str) -> Manifest:
         "preconditioner": "adam" if state.scale else "none",
     }
     if make.by_difference:
-        identity["pairs"] = [_digest([pairs.first, pairs.second]) for pairs in make.tables]
+        identity["pairs"] = [items_digest((pairs.first, pairs.second)) for pairs in make.tables]
     notes = {name: text for name, text in versions().items() if name in ("tracin-func", "torch")}
     notes["source of the model"] = _source(type(make.scorer.module))
     unit = "differences" if make.by_difference else "items"
@@ -231,7 +231,3 @@ def _source(model: type) -> str:
         return hashlib.sha256(Path(inspect.getfile(model)).read_bytes()).hexdigest()
     except (OSError, TypeError):
         return ""
-
-
-def _digest(columns: list[torch.Tensor]) -> str:
-    return items_digest(tuple(columns))

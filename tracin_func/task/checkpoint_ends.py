@@ -21,7 +21,7 @@ def require_complete(path: Path) -> None:
     """
     try:
         complete = all(_complete(file) for file in _files(path))
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         complete = False
     if not complete:
         content_of(path)
@@ -40,11 +40,14 @@ def _files(path: Path) -> list[Path]:
 
 def _complete(path: Path) -> bool:
     with open(path, "rb") as file:
-        head = file.read(_LENGTH_BYTES)
+        head, size = file.read(_LENGTH_BYTES), os.fstat(file.fileno()).st_size
         if path.suffix == ".safetensors":
-            header = json.loads(file.read(int.from_bytes(head, "little")))
+            length = int.from_bytes(head, "little")
+            if length > size:
+                return False
+            header = json.loads(file.read(length))
             ends = [each["data_offsets"][1] for name, each in header.items() if name != "__metadata__"]
-            return file.tell() + max(ends, default=0) == os.fstat(file.fileno()).st_size
+            return file.tell() + max(ends, default=0) == size
         if head.startswith(_ZIP):
             file.seek(-_ZIP_END_BYTES, os.SEEK_END)
             return file.read(len(_ZIP_END)) == _ZIP_END
