@@ -30,7 +30,7 @@ from tracin_func.files import read_lines
 from tracin_func.gradients.store.inspect import check, inspect
 from tracin_func.report.terminal.file import document, print_selection, select
 from tracin_func.results.files.read import read_result
-from tracin_func.results.files.scores_json import check_mergeable, conflict
+from tracin_func.results.files.scores_json import JSON
 from tracin_func.results.files.scores_parquet import PARQUET
 from tracin_func.results.names import SELF_COLUMN
 from tracin_func.results.views import PAIR
@@ -180,8 +180,8 @@ def merge(path: Path) -> None:
     before = path.read_bytes()
     assert RIGHT.self_influence is not None
     if path.suffix == ".json":
-        check_mergeable(path)
-        conflict(path, False)
+        JSON.check(path)
+        JSON.conflict(path, False)
     else:
         PARQUET.conflict(path, False)
     RIGHT.self_influence.save(path)

@@ -145,7 +145,7 @@ def test_exclusions_and_classes_and_takes(lab: Lab) -> None:
     for pair, values in kept.items():  # float32 rounds otherwise among other companions: see reference.TOLERANCE
         assert after[pair] == pytest.approx(values, rel=1e-5)
     assert after != before
-    assert "1 ids match no item or pair, such as nothing_of_that_name" in stderr
+    assert "no item or pair found for 1 id: nothing_of_that_name" in stderr
     shutil.rmtree(lab.results)
     assert run("self", lab, "--classes", "deg000,deg072", "--takes", "0,1,2")[0] == 0
     assert not re.search("deg036|_03", (lab.results / "box_500hz_metadata.json").read_text())
@@ -337,7 +337,7 @@ def test_strays_are_told_and_what_cannot_be_opened_is_refused(lab: Lab) -> None:
     (folder / "Box_deg036_500hz_07.wav").touch()
     code, _, stderr = run("self", lab)
     assert code == 0
-    assert "note: 1 entries for box" in stderr
+    assert "note: left out 1 file for box" in stderr
     assert "deg036/box/Box_deg036_500hz_07.wav" in stderr
     (folder / "box_deg036_500hz_08.wav").symlink_to(lab.folder / "gone.wav")
     line = refused("self", lab, code=3)

@@ -279,7 +279,7 @@ TABLE = (
         3,
         "none of the 12 names follows ROOT/",
     ),
-    Row("one name of no pattern", one_more("box-36-500hz-02.wav"), 0, "note: 1 entries"),
+    Row("one name of no pattern", one_more("box-36-500hz-02.wav"), 0, "note: left out 1 file"),
     Row("two recordings of one id", one_more("box_deg036_500hz_2.wav"), 3, "are the same take"),
     Row("names of mixed case", every_clip_is_called(str.title), 3, "such as deg000/box/Box_Deg000_500Hz_00.Wav"),
     Row("no names for all tones", every_clip_is_called(str.title, "--frequency", "all"), 3, "in lower case"),
@@ -522,7 +522,7 @@ TABLE = (
         "Fix: name a FILE.provenance.json",
     ),
     Row("no such record", given("--from", "{folder}/none.json"), 3, "none.json: no such file"),
-    Row("show: no such file", lambda lab: [str(lab.folder / "none.json")], 3, "none.json`: no such file", "show"),
+    Row("show: no such file", lambda lab: [str(lab.folder / "none.json")], 3, "none.json`: file not found", "show"),
     Row("show: a checkpoint", lambda lab: [str(lab.checkpoints / "model_epoch_2.pt")], 3, "is not UTF-8 text", "show"),
     Row("demo: a folder in use", lambda lab: [str(lab.data)], 2, "not an empty folder", "demo"),
 )

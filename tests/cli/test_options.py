@@ -152,7 +152,7 @@ def test_exclusions_before_the_split_tell_ids_that_name_nothing(lab: Lab) -> Non
     excluded = lab.folder / "excluded.txt"
     excluded.write_text("box_deg036_500hz_01\nbox_deg036_500hz_01_box_deg072_500hz_01\nbox_deg036_500hz_99\n")
     _, stderr = succeeded("self", lab, "--exclusions-file", str(excluded), "--exclude-before-split")
-    assert "1 ids match no item or pair, such as box_deg036_500hz_99." in stderr
+    assert "no item or pair found for 1 id: box_deg036_500hz_99." in stderr
 
 
 def test_a_table_of_pairs_may_name_what_is_excluded(lab: Lab) -> None:

@@ -269,7 +269,7 @@ def test_what_is_odd_in_a_file_stops_nothing(tmp_path: Path) -> None:
     [
         ("{", "is not JSON"),
         ("[1]", "holds an array. Expected an object of pairs"),
-        ('{"a_b": 3}', "the value of `a_b` is `3`. Expected an object of columns"),
+        ('{"a_b": 3}', "the value of 'a_b' is `3`. It should be an object of columns"),
         ('{"a_b": {"x": 1}, "a_b": {}}', "has the key 'a_b' a second time"),
         ("{}", "holds no scores"),
         ('{"a_b": {"x": "high"}}', "holds no scores"),
@@ -287,10 +287,10 @@ def test_what_is_no_result_file(tmp_path: Path, content: str, words: str) -> Non
     ("content", "words"),
     [
         ("", "has the columns (none)"),
-        ("test_pair,x\n1,2\n", "Expected a column `pair`, or `first` and `second`"),
-        ("pair,x\na\n", "row 2 has not 2 cells"),
-        ("pair,x,x\na,1,2\n", "has two columns `x`"),
-        ("pair,x\na,1\na,2\n", "has `x` of pair `a` a second time (row 3)"),
+        ("test_pair,x\n1,2\n", "It should have 'pair', or 'first' and 'second'"),
+        ("pair,x\na\n", "row 2 should have 2 cells"),
+        ("pair,x,x\na,1,2\n", "has two columns 'x'"),
+        ("pair,x\na,1\na,2\n", "has 'x' of pair 'a' a second time (row 3)"),
         ('pair,x\n"a,1\n', "is not CSV in UTF-8"),
         ("pair,x\na,high\n", "holds no scores"),
     ],
@@ -302,11 +302,9 @@ def test_what_is_no_long_table(tmp_path: Path, content: str, words: str) -> None
 def test_what_is_not_there_is_told_with_what_is(files: Path) -> None:
     path = files / "plastic_1000hz_metadata.json"
     line = error_of(3, files / "plastic_1000_metadata.json")
-    assert "no such file; there: plastic_1000hz_metadata.json" in line
-    assert "is a folder. Expected a result file in it; there: plastic_1000hz_influence_metadata.json" in error_of(
-        3, files
-    )
-    assert "says where scores come from and holds none" in error_of(3, f"{path}.provenance.json")
+    assert "file not found. Available: plastic_1000hz_metadata.json" in line
+    assert "this is a folder. Available: plastic_1000hz_influence_metadata.json" in error_of(3, files)
+    assert "holds provenance, not scores" in error_of(3, f"{path}.provenance.json")
     line = error_of(3, path, "--column", "tracin_self_influense")
     assert f"Expected a name, a part of one, or all. Nearest: {SELF}." in line
     assert "is part of 6 names" in error_of(3, path, "--column", "tracin")

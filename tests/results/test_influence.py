@@ -63,7 +63,7 @@ def test_saved_scores_are_those_of_the_run(tmp_path: Path) -> None:
 
 def test_two_pairs_of_one_name_are_not_saved_over_each_other(tmp_path: Path) -> None:
     result = calls.self_influence(**small(ids=["x", "y", "x", "z"]))  # type: ignore[arg-type]
-    with pytest.raises(ti.InputError, match="two pairs are called 'x'"):
+    with pytest.raises(ti.InputError, match="two pairs have the id 'x'"):
         result.save(tmp_path / "scores.json")
     assert not (tmp_path / "scores.json").exists()
 
@@ -146,7 +146,7 @@ def test_the_strongest_pairs_of_a_test_pair() -> None:
     assert repr(cross.proponents(1)).splitlines()[1].split() == [helped[0][0], f"{helped[0][1]:.3g}"]
     assert repr(cross.proponents(1)[:0]) == "[]"
     for wrong, words in (
-        ("e5_é1", "'e5_é1' is no test pair. Expected one of 3, such as é5_é1"),
+        ("e5_é1", "'e5_é1' not found among 3 test pairs, such as é5_é1"),
         (3, "should be a position below 3, or an id. Got 3."),
     ):
         with pytest.raises(ti.UsageError, match=words):
@@ -175,7 +175,7 @@ def test_views_by_item_and_class() -> None:
     with pytest.raises(ti.UsageError, match="should be 'item', 'class' or 'class-pair'. Got 'pair'."):
         own.by("pair")
     unknown = calls.self_influence(**small())  # type: ignore[arg-type]
-    with pytest.raises(ti.InputError, match="needs the class of each item, and none is known of '0' and 3 more"):
+    with pytest.raises(ti.InputError, match="the class of '0' and 3 more is unknown"):
         unknown.by("class")
 
 
@@ -208,7 +208,7 @@ def test_test_pairs_of_one_name_keep_a_column_each() -> None:
 
 def test_without_pandas_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pandas", None)
-    with pytest.raises(ti.UsageError, match="to_pandas needs pandas, and to_arrow does not: pip install pandas"):
+    with pytest.raises(ti.UsageError, match="to_pandas needs pandas. Install it with `pip install pandas`"):
         small_self().to_pandas()
 
 

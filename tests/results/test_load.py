@@ -12,6 +12,10 @@ import torch
 import tracin_func as ti
 from tests.support.places import DATA
 from tests.support.scored import both_scores, small_scores, small_self
+from tracin_func.results.frame import PairRecord
+from tracin_func.results.partial import held
+from tracin_func.results.run import Run
+from tracin_func.results.scored import Loaded
 
 SUFFIXES = ["json", "csv", "parquet"]
 SELF = "tracin_self_influence"
@@ -38,7 +42,7 @@ def test_both_kinds_come_back(
         assert (found.ids, len(found)) == (saved.ids, 4)
         if per_checkpoint:
             assert torch.equal(found.per_checkpoint, saved.per_checkpoint)
-        torch.testing.assert_close(found.scores, saved.scores, rtol=1e-12 if per_checkpoint else 0, atol=0)
+        assert torch.equal(found.scores, saved.scores)
         assert (found.standard_error is None) == (projection is None)
         if saved.standard_error is not None:
             torch.testing.assert_close(found.standard_error, saved.standard_error)
@@ -70,12 +74,16 @@ def test_what_is_not_there_says_so(suffix: str, tmp_path: Path) -> None:
         "loss": lambda: found.train.loss,
     }
     for name, ask in asked.items():
-        with pytest.raises(ti.InputError, match=rf"scores.{suffix}` does not hold `{name}` of its scores"):
+        with pytest.raises(ti.InputError, match=rf"scores.{suffix}` lacks '{name}'. Recompute"):
             ask()
-    with pytest.raises(ti.InputError, match="`per_checkpoint`"):
+    with pytest.raises(ti.InputError, match="'per_checkpoint'"):
         found.save(tmp_path / f"more.{suffix}", per_checkpoint=True)
     assert "checkpoint" not in repr(found)
     assert found.self_influence is None
+    assert not hasattr(found, "per_checkpoint")
+    assert not hasattr(found.train, "loss")
+    assert not hasattr(found, "inactive")
+    assert hasattr(found, "scores")
 
 
 def test_names_of_ones_own(tmp_path: Path) -> None:
@@ -85,7 +93,7 @@ def test_names_of_ones_own(tmp_path: Path) -> None:
     own = ti.load(both.self_influence.save(tmp_path / "own.json", column="mine"))
     assert (type(own), own.column) == (ti.SelfInfluence, "mine")
     path = both.influence.save(tmp_path / "cross.json", column="mine")
-    with pytest.raises(ti.InputError, match=r'holds mine_é4_é0, .* with column="..."'):
+    with pytest.raises(ti.InputError, match=r'holds scores of unknown meaning: mine_é4_é0, .* with column="..."'):
         ti.load(path)
     named = ti.load(path, column="mine")
     assert isinstance(named, ti.Influence)
@@ -152,10 +160,10 @@ def test_values_that_are_no_numbers_are_missing(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("document", "words"),
     [
-        ({"a_b": {"x": 1.0}}, "holds x. Expected scores whose name or provenance says what they are"),
+        ({"a_b": {"x": 1.0}}, "holds scores of unknown meaning: x"),
         (
             {"a_b": {"tracin_influence_c_d": 1.0, "tracin_cosine_influence_c_d": 1.0}},
-            "holds tracin_influence, tracin_cosine_influence. Expected scores of one name",
+            "holds scores of several names: tracin_influence, tracin_cosine_influence",
         ),
         ({"a_b": {"x": "high"}}, "holds no scores"),
     ],
@@ -170,10 +178,34 @@ def test_what_cannot_be_known(document: Any, words: str, tmp_path: Path) -> None
 
 def test_a_table_without_provenance(tmp_path: Path) -> None:
     path = written(tmp_path / "x.csv", "pair,mine\na_b,1.5\n")
-    with pytest.raises(ti.InputError, match="holds mine. Expected scores whose name or provenance says"):
+    with pytest.raises(ti.InputError, match="holds scores of unknown meaning: mine"):
         ti.load(path)
     assert ti.load(path, column="mine").scores.tolist() == [1.5]
     path = written(tmp_path / "y.csv", "first,second,test_pair,tracin_score_margin_influence\na,b,c_d,-1\n")
     found = ti.load(path)
     assert isinstance(found, ti.Influence)
     assert found.opponents("c_d") == [("a_b", -1.0)]
+
+
+def test_sums_over_checkpoints_are_equal_to_the_last_bit(tmp_path: Path) -> None:
+    steps, pairs, tests = [f"step_{number}" for number in range(9)], range(40), ["a_b", "c_d", "e_f"]
+    single = torch.randn(9, 40, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    origin = {"score": "influence", "checkpoints": [{"name": step} for step in steps]}
+    train, test = (held(PairRecord, tmp_path, ids=ids, swapped={}) for ids in (tuple(map(str, pairs)), tuple(tests)))
+    loaded = Loaded("tracin_influence", None, None, origin)
+    run = Run((*origin["checkpoints"],), {}, {}, {}, ())
+    saved = ti.Influence(single, train, test, run, loaded=loaded)
+    found = ti.load(saved.save(tmp_path / "x.json", per_checkpoint=True))
+    assert torch.equal(found.scores, saved.scores)
+    for place, name in enumerate(tests):
+        best = saved.proponents(name, 1)[0]
+        assert best.score == float(saved.scores[:, place].max())
+
+
+def test_classes_are_those_that_the_record_names_in_ids(tmp_path: Path) -> None:
+    path = written(tmp_path / "x.json", {"box_low_1_box_high_2": {SELF: 2.0}, "box_low_1_box_mid_3": {SELF: 1.0}})
+    with pytest.raises(ti.InputError, match=r"`classes` is needed for by\('class'\): the class of 'box_high_2' and 2"):
+        ti.load(path).by("class")
+    origin = {"score": "self", "source": {"kind": "tones", "classes": ["low", "mid", "high"]}}
+    written(tmp_path / "x.json.provenance.json", {"format": 1, "columns": {SELF: origin}})
+    assert [(each.name, each.mean) for each in ti.load(path).by("class")] == [("high", 2.0), ("low", 1.5), ("mid", 1.0)]

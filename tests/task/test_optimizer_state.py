@@ -30,7 +30,7 @@ from tracin_func.gradients.model import Scorer
 from tracin_func.gradients.protocol import Need
 from tracin_func.gradients.representations.keep import keep
 from tracin_func.losses.custom import as_loss
-from tracin_func.results.run import ADAM_UNIT, provenance
+from tracin_func.results.run import ADAM_UNIT, Run
 from tracin_func.scoring.units import UnitMaker
 from tracin_func.scoring.walk import ADAM_NOTICE
 from tracin_func.task.checkpoints import LoadedCheckpoint, read
@@ -564,17 +564,18 @@ def test_moments_that_are_not_used_are_told_once(tmp_path: Path) -> None:
 
 
 def test_the_record_says_what_the_step_is() -> None:
-    parts: dict[str, Any] = {"command": None, "source": {}, "checkpoints": (), "loss": {}, "pairs": {}, "engine": {}}
+    def record_of(score: str, **method: Any) -> dict[str, Any]:
+        return Run((), {}, {}, {}, (), ti.Method(preconditioner="adam", **method)).provenance(score, {})
+
     for score, of in (("self", "self"), ("influence", "loss")):
-        record = provenance(**parts, method=ti.Method(preconditioner="adam"), score=score)
+        record = record_of(score)
         assert record["preconditioner"] == "adam"
         assert record["unit"] == ADAM_UNIT[of]
         assert "per visit with Adam's step, moments held fixed, momentum and weight decay left out" in record["unit"]
         assert "P = 1 / (√v̂ + ε)" in record["sign"]
-        uniform = ti.Method(preconditioner="adam", checkpoint_weights="uniform")
-        assert "along Adam's step, without learning rates" in provenance(**parts, method=uniform, score=score)["unit"]
-    cosine = ti.Method(preconditioner="adam", normalize="cosine")
-    assert "preconditioned by √P" in provenance(**parts, method=cosine, score="influence")["unit"]
+        uniform = record_of(score, checkpoint_weights="uniform")
+        assert "along Adam's step, without learning rates" in uniform["unit"]
+    assert "preconditioned by √P" in record_of("influence", normalize="cosine")["unit"]
 
 
 def test_a_word_that_is_none_is_refused() -> None:

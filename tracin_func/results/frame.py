@@ -1,6 +1,6 @@
-"""Pairs as the loss saw them, and scores of pairs as Arrow tables."""
+"""Pairs with their losses, and scores of pairs as Arrow tables."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,13 +15,14 @@ from tracin_func.results.partial import Partial, holds
 
 @dataclass(frozen=True, repr=False, eq=False)
 class PairRecord(Partial):
-    """What the loss saw of one table of pairs: `ids` [pairs], the rest [checkpoints, pairs].
+    """A table of pairs with their losses: `ids` [pairs], the rest [checkpoints, pairs].
 
-    `loss` is without weights, `score_margin` is y (s_a − s_b) (above 0: ranked right), `weight` the loss's own
-    times the pair's, `inactive` True where the gradient is exactly 0, `bin` the GHM bin (−1 for none), None with
-    another loss. `target` [pairs] is +1 or −1, `count` [pairs] how often a pair was drawn, `items` the names of its
-    two items. `swapped` maps an id ID1_ID2 to ID2_ID1, under which a file may know the pair; empty for ids of one's
-    own. `classes` is the class by item, None where the source knows none. A loaded file holds names alone.
+    `loss` is without weights, `score_margin` is y (s_a − s_b) (above 0 if the pair is in the right order), `weight` is
+    that of the loss times that of the pair, `inactive` is True where the gradient is exactly 0, and `bin` is the GHM
+    bin (−1 for none), None with another loss. `target` [pairs] is +1 or −1, `count` [pairs] is how often a pair was
+    drawn, and `items` has the names of its two items. `swapped` maps an id ID1_ID2 to ID2_ID1, which a file may use
+    instead; it is empty for the user's own ids. `classes` is the class by item, None if unknown. A loaded file holds
+    only names.
     """
 
     ids: tuple[str, ...]
@@ -43,7 +44,7 @@ class PairRecord(Partial):
         return f"PairRecord({len(self)} pairs)"
 
     def facts(self, position: int) -> dict[str, Tensor]:
-        """What the loss saw of each pair at one checkpoint, by heading; nothing of a loaded file."""
+        """Values of each pair at one checkpoint, by heading; none of a loaded file."""
         if not holds(self, "loss"):
             return {}
         facts = {
@@ -62,9 +63,9 @@ class Frame:
     """Scores of pairs along their axes.
 
     Args:
-        column: what the scores are called.
+        column: name of the scores.
         values: float64 [steps, pairs, tests]; a step is a checkpoint, or the only one is the sum of all.
-        errors: standard errors of these, of the same shape; None where gradients are exact.
+        errors: their standard errors, of the same shape; None for exact gradients.
         pairs: the training pairs.
         tests: names of the test columns; None for self-influence, which has one without a name.
         checkpoints: names of the steps; None for the sum.
@@ -78,7 +79,7 @@ class Frame:
     checkpoints: tuple[str, ...] | None
 
     def long(self) -> Any:
-        """One row per pair, test column and step, with what the loss saw: of that checkpoint, else of the last."""
+        """One row per pair, test column and step, with losses at that checkpoint, or at the last one for the sum."""
         return pyarrow.concat_tables(self._step(step) for step in range(len(self.values)))
 
     def wide(self) -> Any:
@@ -88,7 +89,7 @@ class Frame:
         return pyarrow.table([texts(self.pairs.ids), *map(array, columns)], names=["pair", *names])
 
     def rows(self) -> dict[str, dict[str, float]]:
-        """Scores by column by pair id, in columns that begin with the name of the scores; NaN is left out."""
+        """Scores by column by pair id, in columns whose names begin with that of the scores; NaN is left out."""
         columns = self._columns(self.values, self.column)
         if self.errors is not None:
             columns += self._columns(self.errors, f"{STANDARD_ERROR}_{self.column}")
@@ -99,7 +100,7 @@ class Frame:
         }
 
     def _columns(self, values: Tensor, start: str) -> list[tuple[str, Tensor]]:
-        """The name of each column, from its start, test pair and step, and its values."""
+        """Name and values of each column."""
         return [
             ("_".join(filter(None, (start, test, step))), values[t, :, j])
             for j, test in enumerate(self.tests or ("",))
@@ -126,12 +127,12 @@ class Frame:
 
 
 def array(values: Tensor) -> Any:
-    """Numbers as an Arrow array of int64 or float64; NaN, which a file holds where a score is missing, is null."""
+    """Numbers as an Arrow array of int64 or float64; NaN, a missing score of a loaded file, is null."""
     return pyarrow.array((values.double() if values.is_floating_point() else values.long()).numpy(), from_pandas=True)
 
 
 def texts(values: Iterable[str]) -> Any:
-    """Names as an Arrow array, each kept once. A lone surrogate, as a file name may hold, is replaced by its escape."""
+    """Names as an Arrow array, each stored once. A lone surrogate of a file name is replaced by its escape."""
     found = (text if text.isascii() else text.encode("utf-8", "backslashreplace").decode("utf-8") for text in values)
     return pyarrow.array(found, pyarrow.string()).dictionary_encode()
 
@@ -149,10 +150,5 @@ def to_pandas(table: Any, index: str | None = None) -> Any:
     try:
         frame = pyarrow.table(plain, names=table.column_names).to_pandas()
     except ImportError as error:
-        raise UsageError("to_pandas needs pandas, and to_arrow does not: pip install pandas") from error
+        raise UsageError("to_pandas needs pandas. Install it with `pip install pandas`, or use to_arrow.") from error
     return frame if index is None else frame.set_index(index)
-
-
-def blocks_of(table: Any) -> Iterator[Any]:
-    """A table as the only block of itself."""
-    yield table

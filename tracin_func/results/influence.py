@@ -1,4 +1,4 @@
-"""Scores with everything needed to read them: ids, losses, activity, checkpoints and how they were computed."""
+"""Scores with the data to read them: ids, losses, activity, checkpoints and how they were computed."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,17 +16,17 @@ from tracin_func.results.views import Group
 
 @dataclass(frozen=True, repr=False, eq=False)
 class SelfInfluence(Scored):
-    """self(p) = Σ_t ‖∇ℓ_p‖²_M, M = diag η_t: large for pairs the model finds hard.
+    """self(p) = Σ_t ‖∇ℓ_p‖²_M, M = diag η_t: large for pairs that are hard for the model.
 
-    Unit: loss change of p per visit of p by SGD at rate η_t, first order, sign turned: at least 0. With the
-    preconditioner `adam`, by Adam's step, its moments held fixed: M = diag(η_t / (√v̂ + ε)).
+    Unit: first-order decrease of the loss of p per visit of p by SGD with learning rate η_t; at least 0. With the
+    preconditioner `adam`, by Adam's step with fixed moments: M = diag(η_t / (√v̂ + ε)).
 
     Args:
         per_checkpoint: float64 [checkpoints, pairs].
-        pairs: what the loss saw of them.
-        run: how they were computed.
-        variance: of `per_checkpoint` over random projections, of the same shape; None where gradients are exact.
-        loaded: what the file says from which `tracin_func.load` read them.
+        pairs: the pairs with their losses.
+        run: how the scores were computed.
+        variance: of `per_checkpoint` over random projections, of the same shape; None for exact gradients.
+        loaded: the content of the file that `tracin_func.load` read.
 
     Example:
         >>> own = ti.self_influence(task)
@@ -72,10 +72,10 @@ class SelfInfluence(Scored):
 
         Args:
             view: what to group by.
-            classes: class by item id; those that the source knows when None.
+            classes: class by item id; None for those of the source.
 
         Raises:
-            UsageError: there is no such view. InputError: items or classes are not known.
+            UsageError: the view is unknown. InputError: items or classes are unknown.
         """
         return self._by(view, self.scores, classes)
 
@@ -89,21 +89,21 @@ class SelfInfluence(Scored):
 
 @dataclass(frozen=True, repr=False, eq=False)
 class Influence(Scored):
-    """influence(p, q) = Σ_t ⟨∇ℓ_p, M_t ∇ℓ_q⟩: positive where training on p lowered the loss of q.
+    """influence(p, q) = Σ_t ⟨∇ℓ_p, M_t ∇ℓ_q⟩: positive if training on p lowered the loss of q.
 
-    Unit: loss change of q per visit of p by SGD at rate η_t (by Adam's step with the preconditioner `adam`), first
-    order, sign turned. The true change is about score × visits of p between checkpoints / batch size. With the test
-    functional `score-margin` ℓ_q is −y (s_a − s_b): positive where training on p raised q's score margin. Aggregated,
-    there is one test column, that of the mean functional of all test pairs.
+    Unit: first-order decrease of the loss of q per visit of p by SGD with learning rate η_t (by Adam's step with the
+    preconditioner `adam`). The true change is about (score × visits of p between checkpoints) / batch size. With the
+    test functional `score-margin` ℓ_q is −y (s_a − s_b): positive if training on p raised the score margin of q.
+    Aggregated scores have one test column, that of the mean functional of all test pairs.
 
     Args:
         per_checkpoint: float64 [checkpoints, train_pairs, test_pairs].
-        train: what the loss saw of the training pairs.
-        test: of the test pairs.
-        run: how they were computed.
-        variance: of `per_checkpoint` over random projections, of the same shape; None where gradients are exact.
-        self_influence: that of the training pairs, where both were computed.
-        loaded: what the file says from which `tracin_func.load` read them.
+        train: the training pairs with their losses.
+        test: the test pairs with their losses.
+        run: how the scores were computed.
+        variance: of `per_checkpoint` over random projections, of the same shape; None for exact gradients.
+        self_influence: that of the training pairs, if both were computed.
+        loaded: the content of the file that `tracin_func.load` read.
 
     Example:
         >>> inf = ti.influence(task)
@@ -150,18 +150,18 @@ class Influence(Scored):
 
     @property
     def zero_columns(self) -> list[int]:
-        """Test columns whose gradient is exactly 0 at every checkpoint: no training pair can show an influence."""
+        """Test columns whose gradient is exactly 0 at every checkpoint, so that every influence is 0."""
         return zero_columns(self.test, self.run)
 
     def proponents(self, test: int | str = 0, k: int = 10) -> Listing[Ranked]:
         """The k training pairs that helped a test pair most: scores above 0, the largest first, ties in their order.
 
         Args:
-            test: the test pair, by its position or its id.
-            k: how many at most.
+            test: position or id of the test pair.
+            k: largest number of pairs.
 
         Raises:
-            UsageError: there is no such test pair.
+            UsageError: the test pair is not found.
         """
         return self._side(test, k, 1)
 
@@ -176,11 +176,11 @@ class Influence(Scored):
 
         Args:
             view: what to group by; a pair counts in each of its groups.
-            test: the test pair, by its position or its id; the sum over all test pairs when None.
-            classes: class by item id; those that the source knows when None.
+            test: position or id of the test pair; None for the sum over all test pairs.
+            classes: class by item id; None for those of the source.
 
         Raises:
-            UsageError: there is no such view or test pair. InputError: items or classes are not known.
+            UsageError: the view or test pair is unknown. InputError: items or classes are unknown.
         """
         scores = self.scores.sum(dim=1) if test is None else self._summed(position_of(test, self.test_ids))[0]
         return self._by(view, scores, classes)

@@ -1,4 +1,4 @@
-"""Lists that a notebook shows as tables."""
+"""Lists displayed as tables."""
 
 from collections.abc import Iterable, Sequence
 from html import escape
@@ -17,7 +17,7 @@ class Score(NamedTuple):
 
 
 class Estimate(NamedTuple):
-    """A pair and its score as projected gradients estimate it."""
+    """A pair and its score estimated from projected gradients."""
 
     pair: str
     score: float
@@ -28,7 +28,7 @@ Ranked = Score | Estimate
 
 
 class Listing(list[Row]):
-    """A list of named tuples, shown as a table of one line per entry.
+    """A list of named tuples, displayed as a table of one line per entry.
 
     Example:
         >>> Listing([Score("a_b", 0.25), Score("c_d", 1 / 3)])
@@ -58,7 +58,7 @@ class Listing(list[Row]):
 
 
 def ranked(pairs: Sequence[str], scores: Tensor, errors: Tensor | None) -> Listing[Ranked]:
-    """Scores by pair, with their standard errors where they are estimates."""
+    """Scores by pair, with their standard errors if they are estimates."""
     if errors is None:
         return Listing(map(Score, pairs, scores.tolist()))
     return Listing(map(Estimate, pairs, scores.tolist(), errors.tolist()))

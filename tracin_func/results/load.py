@@ -1,4 +1,4 @@
-"""Result files, ours and those of older scripts, as the results that were saved."""
+"""Loading result files of this package, and of older scripts, as results."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ from tracin_func.results.files.read import ResultFile, read_result
 from tracin_func.results.frame import PairRecord
 from tracin_func.results.influence import Influence, SelfInfluence
 from tracin_func.results.names import INFLUENCE_COLUMNS, SELF_COLUMN, meaning_of
-from tracin_func.results.partial import held
+from tracin_func.results.partial import held, holds
 from tracin_func.results.run import SCORES, Run
 from tracin_func.results.scored import Loaded
 from tracin_func.results.top import SCORE, Strongest, TopInfluences, Winners
@@ -28,17 +28,17 @@ _NAMES = (SELF_COLUMN, *INFLUENCE_COLUMNS.values())
 def load(path: str | Path, *, column: str | None = None) -> SelfInfluence | Influence | TopInfluences:
     """The scores of a JSON, CSV or Parquet file with their provenance, as the class that was saved.
 
-    What the file does not hold, such as losses or the scores of single checkpoints, raises an `InputError` when it is
-    asked for. A value that is no finite number is NaN. Of a file with both kinds of scores influence is returned, and
+    Accessing what the file lacks, such as losses or the scores of single checkpoints, raises an `InputError`. A value
+    that is not a finite number becomes NaN. If the file holds both kinds of scores, influence is returned, with
     `self_influence` in it.
 
     Args:
         path: a file of tracin-func, or of the same form.
-        column: what the file calls the scores, such as `tracin_influence`; needed where it holds scores of several
-            names, or of a name that says nothing about them.
+        column: the name of the scores, such as `tracin_influence`; needed if the file holds scores of several names,
+            or of an unknown name.
 
     Raises:
-        InputError: the file cannot be read, or does not say what its scores are.
+        InputError: the file cannot be read, or the meaning of its scores is unknown.
 
     Example:
         >>> path = ti.influence(task).save("influence.parquet")
@@ -51,9 +51,9 @@ def load(path: str | Path, *, column: str | None = None) -> SelfInfluence | Infl
     found = _named(file, column)
     own, cross = ([name for name in found if _is_self(file, found[name]) == kind] for kind in (True, False))
     if len(own) > 1 or len(cross) > 1 or not found:
-        there = ", ".join(found or [*file.columns][:3])
-        expected = "scores of one name" if found else "scores whose name or provenance says what they are"
-        raise InputError(f'`{path}` holds {there}. Expected {expected}. Name what to load with column="...".')
+        what = "scores of several names" if found else "scores of unknown meaning"
+        names = ", ".join(found or [*file.columns][:3])
+        raise InputError(f'`{path}` holds {what}: {names}. Choose those to load with column="...".')
     of_self = _self_influence(file, own[0], found[own[0]]) if own else None
     if cross:
         return _influence(file, cross[0], found[cross[0]], of_self)
@@ -64,6 +64,8 @@ def load(path: str | Path, *, column: str | None = None) -> SelfInfluence | Infl
 def _self_influence(file: ResultFile, column: str, parts: dict[str, Parts]) -> SelfInfluence:
     pairs, values = _read(file, parts)
     values = {name: each[..., 0] for name, each in values.items()}
+    if column == SCORE and holds(pairs, "items"):  # of streamed pairs, whose ids in the file are row numbers
+        object.__setattr__(pairs, "ids", tuple(f"{first}_{second}" for first, second in pairs.items))
     return held(SelfInfluence, file.path, pairs=pairs, **_fields(file, column, parts, values))
 
 
@@ -80,7 +82,9 @@ def _top_influences(file: ResultFile) -> TopInfluences:
     """The strongest pairs of each test pair: those with scores above 0, and those below."""
     parts = {name: each for name, each in file.parts.items() if each[0] == SCORE}
     if unfit := [pair for pair in file.pairs if not pair.isdecimal() or pair not in file.items]:
-        raise InputError(f"`{file.path}`: pair `{unfit[0]}` is no row number with the names of both items. {REMEDY}")
+        raise InputError(
+            f"`{file.path}`: pair {unfit[0]!r} should be a row number, with the names of both items. {REMEDY}"
+        )
     items = dict.fromkeys(item for both in file.items.values() for item in both)
     places = {item: place for place, item in enumerate(items)}
     sides: list[list[Winners]] = [[], []]
@@ -103,14 +107,14 @@ def _top_influences(file: ResultFile) -> TopInfluences:
         held(PairRecord, file.path, ids=tuple(map(str, _tests(parts)))),
         known["run"],
         list(places),
-        None,
+        {int(pair): name for pair, name in file.names.items()} or None,
         tuple(zip(*errors, strict=True)) if file.errors else None,
         known["loaded"],
     )
 
 
 def _fields(file: ResultFile, column: str, parts: dict[str, Parts], values: dict[str, Tensor]) -> dict[str, Any]:
-    """What both classes hold: scores, summed and by checkpoint, and how they were computed, as far as is recorded."""
+    """The common fields: scores, summed and by checkpoint, and how they were computed, as far as recorded."""
     record = file.origin(next(iter(parts))) or {}
     kinds = {"loss": dict, "engine": dict, "source": dict, "checkpoints": list, "notices": list}
     known = {name: record[name] for name, kind in kinds.items() if isinstance(record.get(name), kind)}
@@ -131,7 +135,7 @@ def _method(file: ResultFile, record: Mapping[str, Any]) -> Method:
 
 
 def _read(file: ResultFile, parts: dict[str, Parts]) -> tuple[PairRecord, dict[str, Tensor]]:
-    """The pairs with a number in some column, and their scores with a last axis of test pairs."""
+    """The pairs with a number in any column, and their scores with a last axis of test pairs."""
     pairs = [pair for pair in file.pairs if any(number(file.columns[name].get(pair)) is not None for name in parts)]
     place = {(test, step): name for name, (_, test, step) in parts.items()}
 
@@ -154,7 +158,17 @@ def _read(file: ResultFile, parts: dict[str, Parts]) -> tuple[PairRecord, dict[s
     known = {"items": tuple(items[pair] for pair in pairs)} if all(pair in items for pair in pairs) else {}
     both = {f"{first}_{second}": f"{second}_{first}" for first, second in known.get("items", ())}
     swapped = {pair: both[pair] for pair in pairs if pair in both}
-    return held(PairRecord, file.path, ids=tuple(pairs), swapped=swapped, **known), values
+    classes = _classes(file.origin(next(iter(parts))) or {}, known.get("items", ()))
+    return held(PairRecord, file.path, ids=tuple(pairs), swapped=swapped, classes=classes, **known), values
+
+
+def _classes(record: Mapping[str, Any], items: Sequence[tuple[str, str]]) -> dict[str, str]:
+    """The class of each item: the only recorded class that is a part of its id, as in `box_deg036_500hz_04`."""
+    source = record.get("source")
+    names = source.get("classes") if isinstance(source, dict) else None
+    names = set(map(str, names)) if isinstance(names, list) else set()
+    found = {item: [part for part in item.split("_") if part in names] for both in items for item in both}
+    return {item: parts[0] for item, parts in found.items() if len(parts) == 1}
 
 
 def _numbers(column: Column, pairs: Sequence[str]) -> list[float]:
@@ -170,11 +184,11 @@ def _steps(parts: Mapping[str, Parts]) -> list[str]:
     return list(dict.fromkeys(step for _, _, step in parts.values() if step is not None))
 
 
-# What the names of columns say
+# The meaning of columns by their names
 
 
 def _named(file: ResultFile, column: str | None) -> dict[str, dict[str, Parts]]:
-    """Columns of scores by score name: test pair and checkpoint of each; of one name alone where `column` is it."""
+    """Columns of scores by score name, with test pair and checkpoint of each; only those of `column` if given."""
     found: dict[str, dict[str, Parts]] = {}
     for name in file.columns:
         origin = file.origin(name) or {}
@@ -192,7 +206,7 @@ def _named(file: ResultFile, column: str | None) -> dict[str, dict[str, Parts]]:
 
 
 def _start(origin: Mapping[str, Any], name: str, column: str | None) -> str | None:
-    """The name of the scores, with which the name of a column begins; None where it is not known."""
+    """The name of the scores, with which the name of a column begins; None if unknown."""
     options = origin.get("options")
     named = options.get("score_name") if isinstance(options, dict) else None
     starts = [column] if column is not None else [*_NAMES, str(named)]
@@ -204,7 +218,7 @@ def _start(origin: Mapping[str, Any], name: str, column: str | None) -> str | No
 
 
 def _is_self(file: ResultFile, parts: Mapping[str, Parts]) -> bool:
-    """Whether columns are self-influence: by their provenance, else by their name, else without a test pair."""
+    """Whether columns are self-influence: by provenance, else by name, else by the lack of a test pair."""
     name, (start, test, _) = next(iter(parts.items()))
     score = (file.origin(name) or {}).get("score")
     meaning = meaning_of(start)
@@ -214,9 +228,9 @@ def _is_self(file: ResultFile, parts: Mapping[str, Parts]) -> bool:
 
 
 def _apart(parts: dict[str, Parts], checkpoints: Sequence[str]) -> dict[str, Parts]:
-    """Test pair and checkpoint, where every column ends with a checkpoint and each test pair has all of these.
+    """Columns split into test pair and checkpoint, if all end with a checkpoint and each test pair has all of them.
 
-    Not where that cuts ids of pairs in two: `0_2` is a pair, and 2 may be a checkpoint.
+    Not if that cuts ids of pairs in two: `0_2` is a pair, and 2 may be a checkpoint.
     """
     split: dict[str, Parts] = {}
     for name, (start, rest, _) in parts.items():

@@ -1,29 +1,30 @@
-"""What result files call their columns of scores, and how a column is read by its name."""
+"""The names of columns of scores in result files, and their meaning."""
 
 from collections.abc import Sequence
 
 SELF_COLUMN = "tracin_self_influence"
-INFLUENCE_COLUMNS = {  # by test functional and normalisation: what has another meaning has another name
+INFLUENCE_COLUMNS = {  # by test functional and normalisation: scores of another meaning have another name
     ("loss", "none"): "tracin_influence",
     ("score-margin", "none"): "tracin_score_margin_influence",
     ("loss", "cosine"): "tracin_cosine_influence",
     ("score-margin", "cosine"): "tracin_score_margin_cosine_influence",
 }
-STANDARD_ERROR = "standard_error"  # of an estimate: a column of its own, in JSON with the name of the scores after it
-MEAN = "mean"  # what stands for the test pair where one column is of all of them
-# What stands before a test pair or a checkpoint in the name of a column.
+STANDARD_ERROR = "standard_error"  # a column of its own, in JSON followed by the name of the scores
+OWN_NAME = "id"  # column of the user's own pair ids in a table whose 'pair' is a row number
+MEAN = "mean"  # in place of the test pair, if one column covers all of them
+# Starts of the names of columns, before a test pair or a checkpoint.
 STARTS = tuple(f"{name}_" for name in (SELF_COLUMN, *INFLUENCE_COLUMNS.values()))
 
 
 def meaning_of(column: str) -> str | None:
-    """What the scores of a column are by its name: `self`, a test functional, or None where it does not tell."""
+    """The meaning of a column by its name: `self`, a test functional, or None if unknown."""
     if column.startswith(SELF_COLUMN):
         return "self"
     return next((name for (name, _), start in INFLUENCE_COLUMNS.items() if column.startswith(start)), None)
 
 
 def common_start(columns: Sequence[str]) -> str:
-    """What all names begin with, to the last `_` of it; empty for fewer than two names."""
+    """The common start of all names, up to its last `_`; empty for fewer than two names."""
     if len(columns) < 2:
         return ""
     first, last = min(columns), max(columns)

@@ -1,4 +1,4 @@
-"""Records of which a file may hold a part: what it lacks is an error when it is asked for, and never invented."""
+"""Records that a file may hold in part: accessing a missing field is an error."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
@@ -8,8 +8,12 @@ from tracin_func.errors import InputError
 Record = TypeVar("Record", bound="Partial")
 
 
+class NotInFileError(InputError, AttributeError):
+    """A loaded file lacks a field; an `AttributeError` for `hasattr` and `getattr` with a default."""
+
+
 class Partial:
-    """Base of frozen dataclasses that are whole when they are computed, and may be a part when they are loaded."""
+    """Base of frozen dataclasses that are complete if computed, and may lack fields if loaded."""
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
 
@@ -17,14 +21,14 @@ class Partial:
 
         def __getattr__(self, name: str) -> Any:
             if name in self.__dataclass_fields__:
-                raise InputError(
-                    f"`{vars(self).get('_file')}` does not hold `{name}` of its scores. Compute them again to have it."
-                )
+                raise NotInFileError(f"`{vars(self).get('_file')}` lacks '{name}'. Recompute the scores to have it.")
+            if isinstance(found := getattr(type(self), name, None), property):
+                return found.fget(self)  # raises again, after Python has dropped the error for this method
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
 
 def held(kind: type[Record], file: Path, **values: Any) -> Record:
-    """A record of the fields that a file holds."""
+    """A record with the fields of a file."""
     record = object.__new__(kind)
     for name, value in {**values, "_file": file}.items():
         object.__setattr__(record, name, value)
@@ -32,5 +36,5 @@ def held(kind: type[Record], file: Path, **values: Any) -> Record:
 
 
 def holds(record: Partial, name: str) -> bool:
-    """Whether a field is there."""
+    """Whether a record has a field."""
     return name in vars(record)

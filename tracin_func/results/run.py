@@ -1,4 +1,4 @@
-"""How scores came about: the run, and its provenance in words and numbers."""
+"""How scores were computed, and their provenance."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ ADAM_SIGN = {
     "score-margin": f"−Σ_t ⟨∇ℓ_p, η_t P_t ∇m_q⟩, m_q = y (s_a − s_b), {_P}; positive: training on p raised the score "
     "margin of q",
 }
-STEP = {  # of which a score is the effect
+STEP = {  # whose effect a score estimates
     "none": "SGD",
     "adam": "Adam's step, moments held fixed, momentum and weight decay left out",
 }
@@ -42,7 +42,7 @@ SCORES = ("self", "influence")
 
 @dataclass(frozen=True)
 class Run(Partial):
-    """How scores came about: checkpoints with their rates, loss, engine, source, and what the user was told."""
+    """How scores were computed: checkpoints with learning rates, loss, engine, source and the notices of the run."""
 
     checkpoints: tuple[Mapping[str, Any], ...]
     loss: Mapping[str, Any]
@@ -53,86 +53,52 @@ class Run(Partial):
 
     @property
     def names(self) -> list[str]:
-        """The checkpoints' names."""
+        """The names of the checkpoints."""
         return [str(checkpoint["name"]) for checkpoint in self.checkpoints]
 
     def provenance(
         self,
         score: str,
         pairs: Mapping[str, Any],
-        command: Sequence[str] | None,
-        options: Mapping[str, Any] | None,
+        command: Sequence[str] | None = None,
+        options: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
-        """The record of a column of scores of this run, `self` or `influence`; see `provenance.provenance`."""
-        return provenance(
-            command=command,
-            options=options,
-            source=self.source,
-            checkpoints=self.checkpoints,
-            loss=self.loss,
-            pairs=pairs,
-            engine=self.engine,
-            score=score,
-            notices=self.notices,
-            method=self.method,
-        )
+        """The record of a column of scores, `self` or `influence`: inputs, versions, and how to read them.
 
+        Args:
+            score: "self" or "influence"; with the method it determines the sentences about sign and unit.
+            pairs: how pairs were chosen, and how many.
+            command: the command line, program first; None for a call from Python.
+            options: the given options of the command line.
 
-def provenance(
-    *,
-    command: Sequence[str] | None,
-    options: Mapping[str, Any] | None = None,
-    source: Mapping[str, Any],
-    checkpoints: Sequence[Mapping[str, Any]],
-    loss: Mapping[str, Any],
-    pairs: Mapping[str, Any],
-    engine: Mapping[str, Any],
-    score: str,
-    method: Method,
-    notices: Sequence[str] = (),
-) -> dict[str, Any]:
-    """The record of one column: what was computed from what, by which versions, and how to read it.
+        Returns:
+            A mapping that can be written as JSON.
 
-    Args:
-        command: the arguments that were run, program first; None when called from Python.
-        options: the options of the command line that were given, as they can be given again.
-        source: `kind` ("embedded" for the demonstration), and what is known of data, split and front end.
-        checkpoints: one mapping a checkpoint: its name and learning rates.
-        loss: its name and settings.
-        pairs: how they were chosen, and how many.
-        engine: its name, plan and precision.
-        score: "self" or "influence".
-        method: recorded as far as it concerns the score; with `score` it chooses the sentences about sign and unit.
-        notices: what the user was told while it ran.
-
-    Returns:
-        A mapping that can be written as JSON when its parts can.
-
-    Raises:
-        ValueError: `score` is neither.
-    """
-    if score not in SCORES:
-        raise ValueError(f"`score` should be one of {', '.join(map(repr, SCORES))}. Got {score!r}.")
-    return {
-        "score": score,
-        **meaning(score, method),
-        **method.describe(score),
-        "command": None if command is None else list(command),
-        "options": None if options is None else dict(options),
-        "working_folder": _working_folder(),
-        "environment": {name: value for name, value in os.environ.items() if name.startswith("TRACIN_FUNC_")},
-        "source": dict(source),
-        "checkpoints": [dict(checkpoint) for checkpoint in checkpoints],
-        "loss": dict(loss),
-        "pairs": dict(pairs),
-        "engine": dict(engine),
-        "notices": list(notices),
-        "versions": versions(),
-    }
+        Raises:
+            ValueError: `score` is neither.
+        """
+        if score not in SCORES:
+            raise ValueError(f"`score` should be one of {', '.join(map(repr, SCORES))}. Got {score!r}.")
+        return {
+            "score": score,
+            **meaning(score, self.method),
+            **self.method.describe(score),
+            "command": None if command is None else list(command),
+            "options": None if options is None else dict(options),
+            "working_folder": _working_folder(),
+            "environment": {name: value for name, value in os.environ.items() if name.startswith("TRACIN_FUNC_")},
+            "source": dict(self.source),
+            "checkpoints": [dict(checkpoint) for checkpoint in self.checkpoints],
+            "loss": dict(self.loss),
+            "pairs": dict(pairs),
+            "engine": dict(self.engine),
+            "notices": list(self.notices),
+            "versions": versions(),
+        }
 
 
 def meaning(score: str, method: Method) -> dict[str, str]:
-    """Sign and unit of a score, in words."""
+    """Sentences about sign and unit of a score."""
     of = method.test_functional if score == "influence" else "self"
     adam = method.preconditioner == "adam"
     unit = (ADAM_UNIT if adam else UNIT)[of]
@@ -144,7 +110,7 @@ def meaning(score: str, method: Method) -> dict[str, str]:
 
 
 def _working_folder() -> str | None:
-    """Where relative paths of the command start; None when the folder was removed meanwhile."""
+    """Base of relative paths in the command; None if the folder was removed."""
     try:
         return os.getcwd()
     except OSError:

@@ -1,6 +1,7 @@
-"""What results have in common: tables, views and files of scores."""
+"""Tables, views and files of scores, for all results."""
 
 import difflib
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from torch import Tensor
 from tracin_func.errors import InputError, UsageError
 from tracin_func.results.files.format import Sheet
 from tracin_func.results.files.registry import format_of
-from tracin_func.results.frame import Frame, PairRecord, blocks_of, to_pandas
+from tracin_func.results.frame import Frame, PairRecord, to_pandas
 from tracin_func.results.listing import Listing, Ranked, html_table, ranked, shown
 from tracin_func.results.names import MEAN, counted
 from tracin_func.results.partial import Partial, holds
@@ -21,18 +22,18 @@ from tracin_func.results.views import CLASS, CLASS_PAIR, ITEM, SCORE, Group, gro
 
 SIDES = ("proponent", "opponent")
 EVERY = slice(None)
-_SHOWN = 3  # test pairs, and pairs of each, that a notebook shows
+_SHOWN = 3  # number of test pairs, and of pairs of each, in a notebook
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """What a file says about its scores.
+    """Scores as a file holds them.
 
     Args:
-        column: what it calls them.
-        scores: sums over checkpoints, where it holds no scores of single checkpoints.
-        standard_error: of these sums, where they are estimates.
-        provenance: the record beside the file; empty where there is none.
+        column: their name.
+        scores: sums over checkpoints, if the file has no scores of single checkpoints.
+        standard_error: of these sums, if they are estimates.
+        provenance: the record beside the file; empty if there is none.
     """
 
     column: str
@@ -41,8 +42,20 @@ class Loaded:
     provenance: Mapping[str, Any]
 
 
-class Scored(Partial):
-    """Tables, views and files: what self-influence and influence have in common."""
+class Recorded(Partial):
+    """A result with provenance."""
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """How the scores were computed, from what, and how to read them; empty if a file lacks it."""
+        return self._record(None, None)
+
+    def _record(self, command: Sequence[str] | None, options: Mapping[str, Any] | None) -> dict[str, Any]:
+        raise NotImplementedError
+
+
+class Scored(Recorded):
+    """Tables, views and files of self-influence and influence."""
 
     KIND: ClassVar[str]
     per_checkpoint: Tensor
@@ -62,7 +75,7 @@ class Scored(Partial):
 
     @property
     def column(self) -> str:
-        """What a file or table calls these scores; what has another meaning has another name."""
+        """The name of these scores in files and tables; scores of another meaning have another name."""
         raise NotImplementedError
 
     @property
@@ -72,7 +85,7 @@ class Scored(Partial):
 
     @property
     def standard_error(self) -> Tensor | None:
-        """Of `scores`, estimated from the projections, which are independent; None where gradients are exact."""
+        """Standard error of `scores`, estimated from independent projections; None for exact gradients."""
         return self._summed(EVERY)[1]
 
     @property
@@ -85,11 +98,6 @@ class Scored(Partial):
         """Names of the training pairs."""
         return self._pairs.ids
 
-    @property
-    def provenance(self) -> dict[str, Any]:
-        """How the scores were computed, from what, and how to read them; empty where a file does not say."""
-        return self._record(None, None)
-
     def __len__(self) -> int:
         """The number of training pairs."""
         return len(self.ids)
@@ -98,11 +106,11 @@ class Scored(Partial):
         """A `pyarrow.Table` with one row per training pair: its id, and a column per test pair.
 
         Args:
-            long: one row per score instead, with the names of both items and what the loss saw of the pair.
+            long: one row per score instead, with the names of both items and the pair's loss, margin and weight.
             per_checkpoint: a score per checkpoint instead of their sum.
 
         Raises:
-            InputError: a loaded file holds no scores of single checkpoints.
+            InputError: a loaded file lacks the scores of single checkpoints.
         """
         frame = self._frame(self.column, per_checkpoint)
         return frame.long() if long else frame.wide()
@@ -124,33 +132,32 @@ class Scored(Partial):
         command: Sequence[str] | None = None,
         options: Mapping[str, Any] | None = None,
     ) -> Path:
-        """Write the scores to `path`, with provenance beside it, in the format that its ending names.
+        """Write the scores to `path`, with provenance beside it, in the format of its ending.
 
-        JSON is merged into what is there, a column `{column}_{test_id}` per test pair; `.csv` and `.parquet` are long
-        tables that replace it.
+        JSON is merged into an existing file, a column `{column}_{test_id}` per test pair; `.csv` and `.parquet` are
+        long tables that replace it.
 
         Args:
             path: the file.
-            column: what the scores are called.
-            per_checkpoint: a column (in tables a row) for each checkpoint, named after it, instead of the sum.
-            command, options: what is recorded of how the run was started.
+            column: the name of the scores.
+            per_checkpoint: a column (in tables a row) per checkpoint, named after it, instead of the sum.
+            command, options: recorded in the provenance.
 
         Returns:
             The real path of the file.
 
         Raises:
-            UsageError: the ending of `path` names no format.
-            InputError: two pairs have one name, or the file that is there is not what it should be.
-            OutputError: it could not be written; what was there before is unharmed.
+            UsageError: the ending of `path` is unknown.
+            InputError: two pairs have one name, or the existing file does not have the right form.
+            OutputError: the file could not be written; the old one is unchanged.
         """
         for names in (self.ids, self._tests or ()):
             _require_distinct(names)
         form, column = format_of(path), column or self.column
         frame = self._frame(column, per_checkpoint)
         record = self._record(command, options) or None
-        return form.write(
-            Path(path), Sheet(column, lambda: blocks_of(frame.long()), frame.rows, self._pairs.swapped, record)
-        )
+        sheet = Sheet(column, lambda: iter([frame.long()]), frame.rows, self._pairs.swapped, record)
+        return form.write(Path(path), sheet)
 
     def _frame(self, column: str, per_checkpoint: bool) -> Frame:
         error = self.standard_error
@@ -176,23 +183,25 @@ class Scored(Partial):
         items = dict(zip(self.ids, self._pairs.items, strict=True))
         classes = classes or self._pairs.classes or {}
         if view != ITEM and (unknown := {each for both in items.values() for each in both} - classes.keys()):
+            more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
             raise InputError(
-                f"by({view!r}) needs the class of each item, and none is known of {min(unknown)!r}"
-                f"{f' and {len(unknown) - 1} more' if len(unknown) > 1 else ''}. Give classes={{item: class}}."
+                f"`classes` is needed for by({view!r}): the class of {min(unknown)!r}{more} is unknown. Set "
+                "classes={item: class}."
             )
         values = {pair: value for pair, value in zip(self.ids, scores.tolist(), strict=True) if value == value}
         return Listing(groups_in_order(groups(values, view, items, classes), SCORE))
 
     def _summed(self, test: int | slice) -> tuple[Tensor, Tensor | None]:
-        """Scores and their standard errors, of one test column or of `EVERY` one."""
+        """Scores and their standard errors, of one test column or of `EVERY` column."""
         if self.loaded is not None and self.loaded.scores is not None:
             error = self.loaded.standard_error
             return self.loaded.scores[..., test], None if error is None else error[..., test]
-        total = self.per_checkpoint[..., test].sum(dim=0)
+        # One by one: the order of additions in Tensor.sum depends on the layout, and so would the last bit.
+        total = functools.reduce(torch.add, self.per_checkpoint[..., test])
         return total, None if self.variance is None else self.variance[..., test].sum(dim=0).sqrt()
 
     def _strongest(self, test: int | slice, k: int, sign: int) -> Listing[Ranked]:
-        """The k largest scores of a column (smallest where `sign` is −1), ties in the order of pairs, NaN never."""
+        """The k largest scores of a column (smallest if `sign` is −1) without NaN, ties in the order of pairs."""
         if k < 1:
             raise UsageError(f"`k` should be at least 1. Got {k}.")
         scores, errors = self._summed(test)
@@ -202,7 +211,7 @@ class Scored(Partial):
         return Listing(each for each in found if each.score == each.score)
 
     def _steps(self) -> str:
-        """Checkpoints and inactive pairs, for `repr`; what a file does not hold is left out."""
+        """Checkpoints and inactive pairs for `repr`, if the file holds them."""
         words = ""
         if holds(self, "per_checkpoint"):
             words += f", {counted(len(self.per_checkpoint), 'checkpoint')}"
@@ -226,13 +235,13 @@ def position_of(test: int | str, ids: Sequence[str]) -> int:
     """The position of a test column.
 
     Raises:
-        UsageError: there is none of this position or id; the message names ids that are near.
+        UsageError: not found; the message lists similar ids.
     """
     if isinstance(test, str):
         if test in ids:
             return ids.index(test)
         near = difflib.get_close_matches(test, ids, n=3, cutoff=0.4) or ids[:3]
-        raise UsageError(f"`test` {test!r} is no test pair. Expected one of {len(ids)}, such as {', '.join(near)}.")
+        raise UsageError(f"`test` {test!r} not found among {len(ids)} test pairs, such as {', '.join(near)}.")
     if not -len(ids) <= test < len(ids):
         raise UsageError(f"`test` should be a position below {len(ids)}, or an id. Got {test}.")
     return test % len(ids)
@@ -253,6 +262,6 @@ def _require_distinct(ids: tuple[str, ...]) -> None:
     if len(set(ids)) < len(ids):
         double = next(name for name in ids if ids.count(name) > 1)
         raise InputError(
-            f"two pairs are called {double!r}, and a file keeps one value a pair. Merge repeats with `count`, or give "
-            "`Pairs` ids of your own."
+            f"two pairs have the id {double!r}, and a file holds one value per pair. Merge repeats with `count`, or "
+            "give `Pairs` your own ids."
         )

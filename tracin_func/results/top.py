@@ -1,4 +1,4 @@
-"""The strongest pairs of each test pair, and a score for each pair of a streamed table, with their run."""
+"""The strongest pairs of each test pair, and the scores of all pairs of a streamed table."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,12 +12,12 @@ from torch import Tensor
 from tracin_func.losses.terms import PIECE
 from tracin_func.results.files.format import Sheet
 from tracin_func.results.files.registry import format_of
-from tracin_func.results.frame import PairRecord, array, blocks_of, texts, to_pandas
+from tracin_func.results.frame import PairRecord, array, texts, to_pandas
 from tracin_func.results.listing import Listing, Ranked, Score, ranked
-from tracin_func.results.names import STANDARD_ERROR, counted
+from tracin_func.results.names import OWN_NAME, STANDARD_ERROR, counted
 from tracin_func.results.partial import Partial, holds
 from tracin_func.results.run import Run
-from tracin_func.results.scored import SIDES, Loaded, position_of, sides_html, test_ids, zero_columns
+from tracin_func.results.scored import SIDES, Loaded, Recorded, position_of, sides_html, test_ids, zero_columns
 from tracin_func.task.pair_table import PairBlocks
 
 SCORE = "score"
@@ -28,7 +28,7 @@ class Winners(Partial):
     """The strongest pairs of one sign for one test pair, strongest first.
 
     Args:
-        rows: number of the pair in its table, int64 [n].
+        rows: row number of the pair in its table, int64 [n].
         scores: Σ_t ⟨∇ℓ_p, M ∇ℓ_q⟩, float64 [n].
         first: position of item a, int64 [n].
         second: position of item b, int64 [n].
@@ -49,13 +49,13 @@ class Winners(Partial):
 
 @dataclass(frozen=True, eq=False)
 class Strongest(Partial):
-    """The answer to a query.
+    """The strongest pairs of every test pair.
 
     Args:
         proponents: of each test pair, scores above 0, largest first.
         opponents: of each test pair, scores below 0, smallest first.
-        pairs: how many pairs were asked.
-        inactive: share of pairs × checkpoints whose slopes are both 0.
+        pairs: number of pairs in the table.
+        inactive: share of pairs × checkpoints whose derivatives are both 0.
     """
 
     proponents: tuple[Winners, ...]
@@ -64,26 +64,50 @@ class Strongest(Partial):
     inactive: float
 
 
+class _Streamed(Recorded):
+    """Scores that are written as blocks of a long table."""
+
+    def blocks(self) -> Iterator[Any]:
+        """`pyarrow.Table` blocks, at least one, all of one schema."""
+        raise NotImplementedError
+
+    def save(
+        self, path: str | Path, *, command: Sequence[str] | None = None, options: Mapping[str, Any] | None = None
+    ) -> Path:
+        """Write the scores to `path`, `.parquet` or `.csv`, block by block, with provenance beside it.
+
+        Args:
+            path: the file, which is replaced.
+            command, options: recorded in the provenance.
+
+        Raises:
+            UsageError, InputError, OutputError: see `SelfInfluence.save`; the errors of reading the pairs, which leave
+                the old file unchanged.
+        """
+        sheet = Sheet(SCORE, self.blocks, record=self._record(command, options) or None)
+        return format_of(path).write(Path(path), sheet)
+
+
 @dataclass(frozen=True, repr=False, eq=False)
-class TopInfluences:
-    """The strongest proponents and opponents of each test pair among pairs that were read in blocks.
+class TopInfluences(_Streamed):
+    """The strongest proponents and opponents of each test pair, from pairs that were read in blocks.
 
     Args:
-        strongest: the winners, by test pair.
-        test: what the loss saw of the test pairs.
+        strongest: the strongest pairs, by test pair.
+        test: the test pairs with their losses.
         run: how the scores were computed.
         item_ids: name of each item, [items].
-        pair_ids: name of each training pair where they have names of their own, [pairs].
-        standard_errors: of each test pair those of its proponents and of its opponents, float64 [n]; None where
-            gradients are exact.
-        loaded: what the file says from which `tracin_func.load` read them.
+        pair_ids: the user's own id of each training pair, by its row; None if they have none.
+        standard_errors: of each test pair those of its proponents and of its opponents, float64 [n]; None for exact
+            gradients.
+        loaded: the content of the file that `tracin_func.load` read.
     """
 
     strongest: Strongest
     test: PairRecord
     run: Run
     item_ids: Sequence[str]
-    pair_ids: Sequence[str] | None = None
+    pair_ids: Sequence[str] | Mapping[int, str] | None = None
     standard_errors: tuple[tuple[Tensor, Tensor], ...] | None = None
     loaded: Loaded | None = None
 
@@ -94,23 +118,18 @@ class TopInfluences:
 
     @property
     def zero_columns(self) -> list[int]:
-        """Test columns whose gradient is exactly 0 at every checkpoint, and which have no winners therefore."""
+        """Test columns whose gradient is exactly 0 at every checkpoint, and which have no strongest pairs."""
         return zero_columns(self.test, self.run)
 
-    @property
-    def provenance(self) -> dict[str, Any]:
-        """How the scores were computed, from what, and how to read them."""
-        return self._record(None, None)
-
     def proponents(self, test: int | str = 0, k: int | None = None) -> Listing[Ranked]:
-        """The k training pairs (all that were kept when None) that helped a test pair most, the largest score first.
+        """The k training pairs that helped a test pair most, the largest score first.
 
         Args:
-            test: the test pair, by its position or its id.
-            k: how many at most.
+            test: position or id of the test pair.
+            k: largest number of pairs; None for all that were kept.
 
         Raises:
-            UsageError: there is no such test pair.
+            UsageError: the test pair is not found.
         """
         return self._side(test, k, 0)
 
@@ -119,12 +138,18 @@ class TopInfluences:
         return self._side(test, k, 1)
 
     def to_arrow(self) -> Any:
-        """A `pyarrow.Table` with one row per winner; `pair` is the number of the pair in its table, 0 the first."""
+        """A `pyarrow.Table` with one row per strongest pair and test pair.
+
+        'pair' is the row number of the pair in its table, from 0; 'id' is its own id, if pairs have own ids.
+        """
         every = [winners for test in range(len(self.test_ids)) for winners in self._sides(test)]
         both = [(test, side) for test in self.test_ids for side in SIDES]
         sizes = [len(winners) for winners in every]
         ranks = [torch.arange(1, size + 1) for size in sizes]
-        columns = {"pair": array(torch.cat([winners.rows for winners in every]))}
+        rows = torch.cat([winners.rows for winners in every])
+        columns = {"pair": array(rows)}
+        if self.pair_ids is not None:
+            columns[OWN_NAME] = texts(self.pair_ids[row] for row in rows.tolist())
         for name in ("first", "second"):
             places = torch.cat([getattr(winners, name) for winners in every]).tolist()
             columns[name] = texts(self.item_ids[place] for place in places)
@@ -143,23 +168,12 @@ class TopInfluences:
         """
         return to_pandas(self.to_arrow())
 
-    def save(
-        self, path: str | Path, *, command: Sequence[str] | None = None, options: Mapping[str, Any] | None = None
-    ) -> Path:
-        """Write the winners to `path`, `.parquet` or `.csv`, with provenance beside it.
-
-        Args:
-            path: the file, replaced whole.
-            command, options: what is recorded of how the run was started.
-
-        Raises:
-            UsageError, InputError, OutputError: as `SelfInfluence.save`.
-        """
-        sheet = Sheet(SCORE, lambda: blocks_of(self.to_arrow()), record=self._record(command, options) or None)
-        return format_of(path).write(Path(path), sheet)
+    def blocks(self) -> Iterator[Any]:
+        """The table of `to_arrow` as one block."""
+        yield self.to_arrow()
 
     def __len__(self) -> int:
-        """The number of training pairs among which the winners are."""
+        """The number of training pairs that were scored."""
         return self.strongest.pairs
 
     def __repr__(self) -> str:
@@ -194,7 +208,7 @@ class TopInfluences:
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class StreamedSelfInfluence:
+class StreamedSelfInfluence(_Streamed):
     """Self-influence of each pair of a table that is read in blocks.
 
     Args:
@@ -209,13 +223,8 @@ class StreamedSelfInfluence:
     run: Run
     item_ids: Sequence[str]
 
-    @property
-    def provenance(self) -> dict[str, Any]:
-        """How the scores were computed, from what, and how to read them."""
-        return self._record(None, None)
-
     def hardest(self, k: int = 10) -> Listing[Ranked]:
-        """The k hardest pairs, as `first_second` by item id, and their scores; the table is read again for them."""
+        """The k hardest pairs, named `first_second` by item id; the table is read again for the names."""
         rows = torch.sort(self.scores, descending=True, stable=True).indices[:k].tolist()
         names: dict[int, str] = {}
         for start, first, second, scores in self._read(PIECE):
@@ -226,7 +235,7 @@ class StreamedSelfInfluence:
         return Listing(Score(names[row], float(self.scores[row])) for row in rows)
 
     def blocks(self, size: int = PIECE) -> Iterator[Any]:
-        """`pyarrow.Table` blocks of at most `size` pairs: number, names of both items, and score."""
+        """`pyarrow.Table` blocks of at most `size` pairs: row number, names of both items, and score."""
         ids = texts(self.item_ids)
         for start, first, second, scores in self._read(size):
             yield pyarrow.table(
@@ -237,18 +246,6 @@ class StreamedSelfInfluence:
                     SCORE: array(scores),
                 }
             )
-
-    def save(
-        self, path: str | Path, *, command: Sequence[str] | None = None, options: Mapping[str, Any] | None = None
-    ) -> Path:
-        """Write the scores to `path`, `.parquet` or `.csv`, block by block, with provenance beside it.
-
-        Raises:
-            UsageError, InputError, OutputError: as `SelfInfluence.save`; and what reading the pairs raises, when
-                nothing at `path` has changed.
-        """
-        record = self._record(command, options)
-        return format_of(path).write(Path(path), Sheet(SCORE, self.blocks, record=record))
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -261,6 +258,6 @@ class StreamedSelfInfluence:
         return self.run.provenance("self", {"rows": len(self.scores)}, command, options)
 
     def _read(self, size: int) -> Iterator[tuple[int, Tensor, Tensor, Tensor]]:
-        """Number of the first pair, positions of items a and b, and scores, each [pairs of the block]."""
+        """Row number of the first pair, positions of items a and b, and scores, each [pairs of the block]."""
         for start, block in self.pairs.blocks(size):
             yield start, block.first, block.second, self.scores[start : start + len(block)]

@@ -1,7 +1,7 @@
-"""Scores of pairs seen by pair, item, class and pair of classes, and what is odd about a column of them.
+"""Scores grouped by pair, item, class and pair of classes, statistics of a column, and irregularities in it.
 
-No tensors: what is read from a file is looked at without loading torch. The ids of a pair's items, and the classes of
-items, are mappings. A run knows them; of a file `items_of_ids` and `classes_of_ids` read them from the ids.
+Without tensors, so that a file can be shown without loading torch. Items of pairs and classes of items are mappings.
+For a file `items_of_ids` and `classes_of_ids` read them from the ids.
 """
 
 import itertools
@@ -19,9 +19,9 @@ ZERO_COLUMN, CONSTANT_RUNS, REPEATED_VALUES, NOT_NUMBERS = (
     "not numbers",
 )
 
-# Scores of single pairs that differ in no digit: three in a row, or five anywhere, are no coincidence.
+# Exactly equal scores of single pairs: three in succession, or five anywhere, are no coincidence.
 RUN, REPEATS = 3, 5
-DASH = "–"  # between the classes of a pair, whose order says nothing
+DASH = "–"  # between the classes of a pair, whose order has no meaning
 
 _ROUND = (1.0, 2.0, 2.5, 5.0, 10.0)
 
@@ -32,7 +32,7 @@ Member = TypeVar("Member")
 class Group(NamedTuple):
     """The pairs of one item, class or pair of classes.
 
-    `active` counts those that are not exactly 0; `largest` is the score that is furthest from 0, with its sign.
+    `active` counts those that are not exactly 0; `largest` is the score furthest from 0, with its sign.
     """
 
     name: str
@@ -47,7 +47,7 @@ class Group(NamedTuple):
 
 @dataclass(frozen=True)
 class Statistics:
-    """A column in a few numbers; quartiles by linear interpolation, shares from 0 to 1."""
+    """Statistics of a column; quartiles by linear interpolation, shares from 0 to 1."""
 
     count: int
     minimum: float
@@ -62,7 +62,7 @@ class Statistics:
 
 @dataclass(frozen=True)
 class Histogram:
-    """`counts` of scores between `edges`, one edge more than counts; the last bin is closed on both sides."""
+    """`counts` of scores between `edges`, one more than counts; the last bin includes both edges."""
 
     edges: tuple[float, ...]
     counts: tuple[int, ...]
@@ -70,15 +70,15 @@ class Histogram:
 
 @dataclass(frozen=True)
 class Flag:
-    """Something odd about a column.
+    """An irregularity of a column.
 
     Args:
         kind: `zero column`, `constant runs`, `repeated values` or `not numbers`.
-        pairs: how many pairs it concerns.
-        groups: in how many runs, or by how many different values.
-        most: pairs of the largest of these groups.
-        value: what stands at them.
-        pair: the first of them.
+        pairs: number of its pairs.
+        groups: number of its runs, or of its different values.
+        most: number of pairs in the largest of these groups.
+        value: the value in that group.
+        pair: the first pair in that group.
     """
 
     kind: str
@@ -89,11 +89,11 @@ class Flag:
     pair: str
 
 
-# What the ids say
+# Names in ids
 
 
 def items_of_ids(pairs: Iterable[str]) -> dict[str, tuple[str, str]]:
-    """The two items of each pair id `ID1_ID2` whose halves have equally many parts; pairs of other ids are left out."""
+    """The two items of each pair id `ID1_ID2` with an even number of parts; other pairs are left out."""
     found = {}
     for pair in pairs:
         parts = pair.split("_")
@@ -104,7 +104,7 @@ def items_of_ids(pairs: Iterable[str]) -> dict[str, tuple[str, str]]:
 
 
 def items_named(items: Items) -> set[str]:
-    """Every item of some pair."""
+    """The items of all pairs."""
     return {item for both in items.values() for item in both}
 
 
@@ -117,11 +117,11 @@ def groups(values: Mapping[str, float], by: str, items: Items, classes: Mapping[
     Args:
         values: score by pair id.
         by: `item`, `class` or `class-pair`.
-        items: the two items of each pair; a pair that is not there belongs to no group.
-        classes: the class of each item; for `item` it is not looked at.
+        items: the two items of each pair; a pair without items belongs to no group.
+        classes: the class of each item; not used for `item`.
 
     Returns:
-        One group a name, in the order they are met.
+        One group per name, in the order of their first pairs.
     """
     members: dict[str, list[str]] = defaultdict(list)
     for pair in values:
@@ -131,7 +131,7 @@ def groups(values: Mapping[str, float], by: str, items: Items, classes: Mapping[
 
 
 def members_of(pair: str, by: str, items: Items, classes: Mapping[str, str]) -> list[str]:
-    """The groups that a pair belongs to; none where its items, or their classes, are not known."""
+    """The groups of a pair; none if its items, or their classes, are unknown."""
     if by == PAIR:
         return [pair]
     both = items.get(pair, ())
@@ -144,21 +144,21 @@ def members_of(pair: str, by: str, items: Items, classes: Mapping[str, str]) -> 
 
 
 def in_order(values: Mapping[Member, float], sort: str) -> list[Member]:
-    """Names from the largest score to the smallest (`score`, or `abs` by its size) or by `id`; ties as they were."""
+    """Names by descending score (`score`), by descending |score| (`abs`), or by `id`; ties keep their order."""
     if sort == ID:
         return sorted(values, key=str)
     return sorted(values, key=lambda name: abs(values[name]) if sort == ABS else values[name], reverse=True)
 
 
 def groups_in_order(found: Sequence[Group], sort: str) -> list[Group]:
-    """Groups by mean, by mean size (`abs`) or by name."""
+    """Groups by mean, by mean |score| (`abs`) or by name."""
     if sort == ID:
         return sorted(found, key=lambda group: group.name)
     return sorted(found, key=lambda group: group.mean_abs if sort == ABS else group.mean, reverse=True)
 
 
 def ends(order: Sequence[Member], top: int, *, both: bool) -> list[Member]:
-    """The first `top` of an order, and of `both` ends the last `top` too."""
+    """The first `top` of an order, and the last `top` too if `both`."""
     if not both:
         return list(order[:top])
     return list(order) if len(order) <= 2 * top else [*order[:top], *order[-top:]]
@@ -183,7 +183,7 @@ def _group(name: str, values: Mapping[str, float]) -> Group:
 
 
 def number(value: Any) -> float | None:
-    """A finite number as it is, None for anything else: true, text, null, NaN, infinity."""
+    """A finite number; None for anything else: true, text, null, NaN, infinity."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     try:
@@ -193,13 +193,13 @@ def number(value: Any) -> float | None:
 
 
 def numbers(column: Mapping[str, Any]) -> dict[str, float]:
-    """The pairs of a column that have a finite number."""
+    """The finite numbers of a column by pair."""
     found = {pair: number(value) for pair, value in column.items()}
     return {pair: value for pair, value in found.items() if value is not None}
 
 
 def summary(values: Sequence[float]) -> Statistics:
-    """The statistics of one score or more."""
+    """The statistics of at least one score."""
     count = len(values)
     quartiles = statistics.quantiles(values, n=4, method="inclusive") if count > 1 else [values[0]] * 3
     return Statistics(
@@ -216,11 +216,11 @@ def summary(values: Sequence[float]) -> Statistics:
 
 
 def histogram(values: Sequence[float], bins: int = 10) -> Histogram:
-    """Counts in about `bins` bins of one round width; with scores of both signs 0 is an edge between two."""
+    """Counts in about `bins` bins of one round width; 0 is an edge if it lies inside."""
     low, high = min(values), max(values)
     width = _round_up(high / bins - low / bins)
     first, last = (math.floor(low / width), math.ceil(high / width)) if width else (0, 0)
-    if last <= first or last - first > 2 * bins:  # one value, or values that float64 hardly tells apart
+    if last <= first or last - first > 2 * bins:  # one value, or values hardly distinct in float64
         return Histogram((low, high), (len(values),))
     counts = Counter(min(max(math.floor(value / width), first), last - 1) for value in values)
     edges = tuple(place * width for place in range(first, last + 1))
@@ -228,14 +228,14 @@ def histogram(values: Sequence[float], bins: int = 10) -> Histogram:
 
 
 def flags(column: Mapping[str, Any], items: Items) -> list[Flag]:
-    """What is odd about a column.
+    """The irregularities of a column.
 
-    Zeros among other scores are not: a pair whose margin is satisfied scores exactly 0. Neither are equal scores of
-    ID1_ID2 and ID2_ID1, which are one pair for most losses.
+    Zeros among other scores are regular: the score of a pair that satisfies the margin is exactly 0. So are equal
+    scores of ID1_ID2 and ID2_ID1, which are one pair for most losses.
 
     Args:
         column: value by pair id, of any JSON type, in the order of the file.
-        items: the two items of each pair, where they are known.
+        items: the two items of each pair, if known.
     """
     values = numbers(column)
     found = []
@@ -257,7 +257,7 @@ def flags(column: Mapping[str, Any], items: Items) -> list[Flag]:
 def _repetition(
     kind: str, equal: Sequence[Sequence[str]], least: int, values: Mapping[str, float], items: Items
 ) -> list[Flag]:
-    """A flag where `least` different pairs or more share one score that is not 0."""
+    """A flag if at least `least` different pairs share one score other than 0."""
     many = [
         pairs
         for pairs in equal

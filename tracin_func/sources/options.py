@@ -86,7 +86,7 @@ class Option:
             module, _, name = allowed.partition(":")
             known = getattr(import_module(f"tracin_func.{module}"), name)
             allowed = tuple(known() if callable(known) else known)
-        name = f"the {self.name}" if self.argument else f"`{self.name}`"
+        name = f"the {self.name}" if self.argument else self.flag
         if allowed and value not in allowed:
             raise UsageError(f"{name} should be one of {', '.join(allowed)}. Got {value!r}.")
         if self.least is not None and value < self.least:

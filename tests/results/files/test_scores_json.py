@@ -17,12 +17,8 @@ from tests.support.places import DATA, ROOT
 from tests.support.series import several
 from tracin_func.errors import InputError, OutputError
 from tracin_func.files import dumps
-from tracin_func.results.files.scores_json import (
-    check_mergeable,
-    conflict,
-    merge_columns,
-    provenance_path,
-)
+from tracin_func.results.files.origins import provenance_path
+from tracin_func.results.files.scores_json import JSON, merge_columns
 
 LAB_FILES = [
     "plastic_500hz_influence_metadata.json",
@@ -111,8 +107,7 @@ class TestWhatSurvives:
         shutil.copy(DATA / name, path)
         old = load(path)
         rows = {pair: {"tracin_self_influence": 1 / (3 + i)} for i, pair in enumerate([*old, "new_pair"])}
-        report = merge_columns(path, rows)
-        assert (report.pairs_added, report.pairs_updated, report.pairs_swapped) == (1, 3, 0)
+        assert merge_columns(path, rows) == path.resolve()
         expected = {pair: {**old.get(pair, {}), **row} for pair, row in rows.items()}
         assert path.read_text() == json.dumps(expected, indent=2, ensure_ascii=False)
 
@@ -138,9 +133,9 @@ class TestWhatSurvives:
     def test_object_without_a_score_under_our_column_is_refused(self, value: Any, tmp_path: Path) -> None:
         path = write(tmp_path / "x.json", json.dumps({"p": {"tracin_self_influence": value}}))
         before = snapshot(tmp_path)
-        with pytest.raises(InputError, match="`tracin_self_influence` of pair `p` is an .* without a score"):
-            check_mergeable(path, ["tracin_self_influence"])
-        with pytest.raises(InputError, match="`tracin_self_influence` of pair `p` is an .* without a score"):
+        with pytest.raises(InputError, match="'tracin_self_influence' of pair 'p' is an .* without a score"):
+            JSON.check(path, ["tracin_self_influence"])
+        with pytest.raises(InputError, match="'tracin_self_influence' of pair 'p' is an .* without a score"):
             merge_columns(path, {"p": {"tracin_self_influence": 1.0}})
         assert snapshot(tmp_path) == before
 
@@ -222,7 +217,7 @@ class TestSwappedKeys:
 
     def test_two_rows_for_one_key_are_refused(self, tmp_path: Path) -> None:
         path = write(tmp_path / "x.json", '{"k": {}}')
-        with pytest.raises(InputError, match="`one` and `two` both belong to the key `k`"):
+        with pytest.raises(InputError, match="'one' and 'two' both belong to the key 'k'"):
             merge_columns(path, {"one": {"s": 1.0}, "two": {"s": 2.0}}, swapped={"one": "k", "two": "k"})
         assert path.read_text() == '{"k": {}}'
 
@@ -247,31 +242,31 @@ class TestProvenance:
 
     def test_embedded_conflict(self, tmp_path: Path) -> None:
         path = tmp_path / "x.json"
-        assert conflict(path, True) is None
+        assert JSON.conflict(path, True) is None
         merge_columns(path, {"p": {"s": 1.0}}, provenance=EMBEDDED)
         merge_columns(path, {"p": {"t": 1.0}}, provenance={"source": "embedded"})
-        assert conflict(path, True) is None
+        assert JSON.conflict(path, True) is None
         merge_columns(path, {"q": {"s": 1.0}}, provenance=OTHER)
-        assert "`s`, which was not computed from the embedded data" in str(conflict(path, True))
+        assert "holds other scores ('s')" in str(JSON.conflict(path, True))
         merge_columns(path, {"p": {"s": 1.0}}, provenance=EMBEDDED)
-        assert "`s`" in str(conflict(path, True)), "pair q is still of another origin"
+        assert "'s'" in str(JSON.conflict(path, True)), "pair q is still of another origin"
         for name in LAB_FILES:
-            assert "--metadata-dir" in str(conflict(DATA / name, True))
+            assert "`metadata_dir`" in str(JSON.conflict(DATA / name, True))
 
     def test_own_conflict(self, tmp_path: Path) -> None:
         path = tmp_path / "x.json"
-        assert conflict(path, False) is None
+        assert JSON.conflict(path, False) is None
         merge_columns(path, {"p": {"s": 1.0}}, provenance=OTHER)
         merge_columns(path, {"p": {"t": 1.0}})
-        assert conflict(path, False) is None, "an unknown origin is no conflict"
+        assert JSON.conflict(path, False) is None, "an unknown origin is no conflict"
         merge_columns(path, {"q": {"s": 1.0}}, provenance=EMBEDDED)
-        line = str(conflict(path, False))
-        assert "`s`, which was computed from the embedded, synthetic data" in line
-        assert "--metadata-dir" in line
+        line = str(JSON.conflict(path, False))
+        assert "already holds scores of the synthetic example ('s')" in line
+        assert "`metadata_dir`" in line
         merge_columns(path, {"p": {"s": 1.0}, "q": {"s": 1.0}}, provenance=OTHER)
-        assert conflict(path, False) is None
+        assert JSON.conflict(path, False) is None
         for name in LAB_FILES:
-            assert conflict(DATA / name, False) is None
+            assert JSON.conflict(DATA / name, False) is None
 
 
 class TestRefusals:
@@ -283,8 +278,8 @@ class TestRefusals:
             ("[]", "holds an array. Expected an object of pairs"),
             ("3.50", "holds `3.50`"),
             ("null", "holds `null`"),
-            ('{"p": {}, "q": 1}', "the value of `q` is `1`. Expected an object of columns"),
-            ('{"p": "s"}', "the value of `p` is a string"),
+            ('{"p": {}, "q": 1}', "the value of 'q' is `1`. It should be an object of columns"),
+            ('{"p": "s"}', "the value of 'p' is a string"),
             ('{"p": {},\n "q": {},\n "p": {}}', r"the key 'p' a second time in one object \(line 3\)"),
             ('{"p": {"s": 1},\n "q": {"p": 1,\n "s": 1, "p": 2}}', r"the key 'p' .* \(line 3\)"),
             ('{"p": {"s": 1,\n "t": "{\\"s\\":", "s": 2}}', r"the key 's' a second time in one object \(line 2\)"),
@@ -295,7 +290,7 @@ class TestRefusals:
     )
     def test_a_file_that_is_no_table(self, text: str, message: str, tmp_path: Path) -> None:
         path = write(tmp_path / "x.json", text)
-        for call in (check_mergeable, lambda p: merge_columns(p, {"p": {"s": 1.0}})):
+        for call in (JSON.check, lambda p: merge_columns(p, {"p": {"s": 1.0}})):
             with pytest.raises(InputError, match=message):
                 call(path)
             assert list(snapshot(tmp_path)) == [str(path)]
@@ -305,14 +300,14 @@ class TestRefusals:
         path = tmp_path / "x.json"
         path.write_bytes(b'{"p\xff": {}}')
         with pytest.raises(InputError, match=r"is not UTF-8 text \(byte 3\)"):
-            check_mergeable(path)
+            JSON.check(path)
 
     @pytest.mark.parametrize("text", ['{"format": 2, "columns": {}}', '{"format": 1, "columns": 3}', "{"])
     def test_a_provenance_file_of_another_kind(self, text: str, tmp_path: Path) -> None:
         path = write(tmp_path / "x.json", "{}")
         write(provenance_path(path), text)
         with pytest.raises(InputError, match="x.json.provenance.json`"):
-            check_mergeable(path)
+            JSON.check(path)
 
     def test_what_cannot_be_written(self, tmp_path: Path) -> None:
         file = write(tmp_path / "file", "{}")
@@ -329,15 +324,15 @@ class TestRefusals:
             (tmp_path / ("n" * 300), "File name too long"),
             (loop, "loop.json` (leads nowhere|could not be written)"),
         ]:
-            for call in (check_mergeable, lambda p: merge_columns(p, {"p": {"s": 1.0}})):
+            for call in (JSON.check, lambda p: merge_columns(p, {"p": {"s": 1.0}})):
                 with pytest.raises(OutputError, match=message):
                     call(path)
         with pytest.raises(OutputError, match="is a folder or a device"):
-            check_mergeable(os.devnull)  # only checked: a broken merge would replace the device
+            JSON.check(os.devnull)  # only checked: a broken merge would replace the device
         assert snapshot(tmp_path) == before
 
     def test_check_makes_no_folder(self, tmp_path: Path) -> None:
-        check_mergeable(tmp_path / "new" / "folder" / "x.json", ["s"])
+        JSON.check(tmp_path / "new" / "folder" / "x.json", ["s"])
         assert not list(tmp_path.iterdir())
 
 
@@ -348,9 +343,8 @@ class TestFilesAndProcesses:
         real.chmod(0o640)
         link = tmp_path / "link.json"
         link.symlink_to(real)
-        report = merge_columns(link, {"p": {"s": 1.0}}, provenance=OTHER)
+        assert merge_columns(link, {"p": {"s": 1.0}}, provenance=OTHER) == real.resolve()
         assert link.is_symlink()
-        assert report.path == real.resolve()
         assert load(real) == {"p": {"s": 1.0}}
         assert real.stat().st_mode & 0o777 == 0o640
         assert sorted(f.name for f in real.parent.iterdir()) == [".x.json.lock", "x.json", "x.json.provenance.json"]
@@ -440,7 +434,7 @@ class TestFilesAndProcesses:
         assert sorted(f.name for f in tmp_path.iterdir()) == [
             ".x.json.lock", "x.json", "x.json.provenance.json",
         ]  # fmt: skip
-        assert conflict(path, True) is not None
+        assert JSON.conflict(path, True) is not None
         merge_columns(path, {"p": {"s": 3.0}}, provenance=EMBEDDED, lock_timeout=0)
         assert columns_of(path) == {"s": EMBEDDED}
 

@@ -18,7 +18,6 @@ from tests.support.result_files import write_table
 from tracin_func.errors import InputError, OutputError, UsageError
 from tracin_func.results.files.origins import provenance_path
 from tracin_func.results.files.registry import format_of
-from tracin_func.results.files.table import check_table
 
 SUFFIXES = [".csv", ".parquet"]
 COLUMNS: dict[str, Any] = {
@@ -167,19 +166,19 @@ class TestFaults:
             (read_only, "is read-only"),
             (folder, "is a folder or a device"),
         ]:
-            for call in (check_table, lambda place: write_table(place, {"x": [1]})):
+            for call in (format_of("x.csv").check, lambda place: write_table(place, {"x": [1]})):
                 with pytest.raises(OutputError, match=message):
                     call(path)
         assert sorted(tmp_path.iterdir()) == before
 
     def test_check_makes_no_folder(self, tmp_path: Path) -> None:
-        check_table(tmp_path / "new" / "x.csv")
+        format_of("x.csv").check(tmp_path / "new" / "x.csv")
         assert not list(tmp_path.iterdir())
 
     def test_a_provenance_file_of_another_kind(self, tmp_path: Path) -> None:
         path = tmp_path / "x.csv"
         provenance_path(path).write_text('{"format": 2}')
-        for call in (check_table, lambda place: write_table(place, {"x": [1]})):
+        for call in (format_of("x.csv").check, lambda place: write_table(place, {"x": [1]})):
             with pytest.raises(InputError, match="x.csv.provenance.json` should be"):
                 call(path)
 
@@ -195,10 +194,10 @@ def test_embedded_and_own_results_do_not_take_each_others_place(tmp_path: Path) 
     assert conflict(path, True) is None
     write_table(path, {"score": [1.0]}, EMBEDDED)
     assert conflict(path, True) is None
-    assert "`score`, which was computed from the embedded, synthetic data" in str(conflict(path, False))
+    assert "already holds scores of the synthetic example ('score')" in str(conflict(path, False))
     write_table(path, {"score": [1.0]}, RECORD)
     assert conflict(path, False) is None
-    assert "`score`, which was not computed from the embedded data" in str(conflict(path, True))
+    assert "holds other scores ('score')" in str(conflict(path, True))
     write_table(path, {"score": [1.0]})
     assert conflict(path, False) is None
-    assert "`a column`, which was not computed" in str(conflict(path, True))
+    assert "holds other scores ('a column')" in str(conflict(path, True))

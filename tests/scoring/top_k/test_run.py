@@ -258,6 +258,20 @@ def test_both_formats_hold_the_same_table(ending: str, tmp_path: Path) -> None:
     assert loaded.save(again).read_bytes() == path.read_bytes()
 
 
+@pytest.mark.parametrize("ending", ["parquet", "csv"])
+def test_ids_of_ones_own_come_back(ending: str, tmp_path: Path) -> None:
+    task = task_of()
+    named = replace(task.train_pairs, ids=[f"question {row}" for row in range(len(task.train_pairs))])
+    found = ti.top_influences(replace(task, train=named), k=3)
+    loaded = ti.load(found.save(tmp_path / f"strongest.{ending}"))
+    assert isinstance(loaded, ti.TopInfluences)
+    assert loaded.test_ids
+    for test in loaded.test_ids:
+        assert (loaded.proponents(test), loaded.opponents(test)) == (found.proponents(test), found.opponents(test))
+        assert loaded.opponents(test)[0].pair.startswith("question ")
+    assert loaded.to_arrow().to_pydict() == found.to_arrow().to_pydict()
+
+
 def chosen_and_rejected(loss: Any = LOSSES["logistic"]) -> ti.Task:
     """Items that serve one pair each: rows of differences are half as many."""
     task: ti.Task = task_of(loss)
@@ -477,7 +491,7 @@ def test_files_that_do_not_fit_are_told_in_one_line(folder: Folder) -> None:
     folder.file.write_bytes(folder.file.read_bytes()[:100])
     assert "is no whole Parquet file" in folder.refused()
     folder.write({name: column[2:] for name, column in columns.items()})
-    assert "no test pair is there" in folder.refused()
+    assert "has no test pairs" in folder.refused()
 
 
 def test_options_that_contradict_keep_are_told_in_one_line(folder: Folder) -> None:
@@ -492,7 +506,7 @@ def test_options_that_contradict_keep_are_told_in_one_line(folder: Folder) -> No
     assert folder.run("influence", "--keep", "0")[0] == 2
     excluded = folder.file.with_name("excluded.txt")
     excluded.write_text(f"{folder.ids[0]}\n")
-    assert "where no pair can be left out" in folder.refused("--exclusions-file", str(excluded))
+    assert "from which no pair can be left out" in folder.refused("--exclusions-file", str(excluded))
 
 
 def test_gradients_of_a_parquet_table_serve_the_streamed_run(folder: Folder) -> None:

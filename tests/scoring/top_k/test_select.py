@@ -394,6 +394,8 @@ class TestFiles:
         assert content["score"] == result.scores.tolist()
         assert pyarrow.parquet.read_table(result.save(tmp_path / "s.parquet")).to_pydict() == content
         assert result.hardest(3)[2][1] == sorted(content["score"])[-3]
+        for ending in ("parquet", "csv"):
+            assert ti.load(result.save(tmp_path / f"s.{ending}")).hardest(5) == result.hardest(5)
 
     def test_what_goes_wrong_half_way_leaves_the_old_file(self, tmp_path: Path) -> None:
         path = tmp_path / "s.parquet"
@@ -412,7 +414,7 @@ class TestFiles:
             result.save(path)
         assert path.read_bytes() == b"old"
         assert [file.name for file in tmp_path.iterdir() if file.suffix == ".tmp"] == []
-        with pytest.raises(ti.UsageError, match="`path` should name a table, such as .parquet"):
+        with pytest.raises(ti.UsageError, match="`path` should end in .csv or .parquet"):
             result.save(tmp_path / "s.json")
         (tmp_path / "folder.parquet").mkdir()
         with pytest.raises(ti.OutputError, match="is a folder or a device"):

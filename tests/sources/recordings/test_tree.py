@@ -85,7 +85,7 @@ def test_other_files_are_left_out_and_counted(root: Path) -> None:
     told: list[str] = []
     assert find_clips(root, material="plastic", frequency="500hz", notice=told.append) == expected
     (line,) = told
-    assert line.startswith(f"{len(strays)} entries for plastic in {root} are left out: names unlike ROOT/")
+    assert line.startswith(f"left out {len(strays)} files for plastic in {root} with names unlike ROOT/")
     assert line.endswith("such as deg036/plastic/._plastic_deg036_500hz_01.wav.")
 
 

@@ -1,14 +1,14 @@
-"""Where the columns of a result file come from: `X.provenance.json` beside a file `X`.
+"""The origin of the columns of a result file: `X.provenance.json` beside a file `X`.
 
-    {"format": 1, "columns": {column: what `tracin_func.provenance` records}}
+    {"format": 1, "columns": {column: `Run.provenance`}}
 
-A file and its provenance are two files, and a kill may fall between them; no order of two writes is right, since
-the first to be replaced contradicts the other. So there are three. Before the scores, a column the file holds is
-said to be of its old or of its new origin (`other_origins`; null is an unknown one), and one it lacks gets its new
-provenance, which nothing contradicts. After the scores, each has its own.
+A file and its provenance are two files, and the process may be killed between their writes. In any order of two writes
+the first contradicts the old file of the second. Therefore there are three. Before the scores, a column of the file
+gets both its old and its new origin (`other_origins`; null is unknown), and a missing one its new provenance, which
+nothing contradicts. After the scores, each column gets its own.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +23,16 @@ OTHER_ORIGINS = "other_origins"
 
 
 def provenance_path(path: str | Path) -> Path:
-    """The file beside `path` that says where its columns come from."""
+    """The file beside `path` with the origin of its columns."""
     path = real_path(path)
     return path.with_name(f"{path.name}.provenance.json")
 
 
 def read_provenance(path: Path) -> dict[str, Json]:
-    """What is recorded of the file at `path`, by column; {} where nothing is.
+    """The record of the file at `path`, by column; {} if there is none.
 
     Raises:
-        InputError: it is not what a provenance file should be.
+        InputError: it does not have the form of a provenance file.
     """
     path = provenance_path(path)
     document = read_object(path, number=None)
@@ -42,19 +42,19 @@ def read_provenance(path: Path) -> dict[str, Json]:
     if document.get("format") != FORMAT or not isinstance(columns, dict):
         raise InputError(
             f'`{path}` should be {{"format": {FORMAT}, "columns": {{...}}}}. Got format '
-            f"{kind(document.get('format'))} with {kind(columns)} of columns. Fix: use the version of "
-            "tracin-func that wrote it, or move the file away; the scores stand without it."
+            f"{kind(document.get('format'))} with {kind(columns)} of columns. Use the version of tracin-func that "
+            "wrote it, or move the file away; the scores are valid without it."
         )
     return columns
 
 
 def provenance_document(columns: dict[str, Json]) -> Json:
-    """What a provenance file holds; a column without a record is left out."""
+    """The content of a provenance file; a column without a record is left out."""
     return {"format": FORMAT, "columns": {column: record for column, record in columns.items() if record}}
 
 
 def origins(entry: Json) -> list[Json]:
-    """All the provenances a column may have; [None], an unknown one, where nothing is recorded."""
+    """All provenances that a column may have; [None], an unknown one, if nothing is recorded."""
     if not isinstance(entry, dict):
         return [None]
     own = {key: value for key, value in entry.items() if key != OTHER_ORIGINS}
@@ -63,9 +63,9 @@ def origins(entry: Json) -> list[Json]:
 
 
 def claims(possible: list[Json], new: Json, mixed: bool) -> tuple[Json, Json]:
-    """What to record of a column before its scores are replaced, and after; falsy for nothing.
+    """The records of a column before and after its scores are replaced; falsy for none.
 
-    `possible` are the origins of what the file holds, `mixed` whether some of that stays in the column.
+    `possible` are the origins of the column in the file, `mixed` is whether some of its values remain.
     """
     either = _distinct([*possible, new])
     others = [origin for origin in possible if origin != new] if mixed else []
@@ -73,34 +73,21 @@ def claims(possible: list[Json], new: Json, mixed: bool) -> tuple[Json, Json]:
     return before, new and (new | {OTHER_ORIGINS: others} if others else new)
 
 
-def embedded_conflict_in(path: Path, notes: dict[str, Json], columns: Collection[str]) -> str | None:
-    """Why embedded results should not go into a file with these columns: one is of other or unknown origin."""
-    column = _first(columns, notes, lambda found: not all(map(_is_embedded, found)))
-    if column is None:
-        return None
-    return (
-        f"`{path}` holds `{column}`, which was not computed from the embedded data; results of "
-        "the embedded data are not written there. Fix: name another folder with --metadata-dir (or "
-        "this one, to write there all the same), or score your own data with --data-root and "
-        "--checkpoint-dir."
-    )
+def conflict_of(path: Path, notes: dict[str, Json], columns: Collection[str], embedded: bool) -> str | None:
+    """Why results should not be written into a file with these columns, or None.
 
-
-def own_conflict_in(path: Path, notes: dict[str, Json], columns: Collection[str]) -> str | None:
-    """Why results of the user's own should not: one is, in part, of embedded origin. An unknown one is no conflict."""
-    column = _first(columns, notes, lambda found: any(map(_is_embedded, found)))
-    if column is None:
-        return None
-    return (
-        f"`{path}` holds `{column}`, which was computed from the embedded, synthetic data; your own results are not "
-        "written there. Fix: name another folder with --metadata-dir (or this one, to write there all the same), or "
-        "remove the file."
-    )
-
-
-def _first(columns: Collection[str], notes: dict[str, Json], chosen: Callable[[list[Json]], bool]) -> str | None:
-    """The first of the columns whose origins are `chosen`."""
-    return next((column for column in columns if chosen(origins(notes.get(column)))), None)
+    Those of the `embedded` example are not written where a column is of other or unknown origin, those of other data
+    not where a column is, in part, of the embedded example. An origin is embedded if its `source` is "embedded", or an
+    object whose `kind` is.
+    """
+    step = "Set `metadata_dir` to another folder, or to this one to write there anyway."
+    for column in columns:
+        found = [_is_embedded(origin) for origin in origins(notes.get(column))]
+        if embedded and not all(found):
+            return f"`{path}` holds other scores ('{column}'); those of the synthetic example are kept apart. {step}"
+        if not embedded and any(found):
+            return f"`{path}` already holds scores of the synthetic example ('{column}'); yours are kept apart. {step}"
+    return None
 
 
 def _is_embedded(origin: Json) -> bool:

@@ -1,7 +1,7 @@
-"""Result files read to be looked at, whoever wrote them.
+"""Result files read for display, by whatever program written.
 
-Every value of a column is kept, also one that is no number: what is odd about a file is for the reader to see. A score
-of a long table becomes the column that a JSON file would have, `tracin_influence_TE1_TE2`.
+Every value of a column is kept, even if it is not a number. A score of a long table becomes the column that a JSON file
+would have, `tracin_influence_TE1_TE2`.
 """
 
 import difflib
@@ -24,19 +24,18 @@ _RECORD = ".provenance.json"
 
 @dataclass(frozen=True)
 class ResultFile:
-    """What a result file holds.
+    """The contents of a result file.
 
     Args:
-        path: as it was named.
+        path: as given.
         format: label of its format, such as `JSON`.
         pairs: ids, in the order of the file.
         columns: value by pair id of each column of scores, in the order of the file.
         errors: the same of standard errors, by the name of the scores.
-        others: names of columns without a single number, and of columns that are no scores.
-        items: the two items of each pair, where the file has them in columns of their own.
-        parts: score name, test pair and checkpoint of each column, where the file has these in columns of their own.
-        origins: provenance by column, where it is recorded.
-        fault: why the record of origins cannot be read; None where it can, or where there is none.
+        others: names of columns without numbers, and of columns that are not scores.
+        items, names, parts: see `Contents`.
+        origins: provenance by column, if recorded.
+        fault: why the provenance cannot be read, or None.
     """
 
     path: Path
@@ -46,21 +45,22 @@ class ResultFile:
     errors: dict[str, Column]
     others: tuple[str, ...]
     items: dict[str, tuple[str, str]]
+    names: dict[str, str]
     parts: dict[str, Parts]
     origins: dict[str, dict[str, Any]]
     fault: str | None
 
     def origin(self, column: str) -> dict[str, Any] | None:
-        """Where a column comes from; in a long table the record may be of all its test pairs together."""
+        """The provenance of a column; in a long table one record may cover all test pairs."""
         names = [name for name in self.origins if column == name or column.startswith(f"{name}_")]
         return self.origins[max(names, key=len)] if names else None
 
 
 def read_result(path: Path) -> ResultFile:
-    """The file at `path`; the ending of its name says in which format it is, JSON where it names none.
+    """The file at `path`, in the format of its ending, JSON if the ending is unknown.
 
     Raises:
-        InputError: there is no such file, it cannot be read, or it is no result file.
+        InputError: the file is not found, cannot be read, or is not a result file.
     """
     _require_file(path)
     form = FORMATS.get(path.suffix.removeprefix(".").lower(), JSON)
@@ -74,17 +74,17 @@ def read_result(path: Path) -> ResultFile:
     }
     if not scores:
         raise InputError(f"`{path}` holds no scores: no column with a number among {len(found.pairs)} pairs. {REMEDY}")
-    unlisted = start if found.parts else None  # of a long table: the fact itself is listed
+    unlisted = start if found.parts else None  # of a long table, whose facts list it already
     others = [name for name in found.columns if name not in scores and not (unlisted and name.startswith(unlisted))]
     origins, fault = _read_origins(path)
     return ResultFile(
-        *(path, form.label, tuple(found.pairs), scores, errors, (*found.facts, *others), found.items, found.parts),
-        *(origins, fault),
+        *(path, form.label, tuple(found.pairs), scores, errors, (*found.facts, *others), found.items),
+        *(found.names, found.parts, origins, fault),
     )
 
 
 def other_origins(origin: Mapping[str, Any]) -> int:
-    """How many other runs wrote values that are still in a column."""
+    """The number of other runs whose values remain in a column."""
     others = origin.get(OTHER_ORIGINS)
     return len(others) if isinstance(others, list) else 0
 
@@ -95,8 +95,7 @@ def other_origins(origin: Mapping[str, Any]) -> int:
 def _require_file(path: Path) -> None:
     if path.name.endswith(_RECORD):
         raise InputError(
-            f"`{path}` says where scores come from and holds none. Expected the result file itself. Fix: name "
-            f"{path.name.removesuffix(_RECORD)}."
+            f"`{path}` holds provenance, not scores. Name the result file, {path.name.removesuffix(_RECORD)}."
         )
     try:
         is_folder, is_there = path.is_dir(), path.exists()
@@ -107,9 +106,9 @@ def _require_file(path: Path) -> None:
     if is_there and not is_folder:
         return
     near = present if is_folder else difflib.get_close_matches(path.name, present, n=3, cutoff=0.4) or present
-    there = f"; there: {', '.join(near[:3])}{', …' if len(near) > 3 else ''}" if near else ""
-    what = "is a folder. Expected a result file in it" if is_folder else "no such file"
-    raise InputError(f"`{path}`{' ' if is_folder else ': '}{what}{there}. {REMEDY}")
+    available = f"Available: {', '.join(near[:3])}{', …' if len(near) > 3 else ''}. " if near else ""
+    what = "this is a folder" if is_folder else "file not found"
+    raise InputError(f"`{path}`: {what}. {available}{REMEDY}")
 
 
 def _may_be_result(path: Path) -> bool:
@@ -119,13 +118,13 @@ def _may_be_result(path: Path) -> bool:
 
 
 def _read_origins(path: Path) -> tuple[dict[str, dict[str, Any]], str | None]:
-    """Provenance by column; a record that cannot be read hinders nobody from looking at the scores."""
+    """Provenance by column, and why it cannot be read: the scores are shown all the same."""
     try:
         record = provenance_path(path)
-        document = read_object(record, number=None, remedy="The scores stand without it.")
+        document = read_object(record, number=None, remedy="The scores are valid without it.")
     except (InputError, OSError) as error:
         return {}, str(error)
     columns = document.get("columns", {})
     if not isinstance(columns, dict) or not all(isinstance(origin, dict) for origin in columns.values()):
-        return {}, f"`{record}` is not a record of columns. The scores stand without it."
+        return {}, f"`{record}` does not have the form of provenance. The scores are valid without it."
     return columns, None

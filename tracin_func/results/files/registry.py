@@ -1,4 +1,4 @@
-"""The formats of result files. A new one is a module of this folder and a line below."""
+"""The formats of result files. A new one is a module in this folder and a line below."""
 
 from pathlib import Path
 
@@ -12,10 +12,10 @@ FORMATS: dict[str, Format] = {each.name: each for each in (JSON, CSV, PARQUET)}
 
 
 def format_of(path: str | Path) -> Format:
-    """The format that the ending of `path` names; of a link its own ending counts, not that of its target.
+    """The format by the ending of `path`; for a link that of the link, not of its target.
 
     Raises:
-        UsageError: it names none.
+        UsageError: the ending is unknown.
     """
     found = FORMATS.get(Path(path).suffix.removeprefix(".").lower())
     if found is None:

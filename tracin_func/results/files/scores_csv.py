@@ -30,19 +30,19 @@ def _read(path: Path) -> tuple[list[str], Sequence[Row]]:
             names = list(reader.fieldnames or [])
             rows = [{name: _cell(name, value) for name, value in row.items()} for row in reader]
     except OSError as error:
-        raise InputError(f"`{path}` cannot be read: {error.strerror}. Expected a CSV file. {REMEDY}") from error
+        raise InputError(f"`{path}` cannot be read: {error.strerror}. {REMEDY}") from error
     except (csv.Error, UnicodeDecodeError) as error:
         raise InputError(f"`{path}` is not CSV in UTF-8: {error}. {REMEDY}") from error
     if twice := next((name for name in names if names.count(name) > 1), None):
-        raise InputError(f"`{path}` has two columns `{twice}`. Expected each name once. {REMEDY}")
+        raise InputError(f"`{path}` has two columns '{twice}'. Rename or remove one of them.")
     for line, row in enumerate(rows, start=2):
         if None in row or None in row.values():
-            raise InputError(f"`{path}`: row {line} has not {len(names)} cells, as the first has. {REMEDY}")
+            raise InputError(f"`{path}`: row {line} should have {len(names)} cells, as the header has. {REMEDY}")
     return names, rows
 
 
 def _cell(name: str | None, text: Any) -> Json:
-    """A cell of a CSV file: ids as they are, numbers elsewhere where they can be read as numbers."""
+    """A cell of a CSV file: an id, or elsewhere a number if it can be read as one."""
     if name in NAME_COLUMNS or not isinstance(text, str):
         return text
     try:

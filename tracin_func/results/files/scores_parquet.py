@@ -8,7 +8,7 @@ from tracin_func.errors import InputError
 from tracin_func.results.files.format import REMEDY
 from tracin_func.results.files.table import Row, table_format
 
-ROW_GROUP = 1 << 20  # rows that a reader takes at a time
+ROW_GROUP = 1 << 20  # rows read at a time
 
 
 def _write(stream: BinaryIO, blocks: Iterator[Any], metadata: Mapping[str, str]) -> None:

@@ -1,11 +1,11 @@
-"""Formats that are long tables for other tools: a file holds one run and is replaced whole, provenance beside it.
+"""Formats that are long tables for other tools: a file holds one run and is replaced whole, with provenance beside it.
 
-A row is one score, or one score per test pair and checkpoint. Nothing is rounded and nothing is merged. A reader, or a
-kill at any moment, finds the old table or the new one, and a provenance that does not contradict it (see `origins`).
+A row is one score of a pair, test pair and checkpoint. Nothing is rounded and nothing is merged. A reader, or a kill at
+any moment, finds the old table or the new one, and a provenance that does not contradict it (see `origins`).
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -15,26 +15,24 @@ from tracin_func.files import dumps, locked, real_path, replace, require_writabl
 from tracin_func.results.files.format import REMEDY, Column, Contents, Format, Json, Parts, Sheet
 from tracin_func.results.files.origins import (
     claims,
-    embedded_conflict_in,
     origins,
-    own_conflict_in,
     provenance_document,
     provenance_path,
     read_provenance,
 )
-from tracin_func.results.names import STANDARD_ERROR
+from tracin_func.results.names import OWN_NAME, STANDARD_ERROR
 
 Row = Mapping[str, Json]
 Write = Callable[[BinaryIO, Iterator[Any], Mapping[str, str]], None]
 Read = Callable[[Path], tuple[list[str], Sequence[Row]]]
 
-# Columns that say what a row is about, and those that say more about the pair than its scores.
-NAME_COLUMNS = ("pair", "first", "second", "test_pair", "test_first", "test_second", "checkpoint", "split")
+# Columns of names, and columns about pairs that are not scores.
+NAME_COLUMNS = ("pair", OWN_NAME, "first", "second", "test_pair", "test_first", "test_second", "checkpoint", "split")
 FACTS = (
     *("target", "loss", "score_margin", "active_share", "count", "weight", "ghm_bin", "ghm_weight", "inactive"),
     STANDARD_ERROR,
 )
-SCORE_PREFIX = "tracin_"  # how columns of scores begin
+SCORE_PREFIX = "tracin_"  # start of the names of columns of scores
 
 
 def table_format(name: str, label: str, write: Write, read: Read) -> Format:
@@ -46,42 +44,23 @@ def table_format(name: str, label: str, write: Write, read: Read) -> Format:
             has the sentences about sign and unit, and the provenance document.
         read: names of columns, and the rows by these names.
     """
-    return Format(
-        name, label, partial(_replace, write), partial(_contents, read), lambda path, _: check_table(path), _conflict
-    )
+    return Format(name, label, partial(_replace, write), partial(_contents, read), _columns)
 
 
-def check_table(path: str | Path) -> None:
-    """Raise now what stands in the way of a table at `path`, which need not exist; nothing on disk is changed.
+def _columns(path: Path, _: Collection[str]) -> Collection[str]:
+    """The columns of scores by the provenance; one of unknown name if there is none."""
+    return (read_provenance(path) or ["a column"]) if path.exists() else []
+
+
+def _replace(write: Write, path: Path, sheet: Sheet, lock_timeout: float = 60.0) -> Path:
+    """Replace the table at `path` and its provenance beside it; a symbolic link is followed.
 
     Raises:
-        InputError: the provenance beside it is not what it should be.
-        OutputError: it, or its folder, cannot be written or made.
+        InputError, OutputError: see `Format.check`; the files are unchanged.
     """
     path = real_path(path)
     require_writable(path)
     require_writable(provenance_path(path))
-    read_provenance(path)
-
-
-def _conflict(path: Path, embedded: bool) -> str | None:
-    """A table of unknown origin is in the way of embedded results only."""
-    path = real_path(path)
-    notes = read_provenance(path)
-    if not path.exists():
-        return None
-    conflict_in = embedded_conflict_in if embedded else own_conflict_in
-    return conflict_in(path, notes, list(notes) or ["a column"])
-
-
-def _replace(write: Write, path: Path, sheet: Sheet, lock_timeout: float = 60.0) -> Path:
-    """Write a table in the place of what is at `path`, and its provenance beside it; a symbolic link is followed.
-
-    Raises:
-        InputError, OutputError: see `check_table`; what was there before is unharmed.
-    """
-    check_table(path)
-    path = real_path(path)
     records = {} if sheet.record is None else {sheet.column: json.loads(json.dumps(dict(sheet.record)))}
     document = dumps(provenance_document(records))
     words = {name: str(sheet.record[name]) for name in ("sign", "unit") if sheet.record and name in sheet.record}
@@ -105,8 +84,8 @@ def _contents(read: Read, path: Path) -> Contents:
     both = {"first", "second"} <= set(names)
     if "pair" not in names and not both:
         raise InputError(
-            f"`{path}` has the columns {', '.join(names) or '(none)'}. Expected a column `pair`, or `first` and "
-            f"`second`, and columns of scores. {REMEDY}"
+            f"`{path}` has the columns {', '.join(names) or '(none)'}. It should have 'pair', or 'first' and 'second', "
+            f"and columns of scores. {REMEDY}"
         )
     scores = [name for name in names if name.startswith(SCORE_PREFIX)]
     scores = scores or [name for name in names if name not in (*NAME_COLUMNS, *FACTS)]
@@ -118,6 +97,7 @@ def _by_column(
 ) -> Contents:
     """The columns that a JSON file would have, such as `tracin_influence_TE1_TE2`."""
     pairs: dict[str, None] = {}
+    names: dict[str, str] = {}
     columns: dict[str, Column] = {}
     items: dict[str, tuple[str, str]] = {}
     parts: dict[str, Parts] = {}
@@ -126,6 +106,8 @@ def _by_column(
         pairs[pair] = None
         if both:
             items[pair] = str(row["first"]), str(row["second"])
+        if OWN_NAME in row:
+            names[pair] = str(row[OWN_NAME])
         about = [row.get(each) for each in ("test_pair", "checkpoint")]
         test, checkpoint = (None if each in (None, "") else str(each) for each in about)
         what = "".join(f"_{each}" for each in (test, checkpoint) if each is not None)
@@ -136,8 +118,7 @@ def _by_column(
             column = columns.setdefault(f"{name}{what}", {})
             if pair in column:
                 raise InputError(
-                    f"`{path}` has `{name}{what}` of pair `{pair}` a second time (row {line}). Expected each score "
-                    f"once. {REMEDY}"
+                    f"`{path}` has '{name}{what}' of pair {pair!r} a second time (row {line}). Remove one of the rows."
                 )
             column[pair] = row[name]
-    return Contents(list(pairs), columns, facts, items, parts)
+    return Contents(list(pairs), columns, facts, items, names, parts)

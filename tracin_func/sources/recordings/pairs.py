@@ -10,6 +10,7 @@ import torch
 from tracin_func.errors import InputError
 from tracin_func.files import one_form, read_lines
 from tracin_func.results.exclusions import kept_rows
+from tracin_func.results.names import counted
 from tracin_func.sources.groups import ALL, DRAWN, WORDS, PairOptions
 from tracin_func.sources.recordings.drawing import (
     all_pairs,
@@ -77,15 +78,15 @@ class PairChoice:
         ids = [clip.id for clip in clips]
         if self.streamed and excluded:
             raise InputError(
-                f"`exclusions_file` has {len(excluded)} ids, and {self.words} is read in blocks, from which no pair "
-                'can be left out. Remove these rows from the file and set `exclusions_file="none"`.'
+                f"`exclusions_file` has {counted(len(excluded), 'id')}, and {self.words} is read in blocks, from which "
+                'no pair can be left out. Remove these rows from the file and set `exclusions_file="none"`.'
             )
         train, test, drawn = self._from_split(clips) if self.words in WORDS else self._from_file(ids)
         rows, unknown = kept_rows(train, ids, excluded)
         left = train.select(torch.tensor(rows, dtype=torch.int64))
         kept, unknown_of_test = kept_rows(test, ids, excluded)
         if some := sorted(unknown & unknown_of_test):
-            notice(f"{self.exclusions}: {len(some)} ids match no item or pair, such as {', '.join(some[:3])}.")
+            notice(f"{self.exclusions}: no item or pair found for {counted(len(some), 'id')}: {', '.join(some[:3])}.")
         self._require_some(len(train), len(left), "training")
         held_out = test.select(torch.tensor(kept, dtype=torch.int64)) if kept else None
         if not with_test:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from tracin_func.errors import InputError, UsageError
 from tracin_func.files import one_form, present
+from tracin_func.results.names import counted
 from tracin_func.sources.options import setting
 from tracin_func.sources.recordings.frontend import FrontEnd
 from tracin_func.sources.recordings.wav import read_wav
@@ -196,7 +197,9 @@ def _clips_of_material(root: Path, material: str, notice: Callable[[str], None])
             f"{LAYOUT}{example}. Rename them, in lower case, or choose another `material`."
         )
     if ignored:
-        notice(f"{len(ignored)} entries for {material} in {root} are left out: names unlike {LAYOUT}{example}.")
+        notice(
+            f"left out {counted(len(ignored), 'file')} for {material} in {root} with names unlike {LAYOUT}{example}."
+        )
     return clips
 
 
