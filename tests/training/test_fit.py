@@ -122,11 +122,11 @@ def test_accuracy_counts_repeats_and_a_tie_is_wrong() -> None:
 
 
 def test_settings_and_losses_that_cannot_be_are_refused(items: Tensor, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"`epochs` should rise from 1 or more. Got \(2, 2\)"):
+    with pytest.raises(UsageError, match=r"`epochs` should be increasing numbers from 1. Got \(2, 2\)"):
         TrainingSettings(epochs=(2, 2))
     with pytest.raises(UsageError, match="`batch_size` should be at least 2"):
         TrainingSettings(batch_size=1)
-    with pytest.raises(NumericalError, match="score of the training became NaN or infinite; lower `learning_rate`"):
+    with pytest.raises(NumericalError, match="score became NaN or infinite in training. Lower `learning_rate`"):
         train(AngleRanker.seeded(QUICK.seed), items * torch.nan, TRAIN, TEST, QUICK, tmp_path)
 
 

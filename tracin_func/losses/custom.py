@@ -22,12 +22,12 @@ class CallableLoss(PairLoss):
     takes_margin: bool
 
     def __call__(self, first: Tensor, second: Tensor, target: Tensor, margin: Tensor | None = None) -> Tensor:
-        if margin is None:  # a default of the function's own stays in force
+        if margin is None:  # the function's own default applies
             return self.function(first, second, target)
         if not self.takes_margin:
             raise UsageError(
-                "`pairs.margin` is given, and the loss takes no margin. Expected ℓ(s_a, s_b, y, margin); "
-                "add a fourth parameter to the loss or leave the margin out."
+                "`pairs.margin` was given, and the loss takes no margin. Add a fourth parameter to the loss, "
+                "ℓ(s_a, s_b, y, margin), or leave the margin out."
             )
         return self.function(first, second, target, margin)
 
@@ -36,7 +36,7 @@ class CallableLoss(PairLoss):
 
 
 def as_loss(loss: PairLoss | Callable[..., Tensor] | None) -> PairLoss:
-    """`loss` itself where it is a `PairLoss`, else the callable ℓ(s_a, s_b, y[, margin]) as one; None: the default."""
+    """`loss` itself, a callable ℓ(s_a, s_b, y[, margin]) as a `PairLoss`, or the default loss for None."""
     if loss is None:
         return DEFAULT_LOSS
     if isinstance(loss, PairLoss):

@@ -22,8 +22,8 @@ class GHMRankingLoss(PairLoss):
     """Gradient-harmonised margin ranking loss: w_k × margin loss (arXiv 1811.05181, adapted to pairs).
 
     The difficulty d = sigmoid(margin − c y (s_a − s_b)) of a pair falls in one of `bins` equal bins on [0, 1].
-    With R_k of the P training pairs (repeats counted) in bin k, a pair of bin k weighs what it weighs on
-    average over the random training batches of B pairs that hold it,
+    With R_k of the P training pairs (repeats counted) in bin k, the weight of a pair in bin k is its mean over the
+    random training batches of B pairs that contain it,
 
         w_k = E[(1 + H)^(−alpha)],   H ~ Hypergeometric(P − 1, R_k − 1, B − 1),
 
@@ -32,13 +32,13 @@ class GHMRankingLoss(PairLoss):
     Args:
         margin: margin of the hinge and of the difficulty.
         bins: number of equal bins.
-        alpha: exponent of the density; 0 is the standard loss.
+        alpha: exponent of the density; 0 for the standard loss.
         batch_size: B, the batch size of the training; None for all pairs.
         variant: `symmetric`: c = 1 and the last bin is closed. `lab`: c = 1 for y = +1 and 3 for y = −1, and a
-            difficulty that rounds to 1 in float32 falls in no bin and weighs 0, as such models were trained;
-            swapping (a, b, −y) then does change a score.
+            difficulty that rounds to 1 in float32 falls in no bin and has weight 0, as in the training of such models;
+            the scores of (a, b, y) and (b, a, −y) then differ.
 
-    Does not: give weights inside a batch gradient; weights come from a pass over scores, outside vmap.
+    Weights are not computed inside a batch gradient; they come from a pass over scores, outside vmap.
     """
 
     loss_type = "ghm"
@@ -65,11 +65,11 @@ class GHMRankingLoss(PairLoss):
         return MarginRankingLoss(self.margin)(first, second, target, margin)
 
     def derivative(self, first: Tensor, second: Tensor, target: Tensor, margin: Tensor | None = None) -> Tensor:
-        """That of the margin loss."""
+        """The derivative of the margin loss."""
         return MarginRankingLoss(self.margin).derivative(first, second, target, margin)
 
     def bin(self, first: Tensor, second: Tensor, target: Tensor, margin: Tensor | None = None) -> Tensor:
-        """The bin of each pair, int64; −1 where the `lab` variant puts it in none."""
+        """The bin of each pair, int64; −1 for no bin, with the variant `lab`."""
         difference = target * (first - second)
         excess = (self.margin if margin is None else margin) - difference
         if self.variant == "symmetric":
@@ -81,12 +81,12 @@ class GHMRankingLoss(PairLoss):
         return torch.where(difficulty >= 1, -1, index)
 
     def tally(self, first: Tensor, second: Tensor, target: Tensor, margin: Tensor | None, count: Tensor) -> Tensor:
-        """How many pairs (repeats counted) are in no bin, and R_k of each bin, int64 [1 + bins]."""
+        """The number of pairs (repeats counted) in no bin, and R_k of each bin, int64 [1 + bins]."""
         place = self._place(first, second, target, margin)
         return torch.bincount(place, weights=count.double(), minlength=1 + self.bins).long()
 
     def weights(self, tally: Tensor) -> Weigh:
-        """w_k by bin; an empty bin takes the weight of the nearest occupied one, and pairs in no bin weigh 0."""
+        """w_k by bin; an empty bin takes the weight of the nearest occupied one, and pairs in no bin have weight 0."""
         population, sizes, table = int(tally.sum()), tally[1:], torch.zeros(1 + self.bins, dtype=torch.float64)
         occupied = sizes.nonzero()[:, 0]
         if len(occupied):
@@ -100,10 +100,10 @@ class GHMRankingLoss(PairLoss):
     def remark(
         self, tally: Tensor, first: Tensor, second: Tensor, target: Tensor, margin: Tensor | None = None
     ) -> str | None:
-        """How many test pairs fall in a bin without training pairs."""
+        """A sentence about test pairs in a bin without training pairs."""
         place = self._place(first, second, target, margin)
         borrowed = int(((tally[place] == 0) & (place > 0)).sum())
-        sentence = f"{borrowed} test pairs fall in a GHM bin without training pairs; the nearest bin's weighs."
+        sentence = f"{borrowed} test pairs are in GHM bins without training pairs. They take the nearest bin's weight."
         return sentence if borrowed else None
 
     def _place(self, first: Tensor, second: Tensor, target: Tensor, margin: Tensor | None) -> Tensor:
@@ -114,15 +114,15 @@ class GHMRankingLoss(PairLoss):
 def batch_expectation(population: int, members: int, batch_size: int | None, alpha: float) -> float:
     """E[(1 + H)^(−alpha)], H ~ Hypergeometric(population − 1, members − 1, batch_size − 1).
 
-    The mean GHM weight, over random batches, of a pair whose bin has `members` of the `population` pairs.
+    This is the mean GHM weight, over random batches, of a pair whose bin has `members` of the `population` pairs.
     """
     if batch_size is None or batch_size >= population:
         return math.pow(members, -alpha)
-    others, peers, draws = population - 1, members - 1, batch_size - 1
-    fewest, most = max(0, draws - (others - peers)), min(peers, draws)
+    others, peers, drawn = population - 1, members - 1, batch_size - 1
+    fewest, most = max(0, drawn - (others - peers)), min(peers, drawn)
     hits = torch.arange(fewest, most + 1, dtype=torch.float64)
-    log_probability = _log_choose(peers, hits) + _log_choose(others - peers, draws - hits)
-    probability = torch.softmax(log_probability, dim=0)  # the common factor 1/C(others, draws) cancels
+    log_probability = _log_choose(peers, hits) + _log_choose(others - peers, drawn - hits)
+    probability = torch.softmax(log_probability, dim=0)  # the common factor 1/C(others, drawn) cancels
     return float((probability * (1 + hits) ** -alpha).sum())
 
 

@@ -14,7 +14,7 @@ from tracin_func.task.loss import PairLoss
 class LogisticLoss(PairLoss):
     """Logistic (Bradley-Terry) loss ℓ = (1 − ε) softplus(−z) + ε softplus(z), z = y (s_a − s_b) − margin.
 
-    ε is `label_smoothing`. The margin of a pair, where it has one, shifts z; it is 0 otherwise.
+    ε is `label_smoothing`. The margin of a pair without one is 0.
     """
 
     loss_type = "logistic"
@@ -31,11 +31,11 @@ class LogisticLoss(PairLoss):
         return (1 - self.label_smoothing) * softplus(-logit) + self.label_smoothing * softplus(logit)
 
     def derivative(self, first: Tensor, second: Tensor, target: Tensor, margin: Tensor | None = None) -> Tensor:
-        """∂ℓ/∂s_a = y (ε σ(z) − (1 − ε) σ(−z)), to the last bit what autograd gives."""
+        """∂ℓ/∂s_a = y (ε σ(z) − (1 − ε) σ(−z)), equal to autograd to the last bit."""
         logit = _logit(first, second, target, margin)
         right = torch.full_like(logit, 1 - self.label_smoothing)
         wrong = torch.full_like(logit, self.label_smoothing)
-        # softplus's own derivative: torch.sigmoid rounds otherwise.
+        # The derivative of softplus itself: torch.sigmoid rounds differently.
         derivative = torch.ops.aten.softplus_backward
         of_logit: Tensor = derivative(wrong, logit, 1, 20) - derivative(right, -logit, 1, 20)
         return of_logit * target

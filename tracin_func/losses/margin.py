@@ -14,7 +14,7 @@ from tracin_func.task.loss import PairLoss
 class MarginRankingLoss(PairLoss):
     """Margin ranking loss ℓ = max(0, margin − y (s_a − s_b)).
 
-    At y (s_a − s_b) ≥ margin the pair is satisfied: its gradient is exactly 0, at the kink as well.
+    At y (s_a − s_b) ≥ margin, kink included, the gradient is exactly 0.
     """
 
     loss_type = "standard"
@@ -30,9 +30,9 @@ class MarginRankingLoss(PairLoss):
         return torch.relu((self.margin if margin is None else margin) - target * (first - second))
 
     def derivative(self, first: Tensor, second: Tensor, target: Tensor, margin: Tensor | None = None) -> Tensor:
-        """∂ℓ/∂s_a, to the last bit what autograd gives: −y where the pair is active, else 0."""
+        """∂ℓ/∂s_a, equal to autograd to the last bit: −y if the pair is active, else 0."""
         excess = (self.margin if margin is None else margin) - target * (first - second)
-        derivative: Tensor = torch.ops.aten.threshold_backward(-target, excess, 0)  # what relu's backward calls
+        derivative: Tensor = torch.ops.aten.threshold_backward(-target, excess, 0)  # as in the backward of relu
         return derivative
 
 

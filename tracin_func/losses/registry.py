@@ -1,6 +1,6 @@
-"""The losses by their names on the command line, and the fields of theirs that options set. Loads no torch.
+"""Losses by their names on the command line, with the options of their fields. Does not import torch.
 
-A loss costs a file with its class, and an entry here.
+A new loss is a file with its class, and an entry here.
 """
 
 import dataclasses
@@ -14,15 +14,15 @@ class LossOption:
     """An option that sets a field of a loss.
 
     Args:
-        name: of the setting; `ghm_bins` is --ghm-bins, and TRACIN_FUNC_GHM_BINS in the environment.
-        field: of the loss class.
+        name: name of the setting; `ghm_bins` is --ghm-bins, and TRACIN_FUNC_GHM_BINS in the environment.
+        field: field of the loss class.
         kind: int (1 or more), float (finite), or str (one of `words`).
-        help: what it means, one sentence.
-        default: value where neither the option nor the checkpoint has one.
-        words: words that the option takes, and the values they stand for.
-        argument: its name in a checkpoint's `args`; `name` when empty.
-        implied: another argument and a value: args with the other one and without this one mean that value.
-        shown_default: the default in words, where it is more than that.
+        help: one sentence about what it sets.
+        default: value if neither the option nor the checkpoint has one.
+        words: words that the option takes, and their values.
+        argument: its name in a checkpoint's `args`; `name` if empty.
+        implied: another argument and a value: the value for args with the other argument and without this one.
+        shown_default: the default in words, if it depends on the checkpoint.
     """
 
     name: str
@@ -38,7 +38,7 @@ class LossOption:
 
 @dataclasses.dataclass(frozen=True)
 class Registered:
-    """A loss on the command line: its class, or `module:Class` to be imported when it is asked for, and its options."""
+    """A loss on the command line: its class, or `module:Class`, imported when needed, and its options."""
 
     loss: Any
     options: tuple[LossOption, ...] = ()
@@ -59,23 +59,25 @@ LOSSES: dict[str, Registered] = {
         "tracin_func.losses.ghm:GHMRankingLoss",
         (
             MARGIN,
-            LossOption("ghm_bins", "bins", int, "Bins of difficulty.", 10),
-            LossOption("ghm_alpha", "alpha", float, "Exponent of the density in a bin.", 0.75),
+            LossOption("ghm_bins", "bins", int, "Number of bins of difficulty.", 10),
+            LossOption(
+                "ghm_alpha", "alpha", float, "Exponent of the pair density in a bin; 0 for the standard loss.", 0.75
+            ),
             LossOption(
                 "ghm_variant",
                 "variant",
                 str,
-                "symmetric, or lab (factor 3 for pairs of target -1).",
+                "GHM difficulty: symmetric, or lab (factor 3 for pairs with target -1).",
                 "symmetric",
                 {"symmetric": "symmetric", "lab": "lab"},
-                implied=("ghm_bins", "lab"),  # the lab's script writes no variant
-                shown_default="lab for the lab's own",
+                implied=("ghm_bins", "lab"),  # the original script writes no variant
+                shown_default="the checkpoint's, otherwise symmetric",
             ),
             LossOption(
                 "ghm_batch_size",
                 "batch_size",
                 int,
-                "Batch size the weights are averaged over, or all.",
+                "Batch size of the training, over which GHM weights are averaged; or all.",
                 32,
                 {"all": None},
                 "batch_size",

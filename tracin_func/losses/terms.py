@@ -1,7 +1,7 @@
 """The loss of pairs at given scores: its value, its derivatives u = ∂ℓ/∂s_a and v = ∂ℓ/∂s_b, and weights.
 
-`loss_terms` are those of pairs held in memory, `slopes_of` the derivatives of a block of a table that is read in parts.
-Both come from one function, which takes a loss's closed derivative where it has one and autograd elsewhere.
+`loss_terms` is for pairs in memory, `slopes_of` for a block of a table that is read in parts. Both use the closed
+derivative of a loss if it has one, else autograd.
 """
 
 import math
@@ -17,8 +17,8 @@ from tracin_func.task.pair_table import PairBlocks, blocks_over
 from tracin_func.task.pairs import PairBlock, Pairs
 from tracin_func.task.threads import in_order
 
-PIECE = 32_000  # pairs: torch shares 32,768 elements and more among threads, and here each thread has its own block
-_VECTORS = 64  # elements: more than the processor's vectors that torch takes at a time
+PIECE = 32_000  # pairs: torch divides 32,768 elements and more among threads, and here each thread has its own block
+_VECTORS = 64  # elements: a multiple of the vectors of any processor
 
 Scored = tuple[Tensor, Tensor, Tensor, Tensor | None]  # s_a, s_b, y and the pairs' own margin
 
@@ -27,8 +27,8 @@ Scored = tuple[Tensor, Tensor, Tensor, Tensor | None]  # s_a, s_b, y and the pai
 class Terms:
     """Per-pair quantities at one checkpoint: CPU float64 tensors [pairs]; masks are bool.
 
-    ∇θ ℓ_p = first_slope · g_a + second_slope · g_b: the slopes include `weight`, `loss` does not. `active` is False
-    where both slopes are 0; `score_margin` is y (s_a − s_b), above 0 where the pair is ranked right.
+    ∇θ ℓ_p = first_slope · g_a + second_slope · g_b: these derivatives include `weight`, `loss` does not. `active` is
+    False where both are 0; `score_margin` is y (s_a − s_b), above 0 for a pair in the right order.
     """
 
     loss: Tensor
@@ -39,16 +39,16 @@ class Terms:
     active: Tensor
 
     def not_finite(self) -> int | None:
-        """The first pair whose loss or slope is NaN or infinite."""
+        """The first pair whose loss or derivative is NaN or infinite."""
         finite = self.loss.isfinite() & self.first_slope.isfinite() & self.second_slope.isfinite()
         return None if bool(finite.all()) else int((~finite).nonzero()[0])
 
 
 def loss_terms(loss: PairLoss, weigh: Weigh | None, first: Tensor, second: Tensor, pairs: Pairs) -> Terms:
-    """Terms of w_p ℓ(s_a, s_b, y); w_p is the loss's own weight by `weigh`, 1 when None, times `pairs.weight`.
+    """Terms of w_p ℓ(s_a, s_b, y); w_p is the weight of the loss by `weigh` (1 if None) times `pairs.weight`.
 
-    Slopes are taken in the precision of the scores, so that a hinge is active here exactly where it was in
-    training; `first` and `second` are [pairs]. A joint scorer has Δ as `first` and zeros as `second`.
+    Derivatives have the precision of the scores, so that a hinge is active exactly where it was in training. `first`
+    and `second` are [pairs]. A joint scorer has Δ as `first` and zeros as `second`.
     """
     scored = scored_pairs(first, second, pairs)
     value, u, v = _derivatives(loss, *scored)
@@ -67,12 +67,12 @@ def functional_terms(
 
 
 def tally_of(loss: PairLoss, first: Tensor, second: Tensor, pairs: Pairs) -> Tensor | None:
-    """What the loss's own weights depend on, of all training pairs at once; None where every pair weighs 1."""
+    """The tally of all training pairs, from which the loss computes weights; None if every weight is 1."""
     return loss.tally(*scored_pairs(first, second, pairs), pairs.counts) if loss.weighted else None
 
 
 def weigh_by(loss: PairLoss, first: Tensor, second: Tensor, pairs: Pairs) -> Weigh | None:
-    """The loss's own weight, by all training pairs at once; None where every pair weighs 1."""
+    """The weights of the loss, from all training pairs at once; None if every weight is 1."""
     tally = tally_of(loss, first, second, pairs)
     return None if tally is None else loss.weights(tally)
 
@@ -88,7 +88,7 @@ def recorded_bins(loss: PairLoss, score_margin: Tensor, pairs: Pairs) -> Tensor 
 
 
 def scored_pairs(first: Tensor, second: Tensor, pairs: PairBlock) -> Scored:
-    """What a loss is a function of, in the type and on the device of the scores [pairs]."""
+    """The arguments of a loss, in the type and on the device of the scores [pairs]."""
     margin = None if pairs.margin is None else pairs.margin.to(first)
     return first.detach(), second.detach(), pairs.target.to(first), margin
 
@@ -104,7 +104,7 @@ def _terms(value: Tensor, first_slope: Tensor, second_slope: Tensor, weight: Ten
 
 
 def _weight(weigh: Weigh | None, scored: Scored, own: Tensor | None) -> Tensor | None:
-    """w_p, float64 [pairs] on the CPU: the loss's weight at these scores times the pairs' own; None where all are 1."""
+    """w_p, float64 [pairs] on the CPU: the loss's weight at these scores times the pairs' own; None if all are 1."""
     if weigh is None:
         return own
     weight = weigh(*scored).detach().cpu().double()
@@ -114,10 +114,10 @@ def _weight(weigh: Weigh | None, scored: Scored, own: Tensor | None) -> Tensor |
 def _derivatives(
     loss: PairLoss, first: Tensor, second: Tensor, target: Tensor, margin: Tensor | None
 ) -> tuple[Tensor | None, Tensor, Tensor | None]:
-    """ℓ where autograd had to compute it, u, and v where it is not −u, in the precision of the scores.
+    """ℓ if autograd computed it, u, and v if it is not −u, in the precision of the scores.
 
     Raises:
-        UsageError: a loss of the user's that fails, or is not what it declares.
+        UsageError: the user's loss fails, or contradicts its declaration.
     """
     if loss.of_difference and (closed := loss.derivative(first, second, target, margin)) is not None:
         return None, closed, None
@@ -128,8 +128,9 @@ def _derivatives(
     if loss.of_difference and not torch.allclose(v, -u, rtol=1e-4, equal_nan=True):
         row = int((v + u).abs().nan_to_num().argmax())
         raise UsageError(
-            f"`loss` {type(loss).__name__} declares `of_difference`, and a pair has the derivatives {float(u[row]):g} "
-            f"by s_a and {float(v[row]):g} by s_b. Expected opposite ones; declare `of_difference = False`."
+            f"`loss` {type(loss).__name__} declares `of_difference=True`, but a pair has the derivatives "
+            f"{float(u[row]):g} by s_a and {float(v[row]):g} by s_b, which are not opposite. Declare "
+            "`of_difference=False`."
         )
     return value.detach(), u, None if loss.of_difference else v
 
@@ -144,20 +145,20 @@ def _values(loss: PairLoss, first: Tensor, second: Tensor, target: Tensor, margi
     except Exception as error:
         words = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(".")
         raise UsageError(
-            f"`loss` {name} failed on scores of shape ({count},): {words}. Expected an element-wise function "
-            "ℓ(s_a, s_b, y[, margin]) of tensors [pairs], with torch.where in place of `if`."
+            f"`loss` {name} failed on scores of shape ({count},): {words}. It should be an element-wise function "
+            "ℓ(s_a, s_b, y[, margin]) of tensors [pairs], with torch.where in place of 'if'."
         ) from error
     if not isinstance(value, Tensor):
-        raise UsageError(f"`loss` {name} returned {type(value).__name__}. Expected a tensor, one value per pair.")
+        raise UsageError(f"`loss` {name} returned {type(value).__name__}. It should return a tensor [pairs].")
     if value.shape != first.shape:
-        hint = "" if value.ndim else '; losses of torch give it with reduction="none"'
+        hint = "" if value.ndim else ' Set reduction="none" in losses of torch.'
         raise UsageError(
-            f"`loss` {name} returned shape {tuple(value.shape)}. Expected one value per pair, ({count},){hint}."
+            f"`loss` {name} returned shape {tuple(value.shape)}. It should return one value per pair, ({count},).{hint}"
         )
     if not value.requires_grad:
         raise UsageError(
-            f"`loss` {name} returned values without a gradient. Expected torch operations on the scores, without "
-            "detach(), item() or numpy()."
+            f"`loss` {name} returned values without a gradient. Use torch operations on the scores, without detach(), "
+            "item() or numpy()."
         )
     return value
 
@@ -166,7 +167,7 @@ def _values(loss: PairLoss, first: Tensor, second: Tensor, target: Tensor, margi
 
 
 def loss_values(values: Tensor) -> Tensor:
-    """Scores in the precision that losses are taken in: float32 at least, as trainers do with half precision."""
+    """Scores in the precision of losses: at least float32, as in training with half precision."""
     return values.detach().cpu().to(torch.promote_types(values.dtype, torch.float32))
 
 
@@ -177,11 +178,11 @@ def weights_of(
     size: int,
     progress: Callable[[float], None] = lambda share: None,
 ) -> list[Weigh | None]:
-    """The loss's own weight of a pair at each checkpoint, from one pass over all pairs where it has one.
+    """The weights of the loss at each checkpoint, from one pass over all pairs if it has weights.
 
     Args:
         values: score of each item at each checkpoint, [items].
-        progress: called with the share of this pass that is done since the last call.
+        progress: called with the share of this pass since the last call.
     """
     if not loss.weighted:
         return [None] * len(values)
@@ -199,8 +200,8 @@ def weights_of(
 def slopes_of(
     loss: PairLoss, weigh: Weigh | None, values: Tensor, block: PairBlock, start: int, checkpoint: str
 ) -> Tensor:
-    """u and v of a block whose first pair is number `start`, weights included, [2, pairs], or u alone [1, pairs] where
-    v = −u, see `both`; float64 where there are weights.
+    """u and v of a block whose first pair is number `start`, weights included, [2, pairs], or u alone [1, pairs] if
+    v = −u, see `both`; float64 with weights.
 
     Raises:
         NumericalError: the loss of a pair, or its derivative, is NaN or infinite.
@@ -212,8 +213,8 @@ def slopes_of(
         finite = [each for each in (value, u, v) if each is not None and not math.isfinite(float(each.sum()))]
         if bad := [row for each in finite for row in (~each.isfinite()).nonzero()[:, 0].tolist()]:
             raise NumericalError(
-                f"{checkpoint}: the loss of pair {start + at + min(*bad, count - 1)}, or its slope, is NaN or "
-                "infinite. Expected a loss that is finite there."
+                f"{checkpoint}: the loss of pair {start + at + min(*bad, count - 1)}, or its derivative, is NaN or "
+                "infinite. Check the scores and the loss."
             )
         slopes, weight = u[None] if v is None else torch.stack([u, v]), _weight(weigh, scored, part.weight)
         parts.append((slopes if weight is None else weight * slopes.double())[:, :count])
@@ -221,7 +222,7 @@ def slopes_of(
 
 
 def both(slopes: Tensor) -> Tensor:
-    """u and v, float64 [2, pairs], of slopes [1 or 2, pairs]."""
+    """u and v, float64 [2, pairs], from derivatives [1 or 2, pairs]."""
     wide = slopes.double()
     return wide if len(wide) == 2 else torch.cat([wide, -wide])
 
@@ -239,10 +240,10 @@ def _of_block(values: Tensor, block: PairBlock) -> Scored:
 
 
 def _pieces(block: PairBlock) -> Iterator[tuple[int, int, PairBlock]]:
-    """Where a piece of the block starts, its length, and the piece, filled up with its last pair to whole vectors.
+    """The start of each piece of the block, its length, and the piece, padded with its last pair to whole vectors.
 
-    torch rounds exp in what is left over beyond whole vectors otherwise than in these, and shares what is longer than
-    a piece among threads at places of its own: without this a slope would depend on where blocks begin.
+    torch rounds exp differently in the remainder after whole vectors, and divides longer tensors among threads at its
+    own places. Without padding a derivative would depend on where blocks begin.
     """
     for at in range(0, len(block), PIECE):
         part = block if len(block) <= PIECE else block.select(slice(at, at + PIECE))

@@ -1,4 +1,4 @@
-"""Save, during any training loop, the checkpoints that this package reads."""
+"""Saving checkpoints from any training loop, in the form that this package reads."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -24,24 +24,24 @@ def save_checkpoint(
     args: Mapping[str, Any] | None = None,
     **recorded: float | str,
 ) -> Path:
-    """Write `folder/model_epoch_{step}.pt`: weights, optimiser state with its learning rates, and what is recorded.
+    """Write `folder/model_epoch_{step}.pt`: weights, optimiser state with learning rates, and recorded values.
 
-    The file is replaced as a whole: a training that is killed leaves the old file or the new one.
+    The file is replaced as a whole: if the process is killed, the old file or the new one remains.
 
     Args:
-        model: its `state_dict()` is saved; `model.module` of a parallel wrapper.
-        optimizer: its learning rates and moments are those that scores use; None where rates are given otherwise.
+        model: its `state_dict()` is saved; that of `model.module` for a parallel wrapper.
+        optimizer: its learning rates and moments are used for scores; None if learning rates are given later.
         step: epoch or step, which orders checkpoints; at least 0.
-        folder: made when missing.
-        args: settings of the training that scoring takes as defaults: `margin`, `loss_type`, `ghm_bins`, `seed`.
-        recorded: plain values to keep, such as `train_accuracy=0.93`, which scoring compares with its own figure.
+        folder: created if missing.
+        args: settings of the training, the defaults of scoring: `margin`, `loss_type`, `ghm_bins`, `seed`.
+        recorded: further values, such as `train_accuracy=0.93`, which scoring compares with its own value.
 
     Returns:
         The path of the file.
 
     Raises:
         UsageError: `step` is negative, or a recorded value has the name of a part of the file.
-        OutputError: the disk is full or refuses; what was there before is unharmed.
+        OutputError: the file cannot be written; the old one is unchanged.
 
     Example:
         >>> import tempfile, torch, tracin_func as ti
@@ -56,7 +56,7 @@ def save_checkpoint(
     if step < 0:
         raise UsageError(f"`step` should be at least 0. Got {step}.")
     if taken := [name for name in _OWN if name in recorded]:
-        raise UsageError(f"`{taken[0]}` is a part of the file. Give the recorded value another name.")
+        raise UsageError(f"`{taken[0]}` is a part of the file. Choose another name for the recorded value.")
     path = Path(folder) / f"{PREFIX}{step}.pt"
     require_writable(path)
     path.parent.mkdir(parents=True, exist_ok=True)

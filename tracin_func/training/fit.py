@@ -1,7 +1,7 @@
-"""Training a ranker on drawn pairs, and the checkpoints it leaves: the lab's kind of run, small.
+"""Training a small ranker on drawn pairs, with checkpoints.
 
-The loss is the plain per-batch GHM margin loss with Adam: in a batch of B pairs, R_k of them in the bin of
-pair p, p weighs R_k^(−alpha), and the loss is the mean over the batch of weight × margin loss.
+The loss is the per-batch GHM margin loss with Adam: in a batch with R_k pairs in the bin of pair p, the weight of p is
+R_k^(−alpha), and the loss is the mean over the batch of weight × margin loss.
 """
 
 from collections.abc import Callable, Iterator
@@ -21,18 +21,18 @@ from tracin_func.training.checkpoint import save_checkpoint
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """Settings of one run; every one of them is written into its checkpoints.
+    """Settings of one run, recorded in its checkpoints.
 
     Args:
-        frequency: tone the items hold, such as `500hz`; recorded only.
-        material: material of the panel; recorded only.
-        epochs: passes after which a checkpoint is saved, rising; the last ends the run.
-        margin: of the hinge and of the GHM difficulty.
+        frequency: tone of the items, such as `500hz`; only recorded.
+        material: material of the panel; only recorded.
+        epochs: increasing epochs after which a checkpoint is saved; the last one ends the run.
+        margin: margin of the hinge and of the GHM difficulty.
         ghm_bins: number of equal bins of difficulty.
         ghm_alpha: exponent of the GHM density.
-        batch_size: pairs in a batch.
-        learning_rate: of Adam.
-        seed: of the initial weights and of the order of pairs.
+        batch_size: pairs per batch.
+        learning_rate: learning rate of Adam.
+        seed: seed of the initial weights and of the order of pairs.
     """
 
     frequency: str = "500hz"
@@ -48,19 +48,19 @@ class TrainingSettings:
     def __post_init__(self) -> None:
         rising = all(before < after for before, after in zip(self.epochs, self.epochs[1:], strict=False))
         if not self.epochs or self.epochs[0] < 1 or not rising:
-            raise UsageError(f"`epochs` should rise from 1 or more. Got {self.epochs}.")
+            raise UsageError(f"`epochs` should be increasing numbers from 1. Got {self.epochs}.")
         if self.batch_size < 2:
             raise UsageError(f"`batch_size` should be at least 2, for BatchNorm. Got {self.batch_size}.")
 
     def as_args(self) -> dict[str, Any]:
-        """The settings under the names of the lab's `args`."""
+        """The settings by their names in the `args` of checkpoints."""
         fixed = {"loss_type": "ghm", "ghm_variant": "symmetric", "exclusions_file": None, "synthetic": True}
         return asdict(self) | {"epochs": self.epochs[-1]} | fixed
 
 
 @dataclass(frozen=True)
 class EpochReport:
-    """What one pass over the training pairs ended with; accuracies count repeated pairs as often as drawn."""
+    """Results of one epoch; pair accuracies count repeated pairs as often as drawn."""
 
     epoch: int
     epochs: int
@@ -79,28 +79,27 @@ def train(
     *,
     on_epoch: Callable[[EpochReport], None] | None = None,
 ) -> list[Path]:
-    """Train `model` from the weights it has and save a checkpoint at each of `settings.epochs`.
+    """Train `model` from its current weights and save a checkpoint at each of `settings.epochs`.
 
-    It runs in one thread, whatever torch is set to: the model is small, results do not depend on the number
-    of threads, and on busy cores several threads mostly wait for each other (measured: four times slower). The
-    same weights, settings and items give the same checkpoints bit for bit. torch's global random state and number of
-    threads are as before afterwards.
+    One thread is used: results then do not depend on the number of threads, and a small model on busy cores is four
+    times faster (measured). Equal weights, settings and items give bit-equal checkpoints. torch's global random state
+    and number of threads are not changed.
 
     Args:
         model: a batch of items -> scores [items]; it is trained in place.
         items: float [items, 1, frequencies, frames], on the CPU.
-        train_pairs: over `items`; a pair with count k is visited k times a pass.
-        test_pairs: over `items`; only their accuracy is taken.
-        settings: of the run.
-        directory: folder for `model_epoch_N.pt`; made when missing.
-        on_epoch: called after every pass.
+        train_pairs: over `items`; a pair with count k is visited k times per epoch.
+        test_pairs: over `items`, for their pair accuracy.
+        settings: settings of the run.
+        directory: folder for `model_epoch_N.pt`, created if missing.
+        on_epoch: called after every epoch.
 
     Returns:
         Paths of the checkpoints, by epoch. Each holds `model_state_dict`, `optimizer_state_dict`, `epoch`,
         `train_accuracy`, `test_accuracy` and `args`.
 
     Raises:
-        NumericalError: a score is no longer finite.
+        NumericalError: a score became NaN or infinite.
     """
     optimizer = torch.optim.Adam(model.parameters(), lr=settings.learning_rate)
     shuffle = torch.Generator().manual_seed(settings.seed)
@@ -120,7 +119,7 @@ def train(
 
 
 def score(model: nn.Module, items: Tensor) -> Tensor:
-    """Scores [items] in eval mode; the mode of `model` is as before afterwards."""
+    """Scores [items] in eval mode; the mode of `model` is restored."""
     training = model.training
     model.eval()
     with torch.no_grad():
@@ -130,7 +129,7 @@ def score(model: nn.Module, items: Tensor) -> Tensor:
 
 
 def accuracy(scores: Tensor, pairs: Pairs) -> float:
-    """Share of drawn pairs that `scores` [items] put in the right order; a tie is wrong."""
+    """Pair accuracy: share of drawn pairs in the right order by `scores` [items]; a tie is wrong."""
     right = pairs.target * (scores[pairs.first] - scores[pairs.second]) > 0
     return float((right * pairs.counts).sum() / pairs.counts.sum())
 
@@ -142,7 +141,7 @@ def ghm_batch_loss(first: Tensor, second: Tensor, target: Tensor, loss: GHMRanki
         first: scores s_a, [pairs].
         second: scores s_b, [pairs].
         target: +1 or −1, [pairs].
-        loss: margin, bins and alpha; its `batch_size` is not used.
+        loss: margin, bins and alpha; `batch_size` is not used.
     """
     index = loss.bin(first.detach(), second.detach(), target)
     density = torch.bincount(index, minlength=loss.bins)[index]
@@ -167,20 +166,20 @@ def _train_epoch(
     settings: TrainingSettings,
     shuffle: torch.Generator,
 ) -> float:
-    """One pass over all pairs in random order; the mean of the batches' losses."""
+    """One epoch in random order; returns the mean loss of the batches."""
     model.train()
     ghm = GHMRankingLoss(settings.margin, settings.ghm_bins, settings.ghm_alpha, settings.batch_size)
     order = torch.randperm(len(visits), generator=shuffle)
     total = 0.0
     batches = torch.split(order, settings.batch_size)
     for rows in batches:
-        # An item in several pairs of the batch goes through the model once.
+        # An item in several pairs of the batch is scored once.
         both = torch.stack([visits.first[rows], visits.second[rows]])
         used, slot = torch.unique(both, return_inverse=True)
         scores = model(items[used])
         if not scores.isfinite().all():
-            raise NumericalError("A score of the training became NaN or infinite; lower `learning_rate`.")
-        # index_select, not indexing: its backward adds up in one fixed order.
+            raise NumericalError("A score became NaN or infinite in training. Lower `learning_rate`.")
+        # index_select, not indexing: its backward adds in one fixed order.
         first, second = scores.index_select(0, slot[0]), scores.index_select(0, slot[1])
         loss = ghm_batch_loss(first, second, visits.target[rows].to(scores), ghm)
         optimizer.zero_grad()
