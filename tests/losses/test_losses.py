@@ -277,7 +277,9 @@ def test_a_closed_derivative_serves_losses_of_the_difference_only() -> None:
 
 def test_a_loss_of_one_number_for_all_pairs_is_refused() -> None:
     pairs, layer = ti.Pairs([0, 1], [1, 2], [1, 1]), nn.Linear(2, 1)
-    with pytest.raises(ti.UsageError, match="`loss` MarginRankingLoss returned shape .*It should return one value per pair"):
+    with pytest.raises(
+        ti.UsageError, match="`loss` MarginRankingLoss returned shape .*It should return one value per pair"
+    ):
         calls.self_influence(
             layer, torch.randn(3, 2), pairs, [ti.Checkpoint(layer.state_dict(), 0.1)], loss=nn.MarginRankingLoss()
         )

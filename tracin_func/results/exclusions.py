@@ -10,11 +10,6 @@ def kept_rows(pairs: Pairs, item_ids: Sequence[str], excluded: Collection[str]) 
     """The rows that no id of `excluded` names, and the ids that name nothing.
 
     A pair is named by the id of either item, by its own id, or by `ID1_ID2` in either order.
-
-    Args:
-        pairs: positions into the items.
-        item_ids: id of each item, [items].
-        excluded: ids of items or pairs.
     """
     excluded = {one_form(name): name for name in excluded}
     known = excluded.keys() & set(map(one_form, item_ids))

@@ -14,10 +14,8 @@ from typing import Any, NamedTuple, TypeVar
 
 VIEWS = PAIR, ITEM, CLASS, CLASS_PAIR = "pair", "item", "class", "class-pair"
 SORTS = SCORE, ABS, ID = "score", "abs", "id"
-ZERO_COLUMN, CONSTANT_RUNS, REPEATED_VALUES, NOT_NUMBERS = (
-    *("zero column", "constant runs", "repeated values"),
-    "not numbers",
-)
+ZERO_COLUMN, CONSTANT_RUNS, REPEATED_VALUES = "zero column", "constant runs", "repeated values"
+NOT_NUMBERS = "not numbers"
 
 # Exactly equal scores of single pairs: three in succession, or five anywhere, are no coincidence.
 RUN, REPEATS = 3, 5
@@ -70,23 +68,14 @@ class Histogram:
 
 @dataclass(frozen=True)
 class Flag:
-    """An irregularity of a column.
+    """An irregularity of a column."""
 
-    Args:
-        kind: `zero column`, `constant runs`, `repeated values` or `not numbers`.
-        pairs: number of its pairs.
-        groups: number of its runs, or of its different values.
-        most: number of pairs in the largest of these groups.
-        value: the value in that group.
-        pair: the first pair in that group.
-    """
-
-    kind: str
-    pairs: int
-    groups: int
-    most: int
-    value: Any
-    pair: str
+    kind: str  # ZERO_COLUMN, CONSTANT_RUNS, REPEATED_VALUES or NOT_NUMBERS
+    pairs: int  # number of its pairs
+    groups: int  # number of its runs, or of its different values
+    most: int  # number of pairs in the largest of these groups
+    value: Any  # in that group
+    pair: str  # the first in that group
 
 
 # Names in ids
@@ -112,16 +101,9 @@ def items_named(items: Items) -> set[str]:
 
 
 def groups(values: Mapping[str, float], by: str, items: Items, classes: Mapping[str, str]) -> list[Group]:
-    """The scores of pairs by item, class or pair of classes; a pair counts once in each group it belongs to.
+    """Scores by pair id, grouped by `item`, `class` or `class-pair`, in the order of the groups' first pairs.
 
-    Args:
-        values: score by pair id.
-        by: `item`, `class` or `class-pair`.
-        items: the two items of each pair; a pair without items belongs to no group.
-        classes: the class of each item; not used for `item`.
-
-    Returns:
-        One group per name, in the order of their first pairs.
+    A pair counts once in each of its groups; a pair whose items, or their classes, are unknown is in no group.
     """
     members: dict[str, list[str]] = defaultdict(list)
     for pair in values:
@@ -231,11 +213,7 @@ def flags(column: Mapping[str, Any], items: Items) -> list[Flag]:
     """The irregularities of a column.
 
     Zeros among other scores are regular: the score of a pair that satisfies the margin is exactly 0. So are equal
-    scores of ID1_ID2 and ID2_ID1, which are one pair for most losses.
-
-    Args:
-        column: value by pair id, of any JSON type, in the order of the file.
-        items: the two items of each pair, if known.
+    scores of ID1_ID2 and ID2_ID1, which are one pair for most losses. Values may be of any JSON type.
     """
     values = numbers(column)
     found = []

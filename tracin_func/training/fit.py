@@ -23,16 +23,8 @@ from tracin_func.training.checkpoint import save_checkpoint
 class TrainingSettings:
     """Settings of one run, recorded in its checkpoints.
 
-    Args:
-        frequency: tone of the items, such as `500hz`; only recorded.
-        material: material of the panel; only recorded.
-        epochs: increasing epochs after which a checkpoint is saved; the last one ends the run.
-        margin: margin of the hinge and of the GHM difficulty.
-        ghm_bins: number of equal bins of difficulty.
-        ghm_alpha: exponent of the GHM density.
-        batch_size: pairs per batch.
-        learning_rate: learning rate of Adam.
-        seed: seed of the initial weights and of the order of pairs.
+    A checkpoint is saved after each of `epochs`, which increase; the last one ends the run. Tone and material are only
+    recorded.
     """
 
     frequency: str = "500hz"
@@ -43,7 +35,7 @@ class TrainingSettings:
     ghm_alpha: float = 0.75
     batch_size: int = 32
     learning_rate: float = 1e-4
-    seed: int = 42
+    seed: int = 42  # of the initial weights and of the order of pairs
 
     def __post_init__(self) -> None:
         rising = all(before < after for before, after in zip(self.epochs, self.epochs[1:], strict=False))
@@ -90,7 +82,7 @@ def train(
         items: float [items, 1, frequencies, frames], on the CPU.
         train_pairs: over `items`; a pair with count k is visited k times per epoch.
         test_pairs: over `items`, for their pair accuracy.
-        settings: settings of the run.
+        settings: see `TrainingSettings`.
         directory: folder for `model_epoch_N.pt`, created if missing.
         on_epoch: called after every epoch.
 
@@ -135,14 +127,7 @@ def accuracy(scores: Tensor, pairs: Pairs) -> float:
 
 
 def ghm_batch_loss(first: Tensor, second: Tensor, target: Tensor, loss: GHMRankingLoss) -> Tensor:
-    """Mean over the pairs of one batch of R_k^(−alpha) × margin loss, R_k of the batch's pairs in bin k.
-
-    Args:
-        first: scores s_a, [pairs].
-        second: scores s_b, [pairs].
-        target: +1 or −1, [pairs].
-        loss: margin, bins and alpha; `batch_size` is not used.
-    """
+    """Mean over the pairs of one batch of R_k^(−alpha) × margin loss, with R_k of the batch's pairs in bin k."""
     index = loss.bin(first.detach(), second.detach(), target)
     density = torch.bincount(index, minlength=loss.bins)[index]
     return (density.to(first) ** -loss.alpha * loss(first, second, target)).mean()

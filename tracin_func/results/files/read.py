@@ -12,7 +12,7 @@ from typing import Any
 
 from tracin_func.errors import InputError
 from tracin_func.files import read_object
-from tracin_func.results.files.format import REMEDY, Column, Parts
+from tracin_func.results.files.format import REMEDY, Column, Contents
 from tracin_func.results.files.origins import OTHER_ORIGINS, provenance_path
 from tracin_func.results.files.registry import FORMATS
 from tracin_func.results.files.scores_json import JSON
@@ -22,31 +22,23 @@ from tracin_func.results.views import number
 _RECORD = ".provenance.json"
 
 
-@dataclass(frozen=True)
-class ResultFile:
-    """The contents of a result file.
+@dataclass(frozen=True, kw_only=True)
+class ResultFile(Contents):
+    """A result file; its `columns` are those of scores.
 
     Args:
         path: as given.
         format: label of its format, such as `JSON`.
-        pairs: ids, in the order of the file.
-        columns: value by pair id of each column of scores, in the order of the file.
-        errors: the same of standard errors, by the name of the scores.
+        errors: value by pair id of each column of standard errors, by the name of the scores.
         others: names of columns without numbers, and of columns that are not scores.
-        items, names, parts: see `Contents`.
         origins: provenance by column, if recorded.
         fault: why the provenance cannot be read, or None.
     """
 
     path: Path
     format: str
-    pairs: tuple[str, ...]
-    columns: dict[str, Column]
     errors: dict[str, Column]
     others: tuple[str, ...]
-    items: dict[str, tuple[str, str]]
-    names: dict[str, str]
-    parts: dict[str, Parts]
     origins: dict[str, dict[str, Any]]
     fault: str | None
 
@@ -77,10 +69,8 @@ def read_result(path: Path) -> ResultFile:
     unlisted = start if found.parts else None  # of a long table, whose facts list it already
     others = [name for name in found.columns if name not in scores and not (unlisted and name.startswith(unlisted))]
     origins, fault = _read_origins(path)
-    return ResultFile(
-        *(path, form.label, tuple(found.pairs), scores, errors, (*found.facts, *others), found.items),
-        *(found.names, found.parts, origins, fault),
-    )
+    own = {"path": path, "format": form.label, "errors": errors, "others": (*found.facts, *others)}
+    return ResultFile(**vars(found) | {"columns": scores} | own, origins=origins, fault=fault)
 
 
 def other_origins(origin: Mapping[str, Any]) -> int:

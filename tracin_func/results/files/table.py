@@ -38,11 +38,8 @@ SCORE_PREFIX = "tracin_"  # start of the names of columns of scores
 def table_format(name: str, label: str, write: Write, read: Read) -> Format:
     """A format of long tables.
 
-    Args:
-        name, label: see `Format`.
-        write: (stream, blocks, metadata) writes `pyarrow.Table` blocks, at least one, all of one schema. `metadata`
-            has the sentences about sign and unit, and the provenance document.
-        read: names of columns, and the rows by these names.
+    `write(stream, blocks, metadata)` writes `pyarrow.Table` blocks, at least one, all of one schema; `metadata` has the
+    sentences about sign and unit, and the provenance document. `read` returns names of columns, and rows by name.
     """
     return Format(name, label, partial(_replace, write), partial(_contents, read), _columns)
 

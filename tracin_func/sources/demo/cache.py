@@ -70,12 +70,7 @@ def embedded(frequency: str = "500hz", material: str = "plastic", *, progress: P
 
     Creating a tone takes about 15 seconds. The process may be killed, and several processes may ask for the same tone
     at once: one creates it, the others wait. If the cache cannot be written, a temporary folder is used, with a
-    warning in the log.
-
-    Args:
-        frequency: one of `FREQUENCIES`.
-        material: one of `MATERIALS`.
-        progress: called with one line of text at each step.
+    warning in the log. `progress` is called with one line of text at each step.
 
     Raises:
         UsageError: the embedded example has no such frequency or material.
@@ -113,15 +108,7 @@ def write_demo(
     """Write synthetic data, checkpoints and the commands to run on them into a new folder.
 
     `data/` holds the tones of all materials, `checkpoints/{frequency}/` the checkpoints of the embedded example
-    (plastic), and `COMMANDS.md`, written last, the exact commands.
-
-    Args:
-        directory: an empty or missing folder.
-        frequencies: tones to write, of `FREQUENCIES`.
-        progress: called with one line of text at each step.
-
-    Returns:
-        Path of `COMMANDS.md`.
+    (plastic), and `COMMANDS.md`, written last, whose path is returned, the exact commands.
 
     Raises:
         UsageError: the folder is not empty, or is a file.

@@ -45,19 +45,12 @@ ONSET, RELEASE, RAMP = 0.1, 0.9, 0.01  # s; the tone between two smooth ramps
 
 @dataclass(frozen=True)
 class Panel:
-    """A flat panel of one material, parallel to the line from loudspeaker to microphone.
+    """A flat panel of one material, parallel to the line from loudspeaker to microphone."""
 
-    Args:
-        reflection: reflection coefficient of the sound pressure.
-        width: m, along the line.
-        height: m.
-        distance: m, from the line.
-    """
-
-    reflection: float
-    width: float
-    height: float
-    distance: float
+    reflection: float  # coefficient of the sound pressure
+    width: float  # m, along the line
+    height: float  # m
+    distance: float  # m, from the line
 
 
 MATERIALS = {
@@ -68,19 +61,12 @@ MATERIALS = {
 
 @dataclass(frozen=True)
 class Arrival:
-    """One path of the sound from the loudspeaker to the microphone.
+    """One path of the sound from the loudspeaker to the microphone."""
 
-    Args:
-        distance: m, length of the path.
-        directivity: pressure in the direction of the path, 1 on the loudspeaker's axis.
-        reflection: share of pressure that the wall or panel reflects; 1 for the direct sound.
-        area: m², of the reflecting surface; infinite for a wall.
-    """
-
-    distance: float
-    directivity: float
-    reflection: float = 1.0
-    area: float = np.inf
+    distance: float  # m, length of the path
+    directivity: float  # pressure in the direction of the path, 1 on the loudspeaker's axis
+    reflection: float = 1.0  # share of pressure that the wall or panel reflects; 1 for the direct sound
+    area: float = np.inf  # m², of the reflecting surface; infinite for a wall
 
 
 @dataclass(frozen=True)
@@ -117,17 +103,7 @@ def write_tones(
 ) -> list[Path]:
     """Write synthetic clips as `ROOT/deg036/plastic/plastic_deg036_500hz_04.wav`, int16 mono at 48 kHz, 1 s.
 
-    A clip depends only on its own name.
-
-    Args:
-        root: folder to write into, created if missing. Existing clips are overwritten.
-        materials: of `MATERIALS`.
-        frequencies: such as `500hz`.
-        classes: such as `deg036`, 0 to 180 degrees.
-        takes: numbers of the takes.
-
-    Returns:
-        The paths, class by class.
+    A clip depends only on its own name; existing clips are overwritten. The paths are returned class by class.
 
     Raises:
         UsageError: a material, class or frequency is not allowed.

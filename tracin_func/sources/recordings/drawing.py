@@ -42,12 +42,8 @@ def draw_sequence(positions: Tensor, classes: Tensor, rng: np.random.RandomState
 
     n(n−1)/2 times two different items out of n are drawn. Pairs of equal classes are dropped; the others get target +1
     if the class of the first item is the higher one, else −1. The original script draws the training pairs first, then
-    the test pairs with the same `rng`.
-
-    Args:
-        positions: the items of the split in their order, int64 [n].
-        classes: class of each of all items, integer [items].
-        rng: advanced by n(n−1)/2 choices.
+    the test pairs with the same `rng`. `positions` [n] are the items of the split in their order, `classes` [items]
+    those of all items.
     """
     members, class_of = positions.tolist(), classes.tolist()
     drawn = []
@@ -67,12 +63,7 @@ def merge_repeats(drawn: Sequence[DrawnPair]) -> Pairs:
 
 
 def all_pairs(positions: Tensor, classes: Tensor) -> Pairs:
-    """Each pair of items of different classes once, the item that comes earlier in the split first.
-
-    Args:
-        positions: the items of the split in their order, int64 [n].
-        classes: class of each of all items, integer [items].
-    """
+    """Each pair of items of different classes once, the item earlier in the split first; see `draw_sequence`."""
     earlier, later = torch.triu_indices(len(positions), len(positions), offset=1)
     first, second = positions[earlier], positions[later]
     unequal = classes[first] != classes[second]
@@ -96,7 +87,7 @@ def sample_test_pairs(
     Args:
         drawn: the drawn test pairs with repeats, from `draw_sequence`.
         k: number of pairs; None for every distinct pair in the order first drawn.
-        seed: of the sample.
+        seed: seed of the sample.
         table: the distinct pairs in the order first drawn, if they have weights; else `merge_repeats(drawn)`.
         kept: rows of the distinct pairs that may be picked; None for all.
 

@@ -56,15 +56,8 @@ def find_clips(
 ) -> list[Clip]:
     """The clips of one material and tone, ordered by class (by angle), then by take.
 
-    Entries whose names do not follow the layout are left out; `notice` receives how many.
-
-    Args:
-        root: folder of the tree.
-        material: such as `plastic`.
-        frequency: the tone, such as `500hz`.
-        classes: class folders to use, such as `deg036`; None for all.
-        takes: takes to use; None for all. A class need not have each of them.
-        notice: called with each sentence for the user.
+    Only given classes (`deg036`) and takes are used; a class need not have each take. Files whose names do not follow
+    the layout are left out; `notice` receives how many.
 
     Raises:
         InputError: the root or its class folders are missing; the material, the tone, a class or a take is not found;
@@ -125,8 +118,8 @@ def load_items(
     """Spectrograms of clips of one length, float32 [items, 1, frequencies, frames], computed in float64.
 
     Args:
-        clips: what to read, [items].
-        front_end: from waveform to spectrogram.
+        clips: clips to read, [items].
+        front_end: computes a spectrogram from a waveform.
         sample_rate: required sample rate of all files; nothing is resampled.
         clip_seconds: seconds to use from the start of each clip; None for the whole clip.
         workers: number of threads that read; 0 reads in this one. The result does not depend on it.
