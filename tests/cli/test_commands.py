@@ -206,7 +206,7 @@ def test_embedded_results_do_not_go_into_files_of_others(
     path.write_text('{"a_b": {"tracin_self_influence": 1.0}}')
     result = CliRunner().invoke(app, ["self"])
     assert result.exit_code == 3
-    assert "was not computed from the embedded data" in result.stderr
+    assert "holds other scores ('tracin_self_influence')" in result.stderr
     assert path.read_text() == '{"a_b": {"tracin_self_influence": 1.0}}'
     assert CliRunner().invoke(app, ["self", "--metadata-dir", "metadata", "--checkpoints", "last:1"]).exit_code == 0
     assert len(json.loads(path.read_text())) == 442
@@ -222,7 +222,7 @@ def test_own_results_do_not_go_into_files_of_the_embedded_default(lab: Lab, monk
     given = [word for word in lab.arguments() if word not in ("--metadata-dir", str(lab.results))]
     result = CliRunner().invoke(app, ["self", *given])
     assert result.exit_code == 3
-    assert f"`{path}` holds `{COLUMN}`, which was computed from the embedded, synthetic data" in result.stderr
+    assert f"`{path}` already holds scores of the synthetic example ('{COLUMN}')" in result.stderr
     assert lab.files() == before
     assert CliRunner().invoke(app, ["self", *given, "--metadata-dir", "metadata"]).exit_code == 0
 
@@ -717,7 +717,7 @@ def test_it_starts_as_a_module_and_from_a_clone(start: list[str]) -> None:
         [sys.executable, *start, "show", "nowhere.json"], capture_output=True, text=True, cwd=ROOT, check=False
     )
     assert result.returncode == 3
-    assert result.stderr.startswith("error: `nowhere.json`: no such file")
+    assert result.stderr.startswith("error: `nowhere.json`: file not found")
     assert result.stdout == ""
 
 

@@ -374,13 +374,13 @@ TABLE = (
         "ids whose join is ambiguous",
         task("item_ids=['a', 'b_c', 'a_b', 'c'], train=ti.Pairs([0, 2], [1, 3], [1, 1])"),
         3,
-        "two pairs are called 'a_b_c'",
+        "two pairs have the id 'a_b_c'",
     ),
     Row(
         "one pair with two targets",
         task("train=ti.Pairs([0, 0], [1, 1], [1, -1])"),
         3,
-        "two pairs are called '0_1'",
+        "two pairs have the id '0_1'",
     ),
     Row(
         "a pair of an item with itself",
