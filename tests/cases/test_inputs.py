@@ -596,11 +596,11 @@ def test_targets(targets: list[Any], meant: list[int] | None) -> None:
 @pytest.mark.parametrize(
     ("columns", "words"),
     [
-        pytest.param({"first": ["0", "1"]}, ["`first`", "positions", "item_ids"], id="positions as text"),
-        pytest.param({"second": ["a", "b"]}, ["`second`", "positions", "'a'"], id="ids"),
-        pytest.param({"weight": ["1", "heavy"]}, ["`weight`", "row 1", "'heavy'"], id="weight"),
-        pytest.param({"margin": [1.0, None]}, ["`margin`", "row 1", "None"], id="margin"),
-        pytest.param({"count": "ab"}, ["`count`", "list of numbers"], id="one text"),
+        pytest.param({"first": ["0", "1"]}, ["'first'", "positions", "item_ids"], id="positions as text"),
+        pytest.param({"second": ["a", "b"]}, ["'second'", "positions", "'a'"], id="ids"),
+        pytest.param({"weight": ["1", "heavy"]}, ["'weight'", "row 1", "'heavy'"], id="weight"),
+        pytest.param({"margin": [1.0, None]}, ["'margin'", "row 1", "None"], id="margin"),
+        pytest.param({"count": "ab"}, ["'count'", "list of numbers"], id="one text"),
     ],
 )
 def test_columns_that_are_no_numbers_are_refused(columns: dict[str, Any], words: list[Words]) -> None:
@@ -958,7 +958,7 @@ def test_numbers_as_ids_of_items_and_as_positions(kind: str, given: list[Any], i
     numbers = kind == "parquet" and not isinstance(second[0], str)
     if numbers and ids is None:
         for run_ in (lambda: read_pairs(path, IDS), lambda: ti.PairTable(path, IDS)):
-            assert_says(refusal(run_), path.name, "position 0", "'5'", "--ids names", "--ids positions")
+            assert_says(refusal(run_), path.name, "position 0", "'5'", 'ids="names"', 'ids="positions"')
         return
     train, _ = read_pairs(path, IDS, ids=ids)
     found = list(zip(train.first.tolist(), train.second.tolist(), train.target.tolist(), strict=True))
@@ -974,7 +974,7 @@ def test_whole_numbers_are_positions_where_nothing_else_can_be_meant(item_ids: l
 @pytest.mark.parametrize("item_ids", [[7, 8, 9], ["0", "1", "02"], ["a", "-1", "b"]])
 def test_whole_numbers_beside_other_numbers_are_refused(item_ids: list[Any], tmp_path: Path) -> None:
     path = tables.write_parquet(tmp_path / "pairs.parquet", first=[0, 1], second=[1, 2])
-    assert_says(refusal(lambda: tables.read(path, item_ids)), "--ids positions", 'ids="names"')
+    assert_says(refusal(lambda: tables.read(path, item_ids)), 'ids="positions"', 'ids="names"')
 
 
 def test_the_option_ids(recordings: Recordings) -> None:

@@ -432,7 +432,7 @@ def test_a_corrupt_wav_among_good_ones_is_named(lab: Lab) -> None:
 
 def test_no_checkpoint_of_the_prefix(lab: Lab) -> None:
     line = refused("self", lab, "--checkpoint-prefix", "epoch-", code=3)
-    assert "there is: model_epoch_2.pt, model_epoch_10.pt" in line
+    assert "Available: model_epoch_2.pt, model_epoch_10.pt" in line
     assert "no such folder" in refused("self", lab, "--checkpoint-dir", str(lab.folder / "no"), code=3)
 
 

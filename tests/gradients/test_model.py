@@ -204,15 +204,15 @@ def test_options_are_checked(linear: nn.Module, items: Tensor, options: Any, mes
 @pytest.mark.parametrize(
     ("pairs", "changes", "message"),
     [
-        (ti.Pairs([0], [9], [1]), {}, "train pair 0: `second` is 9; expected the position of an item, below 6. Use"),
-        (ti.Pairs([], [], []), {}, "there are no train pairs. Expected at least one."),
+        (ti.Pairs([0], [9], [1]), {}, "train pair 0: 'second' is 9; expected the position of an item, below 6. Use"),
+        (ti.Pairs([], [], []), {}, "`train` has no pairs. Give at least one."),
         (PAIRS, {"item_ids": ["a"]}, "`item_ids` has 1 entries for 6 items. Expected one per item."),
         (
             PAIRS,
             {"item_ids": list("abcdea")},
             "two items have the id 'a': `item_ids` 0 and 5, compared as text. Rename one of them.",
         ),
-        (PAIRS, {"checkpoints": []}, "`checkpoints` is empty. Expected at least one."),
+        (PAIRS, {"checkpoints": []}, "`checkpoints` is empty. Give at least one."),
         (
             PAIRS,
             {"items": {"x": torch.ones(3), "y": torch.ones(4)}},

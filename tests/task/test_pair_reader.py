@@ -73,28 +73,28 @@ class TestParquet:
     @pytest.mark.parametrize(
         ("column", "values", "message"),
         [
-            ("first", ["item_01", "item_02", "itm_07"], "row 2: `first` is 'itm_07', which is no item; .*'item_07'"),
-            ("first", ["item_01", None, "item_07"], "row 1: `first` is empty"),
+            ("first", ["item_01", "item_02", "itm_07"], "row 2: 'first' is 'itm_07', which is no item; .*'item_07'"),
+            ("first", ["item_01", None, "item_07"], "row 1: 'first' is empty"),
             (
                 "first",
                 ["item_01", "item_02", "item_39"],
-                "row 2: `second` is 'item_39'; expected another item than `first`",
+                "row 2: 'second' is 'item_39'; expected another item than 'first'",
             ),
-            ("first", [1, 2, 40], "row 2: `first` is 40; expected the position of an item, below 40"),
-            ("first", [1, -2, 4], "row 1: `first` is -2; expected the position of an item, 0 or more"),
-            ("first", [1.5, 2.0, 3.0], "column `first` is of type double; expected item ids as texts, or positions"),
-            ("target", [1, 0, -1], "row 1: `target` is 0; expected 1 .first above second. or -1"),
-            ("target", [1, None, -1], "row 1: `target` is empty"),
-            ("target", ["1", "1", "-1"], "column `target` is of type string; expected numbers"),
-            ("weight", [1.0, -0.5, 1.0], "row 1: `weight` is -0.5; expected a number, 0 or more"),
-            ("weight", [1.0, 1.0, float("inf")], "row 2: `weight` is inf; expected a number, 0 or more"),
-            ("margin", [1.0, float("nan"), 1.0], "row 1: `margin` is nan; expected a finite number"),
-            ("margin", [1.0, None, 1.0], "row 1: `margin` is empty"),
-            ("count", [1, 2, 0], "row 2: `count` is 0; expected an integer, 1 or more"),
-            ("count", [1.0, 2.0, 3.0], "column `count` is of type double; expected integers"),
-            ("split", ["train", "train", "valid"], "row 2: `split` is 'valid'; expected one of train, test"),
+            ("first", [1, 2, 40], "row 2: 'first' is 40; expected the position of an item, below 40"),
+            ("first", [1, -2, 4], "row 1: 'first' is -2; expected the position of an item, 0 or more"),
+            ("first", [1.5, 2.0, 3.0], "column 'first' is of type double; expected item ids as texts, or positions"),
+            ("target", [1, 0, -1], "row 1: 'target' is 0; expected 1 .first above second. or -1"),
+            ("target", [1, None, -1], "row 1: 'target' is empty"),
+            ("target", ["1", "1", "-1"], "column 'target' is of type string; expected numbers"),
+            ("weight", [1.0, -0.5, 1.0], "row 1: 'weight' is -0.5; expected a number, 0 or more"),
+            ("weight", [1.0, 1.0, float("inf")], "row 2: 'weight' is inf; expected a number, 0 or more"),
+            ("margin", [1.0, float("nan"), 1.0], "row 1: 'margin' is nan; expected a finite number"),
+            ("margin", [1.0, None, 1.0], "row 1: 'margin' is empty"),
+            ("count", [1, 2, 0], "row 2: 'count' is 0; expected an integer, 1 or more"),
+            ("count", [1.0, 2.0, 3.0], "column 'count' is of type double; expected integers"),
+            ("split", ["train", "train", "valid"], "row 2: 'split' is 'valid'; expected one of train, test"),
             ("split", ["test", "test", "test"], "has no training pair"),
-            ("split", [1, 2, 3], "column `split` is of type int64; expected texts"),
+            ("split", [1, 2, 3], "column 'split' is of type int64; expected texts"),
             (
                 "angle",
                 [1, 2, 3],
@@ -119,7 +119,7 @@ class TestParquet:
         target = pairs.target.numpy().copy()
         target[290_123] = 3
         write(path, pairs, ids=False, rows=150_000, target=target)
-        with pytest.raises(ti.InputError, match="row 290123: `target` is 3"):
+        with pytest.raises(ti.InputError, match="row 290123: 'target' is 3"):
             read(PairTable(path, NAMES), 100_000)
 
     def test_files_that_are_none(self, tmp_path: Path) -> None:

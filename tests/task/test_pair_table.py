@@ -61,10 +61,10 @@ def test_a_split_of_a_file(ending: str, split: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("ending", ["csv", "parquet"])
 def test_a_file_takes_the_ids_of_a_task(ending: str, tmp_path: Path) -> None:
     table = ti.PairTable(written(tmp_path, ending))
-    with pytest.raises(ti.UsageError, match="pairs.* is read with the ids of items"):
+    with pytest.raises(ti.UsageError, match="pairs.* needs the ids of items"):
         len(table)
     assert columns_of(table.over(IDS), 3)["first"] == [0, 2, 4]
-    with pytest.raises(ti.InputError, match="`first` is 'item 4', which is no item; expected an id such as '"):
+    with pytest.raises(ti.InputError, match="'first' is 'item 4', which is no item; expected an id such as '"):
         columns_of(table.over(IDS[:4]), 3)
 
 
@@ -75,7 +75,7 @@ def test_a_file_or_arrays() -> None:
         {"first": [0], "second": [1]},
         {"path": "pairs.csv", "count": [1]},
     ):
-        with pytest.raises(ti.UsageError, match="a `PairTable` needs a path, or `first`, `second` and `target`"):
+        with pytest.raises(ti.UsageError, match="a PairTable needs a path, or 'first', 'second' and 'target'"):
             ti.PairTable(**wrong)  # type: ignore[arg-type]
 
 

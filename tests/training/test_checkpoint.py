@@ -69,5 +69,7 @@ def test_a_task_takes_the_paths_that_are_found(tmp_path: Path) -> None:
     task = ti.Task(model, ITEMS, PAIRS, ti.find_checkpoints(tmp_path / "run"))  # type: ignore[arg-type]
     assert [each.source for each in task.checkpoints] == paths
     assert repr(task) == "Task(Linear: 6 items, 4 training pairs, no test pairs, 3 checkpoints)"
-    with pytest.raises(ti.InputError, match="`checkpoints` is one thing"):
+    with pytest.raises(
+        ti.InputError, match="`checkpoints` should be a list of Checkpoint, path or state dict. Got one"
+    ):
         ti.Task(model, ITEMS, PAIRS, tmp_path / "run")  # type: ignore[arg-type]

@@ -1,7 +1,7 @@
 """Reading checkpoints from disk as untrusted data: files of torch and safetensors, shards, folders.
 
-A file holds a dict with the weights under one of `WEIGHT_KEYS`, or the weights alone. Reading allows tensors, numbers,
-strings and numpy scalars; nothing a file holds is executed.
+A file contains a dict with the weights under one of `WEIGHT_KEYS`, or the weights alone. Only tensors, numbers, strings
+and numpy scalars are read; no code in a file is executed.
 """
 
 import hashlib
@@ -31,7 +31,7 @@ OPTIMIZER_KEYS = ("optimizer_state_dict", "optimizer", "optimizer_states")
 ARGUMENT_KEYS = ("args", "hyper_parameters")
 INDEX = ".index.json"  # lists the shards of a large model
 
-# In this order; a folder may hold the same weights twice.
+# In this order; a folder may contain the same weights twice.
 _WEIGHTS_IN_FOLDER = tuple(
     name + end
     for name in ("model.safetensors", "pytorch_model.bin", "adapter_model.safetensors", "adapter_model.bin")
@@ -39,7 +39,7 @@ _WEIGHTS_IN_FOLDER = tuple(
 )
 _OPTIMIZER_IN_FOLDER = "optimizer.pt"
 
-# What torch's unpickler raises on a file that is cut short or damaged, depending on where.
+# Errors of torch's unpickler on a file that is cut short or damaged, depending on where.
 _DAMAGED = (
     RuntimeError,
     EOFError,
@@ -54,8 +54,8 @@ _DAMAGED = (
     struct.error,
 )
 
-# Trainers put accuracies and losses as numpy scalars beside the weights; their types carry no code.
-# numpy 1 and 2 keep the two constructors under different module names, so both are allowed.
+# Trainers save accuracies and losses as numpy scalars beside the weights; their types contain no code.
+# numpy 1 and 2 have the two constructors under different module names, so both are allowed.
 _SCALAR, _ARRAY = np.float64(0).__reduce__()[0], np.empty(0).__reduce__()[0]
 _NUMPY_SCALARS: list[Any] = [
     np.dtype,
@@ -68,12 +68,12 @@ _REFUSED = re.compile(r"GLOBAL ([\w.]+)|Unsupported (?:global|class) ([\w.]+)|bu
 
 
 def content_of(path: Path) -> tuple[Any, str]:
-    """What the file or the folder at `path` holds, and the SHA-256 of the files of its weights as hex.
+    """The content of the file or folder at `path`, and the SHA-256 of the files of its weights as hex.
 
     A file is hashed before it is unpickled, through the same handle: it is opened once.
 
     Raises:
-        InputError: missing, truncated, or holding objects that are refused.
+        InputError: it is missing or truncated, or contains refused objects.
     """
     digest = hashlib.sha256()
     return _content(path, digest), digest.hexdigest()
@@ -83,19 +83,19 @@ def _content(path: Path, digest: Any) -> Any:
     if path.is_dir():
         return _read_folder(path, digest)
     if not path.is_file():
-        raise InputError(f"{path}: no such checkpoint file.")
+        raise InputError(f"{path}: no such checkpoint file. Give an existing one.")
     if path.name.endswith(INDEX):
         return _read_shards(path, digest)
     return _read_safetensors(path, digest) if path.suffix == ".safetensors" else _read_torch(path, digest)
 
 
 def is_checkpoint(path: Path) -> bool:
-    """Whether `path` is named as a checkpoint file is, or is a folder that holds one."""
+    """Whether `path` has the name of a checkpoint file, or is a folder with one."""
     return weights_in(path) is not None if path.is_dir() else path.name.endswith(SUFFIXES)
 
 
 def weights_in(folder: Path) -> Path | None:
-    """The file of weights in the folder of a checkpoint."""
+    """The file of weights in the folder of a checkpoint, or None."""
     return next((path for name in _WEIGHTS_IN_FOLDER if (path := folder / name).is_file()), None)
 
 
@@ -103,7 +103,7 @@ def _read_folder(folder: Path, digest: Any) -> Mapping[str, Any]:
     file = weights_in(folder)
     if file is None:
         names = ", ".join(sorted(each.name for each in folder.iterdir())[:6]) or "nothing"
-        raise InputError(f"{folder}: a folder without {' or '.join(_WEIGHTS_IN_FOLDER[::2])}; it holds {names}.")
+        raise InputError(f"{folder}: a folder without {' or '.join(_WEIGHTS_IN_FOLDER[::2])}. Got {names}.")
     optimizer = folder / _OPTIMIZER_IN_FOLDER
     content = {WEIGHT_KEYS[0]: _content(file, digest)}
     return content | ({OPTIMIZER_KEYS[0]: _read_torch(optimizer)} if optimizer.is_file() else {})
@@ -111,16 +111,17 @@ def _read_folder(folder: Path, digest: Any) -> Mapping[str, Any]:
 
 def _read_shards(index: Path, digest: Any) -> dict[str, Any]:
     """The weights in the files that an index lists."""
-    expected = "Expected a JSON object with `weight_map`, from names of weights to files beside it"
     try:
         text = index.read_bytes()
         digest.update(text)
         files = list(dict.fromkeys(json.loads(text)["weight_map"].values()))
+        if not all(isinstance(name, str) and Path(name).name == name and name.endswith(SUFFIXES) for name in files):
+            raise ValueError("a file elsewhere")
     except (ValueError, LookupError, TypeError, AttributeError, OSError) as error:
-        raise InputError(f"{index}: not a readable index of shards ({type(error).__name__}). {expected}.") from None
-    inside = (isinstance(name, str) and Path(name).name == name and name.endswith(SUFFIXES) for name in files)
-    if not all(inside):
-        raise InputError(f"{index}: not a readable index of shards. {expected}.")
+        raise InputError(
+            f"{index}: not a readable index of shards ({type(error).__name__}). Expected a JSON object with "
+            "'weight_map', from names of weights to files beside it."
+        ) from None
     weights: dict[str, Any] = {}
     for name in files:
         weights |= _content(index.parent / name, digest)
@@ -133,26 +134,26 @@ def _read_torch(path: Path, digest: Any = None) -> Any:
             if digest is not None:
                 hashlib.file_digest(file, lambda: digest)
                 file.seek(0)
-            warnings.simplefilter("ignore")  # of what it refuses a moment later, in words for torch's developers
+            warnings.simplefilter("ignore")  # about objects that it refuses a moment later
             return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         refused = _REFUSED.search(str(error))
         if refused is None:
             raise InputError(f"{path}: not a readable checkpoint (truncated, or not a torch file).") from None
         raise InputError(
-            f"{path}: holds an object of {next(filter(None, refused.groups()))}, which is refused: unpickling it may "
-            f"run code. If you trust the file, keep the weights and plain values alone: {_conversion(path)} (the "
+            f"{path}: contains an object of {next(filter(None, refused.groups()))}, which is refused: unpickling it "
+            f"may run code. If you trust the file, keep only the weights and plain values: {_conversion(path)} (the "
             "original is kept beside it, with the ending .full)."
         ) from None
     except _DAMAGED as error:
-        # What else these say is about pickle's machinery: a number, or nothing; or, after a sentence, torch's advice.
+        # The other errors contain details of pickle only; torch's advice follows after a sentence.
         words = str(error).strip().split("\n")[0].split(". ")[0].rstrip(".")
         reason = f": {words}" if isinstance(error, RuntimeError | OSError) else ""
         raise InputError(f"{path}: not a readable checkpoint (truncated, or not a torch file){reason}.") from None
 
 
 def _conversion(path: Path) -> str:
-    """A command that leaves only what is read in the file; it takes several files."""
+    """A command that removes everything unreadable from the file; it accepts several files."""
     names = _strings_in(path)
     kept = [key for key in (*WEIGHT_KEYS, *OPTIMIZER_KEYS) if key in names]
     chosen = f"{{**plain(c), **{{k: c[k] for k in {kept!r}}}}}"
@@ -168,7 +169,7 @@ def _conversion(path: Path) -> str:
 
 
 def _strings_in(path: Path) -> set[str]:
-    """Which of the keys a checkpoint file has, from its bytes; nothing is unpickled."""
+    """The keys of a checkpoint file among the known ones, from its bytes; nothing is unpickled."""
     try:
         with zipfile.ZipFile(path) as archive:
             data = archive.read(next(name for name in archive.namelist() if name.endswith("data.pkl")))
@@ -180,7 +181,7 @@ def _strings_in(path: Path) -> set[str]:
 
 @contextmanager
 def _allowed(objects: list[Any]) -> Iterator[None]:
-    """What torch may unpickle in the block, besides what the caller has allowed, which stays allowed afterwards."""
+    """Allow torch to unpickle `objects` in the block; what the caller has allowed stays so."""
     known = torch.serialization.get_safe_globals()
     added = [each for each in objects if each not in known]
     torch.serialization.add_safe_globals(added)

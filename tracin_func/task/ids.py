@@ -1,4 +1,4 @@
-"""Ids of items and pairs, and names of classes: text from the door on."""
+"""Ids of items and pairs, and names of classes, always as text."""
 
 import os
 from collections.abc import Iterable, Sequence, Set
@@ -6,15 +6,11 @@ from typing import Any
 
 from tracin_func.errors import InputError, UsageError
 
-NAMES, POSITIONS = IDS = "names", "positions"  # what `first` and `second` of a table of pairs may be
+NAMES, POSITIONS = IDS = "names", "positions"  # meanings of `first` and `second` in a table of pairs
 
 
 def require_kind(ids: str | None) -> None:
-    """Refuse what is no kind of ids.
-
-    Raises:
-        UsageError: naming it.
-    """
+    """Raise UsageError for an unknown kind of ids."""
     if ids not in (None, *IDS):
         raise UsageError(f"`ids` should be one of {', '.join(IDS)}. Got {ids!r}.")
 
@@ -28,12 +24,7 @@ def numeric_id(ids: Sequence[str]) -> int | None:
 def as_texts(values: Iterable[Any], name: str) -> list[str]:
     """Ids as text: `1`, `np.int64(1)`, `torch.tensor(1)` and `b"1"` are "1", a path is its text.
 
-    Args:
-        values: one id each; also an array or a tensor of them.
-        name: how a message calls them.
-
-    Raises:
-        InputError: `values` is a single text or has no order, or one of them is neither text nor a whole number.
+    InputError, with the `name` of the ids, for a single text, a set, or an id that is neither text nor a whole number.
     """
     unordered = isinstance(values, str | bytes | Set) or not isinstance(values, Iterable)
     if unordered or getattr(values, "ndim", 1) == 0:
@@ -42,11 +33,7 @@ def as_texts(values: Iterable[Any], name: str) -> list[str]:
 
 
 def require_distinct(ids: list[str], name: str) -> None:
-    """Refuse two equal ids.
-
-    Raises:
-        InputError: naming both positions.
-    """
+    """Raise InputError for two equal ids, with both positions."""
     seen: dict[str, int] = {}
     for row, value in enumerate(ids):
         if (first := seen.setdefault(value, row)) != row:
@@ -56,8 +43,8 @@ def require_distinct(ids: list[str], name: str) -> None:
 
 
 def positions_hint(value: str, items: int) -> str:
-    """What a message adds about a value that is no id of `items` items and may be a position."""
-    return " If it is a position, add --ids positions." if value.isdecimal() and int(value) < items else ""
+    """A sentence for errors, if a value that is no id of `items` items may be a position."""
+    return ' If it is a position, add `ids="positions"`.' if value.isdecimal() and int(value) < items else ""
 
 
 def _as_text(value: Any, name: str, row: int) -> str:

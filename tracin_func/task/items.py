@@ -1,4 +1,4 @@
-"""Items: what a scorer scores. A tensor, a pytree of tensors with a common first axis, or a dataset."""
+"""Items, the inputs of a scorer: a tensor, a pytree of tensors with a common first axis, or a dataset."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
@@ -17,7 +17,7 @@ Batch = Any  # a tensor, or a pytree of tensors, with the items on the first axi
 
 
 class RaggedItemsError(InputError):
-    """Units that cannot share a batch, such as items of different shapes; each can still be taken alone."""
+    """Units that cannot share a batch, such as items of different shapes; each can be taken alone."""
 
 
 class Items(Protocol):
@@ -27,17 +27,16 @@ class Items(Protocol):
 
     def take(self, index: Tensor) -> Batch:
         """The items at positions `index` [n], stacked on a first axis [n, ...]."""
-        ...
 
 
 class StackedItems:
-    """Items already stacked: one pytree whose tensors share their first axis."""
+    """Stacked items: one pytree whose tensors share their first axis."""
 
     def __init__(self, tree: Batch) -> None:
         tree = _stacked(tree, "items")
         lengths = sorted({leaf.shape[0] if leaf.ndim else 0 for leaf in pytree.tree_leaves(tree)})
         if not lengths:
-            raise InputError("`items` holds no tensor. Expected a tensor, or a dict or tuple of tensors.")
+            raise InputError("`items` contains no tensor. Expected a tensor, or a dict or tuple of tensors.")
         if len(lengths) > 1:
             raise InputError(f"`items` should share their first axis, [items]. Got lengths {lengths}.")
         self._tree = tree
@@ -48,7 +47,6 @@ class StackedItems:
 
     @property
     def content(self) -> Batch:
-        """All of them, as they are kept."""
         return self._tree
 
     def take(self, index: Tensor) -> Batch:
@@ -56,7 +54,7 @@ class StackedItems:
 
 
 class DatasetItems:
-    """Items of a map-style dataset, loaded and collated when they are asked for."""
+    """Items of a map-style dataset, loaded and collated when they are needed."""
 
     def __init__(self, dataset: Any) -> None:
         self._dataset = dataset
@@ -66,7 +64,6 @@ class DatasetItems:
 
     @property
     def content(self) -> Any:
-        """The dataset."""
         return self._dataset
 
     def take(self, index: Tensor) -> Batch:
@@ -74,11 +71,11 @@ class DatasetItems:
         try:
             batch = default_collate(items)
         except (RuntimeError, TypeError, ValueError) as error:
-            raise RaggedItemsError(f"items {index.tolist()[:4]} cannot be stacked: {error}") from None
+            raise RaggedItemsError(f"`items` {index.tolist()[:4]} cannot be stacked: {error}") from None
         if wrong := {type(leaf).__name__ for leaf in pytree.tree_leaves(batch) if not isinstance(leaf, Tensor)}:
             raise InputError(
-                f"`items[{int(index[0])}]` holds {', '.join(sorted(wrong))}. Expected tensors or numbers; of texts "
-                "those that a tokenizer makes of them."
+                f"`items[{int(index[0])}]` contains {', '.join(sorted(wrong))}. Expected tensors or numbers. Tokenize "
+                "texts first."
             )
         return batch
 
@@ -87,7 +84,7 @@ class DatasetItems:
             item = self._dataset[position]
         except InputError:
             raise
-        except Exception as error:  # code of the user's
+        except Exception as error:  # of the user's code
             words = " ".join(f"{type(error).__name__}: {error}".split())
             raise InputError(
                 f"`items[{position}]` of {type(self._dataset).__name__} failed: {words}. Expected a map-style dataset "
@@ -98,15 +95,12 @@ class DatasetItems:
 
 
 def as_items(items: Any) -> Items:
-    """Read `items` as what it is.
+    """Items from stacked tensors or a map-style dataset; InputError for anything else, or different lengths.
 
     A tensor [items, ...], or a mapping or tuple of tensors with a common first axis, is stacked already; a list or
-    anything else with `__len__` and `__getitem__` is a map-style dataset of single items. The scorer gets a dict where
-    items are a mapping of another kind, as tokenizers return, and dense tensors where they are sparse. Within mappings
-    lists of whole numbers are tensors.
-
-    Raises:
-        InputError: none of these, or tensors of different lengths.
+    anything else with `__len__` and `__getitem__` is a map-style dataset of single items. The scorer gets mappings of
+    other kinds, as tokenizers return, as dicts, and sparse tensors as dense ones. Lists of whole numbers within
+    mappings become tensors.
     """
     if isinstance(items, StackedItems | DatasetItems):
         return items
@@ -148,7 +142,7 @@ def _stacked(tree: Any, name: str) -> Batch:
             return torch.tensor(tree)
         except (TypeError, ValueError, RuntimeError) as error:
             raise InputError(
-                f"`{name}` holds lists that are no tensor: {error}. Pad them to one length; a tokenizer does with "
+                f"`{name}` contains lists of different lengths: {error}. Pad them to one length; tokenizers do so with "
                 'padding=True, return_tensors="pt".'
             ) from None
     children, structure = pytree.tree_flatten(tree, is_leaf=lambda node: node is not tree)
@@ -158,7 +152,7 @@ def _stacked(tree: Any, name: str) -> Batch:
 
 
 def _plain(item: Any) -> Any:
-    """A single item as `default_collate` takes it: dense, mappings as dicts, in them lists of whole numbers tensors."""
+    """A single item for `default_collate`: dense, mappings as dicts, lists of whole numbers in them as tensors."""
     if isinstance(item, Tensor):
         return _dense(item)
     if _is_mapping(item):
@@ -169,7 +163,7 @@ def _plain(item: Any) -> Any:
 
 
 def _is_mapping(value: Any) -> bool:
-    """Whether it has to become a dict: a mapping that trees of tensors do not know, or a dict."""
+    """Whether it has to become a dict: a mapping of a type unknown to pytrees, or a dict."""
     return isinstance(value, Mapping) and (type(value) is dict or type(value) not in pytree.SUPPORTED_NODES)
 
 
@@ -186,7 +180,7 @@ def _dense(leaf: Tensor) -> Tensor:
 
 
 def place(batch: Batch, device: torch.device, dtype: torch.dtype | None, casts: Sequence[bool] | None = None) -> Batch:
-    """`batch` on `device`; its floating-point tensors as `dtype`, or of all tensors those that `casts` marks."""
+    """`batch` on `device`; its floating-point tensors, or those marked by `casts`, as `dtype`."""
     leaves, structure = pytree.tree_flatten(batch)
     chosen = [leaf.is_floating_point() for leaf in leaves] if casts is None else casts
 
@@ -198,7 +192,7 @@ def place(batch: Batch, device: torch.device, dtype: torch.dtype | None, casts: 
 
 
 def have_one_shape(first: Batch, second: Batch) -> bool:
-    """Whether two batches of as many items could be one."""
+    """Whether items of two batches of one size could share a batch."""
     left, right = pytree.tree_leaves(first), pytree.tree_leaves(second)
     return [leaf.shape for leaf in left] == [leaf.shape for leaf in right]
 

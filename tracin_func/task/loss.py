@@ -1,4 +1,4 @@
-"""A pair loss: its values, and what scoring asks about it."""
+"""A pair loss: its values and properties."""
 
 from collections.abc import Callable
 from dataclasses import asdict, is_dataclass
@@ -12,15 +12,14 @@ Weigh = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
 
 
 class PairLoss:
-    """An element-wise loss ℓ(s_a, s_b, y[, margin]) of pairs. Derive a loss of your own from it; only `__call__` is
-    required, and where nothing else is declared, a plain callable does the same.
+    """An element-wise loss ℓ(s_a, s_b, y[, margin]) of pairs, the base class for custom losses.
 
-    All arguments have equal shapes, mostly [pairs]: scores `first` and `second`, `target` ±1, and the pairs' own
-    `margin` or None. Where the weight of a pair depends on all training pairs, `tally` and `weights` say how. Weights
-    are constants: no gradient flows through them.
+    Only `__call__` is required; a loss with nothing else may be a plain callable, too. All arguments have equal shapes,
+    mostly [pairs]: scores `first` and `second`, `target` ±1, and the pairs' own `margin` or None. If the weight of a
+    pair depends on all training pairs, define `tally` and `weights`. Weights are constants, without a gradient.
 
     Attributes:
-        loss_type: name in provenance and on the command line; that of the class when empty.
+        loss_type: name in provenance and on the command line; by default that of the class.
         of_difference: ℓ is a function of s_a − s_b, so that ∂ℓ/∂s_b = −∂ℓ/∂s_a.
         weighted: the loss has `tally` and `weights`.
     """
@@ -34,20 +33,20 @@ class PairLoss:
         raise NotImplementedError
 
     def derivative(self, first: Tensor, second: Tensor, target: Tensor, margin: Tensor | None = None) -> Tensor | None:
-        """∂ℓ/∂s_a = −∂ℓ/∂s_b in closed form, of a loss that is `of_difference`; None: by autograd."""
+        """∂ℓ/∂s_a = −∂ℓ/∂s_b in closed form, for a loss that is `of_difference`; None: by autograd."""
         return None
 
     def tally(self, first: Tensor, second: Tensor, target: Tensor, margin: Tensor | None, count: Tensor) -> Tensor:
-        """What the weights depend on, of some training pairs at one checkpoint; the tallies of all of them add up.
+        """The statistics of some training pairs on which weights depend; summed over all pairs at a checkpoint.
 
-        `count` int64 [pairs] says how often each pair was drawn; one with count 0 is padding. Integers make the sum,
-        and with it every score, independent of how the pairs are cut into blocks.
+        `count` int64 [pairs] is how often each pair was drawn; 0 is padding. Integers make the sum, and every score,
+        independent of the blocks of pairs.
         """
-        raise UsageError(f"`loss` {type(self).__name__} declares `weighted`. Expected its `tally` and `weights`.")
+        raise UsageError(f"`loss` {type(self).__name__} declares 'weighted'. Define its methods tally and weights.")
 
     def weights(self, tally: Tensor) -> Weigh:
-        """What weighs any pairs by their scores, [pairs], given the tally of all training pairs."""
-        raise UsageError(f"`loss` {type(self).__name__} declares `weighted`. Expected its `tally` and `weights`.")
+        """A function from any pairs' scores to their weights [pairs], given the tally of all training pairs."""
+        raise UsageError(f"`loss` {type(self).__name__} declares 'weighted'. Define its methods tally and weights.")
 
     def remark(
         self, tally: Tensor, first: Tensor, second: Tensor, target: Tensor, margin: Tensor | None = None
@@ -56,7 +55,7 @@ class PairLoss:
         return None
 
     def bin(self, first: Tensor, second: Tensor, target: Tensor, margin: Tensor | None = None) -> Tensor | None:
-        """The bin of each pair for the record of a run, int64, −1 for none; None where the loss has no bins."""
+        """The bin of each pair for the record of a run, int64, −1 for none; None if the loss has no bins."""
         return None
 
     def describe(self) -> dict[str, Any]:
@@ -66,17 +65,13 @@ class PairLoss:
 
 
 def instance_of(loss: Any) -> Any:
-    """`loss`, or where it is a class, an instance of it without arguments.
-
-    Raises:
-        UsageError: the class needs arguments.
-    """
+    """`loss`, or an instance of it if it is a class; UsageError if the class needs arguments."""
     if not isinstance(loss, type):
         return loss
     try:
         return loss()
     except Exception as error:
         raise UsageError(
-            f"`loss` is the class {loss.__name__}, which needs arguments ({error}). Give an instance: "
+            f"`loss` should be an instance. Got the class {loss.__name__}, which needs arguments ({error}). Give "
             f"{loss.__name__}(...)."
         ) from error

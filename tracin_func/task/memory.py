@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 def address_of(value: Any) -> int:
-    """Where the storage of a tensor begins; 0 where there is none: meta, sparse and lazy tensors, other values."""
+    """The address of a tensor's storage; 0 for meta, sparse and lazy tensors, and other values."""
     try:
         return value.untyped_storage().data_ptr() if isinstance(value, Tensor) else 0
     except (RuntimeError, ValueError, NotImplementedError):

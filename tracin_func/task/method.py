@@ -1,4 +1,4 @@
-"""What changes a score, beside the task itself: how gradients meet, how checkpoints weigh, what is explained."""
+"""Settings that change scores: the metric, the weighting of checkpoints, the query objective, projection."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -16,20 +16,20 @@ MOST_SEED = 2**63 - 1
 
 @dataclass(frozen=True)
 class Projection:
-    """A random linear map Π with E⟨Πx, Πy⟩ = ⟨x, y⟩, one for each checkpoint, that takes gradients to short rows.
+    """A random linear map Π with E⟨Πx, Πy⟩ = ⟨x, y⟩ from gradients to short rows, one per checkpoint.
 
     Args:
-        kind: `rademacher` or `gaussian`, dense; `sjlt`, sparse: one non-zero a coordinate (Kane and Nelson, JACM 2014);
-            `kronecker`: both sides of every weight matrix apart, from its factors (LoGra, arXiv 2405.13954). `auto`:
-            the exact gradients where these are cheaper, else `kronecker` where factors are captured and `sjlt`
-            elsewhere. `none`: the gradients themselves.
-        dim: numbers a row; of `kronecker` at most. A default of the kind when None.
-        side: of `kronecker`, numbers a side of every matrix; the largest that `dim` allows when None.
-        seed: what is drawn depends on it, the parameter's name and the checkpoint's, on nothing else: neither on the
-            device nor on chunks or the number of processes.
+        kind: `rademacher` or `gaussian`, dense; `sjlt`, sparse: one non-zero per coordinate (Kane and Nelson, JACM
+            2014); `kronecker`: each side of every weight matrix, from its factors (LoGra, arXiv 2405.13954). `auto`:
+            exact gradients if these are cheaper, else `kronecker` with captured factors and `sjlt` without. `none`:
+            exact gradients.
+        dim: dimension of each row (for `kronecker`: an upper limit); by default that of the kind.
+        side: for `kronecker`, dimension of each side of every matrix; the largest that `dim` allows when None.
+        seed: Π depends on it and on the names of parameter and checkpoint only; not on the device, on chunks or on the
+            number of processes.
 
     Raises:
-        UsageError: a number out of range. The kind is compared with those there are when a run begins.
+        UsageError: a number out of range. The kind is checked when a run begins.
     """
 
     kind: str = "auto"
@@ -43,9 +43,9 @@ class Projection:
             if value is not None and value < 2:
                 raise UsageError(f"`{name}` of a projection should be at least 2. Got {value}.")
         if self.side is not None and self.dim is not None:
-            raise UsageError("`dim` and `side` both say how wide rows are. Expected one of them.")
+            raise UsageError("`dim` and `side` both set the dimension of rows. Give one of them.")
         if not 0 <= self.seed <= MOST_SEED:
-            raise UsageError(f"`seed` of a projection should lie in 0 to 2^63 − 1. Got {self.seed}.")
+            raise UsageError(f"`seed` of a projection should be from 0 to 2^63 − 1. Got {self.seed}.")
 
     def describe(self) -> dict[str, Any]:
         """The settings that provenance records."""
@@ -62,23 +62,24 @@ def _choice(default: str | None, allowed: tuple[str | None, ...], *, of_self: bo
 
 @dataclass(frozen=True)
 class Method:
-    """What changes a number. Provenance records all of it.
+    """Settings that change scores. Provenance records all of them.
 
     Args:
         test_functional: the query objective: `loss` or `score-margin`.
-        weight_test_pairs: test pairs get the loss's population weights too (GHM); `score-margin` has none.
-        aggregate: `mean`: one column, of the mean of the test pairs' objectives, repeats counted; None: a column each.
+        weight_test_pairs: weight test pairs too, by the weights of the loss (GHM); `score-margin` has none.
+        aggregate: `mean`: one column for the mean of the test pairs' objectives, repeats counted; None: a column per
+            test pair.
         normalize: `cosine`: influence divided by √(self(p) self(q)), the cosine of the gradients of all checkpoints
             as one vector, in [-1, 1].
-        checkpoint_weights: the checkpoint weighting: `lr`, or `uniform`: every checkpoint weighs 1, whatever its
-            learning rate.
-        preconditioner: `adam`: gradients meet as Adam's steps take them, M_t = diag(η / (√v̂ + ε)), by the second
-            moments that checkpoints hold; `none`: as those of SGD, M_t = diag η.
-        params: regular expression; only parameters in whose name it is found are differentiated.
-        projection: how gradients are projected to short rows; scores are then estimates with a standard error.
+        checkpoint_weights: the checkpoint weighting: `lr`, or `uniform`: the weight of every checkpoint is 1, whatever
+            its learning rate.
+        preconditioner: `adam`: scale gradients by the second moments saved in the checkpoints, as Adam does, M_t =
+            diag(η / (√v̂ + ε)); `none`: plain SGD, M_t = diag η.
+        params: regular expression; only parameters whose names match are differentiated.
+        projection: of gradients to short rows; scores are then estimates with a standard error.
 
     Raises:
-        UsageError: a value outside what is listed.
+        UsageError: a value that is not listed.
     """
 
     test_functional: str = _choice("loss", TEST_FUNCTIONALS)
@@ -98,7 +99,7 @@ class Method:
                 raise UsageError(f"`{each.name}` should be one of {words}. Got {value!r}.")
 
     def describe(self, score: str) -> Mapping[str, Any]:
-        """What provenance records of the method of a score, `self` or `influence`: what concerns it."""
+        """The settings of a score, `self` or `influence`, that provenance records."""
         own = {each.name: getattr(self, each.name) for each in fields(self)}
         own["projection"] = None if self.projection.kind == NONE.kind else self.projection.describe()
         of_self = [each.name for each in fields(self) if each.metadata.get("of_self")]

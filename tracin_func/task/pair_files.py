@@ -1,4 +1,4 @@
-"""Pairs that a user names: files of pairs read whole, and test pairs by their ids."""
+"""Pairs chosen by a user: files of pairs read whole, and test pairs by their ids."""
 
 import difflib
 from collections.abc import Sequence
@@ -14,58 +14,41 @@ from tracin_func.task.pair_reader import SPLITS, PairReader
 from tracin_func.task.pair_table import PairTable
 from tracin_func.task.pairs import DrawnPair, Pairs, table_of
 
-FIRST = 2000  # pairs that stand for a table that is not read
+FIRST = 2000  # pairs that represent a table that is not read
 
 
 def read_pairs(path: str | Path, item_ids: Sequence[str], *, ids: str | None = None) -> tuple[Pairs, Pairs | None]:
-    """Training and test pairs of a CSV or Parquet file, read once. A row given k times is one pair with `count` k.
+    """Training and test pairs (None for none) of a CSV or Parquet file. A row given k times is one pair with `count` k.
 
     Args:
         path, item_ids, ids: see `PairReader`.
 
-    Returns:
-        The training pairs, and the test pairs or None when the file has none.
-
     Raises:
         UsageError: `ids` is something else.
-        InputError: as `PairReader`; the file is empty, has no training pair, or a pair again with another target,
+        InputError: as `PairReader`; the file is empty, has no training pair, or repeats a pair with another target,
             weight or margin. The message names the line or row.
     """
     train, test = _merged(PairReader(path, item_ids, ids=ids), None)
     if train is None:
-        raise InputError(f"{path} has no training pair; expected at least one row whose split is train. Add it.")
+        raise InputError(f"{path} has no training pair; expected a row whose 'split' is train. Add it.")
     return train, test
 
 
 def read_test_pairs(path: str | Path, item_ids: Sequence[str], *, ids: str | None = None) -> Pairs | None:
-    """The rows of a file whose `split` is test, or None when it has none; its other rows are not looked at.
-
-    Raises:
-        InputError: see `read_pairs`.
-    """
+    """The test pairs of a file, or None when it has none; its other rows are ignored. Errors as `read_pairs`."""
     return _merged(PairReader(path, item_ids, ids=ids), "test")[1]
 
 
 def first_pairs(path: str | Path, item_ids: Sequence[str], *, ids: str | None = None) -> Pairs:
-    """The first training pairs of a file, which is not read beyond them.
-
-    Raises:
-        InputError: see `read_pairs`.
-    """
+    """The first training pairs of a file, which is not read beyond them. Errors as `read_pairs`."""
     return next(block.pairs() for _, block in PairTable(path, item_ids, ids=ids).blocks(FIRST))
 
 
 def named_pairs(names: Sequence[str], item_ids: Sequence[str], classes: Tensor) -> Pairs:
-    """The pairs that ids `ID1_ID2` name, in this order; +1 where the first item's class is the higher one.
+    """The pairs with the ids `names`, ID1_ID2, in this order; +1 if the first item's class is the higher one.
 
-    Args:
-        names: ids of pairs.
-        item_ids: id of each item, [items].
-        classes: class of each item, integer [items].
-
-    Raises:
-        InputError: an id names no two items, two pairs of items, or two items of one class, which cannot be ranked;
-            or a pair is named twice.
+    `item_ids` and `classes` are of each item, [items]. InputError for an id of no two items, of two possible pairs, or
+    of two items of one class, which cannot be ranked; or for a repeated pair.
     """
     position = {item_id: place for place, item_id in enumerate(item_ids)}
     in_one_form = {one_form(item_id): place for item_id, place in position.items()}
@@ -74,24 +57,22 @@ def named_pairs(names: Sequence[str], item_ids: Sequence[str], classes: Tensor) 
         both = _fitting(name, position) or _fitting(one_form(name), in_one_form)
         first, second = _both_items(name, both, item_ids)
         if classes[first] == classes[second]:
-            raise InputError(f"test pair {name!r}: both items are of one class, a tie. Expected different classes.")
+            raise InputError(f"`test_pairs`: both items of {name!r} are of one class. Expected different classes.")
         pair = DrawnPair(first, second, 1 if classes[first] > classes[second] else -1)
         if pair in drawn:
-            raise InputError(f"test pair {name!r} is named twice. Expected each once.")
+            raise InputError(f"`test_pairs`: {name!r} is named twice. Remove one.")
         drawn[pair] = name
     return table_of(list(drawn), [1] * len(drawn))
 
 
 def read_ids(value: str) -> list[str]:
-    """Ids separated by commas, or one a line in a file of that name.
-
-    Raises:
-        InputError: the file cannot be read, or there is no id.
-    """
+    """Ids separated by commas, or the lines of a file of that name; InputError if there is none."""
     path = Path(value)
     names = read_lines(path) if path.is_file() else [name.strip() for name in value.split(",") if name.strip()]
     if not names:
-        raise InputError(f"{value!r} names no pair. Expected ids ID1_ID2, separated by commas or one a line of a file.")
+        raise InputError(
+            f"`test_pairs` {value!r} names no pair. Expected ids ID1_ID2, separated by commas or one per file line."
+        )
     return names
 
 
@@ -107,9 +88,13 @@ def _both_items(name: str, fitting: Sequence[tuple[int, int]], item_ids: Sequenc
         return fitting[0]
     if fitting:
         first, second = (f"{item_ids[a]} and {item_ids[b]}" for a, b in fitting[:2])
-        raise InputError(f"test pair {name!r} may be {first}, or {second}. Rename the items so that ids join clearly.")
+        raise InputError(
+            f"`test_pairs`: {name!r} may be {first}, or {second}. Rename items so that joined ids are unambiguous."
+        )
     near = difflib.get_close_matches(name.rpartition("_")[0], item_ids, n=2, cutoff=0.3) or item_ids[:2]
-    raise InputError(f"test pair {name!r} does not name two items ID1_ID2; there are items such as {', '.join(near)}.")
+    raise InputError(
+        f"`test_pairs`: {name!r} does not name two items ID1_ID2. Available items include {', '.join(near)}."
+    )
 
 
 class _Row(NamedTuple):
@@ -136,9 +121,9 @@ def _merged(reader: PairReader, split: str | None) -> tuple[Pairs | None, Pairs 
 
 
 def _enter(table: dict[DrawnPair, _Row], pair: DrawnPair, row: _Row, reader: PairReader) -> None:
-    """Put a row into the table, or count it where it is there already.
+    """Add a row to the table, or to the count of an equal one.
 
-    Result files key a pair by its two ids, so one pair cannot have two meanings.
+    Result files have one entry per two ids, so a pair cannot have two targets or weights.
     """
     known = table.get(pair) or table.get(pair._replace(target=-pair.target))
     if known is None:
@@ -147,9 +132,8 @@ def _enter(table: dict[DrawnPair, _Row], pair: DrawnPair, row: _Row, reader: Pai
         table[pair] = known._replace(repeats=known.repeats + row.repeats)
     else:
         raise InputError(
-            f"{reader.path}, {reader.unit} {row.number}: the pair of {reader.unit} {known.number} again with another "
-            "target or weight; expected one meaning per pair. Swap first and second and turn the target, or remove one "
-            "of them."
+            f"{reader.path}, {reader.unit} {row.number} repeats the pair of {reader.unit} {known.number} with a "
+            f"different target, weight or margin. Remove one of the two {reader.unit}s."
         )
 
 

@@ -1,4 +1,4 @@
-"""Pairs in CSV and Parquet files, read some rows at a time and never whole."""
+"""Pairs in CSV and Parquet files, read in blocks and never whole."""
 
 import contextlib
 import csv
@@ -23,27 +23,27 @@ REQUIRED = COLUMNS[:3]
 OPTIONAL = (*COLUMNS[3:], "split")
 SPLITS = ("train", "test")
 _POSITIONS = REQUIRED[:2]
-_INDEX = re.compile(r"__index_level_\d+__")  # what pandas calls an index without a name in Parquet
+_INDEX = re.compile(r"__index_level_\d+__")  # pandas' name for an index without a name in Parquet
 _UNNAMED = re.compile(r"(Unnamed: \d+)?")  # and in CSV, where it writes no name and reads it as this
-_READ = 1 << 18  # rows that are decoded at a time
+_READ = 1 << 18  # rows decoded at a time
 
 
 class PairReader:
     """Reads pairs with the columns first, second, target[, weight, margin, count, split].
 
-    `first` and `second` are item ids where they are texts, as always in CSV, and positions where they are integers;
-    `target` is 1 or −1, `split` train (also when empty) or test. An empty weight or count is 1.
+    `first` and `second` are item ids if they are texts, as always in CSV, and positions if they are integers; `target`
+    is 1 or −1, `split` train (also when empty) or test. An empty weight or count is 1.
 
     Args:
-        path: the file, of Parquet where its name ends in .parquet, else CSV in UTF-8.
+        path: the file, Parquet if its name ends in .parquet, else CSV in UTF-8.
         item_ids: id of each item, [items].
-        ids: what `first` and `second` are, whatever their type: `names` of items (item ids) or `positions`.
+        ids: the meaning of `first` and `second`, whatever their type: `names` of items (item ids) or `positions`.
 
     Raises:
         UsageError: `ids` is something else.
-        InputError: integers without `ids`, where item ids are other integers: both may be meant. The file
-            cannot be read, lacks a column, has one of another name or of a wrong type. Values are checked when they
-            are read; the message names file, row or line, and column.
+        InputError: integers without `ids`, if item ids are other integers: both may be meant. The file cannot be
+            read, or its columns have wrong names or types. Values are checked when they are read; the message names
+            file, row or line, and column.
     """
 
     def __init__(self, path: str | Path, item_ids: Sequence[str], *, ids: str | None = None) -> None:
@@ -66,13 +66,10 @@ class PairReader:
                 self._require_clear()
 
     def read(self, split: str | None = None) -> Iterator[tuple[PairBlock, Mask, Mask]]:
-        """The pairs of a split, or of both, in their order; other rows are not looked at.
+        """The pairs of a split, or of both, in their order, in blocks; other rows are ignored.
 
-        Yields:
-            Some pairs, the numbers of their rows (of Parquet, from 0) or lines (of CSV), and which are test pairs.
-
-        Raises:
-            InputError: a row that is no pair, or the file can no longer be read.
+        Yields blocks with the numbers of their rows (Parquet, from 0) or lines (CSV), and which are test pairs. Raises
+        InputError for a wrong row, or a file that can no longer be read.
         """
         for columns, numbers in self._batches() if is_parquet(self.path) else _csv_batches(self.path):
             texts = columns.pop("split", None)
@@ -93,23 +90,22 @@ class PairReader:
         return tests if split == "test" else self.rows - tests
 
     def where(self, numbers: Mask, row: int) -> str:
-        """How messages name a row."""
+        """The name of a row in errors."""
         return f"{self.path}, {self.unit} {numbers[row]}"
 
     # Parquet
 
     @contextlib.contextmanager
     def _opened(self) -> Iterator[Any]:
-        """The file, open in the block."""
         with self._readable(), pyarrow.parquet.ParquetFile(self.path, read_dictionary=self._texts) as file:
             yield file
 
     @contextlib.contextmanager
     def _readable(self) -> Iterator[None]:
-        """Report in one line what goes wrong with the file in the block."""
+        """Turn errors of the file in the block into an InputError of one line."""
         try:
             yield
-        except (pyarrow.ArrowException, UnicodeDecodeError) as error:  # of names and ids that are not UTF-8
+        except (pyarrow.ArrowException, UnicodeDecodeError) as error:  # names and ids may not be UTF-8
             reason = str(error).partition("\n")[0].rstrip(".")
             raise InputError(f"{self.path} is no whole Parquet file: {reason}. Write it again.") from error
         except OSError as error:
@@ -117,7 +113,6 @@ class PairReader:
             raise InputError(f"{self.path} cannot be read: {reason}. Expected a Parquet file of pairs.") from error
 
     def _batches(self, columns: list[str] | None = None) -> Iterator[tuple[dict[str, Any], Mask]]:
-        """Columns by name, and the numbers of their rows."""
         offset, columns = 0, columns or self.columns
         with self._opened() as file:
             for batch in file.iter_batches(_READ, columns=columns, use_threads=True):
@@ -125,11 +120,7 @@ class PairReader:
                 offset += len(batch)
 
     def _is_text(self, name: str, kind: Any) -> bool:
-        """Whether a column holds texts.
-
-        Raises:
-            InputError: it holds what such a column may not.
-        """
+        """Whether a column contains texts; InputError if its type is not allowed."""
         if _of_texts(kind) and name in (*_POSITIONS, "split"):
             return True
         whole, types = name in (*_POSITIONS, "count"), pyarrow.types
@@ -137,16 +128,16 @@ class PairReader:
             return False
         expected = {"split": "texts", "count": "integers"}.get(name, "numbers")
         raise InputError(
-            f"{self.path}: column `{name}` is of type {kind}; expected "
+            f"{self.path}: column '{name}' is of type {kind}; expected "
             f"{'item ids as texts, or positions as integers' if name in _POSITIONS else expected}."
         )
 
     def _require_clear(self) -> None:
         if (row := numeric_id(self._items)) is not None:
             raise InputError(
-                f"{self.path}: integers in `first` and `second` may be ids of items or positions, since the item "
-                f"at position {row} has the id {self._items[row]!r}. Choose with --ids names or --ids positions (in "
-                'Python ids="names" or ids="positions").'
+                f"{self.path}: integers in 'first' and 'second' may be ids of items or positions, since the item "
+                f"at position {row} has the id {self._items[row]!r}. Add "
+                '`ids="names"` or `ids="positions"`.'
             )
 
     # Values
@@ -159,14 +150,14 @@ class PairReader:
         return block
 
     def _is_test(self, column: Any, numbers: Mask) -> Mask:
-        """Whether the split of a row is test; an empty one is of `train`."""
+        """Whether the split of a row is test; an empty split is train."""
         with self._readable():
             codes, texts = self._coded(column)
             names = texts.to_pylist()
         for code, name in enumerate(names):
             if name not in (*SPLITS, "", None):
                 where = self.where(numbers, int(np.argmax(codes == code)))
-                raise InputError(f"{where}: `split` is {name!r}; expected one of {', '.join(SPLITS)}.")
+                raise InputError(f"{where}: 'split' is {name!r}; expected one of {', '.join(SPLITS)}.")
         test: Mask = np.array([name == "test" for name in (*names, None)])[codes]
         return test
 
@@ -177,7 +168,7 @@ class PairReader:
             column = column.fill_null("1" if text else 1)
         if column.null_count:
             row = int(np.argmax(column.is_null().to_numpy(zero_copy_only=False)))
-            raise InputError(f"{where(row)}: `{name}` is empty. Fill it in.")
+            raise InputError(f"{where(row)}: '{name}' is empty. Fill it in.")
         if name in _POSITIONS and (text or self._names_only):
             return self._positions(name, column, where)
         if text:
@@ -191,7 +182,7 @@ class PairReader:
         seen = self._seen.get(name)
         if seen is None or not seen[0].equals(names):  # batches of a row group share their dictionary
             places = pyarrow.compute.index_in(names, self._known)
-            if places.null_count:  # perhaps the same in another normal form
+            if places.null_count:  # perhaps equal in another normal form
                 in_one_form = (pyarrow.compute.utf8_normalize(each, form="NFC") for each in (names, self._known))
                 places = pyarrow.compute.coalesce(places, pyarrow.compute.index_in(*in_one_form)).fill_null(-1)
             seen = self._seen[name] = (names, places.to_numpy(zero_copy_only=False).astype(np.int32))
@@ -201,13 +192,13 @@ class PairReader:
             text = str(column[row].as_py())
             near = get_close_matches(text, self._items, n=1, cutoff=0.3) or list(self._items[:1]) or ["none"]
             raise InputError(
-                f"{where(row)}: `{name}` is {text!r}, which is no item; expected an id such as {near[0]!r}. Correct it "
+                f"{where(row)}: '{name}' is {text!r}, which is no item; expected an id such as {near[0]!r}. Correct it "
                 f"or load the item.{positions_hint(text, len(self._items))}"
             )
         return found
 
     def _coded(self, column: Any) -> tuple[Mask, Any]:
-        """Codes of a column of texts, −1 where it is empty, and the texts they stand for."""
+        """Codes of a column of texts, −1 where it is empty, and the texts by code."""
         coded = column if isinstance(column, pyarrow.DictionaryArray) else column.dictionary_encode()
         indices = coded.indices.fill_null(-1) if coded.null_count else coded.indices
         codes, texts = indices.to_numpy(), coded.dictionary.cast(pyarrow.string())
@@ -217,7 +208,7 @@ class PairReader:
 
 
 def is_parquet(path: str | Path | None) -> bool:
-    """Whether the name of a file says that it is one of Parquet."""
+    """Whether a file is Parquet, by its name."""
     return path is not None and Path(path).suffix == ".parquet"
 
 
@@ -226,7 +217,7 @@ def _csv_batches(path: Path) -> Iterator[tuple[dict[str, Any], Mask]]:
     columns: list[str] | None = None
     lines: list[int] = []
     rows: list[list[str | None]] = []
-    index = 0  # columns before the first with a name: the index of a data frame
+    index = 0  # columns before the first one with a name: the index of a data frame
     with opened_text(path) as file:
         reader = csv.reader(file, strict=True)
         try:
@@ -264,7 +255,7 @@ def _as_batch(columns: list[str], rows: list[list[str | None]], lines: list[int]
 
 
 def _chosen(names: Sequence[str], path: Path, how: str = "") -> list[str]:
-    """The columns of pairs among those of a file, in our order."""
+    """The columns of pairs among those of a file, in the order of `COLUMNS`."""
     names = [name for name in names if not _INDEX.fullmatch(name)]
     missing = [name for name in REQUIRED if name not in names]
     unknown = [name or "one without a name" for name in names if name not in REQUIRED + OPTIONAL]

@@ -1,4 +1,4 @@
-"""Tables of pairs of any length, which are read in blocks, as often as needed."""
+"""Tables of pairs of any length, read in blocks, as often as needed."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,22 +20,17 @@ from tracin_func.task.pairs import (
 
 
 class PairTable:
-    """Pairs in a file or in arrays, which are read in blocks and never copied whole.
+    """Pairs in a file or in arrays, read in blocks and never copied whole.
 
         PairTable("pairs.parquet")        PairTable(first=..., second=..., target=...)
 
     Args:
         path: a CSV or Parquet file with the columns first, second, target[, weight, margin, count, split]; see
             `PairReader`. A Parquet file is faster, and its length is known without reading it.
-        item_ids: id of each item, [items]; the `Task` that takes the table gives it its own.
-        split: `train` or `test`: the rows of the file that are pairs here, numbered in their order.
-        ids: what `first` and `second` of the file are: `names` of items (item ids) or `positions`.
-        first: positions of item a, of any integer type [pairs]; arrays and tensors stay in their memory and types.
-        second: positions of item b, [pairs].
-        target: +1 (a above b) or −1 (a below b), [pairs].
-        weight: factor of each pair's loss, [pairs]; 1 when left out.
-        margin: margin of each pair, [pairs]; the loss's own when left out.
-        count: how often each pair was drawn, integer [pairs]; 1 when left out.
+        item_ids: id of each item, [items]; a `Task` supplies its own.
+        split: `train` or `test`: the rows of the file to use, numbered in their order.
+        ids: the meaning of `first` and `second` of the file: `names` of items (item ids) or `positions`.
+        first, second, target, weight, margin, count: as for `Pairs`; arrays and tensors stay in their memory and types.
 
     Raises:
         UsageError: both a file and arrays, or neither.
@@ -43,7 +38,7 @@ class PairTable:
             when they are read; the message names row and column.
     """
 
-    ids: tuple[str, ...] | None = None  # of pairs: they are called `first_second` by item id
+    ids: tuple[str, ...] | None = None  # pairs are named `first_second` by item id
 
     def __init__(
         self,
@@ -61,7 +56,7 @@ class PairTable:
     ) -> None:
         given = [column is not None for column in (first, second, target, weight, margin, count)]
         if any(given) if path is not None else not all(given[:3]):
-            raise UsageError("a `PairTable` needs a path, or `first`, `second` and `target`. Give one of the two.")
+            raise UsageError("a PairTable needs a path, or 'first', 'second' and 'target'. Give one of the two.")
         self._path, self._split, self._kind = path, split, ids
         self._reader: PairReader | None = None
         if path is None:
@@ -71,10 +66,10 @@ class PairTable:
             self._reader = PairReader(path, item_ids, ids=ids)
             self._length = self._reader.count(split)
             if not self._length and split == "train":
-                raise InputError(f"{path} has no training pair; expected a row whose split is train. Add it.")
+                raise InputError(f"{path} has no training pair; expected a row whose 'split' is train. Add it.")
 
     def over(self, item_ids: Sequence[str]) -> "PairTable":
-        """The same table with ids of items, where it has none yet and is a file."""
+        """The same table with ids of items, if it is a file without them."""
         if self._path is None or self._reader is not None:
             return self
         return PairTable(self._path, item_ids, self._split, ids=self._kind)
@@ -87,11 +82,7 @@ class PairTable:
         return self._length
 
     def blocks(self, size: int) -> Iterator[tuple[int, PairBlock]]:
-        """The position of the first pair of a block, and the block, in order; none longer than `size`.
-
-        Raises:
-            InputError: a row that is no pair, or the file can no longer be read.
-        """
+        """The position of the first pair of each block, and the block, in order; none longer than `size`."""
         self._require_items()
         if self._reader is None:
             for start in range(0, self._length, size):
@@ -105,23 +96,19 @@ class PairTable:
             start += len(block)
 
     def pairs(self) -> Pairs:
-        """All of them, held in memory."""
+        """All pairs, in memory."""
         return joined([block for _, block in self.blocks(len(self))]).pairs()
 
     def _require_items(self) -> None:
         if self._path is not None and self._reader is None:
-            raise UsageError(f"{self._path} is read with the ids of items. Put the table into a `Task`, or give them.")
+            raise UsageError(f"{self._path} needs the ids of items. Use the table in a Task, or give 'item_ids'.")
 
 
-PairBlocks = Pairs | PairTable  # pairs that are read block by block, from the first one each time
+PairBlocks = Pairs | PairTable  # pairs that are read block by block, each time from the first one
 
 
 def blocks_over(pairs: PairBlocks, size: int, items: int) -> Iterator[tuple[int, PairBlock]]:
-    """The blocks of a table whose positions are to be those of `items` items.
-
-    Raises:
-        InputError: a position beyond the last item.
-    """
+    """The blocks of a table of `items` items; InputError for a position beyond the last one."""
     for start, block in pairs.blocks(size):
         require_items(block, items, numbered(start))
         yield start, block

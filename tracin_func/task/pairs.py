@@ -1,7 +1,7 @@
-"""Ranking pairs: who was compared with whom, and who should score higher.
+"""Ranking pairs: which items were compared, and which should score higher.
 
-A pair p = (a, b, y) names two items by their positions; y = +1 when item a should score above item b and
--1 when below. A pair that was drawn k times is one row with `count` k.
+A pair p = (a, b, y) consists of the positions of two items and y = +1 if item a should score above item b, else -1. A
+pair that was drawn k times is one row with `count` k.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,7 +18,7 @@ from tracin_func.task.ids import as_texts
 IntLike = Tensor | np.ndarray[Any, Any] | Sequence[int]
 FloatLike = Tensor | np.ndarray[Any, Any] | Sequence[float]
 Mask = np.ndarray[Any, Any]
-Where = Callable[[int], str]  # row of a block -> how a message names it
+Where = Callable[[int], str]  # row of a block -> its name in errors
 
 COLUMNS = ("first", "second", "target", "weight", "margin", "count")
 _DTYPES = (torch.int64, torch.int64, torch.int8, torch.float64, torch.float64, torch.int64)
@@ -26,7 +26,7 @@ _DTYPES = (torch.int64, torch.int64, torch.int8, torch.float64, torch.float64, t
 
 @dataclass(frozen=True, eq=False)
 class PairBlock:
-    """Some pairs of a table, valid but for positions beyond the items: see `Pairs`; each column [pairs].
+    """Some pairs of a table, checked except for positions beyond the items: see `Pairs`; each column [pairs].
 
     Positions are int32 or int64, targets int8, `weight` and `margin` float64, `count` int64.
     """
@@ -42,11 +42,9 @@ class PairBlock:
         return len(self.first)
 
     def select(self, rows: Tensor | slice) -> "PairBlock":
-        """The pairs at `rows`, positions or a mask."""
         return PairBlock(**_chosen(self, rows))
 
     def pairs(self) -> "Pairs":
-        """The same pairs as a table of their own."""
         return Pairs(self.first, self.second, self.target, self.weight, self.margin, self.count)
 
 
@@ -63,16 +61,16 @@ class Pairs(PairBlock):
     Args:
         first: positions of item a, integer [pairs].
         second: positions of item b, integer [pairs].
-        target: +1 (a above b) or -1 (a below b), [pairs]; texts that spell these are read as numbers.
-        weight: factor of each pair's loss, [pairs], at least 0; 1 when left out.
-        margin: margin of each pair, [pairs]; the loss's own when left out.
-        count: how often each pair was drawn, integer [pairs], at least 1; 1 when left out. Histograms and
-            sums over pairs respect it; the score of a pair is per visit and does not.
-        ids: one name per pair, kept as text, [pairs]; `first_second` by item id when left out.
+        target: +1 (a above b) or -1 (a below b), [pairs]; also as texts.
+        weight: factor of each pair's loss, [pairs], at least 0; 1 by default.
+        margin: margin of each pair, [pairs]; that of the loss by default.
+        count: how often each pair was drawn, integer [pairs], at least 1; 1 by default. Histograms and sums over pairs
+            use it; the score of a pair is per visit and does not.
+        ids: one name per pair, kept as text, [pairs]; `first_second` by item id by default.
 
     Raises:
-        InputError: lengths differ, a position is negative, an item is compared with itself, or a value lies
-            outside what is listed above. The message names the first offending row.
+        InputError: lengths differ, a position is negative, an item is compared with itself, or a value is not
+            allowed. The message names the first wrong row.
     """
 
     ids: tuple[str, ...] | None = None
@@ -94,17 +92,17 @@ class Pairs(PairBlock):
             object.__setattr__(self, name, None if column is None else column.to(dtype))
         names = None if ids is None else tuple(as_texts(ids, "ids"))
         if names is not None and len(names) != len(self):
-            raise InputError(f"`ids` has {len(names)} rows, `first` has {len(self)}; expected one per pair.")
+            raise InputError(f"'ids' has {len(names)} rows, 'first' has {len(self)}; expected one per pair.")
         object.__setattr__(self, "ids", names)
 
     @property
     def counts(self) -> Tensor:
-        """How often each pair was drawn, int64 [pairs]; ones when `count` was left out."""
+        """How often each pair was drawn, int64 [pairs]."""
         return torch.ones_like(self.first) if self.count is None else self.count
 
     @property
     def shares(self) -> Tensor:
-        """The share of each pair in all that was drawn, float64 [pairs]; 1 in all."""
+        """The share of each pair in all drawn pairs, float64 [pairs]; their sum is 1."""
         return self.counts.double() / int(self.counts.sum())
 
     def blocks(self, size: int) -> Iterator[tuple[int, PairBlock]]:
@@ -123,7 +121,7 @@ def _chosen(pairs: PairBlock, rows: Tensor | slice) -> dict[str, Any]:
 
 
 class DrawnPair(NamedTuple):
-    """One draw: positions of two items, and +1 when the first should score above the second, else −1."""
+    """Positions of two items, and +1 if the first should score above the second, else −1."""
 
     first: int
     second: int
@@ -131,7 +129,7 @@ class DrawnPair(NamedTuple):
 
 
 def table_of(draws: Sequence[DrawnPair], count: Sequence[int], weight: Sequence[float] | None = None) -> Pairs:
-    """Distinct draws and how often each was drawn, as `Pairs`."""
+    """Distinct drawn pairs with counts, as `Pairs`."""
     first, second, target = zip(*draws, strict=True) if draws else ((), (), ())
     return Pairs(first, second, target, weight=weight, count=count)
 
@@ -142,26 +140,23 @@ def table_of(draws: Sequence[DrawnPair], count: Sequence[int], weight: Sequence[
 def as_columns(*given: Any) -> dict[str, Tensor | Mask]:
     """The columns of pairs in the order of `COLUMNS`, without those that are None: numbers on one axis, not copied.
 
-    Texts that spell numbers are numbers, but for positions, where they may be meant as ids.
-
-    Raises:
-        InputError: a column holds something else, or has another length.
+    Numbers may be texts, except positions, where texts may be meant as ids. InputError for anything else.
     """
     columns = {name: _column(name, each) for name, each in zip(COLUMNS, given, strict=True) if each is not None}
     pairs = len(columns["first"])
     for name, column in columns.items():
         if len(column) != pairs:
-            raise InputError(f"`{name}` has {len(column)} rows, `first` has {pairs}; expected one per pair.")
+            raise InputError(f"'{name}' has {len(column)} rows, 'first' has {pairs}; expected one per pair.")
     return columns
 
 
 def as_tensor(values: Tensor | Mask) -> Tensor:
-    """Numbers as a tensor on the CPU, of a type that torch computes with; copied only where it must be."""
+    """Numbers as a tensor on the CPU, of a type that torch computes with; copied only if necessary."""
     if isinstance(values, Tensor):
         return values.cpu() if values.is_floating_point() or values.dtype.is_signed else values.cpu().long()
     native = values.dtype.newbyteorder("=")
     plain = np.dtype(np.int64) if native.kind == "u" else native
-    # torch warns about memory that it may not write to, as that of a file mapped for reading
+    # torch warns about read-only memory, such as that of a mapped file
     return torch.from_numpy(values.astype(plain, copy=not values.flags.writeable))
 
 
@@ -170,8 +165,8 @@ def checked(columns: Mapping[str, Tensor], where: Where, shown: Callable[[str, i
 
     Args:
         columns: [pairs] by name.
-        where: row of the block -> how a message names it.
-        shown: name and row -> the value as a message shows it, where it is not the number.
+        where: row of the block -> its name in errors.
+        shown: name and row -> the value in errors, if it is not the number.
 
     Raises:
         InputError: a position that is negative or no integer, an item with itself, a target that is not ±1, a weight
@@ -182,29 +177,25 @@ def checked(columns: Mapping[str, Tensor], where: Where, shown: Callable[[str, i
         if name in plain and not (valid := test(plain[name])).all():
             raise _refusal(name, valid, plain, where, shown, expected)
     if not (valid := plain["first"] != plain["second"]).all():
-        raise _refusal("second", valid, plain, where, shown, "another item than `first`")
+        raise _refusal("second", valid, plain, where, shown, "another item than 'first'")
     narrow = {name for name in ("first", "second") if columns[name].dtype in (torch.int32, torch.int64)}  # gather's own
     types = dict(zip(COLUMNS, _DTYPES, strict=True))
     return PairBlock(**{name: each if name in narrow else each.to(types[name]) for name, each in columns.items()})
 
 
 def require_items(block: PairBlock, items: int, where: Where) -> None:
-    """Refuse positions beyond the last item.
-
-    Raises:
-        InputError: with the first such row.
-    """
+    """Raise InputError for the first position beyond the last item."""
     for name, column in (("first", block.first.numpy()), ("second", block.second.numpy())):
         if len(column) and column.max() >= items:
             row = int(np.argmax(column >= items))
             raise InputError(
-                f"{where(row)}: `{name}` is {column[row]}; expected the position of an item, below {items}. Use the "
-                "items that the pairs were made for."
+                f"{where(row)}: '{name}' is {column[row]}; expected the position of an item, below {items}. Use the "
+                "items of these pairs."
             )
 
 
 def numbered(start: int, what: str = "pairs, row") -> Where:
-    """How messages name the rows of a block whose first pair is number `start` of a table in memory."""
+    """Names in errors for the rows of a block that begins at `start` of a table in memory."""
     return lambda row: f"{what} {start + row}"
 
 
@@ -234,14 +225,14 @@ def _refusal(
 ) -> InputError:
     row = int(np.argmin(valid))
     value = columns[name][row] if shown is None else shown(name, row)
-    return InputError(f"{where(row)}: `{name}` is {value}; expected {expected}. Correct or remove it.")
+    return InputError(f"{where(row)}: '{name}' is {value}; expected {expected}. Correct or remove it.")
 
 
 def _column(name: str, values: Any) -> Tensor | Mask:
     of_torch = isinstance(values, Tensor) and not values.is_complex()
     array = values.detach() if of_torch else _array(name, values)
     if array.ndim != 1:
-        raise InputError(f"`{name}` should have one axis, [pairs]; got shape {tuple(array.shape)}.")
+        raise InputError(f"'{name}' should have one axis, [pairs]; got shape {tuple(array.shape)}.")
     return array
 
 
@@ -249,20 +240,20 @@ def _array(name: str, values: Any) -> Mask:
     try:
         array = np.asarray(values)  # by way of numpy a list of Python floats keeps its double precision
     except ValueError as error:  # rows of different lengths
-        raise InputError(f"`{name}` should have one axis, [pairs]: {error}") from None
+        raise InputError(f"'{name}' should have one axis, [pairs]: {error}") from None
     if array.dtype.kind in "biuf":
         return array
     if array.ndim != 1:
-        raise InputError(f"`{name}` should be a list of numbers, [pairs]. Got {type(values).__name__}.")
+        raise InputError(f"'{name}' should be a list of numbers, [pairs]. Got {type(values).__name__}.")
     numbers = []
     for row, value in enumerate(array.tolist()):
         if name in ("first", "second") and isinstance(value, str | bytes):
             raise InputError(
-                f"`{name}` should hold positions of items, integers; row {row} is the text {value!r}. "
+                f"'{name}' should contain positions of items, integers; row {row} is the text {value!r}. "
                 "Look ids up: item_ids.index(id)."
             )
         try:
             numbers.append(float(value))
         except (TypeError, ValueError):
-            raise InputError(f"`{name}` should hold numbers; row {row} is {value!r}.") from None
+            raise InputError(f"'{name}' should contain numbers; row {row} is {value!r}.") from None
     return np.array(numbers)

@@ -1,4 +1,4 @@
-"""A job: a scorer, its items, the pairs and the checkpoints. The one thing a source of data returns."""
+"""A task: a scorer, its items, the pairs and the checkpoints, as returned by every source of data."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,27 +21,27 @@ from tracin_func.task.pairs import Pairs, numbered, require_items
 
 @dataclass(frozen=True, repr=False)
 class Task:
-    """All of a job.
+    """All that is scored.
 
     Args:
         scorer: batch of items [items, ...] -> scores [items] or [items, 1]; with `joint`, two batches -> score
             differences Δ [pairs].
         items: a tensor [items, ...], a dict or tuple of tensors with a common first axis, or a map-style dataset.
-        train: the pairs to score; a `PairTable` where they are to be read in blocks.
-        checkpoints: the saved states to sum over, in the order of training, each a `Checkpoint` or what it takes, such
-            as a path; a state dict that is the memory of `scorer` itself is copied.
+        train: the pairs to score; a `PairTable` if they should be read in blocks.
+        checkpoints: the saved states to sum over, in the order of training, each a `Checkpoint` or its `source`, such
+            as a path; a state dict that shares the memory of `scorer` is copied.
         test: the pairs whose loss is explained; needed for `influence` only.
-        loss: a loss of the package, or any element-wise torch callable ℓ(s_a, s_b, y[, margin]); of a class its
-            instance with the defaults. The margin ranking loss with margin 1 when None.
-        item_ids: one name per item, kept as text; "0", "1", ... when left out.
+        loss: a loss of the package or its class, or any element-wise torch callable ℓ(s_a, s_b, y[, margin]). The
+            margin ranking loss with margin 1 when None.
+        item_ids: one name per item, kept as text; "0", "1", ... by default.
         joint: the scorer takes both items of a pair at once.
-        item_classes: what each item is of, kept as text, for tables by class; such as the angle of a recording.
+        item_classes: the class of each item, kept as text, for tables by class; such as the angle of a recording.
         held_out: the pairs on which the model is evaluated; `test` when None.
-        trained_loss: the loss that the checkpoints say they were trained with, where `loss` is another one.
-        describe: what provenance records about where all this came from.
+        trained_loss: the recorded loss of the training, if it is not `loss`.
+        describe: what provenance records about the source.
 
     Raises:
-        InputError: a pair names an item that is not there, ids are missing or double, or there is nothing to do.
+        InputError: a pair has an unknown item, ids are missing or repeated, or there are no pairs or checkpoints.
     """
 
     scorer: nn.Module
@@ -62,11 +62,11 @@ class Task:
         object.__setattr__(self, "items", items)
         if isinstance(self.checkpoints, str | Path | Mapping | nn.Module):
             raise InputError(
-                "`checkpoints` is one thing. Expected a list of `Checkpoint`, or of what it takes; those of a folder "
-                "are `find_checkpoints(folder)`."
+                f"`checkpoints` should be a list of Checkpoint, path or state dict. Got one "
+                f"{type(self.checkpoints).__name__}. For a folder use find_checkpoints(folder)."
             )
         if not self.checkpoints:
-            raise InputError("`checkpoints` is empty. Expected at least one.")
+            raise InputError("`checkpoints` is empty. Give at least one.")
         for name in ("loss", "trained_loss"):
             object.__setattr__(self, name, instance_of(getattr(self, name)))
         checkpoints = [each if isinstance(each, Checkpoint) else Checkpoint(each) for each in self.checkpoints]
@@ -91,12 +91,11 @@ class Task:
 
     @cached_property
     def train_pairs(self) -> Pairs:
-        """The training pairs held in memory; those of a `PairTable` are read whole."""
+        """The training pairs in memory; a `PairTable` is read whole."""
         return self.train if isinstance(self.train, Pairs) else self.train.pairs()
 
     @property
     def all_item_ids(self) -> list[str]:
-        """The name of each item, [items]."""
         return [str(row) for row in range(len(self.items))] if self.item_ids is None else list(self.item_ids)
 
     def __repr__(self) -> str:
@@ -108,42 +107,41 @@ class Task:
         )
 
     def item_id(self, position: int) -> str:
-        """The name of an item."""
         return str(position) if self.item_ids is None else self.item_ids[position]
 
     def pair_ids(self, pairs: Pairs) -> list[str]:
-        """The names of pairs: their own, or `first_second` by item id."""
+        """The ids of pairs: their own, or `first_second` by item id."""
         if pairs.ids is not None:
             return list(pairs.ids)
         return [f"{first}_{second}" for first, second in self.item_names(pairs)]
 
     def swapped_ids(self, pairs: Pairs) -> dict[str, str]:
-        """`first_second` -> `second_first`; nothing for pairs with names of their own."""
+        """`first_second` -> `second_first`; empty for pairs with ids of their own."""
         if pairs.ids is not None:
             return {}
         return {f"{first}_{second}": f"{second}_{first}" for first, second in self.item_names(pairs)}
 
     def item_names(self, pairs: Pairs) -> list[tuple[str, str]]:
-        """The names of the two items of each pair."""
+        """The ids of the two items of each pair."""
         columns = pairs.first.tolist(), pairs.second.tolist()
         return [(self.item_id(first), self.item_id(second)) for first, second in zip(*columns, strict=True)]
 
 
 def _check_memory(checkpoints: Sequence[Checkpoint]) -> None:
-    """State dicts collected in a training loop without a copy are all the last one."""
+    """Refuse state dicts that share memory: collected in a training loop without a copy, all are the last one."""
     seen: dict[tuple[int, ...], int] = {}
     for position, checkpoint in enumerate(checkpoints, start=1):
         if isinstance(checkpoint.source, Mapping):
             address = tuple(filter(None, map(address_of, _tensors(checkpoint.source))))
             if address and seen.setdefault(address, position) != position:
                 raise InputError(
-                    f"checkpoints {seen[address]} and {position} are the same memory, so both hold the last state. "
-                    "Expected a copy each: copy.deepcopy(model.state_dict()), or a file."
+                    f"`checkpoints` {seen[address]} and {position} share memory, so both contain the last state. Use "
+                    "copies, copy.deepcopy(model.state_dict()), or files."
                 )
 
 
 def _apart_from(scorer: nn.Module, checkpoint: Checkpoint) -> Checkpoint:
-    """A checkpoint of its own memory: where the scorer itself has to run, other weights are put into its memory."""
+    """The checkpoint, copied if it shares memory with the scorer, into which other weights may be put."""
     source = checkpoint.source
     if not isinstance(source, Mapping) or not isinstance(scorer, nn.Module):
         return checkpoint
@@ -159,6 +157,6 @@ def _tensors(source: Mapping[str, Any]) -> list[Tensor]:
 
 def _check_pairs(role: str, pairs: Pairs | PairTable, items: int) -> None:
     if not len(pairs):
-        raise InputError(f"there are no {role} pairs. Expected at least one.")
+        raise InputError(f"`{role.replace('-', '_')}` has no pairs. Give at least one.")
     if isinstance(pairs, Pairs):  # a table is checked when it is read
         require_items(pairs, items, numbered(0, f"{role} pair"))

@@ -10,14 +10,13 @@ import torch
 Block = TypeVar("Block")
 Result = TypeVar("Result")
 
-_AHEAD = 2  # blocks a thread: one in work and one waiting
+_AHEAD = 2  # blocks per thread: one in work and one waiting
 
 
 def in_order(work: Callable[[Block], Result], blocks: Iterable[Block]) -> Iterator[Result]:
     """work(block) of each block, in their order, in as many threads as torch uses; few blocks are held at a time.
 
-    Threads, and not torch's own sharing of every operation: a block is too small for that to pay, and threads that
-    wait for one another at each operation lose most of it wherever a processor has something else to do.
+    A block is too small for torch's own sharing of every operation, whose threads wait for one another each time.
     """
     threads = torch.get_num_threads()
     if threads == 1:

@@ -1,7 +1,7 @@
-"""The names of weights in a file against those of the model: prefixes of wrappers and of trainers, adapters.
+"""The names of weights in a file and in the model: prefixes of wrappers and of trainers, adapters.
 
-DataParallel and torch.compile put `module.` and `_orig_mod.` before names, Lightning `model.`, a scorer that wraps the
-model its attribute; adapter files leave out the name of the adapter.
+DataParallel and torch.compile prefix names with `module.` and `_orig_mod.`, Lightning with `model.`, a scorer that
+wraps the model with its attribute; adapter files omit the name of the adapter.
 """
 
 import re
@@ -12,18 +12,18 @@ from typing import TypeVar
 Value = TypeVar("Value")
 Change = Callable[[str], str]
 
-EXTRA_STATE = "_extra_state"  # what modules put beside their tensors
-AVERAGED = "n_averaged"  # the count that torch.optim.swa_utils.AveragedModel keeps beside the weights
+EXTRA_STATE = "_extra_state"  # of modules with more than tensors
+AVERAGED = "n_averaged"  # the count that torch.optim.swa_utils.AveragedModel saves beside the weights
 _WRAPPER = re.compile(r"(?:^|(?<=\.))(?:module|_orig_mod)\.")
 _SAVED = re.compile(r"\.modules_to_save\.\w+")
 _ADAPTED = re.compile(r"(\.(?:lora|ia3|vera|boft|oft|hada|lokr)_\w+)\.\w+(?=\.|$)")
 
 
 def renamed(names: Collection[str], known: Collection[str]) -> tuple[dict[str, str], str]:
-    """The names that `names` are read as, and what was changed, in words ("" for nothing).
+    """The names that `names` are read as, and the change in words ("" for none).
 
-    The change after which most names are `known` is taken, the least one of several. Names of what is no weight (extra
-    state, the count of an averaged model) are left out.
+    It is the smallest change after which most names are `known`. Names of extra state and of the count of an averaged
+    model are left out.
     """
     plain = [name for name in names if name in known or not (name.endswith(EXTRA_STATE) or name == AVERAGED)]
     best, words = plain, ""
@@ -38,19 +38,19 @@ def renamed(names: Collection[str], known: Collection[str]) -> tuple[dict[str, s
 
 
 def unwrapped(named: Mapping[str, Value], known: Collection[str]) -> dict[str, Value]:
-    """`named` by the names that they are read as; see `renamed`."""
+    """`named` by the names of `renamed`."""
     return {name: named[former] for former, name in renamed(named, known)[0].items()}
 
 
 def _changes(names: list[str], known: Collection[str]) -> Iterator[tuple[Change, str]]:
-    """Ways to change names, each with what it does in words; the least first."""
+    """Ways to change names, each with its words; the smallest change first."""
     prefixes, longer = _prefixes(names), _longer(known)
     for prefix in prefixes:
         yield _cut(prefix), f"without the prefix {prefix!r}"
     for prefix in ["", *prefixes]:
         cut, words = _cut(prefix), f"without the prefix {prefix!r}, and " if prefix else ""
         bare = _then(cut, lambda name: _WRAPPER.sub("", name))
-        if all(bare(name) in known for name in names):  # else it may be what a part is called
+        if all(bare(name) in known for name in names):  # else it may be the name of a submodule
             yield bare, f"{words}without `module.` and `_orig_mod.`"
         yield _then(cut, lambda name: longer.get(name, name)), f"{words}with the name of the adapter"
         if added := _added([cut(name) for name in names], known):
@@ -66,20 +66,20 @@ def _then(first: Change, second: Change) -> Change:
 
 
 def _prefixes(names: list[str]) -> list[str]:
-    """What more than half of the names begin with, the shortest first."""
+    """Prefixes of more than half of the names, the shortest first."""
     parts = Counter(name[: dot.end()] for name in names for dot in re.finditer(r"\.", name))
     return sorted((prefix for prefix, count in parts.items() if 2 * count > len(names)), key=len)
 
 
 def _longer(known: Collection[str]) -> dict[str, str]:
-    """Names without the name of the adapter -> the known ones with it, where there is one adapter."""
+    """Names without the name of the adapter -> the known ones with it, if there is one adapter."""
     short = {name: _SAVED.sub("", _ADAPTED.sub(r"\1", name)) for name in known}
     count = Counter(short.values())
     return {bare: name for name, bare in short.items() if bare != name and count[bare] == 1}
 
 
 def _added(names: list[str], known: Collection[str]) -> str:
-    """The one prefix with which most names are known; "" where there is none, or two serve equally."""
+    """The one prefix with which most names are known; "" if there is none, or two fit equally."""
     ends = [f".{name}" for name in names[:3]]
     candidates = {name[: -len(end) + 1] for name in known for end in ends if name.endswith(end)}
     counts = Counter({prefix: sum(prefix + name in known for name in names) for prefix in candidates})

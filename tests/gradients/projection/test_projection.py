@@ -377,8 +377,8 @@ def test_standard_errors_stand_beside_the_scores_in_every_file(tmp_path: Path) -
         ({"kind": "fourier"}, "`projection` should be one of none, auto, rademacher"),
         ({"kind": "sjlt", "dim": 1}, "`dim` of a projection should be at least 2. Got 1"),
         ({"kind": "sjlt", "side": 8}, "`side` needs `projection=.kronecker.`"),
-        ({"kind": "kronecker", "side": 8, "dim": 100}, "`dim` and `side` both say how wide rows are"),
-        ({"kind": "sjlt", "seed": -1}, "`seed` of a projection should lie in"),
+        ({"kind": "kronecker", "side": 8, "dim": 100}, "`dim` and `side` both set the dimension of rows"),
+        ({"kind": "sjlt", "seed": -1}, "`seed` of a projection should be from 0"),
     ],
 )
 def test_a_projection_that_cannot_be_is_refused(arguments: dict[str, object], words: str) -> None:

@@ -326,9 +326,9 @@ def test_what_a_query_cannot_do_is_refused(tmp_path: Path) -> None:
         calls.query(replace(task, test=None), calls.how(), pairs, 3)
     with pytest.raises(ti.InputError, match="engine 'pair', which differentiates whole pairs"):
         calls.query(task, calls.how("pair"), pairs, 3)
-    with pytest.raises(ti.InputError, match="there are no train pairs"):
+    with pytest.raises(ti.InputError, match="`train` has no pairs"):
         calls.query(task, calls.how(), PairTable(first=[], second=[], target=[]), 3)
-    with pytest.raises(ti.InputError, match="pairs, row 0: `second` is 99"):
+    with pytest.raises(ti.InputError, match="pairs, row 0: 'second' is 99"):
         calls.query(task, calls.how(), PairTable(first=[0], second=[99], target=[1]), 3)
 
 
@@ -481,7 +481,7 @@ def test_a_dry_run_tells_the_pairs_of_the_file(folder: Folder) -> None:
 def test_files_that_do_not_fit_are_told_in_one_line(folder: Folder) -> None:
     columns, last = folder.columns, len(folder.columns["first"]) - 1
     folder.write(columns | {"first": [*columns["first"][:-1], "nobody"]})
-    assert f"row {last}: `first` is 'nobody', which is no item" in folder.refused()
+    assert f"row {last}: 'first' is 'nobody', which is no item" in folder.refused()
     folder.write({name: column for name, column in columns.items() if name != "target"})
     assert "Missing: target" in folder.refused()
     pyarrow.parquet.write_table(pyarrow.table(columns).slice(0, 0), folder.file)
