@@ -11,8 +11,7 @@ from torch import Tensor
 
 from tracin_func.gradients.model import State
 from tracin_func.gradients.protocol import Need, Plan, Units
-from tracin_func.task.items import each
-from tracin_func.task.memory import address_of
+from tracin_func.task.items import address_of, each
 
 SHARE = 0.5  # of the free memory; the rest is left to the model's own workspace and to other programs
 MEASURED_CHUNKS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)

@@ -19,9 +19,8 @@ from tracin_func.gradients.companions import apart
 from tracin_func.gradients.coupling import FORWARD_FAULTS
 from tracin_func.gradients.loading import require_plain
 from tracin_func.gradients.slots import Slots, fit, read_slots, require_no_views
-from tracin_func.gradients.working import Working, private_copy, seeded, storages_of, touching
-from tracin_func.task.items import Batch, each
-from tracin_func.task.memory import address_of
+from tracin_func.gradients.working import Touching, Working, private_copy, seeded, storages_of
+from tracin_func.task.items import Batch, address_of, each
 
 Parameters = dict[str, Tensor]
 
@@ -251,12 +250,12 @@ class Scorer:
         former = [own.detach() for own in copied.slots.own.values()]  # kept, so that no tensor reuses their memory
         foreign = storages_of([*users.slots.own.values(), *former])
         try:
-            with torch.no_grad(), seeded(), self.holding(state), touching(foreign) as touched:
+            with torch.no_grad(), seeded(), self.holding(state), Touching(foreign) as touched:
                 found = self.run(*batch)
             copied.note_written()
         except FORWARD_FAULTS:
             return False
-        return not touched and not apart(right, found)
+        return not touched.found and not apart(right, found)
 
     def _reaches(self, way: str, own: frozenset[int], state: State, right: Tensor, batch: tuple[Batch, ...]) -> bool:
         """Whether a forward with substituted weights reads none of the module's own, and gives the `right` scores."""
@@ -264,13 +263,13 @@ class Scorer:
         if self.has_parameter_hooks:
             return False
         try:
-            with self._working.session(), torch.no_grad(), seeded(), touching(own) as touched:
+            with self._working.session(), torch.no_grad(), seeded(), Touching(own) as touched:
                 found = self.score(state.parameters, state.constants, *batch)
         except FORWARD_FAULTS:
             return False
         where = {address_of(own): slot for slot, own in self._working.slots.own.items()}
-        self._unreached = sorted(where[address] for address in touched)
-        return not touched and not apart(right, found)
+        self._unreached = sorted(where[address] for address in touched.found)
+        return not touched.found and not apart(right, found)
 
     def _require_no_memory(self, state: State, batch: tuple[Batch, ...]) -> None:
         """Compare the module, which has run with other weights, with a copy that has not."""

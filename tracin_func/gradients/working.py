@@ -21,7 +21,7 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tracin_func.gradients.slots import Slots, read_slots
-from tracin_func.task.memory import address_of
+from tracin_func.task.items import address_of
 
 COPYABLE = 1024  # elements of a container up to which a forward compares its content, beyond only its length
 
@@ -256,20 +256,14 @@ def seeded() -> Iterator[None]:
         yield
 
 
-@contextmanager
-def touching(storages: frozenset[int]) -> Iterator[set[int]]:
-    """Collects those of `storages` that operations of the block read or write."""
-    mode = _Touched(storages)
-    with mode:
-        yield mode.found
-
-
 def storages_of(tensors: Iterable[Tensor]) -> frozenset[int]:
     """Addresses of the storages of tensors; empty and meta tensors have none."""
     return frozenset(filter(None, map(address_of, tensors)))
 
 
-class _Touched(TorchDispatchMode):
+class Touching(TorchDispatchMode):
+    """Collects in `found` those of `storages` that operations of the block read or write."""
+
     def __init__(self, storages: frozenset[int]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._storages = storages

@@ -11,8 +11,7 @@ from tracin_func.errors import InputError
 from tracin_func.gradients.batches import Work
 from tracin_func.gradients.budget import available_bytes, row_bytes
 from tracin_func.gradients.compute import Compute
-from tracin_func.gradients.engines.choose import Choice, choose
-from tracin_func.gradients.engines.registry import UnitKind
+from tracin_func.gradients.engines.registry import Choice, UnitKind, choose
 from tracin_func.gradients.model import State
 from tracin_func.gradients.projection.registry import row_dimension
 from tracin_func.gradients.protocol import Gradients, Need, Plan, Units, UnsuitableError

@@ -39,21 +39,6 @@ _WEIGHTS_IN_FOLDER = tuple(
 )
 _OPTIMIZER_IN_FOLDER = "optimizer.pt"
 
-# Errors of torch's unpickler on a file that is cut short or damaged, depending on where.
-_DAMAGED = (
-    RuntimeError,
-    EOFError,
-    ValueError,
-    LookupError,
-    OSError,
-    AssertionError,
-    AttributeError,
-    TypeError,
-    OverflowError,
-    MemoryError,
-    struct.error,
-)
-
 # Trainers save accuracies and losses as numpy scalars beside the weights; their types contain no code.
 # numpy 1 and 2 have the two constructors under different module names, so both are allowed.
 _SCALAR, _ARRAY = np.float64(0).__reduce__()[0], np.empty(0).__reduce__()[0]
@@ -145,7 +130,7 @@ def _read_torch(path: Path, digest: Any = None) -> Any:
             f"may run code. If you trust the file, keep only the weights and plain values: {_conversion(path)} (the "
             "original is kept beside it, with the ending .full)."
         ) from None
-    except _DAMAGED as error:
+    except Exception as error:  # any, depending on where the file is cut short or damaged
         # The other errors contain details of pickle only; torch's advice follows after a sentence.
         words = str(error).strip().split("\n")[0].split(". ")[0].rstrip(".")
         reason = f": {words}" if isinstance(error, RuntimeError | OSError) else ""

@@ -1,24 +1,12 @@
 """Ids of items and pairs, and names of classes, always as text."""
 
 import os
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Iterable, Set
 from typing import Any
 
-from tracin_func.errors import InputError, UsageError
+from tracin_func.errors import InputError
 
 NAMES, POSITIONS = IDS = "names", "positions"  # meanings of `first` and `second` in a table of pairs
-
-
-def require_kind(ids: str | None) -> None:
-    """Raise UsageError for an unknown kind of ids."""
-    if ids not in (None, *IDS):
-        raise UsageError(f"`ids` should be one of {', '.join(IDS)}. Got {ids!r}.")
-
-
-def numeric_id(ids: Sequence[str]) -> int | None:
-    """The position of the first id that is a whole number other than its own position."""
-    numbers = (row for row, value in enumerate(ids) if value != str(row) and value.removeprefix("-").isdecimal())
-    return next(numbers, None)
 
 
 def as_texts(values: Iterable[Any], name: str) -> list[str]:
@@ -40,11 +28,6 @@ def require_distinct(ids: list[str], name: str) -> None:
             raise InputError(
                 f"two items have the id {value!r}: `{name}` {first} and {row}, compared as text. Rename one of them."
             )
-
-
-def positions_hint(value: str, items: int) -> str:
-    """A sentence for errors, if a value that is no id of `items` items may be a position."""
-    return ' If it is a position, add `ids="positions"`.' if value.isdecimal() and int(value) < items else ""
 
 
 def _as_text(value: Any, name: str, row: int) -> str:

@@ -207,3 +207,11 @@ def interleave(first: Batch, second: Batch) -> Batch:
 def each(function: Callable[[Tensor], Any], batch: Batch) -> Batch:
     """`function` applied to every tensor of a batch."""
     return pytree.tree_map(function, batch)
+
+
+def address_of(value: Any) -> int:
+    """The address of a tensor's storage; 0 for meta, sparse and lazy tensors, and other values."""
+    try:
+        return value.untyped_storage().data_ptr() if isinstance(value, Tensor) else 0
+    except (RuntimeError, ValueError, NotImplementedError):
+        return 0

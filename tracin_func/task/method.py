@@ -7,10 +7,6 @@ from typing import Any
 from tracin_func.errors import UsageError
 
 TEST_FUNCTIONALS = ("loss", "score-margin")
-AGGREGATES = ("mean",)
-NORMALIZATIONS = ("none", "cosine")
-CHECKPOINT_WEIGHTS = ("lr", "uniform")
-PRECONDITIONERS = ("none", "adam")
 MOST_SEED = 2**63 - 1
 
 
@@ -84,10 +80,10 @@ class Method:
 
     test_functional: str = _choice("loss", TEST_FUNCTIONALS)
     weight_test_pairs: bool = False
-    aggregate: str | None = _choice(None, (None, *AGGREGATES))
-    normalize: str = _choice("none", NORMALIZATIONS)
-    checkpoint_weights: str = _choice("lr", CHECKPOINT_WEIGHTS, of_self=True)
-    preconditioner: str = _choice("none", PRECONDITIONERS, of_self=True)
+    aggregate: str | None = _choice(None, (None, "mean"))
+    normalize: str = _choice("none", ("none", "cosine"))
+    checkpoint_weights: str = _choice("lr", ("lr", "uniform"), of_self=True)
+    preconditioner: str = _choice("none", ("none", "adam"), of_self=True)
     params: str | None = field(default=None, metadata={"of_self": True})
     projection: Projection = field(default=NONE, metadata={"of_self": True})
 

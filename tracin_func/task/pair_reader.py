@@ -14,9 +14,9 @@ import pyarrow
 import pyarrow.compute
 import pyarrow.parquet
 
-from tracin_func.errors import InputError
+from tracin_func.errors import InputError, UsageError
 from tracin_func.files import opened_text
-from tracin_func.task.ids import NAMES, POSITIONS, as_texts, numeric_id, positions_hint, require_distinct, require_kind
+from tracin_func.task.ids import IDS, NAMES, POSITIONS, as_texts, require_distinct
 from tracin_func.task.pairs import COLUMNS, Mask, PairBlock, Where, as_tensor, checked, require_items
 
 REQUIRED = COLUMNS[:3]
@@ -47,7 +47,8 @@ class PairReader:
     """
 
     def __init__(self, path: str | Path, item_ids: Sequence[str], *, ids: str | None = None) -> None:
-        require_kind(ids)
+        if ids not in (None, *IDS):
+            raise UsageError(f"`ids` should be one of {', '.join(IDS)}. Got {ids!r}.")
         self.path, self.unit = Path(path), "line"
         self.rows: int | None = None  # of Parquet
         own = as_texts(item_ids, "item_ids")
@@ -133,7 +134,8 @@ class PairReader:
         )
 
     def _require_clear(self) -> None:
-        if (row := numeric_id(self._items)) is not None:
+        numbers = (row for row, name in enumerate(self._items) if name.removeprefix("-").isdecimal())
+        if (row := next((row for row in numbers if self._items[row] != str(row)), None)) is not None:
             raise InputError(
                 f"{self.path}: integers in 'first' and 'second' may be ids of items or positions, since the item "
                 f"at position {row} has the id {self._items[row]!r}. Add "
@@ -191,9 +193,11 @@ class PairReader:
             row = int(np.argmax(found < 0))
             text = str(column[row].as_py())
             near = get_close_matches(text, self._items, n=1, cutoff=0.3) or list(self._items[:1]) or ["none"]
+            is_position = text.isdecimal() and int(text) < len(self._items)
+            hint = ' If it is a position, add `ids="positions"`.' if is_position else ""
             raise InputError(
                 f"{where(row)}: '{name}' is {text!r}, which is no item; expected an id such as {near[0]!r}. Correct it "
-                f"or load the item.{positions_hint(text, len(self._items))}"
+                f"or load the item.{hint}"
             )
         return found
 

@@ -173,11 +173,17 @@ def checked(columns: Mapping[str, Tensor], where: Where, shown: Callable[[str, i
             that is not finite or below 0, a margin that is not finite, or a count below 1.
     """
     plain = {name: column.numpy() for name, column in columns.items()}  # compares ten times as fast as torch
+
+    def require(valid: Mask, name: str, expected: str) -> None:
+        if not valid.all():
+            row = int(np.argmin(valid))
+            value = plain[name][row] if shown is None else shown(name, row)
+            raise InputError(f"{where(row)}: '{name}' is {value}; expected {expected}. Correct or remove it.")
+
     for name, (expected, test) in _EXPECTED.items():
-        if name in plain and not (valid := test(plain[name])).all():
-            raise _refusal(name, valid, plain, where, shown, expected)
-    if not (valid := plain["first"] != plain["second"]).all():
-        raise _refusal("second", valid, plain, where, shown, "another item than 'first'")
+        if name in plain:
+            require(test(plain[name]), name, expected)
+    require(plain["first"] != plain["second"], "second", "another item than 'first'")
     narrow = {name for name in ("first", "second") if columns[name].dtype in (torch.int32, torch.int64)}  # gather's own
     types = dict(zip(COLUMNS, _DTYPES, strict=True))
     return PairBlock(**{name: each if name in narrow else each.to(types[name]) for name, each in columns.items()})
@@ -213,19 +219,6 @@ _EXPECTED: Mapping[str, tuple[str, Callable[[Mask], Mask]]] = {
     "margin": ("a finite number", np.isfinite),
     "count": ("an integer, 1 or more", lambda values: _whole(values, 1)),
 }
-
-
-def _refusal(
-    name: str,
-    valid: Mask,
-    columns: Mapping[str, Mask],
-    where: Where,
-    shown: Callable[[str, int], Any] | None,
-    expected: str,
-) -> InputError:
-    row = int(np.argmin(valid))
-    value = columns[name][row] if shown is None else shown(name, row)
-    return InputError(f"{where(row)}: '{name}' is {value}; expected {expected}. Correct or remove it.")
 
 
 def _column(name: str, values: Any) -> Tensor | Mask:

@@ -12,9 +12,8 @@ from torch.utils import _pytree as pytree
 from tracin_func.errors import InputError
 from tracin_func.task.checkpoints import Checkpoint, copied, named_apart
 from tracin_func.task.ids import as_texts, require_distinct
-from tracin_func.task.items import as_items
+from tracin_func.task.items import address_of, as_items
 from tracin_func.task.loss import PairLoss, instance_of
-from tracin_func.task.memory import address_of
 from tracin_func.task.pair_table import PairTable
 from tracin_func.task.pairs import Pairs, numbered, require_items
 

@@ -61,29 +61,48 @@ class Captured:
         opaque: the parameters whose gradients are unknown.
         values: the objectives [units].
         operations: names of the operations that each parameter entered.
-        reordered: the operation that reordered units, which makes `parts` wrong; None where none did.
     """
 
     parts: dict[str, Contribution]
     opaque: set[str]
     values: Tensor
     operations: dict[str, list[str]]
-    reordered: str | None = None
 
 
 def capture_units(units: Units, state: State, batch: Batch, size: int, sketch: Sketch = whole) -> Captured:
-    """Sketched gradients of the units in `batch` by the batched objective."""
-    batched = units.batched
-    assert batched is not None
+    """Sketched gradients of the `size` units in `batch` by the batched objective.
 
-    def arrived(name: str, part: Contribution) -> Contribution:
-        return sketch(name, scaled({name: part}, state.scale)[name])
-
+    The uses of one parameter are summed, and so are the `units.width` neighbouring rows per unit of a use. The linear
+    map `sketch` is applied to the gradients of each use.
+    """
+    assert units.batched is not None
+    found: dict[str, Contribution] = {}
+    operations: dict[str, list[str]] = {}
     with units.holding(state) as leaves:
-        captured = capture_gradients(lambda: batched(batch), leaves, size, units.width(batch), arrived)
-    if captured.reordered is not None:
-        raise UnsuitableError(f"the scorer may put items in another order inside, by {captured.reordered}")
-    return captured
+        width = units.width(batch)
+        rows = size * width
+        with torch.enable_grad(), _Recorder({id(leaf): name for name, leaf in leaves.items()}, rows) as capture:
+            values = units.batched(batch)
+        if capture.reordered is not None:
+            raise UnsuitableError(f"the scorer may put items in another order inside, by {capture.reordered}")
+        opaque = capture.opaque
+
+        def add(use: Use, gradient: Tensor) -> None:
+            of_use = use.contributions(gradient) if gradient.ndim and len(gradient) == rows else None
+            if of_use is None:
+                opaque.update(use.parameters.values())
+                return
+            for name, part in of_use.items():
+                by_unit = part if width == 1 else _by_unit(part)
+                own = sketch(name, scaled({name: by_unit}, state.scale)[name])
+                found[name] = own if name not in found else _sum(found[name], own)
+                operations.setdefault(name, []).append(getattr(use.operation, "__name__", str(use.operation)))
+
+        uses = [use for use in capture.uses if not opaque.issuperset(use.parameters.values())]
+        if uses and values.requires_grad:
+            _backward(values.sum(), uses, add)
+    parts = {name: part for name, part in found.items() if name not in opaque}
+    return Captured(parts, opaque, values.detach(), operations)
 
 
 def channels_last(state: State) -> State:
@@ -107,43 +126,6 @@ def with_opaque(
     opaque = {name: tensor for name, tensor in state.parameters.items() if name in captured.opaque}
     gradients, _ = differentiate_vmapped(replace(units, objective=objective), replace(state, parameters=opaque), batch)
     return captured.parts | {name: sketch(name, part) for name, part in gradients.items()}
-
-
-def capture_gradients(
-    forward: Callable[[], Tensor],
-    leaves: dict[str, Tensor],
-    units: int,
-    width: int = 1,
-    arrived: Sketch = whole,
-) -> Captured:
-    """Per-unit gradients of the objectives `forward()` [units].
-
-    `leaves` are the parameters that the forward uses, each requiring a gradient. The uses of one parameter are
-    summed. A use has `width` neighbouring rows per unit, which are summed too. The linear map `arrived` is applied to
-    the gradients of each use.
-    """
-    rows = units * width
-    with torch.enable_grad(), _Recorder({id(leaf): name for name, leaf in leaves.items()}, rows) as capture:
-        values = forward()
-    found: dict[str, Contribution] = {}
-    operations: dict[str, list[str]] = {}
-    opaque = capture.opaque
-
-    def add(use: Use, gradient: Tensor) -> None:
-        of_use = use.contributions(gradient) if gradient.ndim and len(gradient) == rows else None
-        if of_use is None:
-            opaque.update(use.parameters.values())
-            return
-        for name, part in of_use.items():
-            own = arrived(name, part if width == 1 else _by_unit(part))
-            found[name] = own if name not in found else _sum(found[name], own)
-            operations.setdefault(name, []).append(getattr(use.operation, "__name__", str(use.operation)))
-
-    uses = [use for use in capture.uses if not opaque.issuperset(use.parameters.values())]
-    if uses and values.requires_grad:
-        _backward(values.sum(), uses, add)
-    parts = {name: part for name, part in found.items() if name not in opaque}
-    return Captured(parts, opaque, values.detach(), operations, capture.reordered)
 
 
 class _Recorder(TorchFunctionMode):

@@ -6,40 +6,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
+_INDEXED = ("index_select", "gather", "index_add", "index_copy", "index_fill", "scatter", "scatter_add")
 _BY_INDEX = {  # operations that take an index, and the place of (axis, index) among their arguments
-    torch.index_select: (1, 2),
-    torch.gather: (1, 2),
-    torch.index_add: (1, 2),
-    torch.index_copy: (1, 2),
-    torch.index_fill: (1, 2),
-    torch.scatter: (1, 2),
-    torch.scatter_add: (1, 2),
-    Tensor.index_select: (1, 2),
-    Tensor.gather: (1, 2),
-    Tensor.index_add: (1, 2),
-    Tensor.index_add_: (1, 2),
-    Tensor.index_copy: (1, 2),
-    Tensor.index_copy_: (1, 2),
-    Tensor.index_fill_: (1, 2),
-    Tensor.scatter: (1, 2),
-    Tensor.scatter_: (1, 2),
-    Tensor.scatter_add: (1, 2),
-    Tensor.scatter_add_: (1, 2),
+    **{
+        getattr(kind, name + end): (1, 2)
+        for kind in (torch, Tensor)
+        for name in _INDEXED
+        for end in ("", "_")
+        if hasattr(kind, name + end)
+    },
     torch.take_along_dim: (2, 1),
     Tensor.take_along_dim: (2, 1),
 }
 _SUBSCRIPTS = {Tensor.__getitem__, Tensor.__setitem__, Tensor.index_put, Tensor.index_put_, torch.index_put}
 _BY_MASK = {torch.masked_select, Tensor.masked_select, Tensor.masked_scatter, Tensor.masked_scatter_}
-_ALONG = {  # operations that move things along axes, and their default
-    torch.sort: -1,
-    Tensor.sort: -1,
-    torch.flip: None,
-    Tensor.flip: None,
-    torch.roll: None,
-    Tensor.roll: None,
-    torch.topk: -1,
-    Tensor.topk: -1,
-}
+_MOVING = {"sort": -1, "flip": None, "roll": None, "topk": -1}  # operations along axes, and their default
+_ALONG = {getattr(kind, name): axis for kind in (torch, Tensor) for name, axis in _MOVING.items()}
 _AXES = ("dim", "dims", "axis")
 
 
