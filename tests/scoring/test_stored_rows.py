@@ -102,7 +102,7 @@ def test_a_model_of_other_code_is_refused_by_its_scores(tmp_path):
     other = Net(act=torch.tanh)
     other.load_state_dict(model.state_dict())
     for now in (other, NotANumber(other)):
-        with pytest.raises(ti.InputError, match=r"at c0 the score of item 0 was .*, and is .* now, with equal weights"):
+        with pytest.raises(ti.InputError, match=r"at c0 the score of item 0 was .* and is .* now, with equal weights"):
             calls.score(task_of(now), calls.how(store=tmp_path / "store"))
     calls.score(task_of(model), calls.how(store=tmp_path / "store"))
 
