@@ -348,7 +348,7 @@ TABLE = (
         "all parameters frozen",
         model("def Mine(): return AngleRanker().requires_grad_(False)"),
         3,
-        "every parameter of AngleRanker is frozen",
+        "AngleRanker has frozen parameters only",
     ),
     # result files
     Row("a result that is no JSON", result_holds("{"), 3, "box_500hz_metadata.json` is not JSON"),
@@ -396,7 +396,7 @@ TABLE = (
         "train pair 1: 'second' is 9; expected the position of an item, below",
     ),
     Row("a task without test pairs", task("test=None"), 3, "`test` is missing in the task", "influence"),
-    Row("a tie among test pairs", given("--test-pairs", f"{C}_box_deg072_500hz_01"), 3, "a tie", "influence"),
+    Row("a tie among test pairs", given("--test-pairs", f"{C}_box_deg072_500hz_01"), 3, "of one class", "influence"),
     Row("a test pair of no items", given("--test-pairs", "a_b"), 3, "does not name two items", "influence"),
     Row("more test pairs than there are", given("--num-test", "500"), 3, "--num-test 500 is more than", "influence"),
     Row("no pairs file", given("--pairs", "{folder}/none.csv"), 3, "file not found"),
@@ -420,7 +420,7 @@ TABLE = (
     ),
     Row("unknown ids", pairs(f"{A},box_deg099_500hz_00,1"), 3, "which is no item"),
     Row("an item with itself", pairs(f"{A},{A},1"), 3, "expected another item than 'first'"),
-    Row("two targets", pairs(f"{B},{A},1", f"{B},{A},-1"), 3, "the pair of line 2 again"),
+    Row("two targets", pairs(f"{B},{A},1", f"{B},{A},-1"), 3, "repeats the pair of line 2"),
     Row(
         "targets that are swapped",
         pairs(*SWAPPED),

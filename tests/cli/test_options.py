@@ -90,7 +90,7 @@ def test_parameters_by_name_add_up(lab: Lab) -> None:
         parts.append({pair: values[COLUMN] for pair, values in scores(lab).items()})
     for pair, total in parts[2].items():
         assert parts[0][pair] + parts[1][pair] == pytest.approx(total, rel=1e-4)
-    assert "in the name of no trainable parameter" in refused("self", lab, "--params", "nothing", code=2)
+    assert "is not found in any name of a trainable parameter" in refused("self", lab, "--params", "nothing", code=2)
 
 
 # Which pairs
@@ -115,7 +115,7 @@ def test_test_pairs_by_name(lab: Lab) -> None:
     succeeded("influence", lab, "--test-pairs", str(listed))
     assert list(next(iter(scores(lab, "box_500hz_influence_metadata.json").values()))) == columns
     for wrong, words, code in (
-        ("box_deg036_500hz_00_box_deg036_500hz_01", "both items are of one class, a tie", 3),
+        ("box_deg036_500hz_00_box_deg036_500hz_01", "are of one class", 3),
         ("box_deg036_500hz_00_box_deg999_500hz_01", "does not name two items", 3),
         (f"{named},{named}", "is named twice", 3),
         (",", "names no pair", 3),

@@ -102,7 +102,9 @@ def test_only_parameters_of_a_name_are_differentiated(engine: str) -> None:
     for name, parameter in of.module.named_parameters():
         parameter.requires_grad_(name.startswith("3."))
     close(found.per_checkpoint, reference(of).cross)
-    with pytest.raises(ti.UsageError, match="not found in any name of a trainable parameter. Available: 3.weight, 3.bias"):
+    with pytest.raises(
+        ti.UsageError, match="not found in any name of a trainable parameter. Available: 3.weight, 3.bias"
+    ):
         influence(of, engine, params="^0")
     with pytest.raises(ti.UsageError, match="should be a regular expression"):
         influence(of, engine, params="(")
