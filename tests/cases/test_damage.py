@@ -171,7 +171,7 @@ def show(path: Path) -> None:
     selection = select(found, None, PAIR)
     json.dumps(document(selection, PAIR, None, 5), allow_nan=False)
     with redirect_stdout(StringIO()):
-        print_selection(selection, PAIR, None, 5, with_histogram=True)
+        print_selection(selection, PAIR, None, 5, with_histogram=True, verbose=True)
 
 
 def merge(path: Path) -> None:

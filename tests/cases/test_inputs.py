@@ -4,6 +4,7 @@ A row marked xfail shows a kind that the package gets wrong; the reason names it
 """
 
 import json
+import re
 import shutil
 import sys
 import unicodedata
@@ -78,18 +79,19 @@ def state_of(make: Make = perceptron) -> State:
 @pytest.mark.parametrize(
     ("name", "shown"),
     [
-        pytest.param("chat", "[INST] text 3 [/INST]_[INST] text 4 [/INST]", id="chat"),
-        pytest.param("closing", "x3 [/]_x4 [/]", id="closing"),
-        pytest.param("bold", "[bold]3_[bold]4", id="bold"),
-        pytest.param("smile", "a:smile:3_a:smile:4", id="smile"),
-        pytest.param("formula", "=SUM(A3)_=SUM(A4)", id="formula"),
+        pytest.param("chat", ["[INST] text 3 [/INST]", "[INST] text 4 [/INST]"], id="chat"),
+        pytest.param("closing", ["x3 [/]", "x4 [/]"], id="closing"),
+        pytest.param("bold", ["[bold]3", "[bold]4"], id="bold"),
+        pytest.param("smile", ["a:smile:3", "a:smile:4"], id="smile"),
+        pytest.param("formula", ["=SUM(A3)", "=SUM(A4)"], id="formula"),
     ],
 )
 @pytest.mark.parametrize("command", ["self", "influence"])
-def test_ids_are_shown_as_they_are(command: str, name: str, shown: str, tmp_path: Path) -> None:
+def test_ids_are_shown_as_they_are(command: str, name: str, shown: list[str], tmp_path: Path) -> None:
     words = [command, "--task", f"tests.support.cases.ids:{name}", "--metadata-dir", str(tmp_path)]
-    assert shown in works(*words).stdout
-    assert shown in scores_in(tmp_path)
+    lines = works(*words).stdout.splitlines()
+    assert any(re.search(" +".join(map(re.escape, shown)), line) for line in lines)
+    assert "_".join(shown) in scores_in(tmp_path)
     if command == "self":
         (file,) = (path for path in tmp_path.glob("*.json") if "provenance" not in path.name)
         assert shown in works("show", str(file)).stdout

@@ -592,7 +592,7 @@ def test_a_terminal_of_sixty_columns_without_color(scored: Lab) -> None:
         assert "Traceback" not in shown
         assert not re.search(r"\x1b\[[\d;]*m", shown), words
         lines = re.sub(r"\x1b\[[?\d]*[A-Za-z]", "\n", shown).splitlines()
-        tables = [line for line in lines if re.search("[│─╭╰━█]|  box_deg|%", line)]
+        tables = [line for line in lines if re.search("[│─╭╰━█]|  box_deg|_box_deg", line)]
         assert bool(tables) == (words[-1] != "nowhere")
         assert all(len(line) <= 60 for line in tables if not any(name in line for name in paths)), shown
     code, shown = in_terminal(scored, "show", results[0])

@@ -455,7 +455,7 @@ def test_self_influence_that_was_recorded_beside_influence_says_so_when_repeated
 def test_a_document_holds_what_was_noticed_while_scoring(lab: Lab) -> None:
     code, stdout, stderr = run("influence", lab, "--margin", "-1000", "--json", "--verbose")
     assert code == 0
-    (notice,) = [line.removeprefix("note: ") for line in stderr.splitlines() if "have gradient 0" in line]
+    (notice,) = [line.removeprefix("note: ") for line in stderr.splitlines() if "have a zero gradient at every" in line]
     assert notice in json.loads(stdout)["runs"][0]["notices"]
 
 

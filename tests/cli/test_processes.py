@@ -384,7 +384,7 @@ def test_processes_tell_a_fault_once(runs: Runs, how: str, fault: str) -> None:
     words, told = {
         "recordings": (("self", "--data-root", "data", "--checkpoint-dir", "none", *COMPUTING), "no class folder"),
         "memory": (job("--memory-budget", "1KB"), "every process would hold 0.0 GB of gradients"),
-        "engine": (job(factory="rotating"), "processes that share a run cannot take another on the way"),
+        "engine": (job(factory="rotating"), "processes that share a run cannot change the engine"),
         "nan": (job("--store", "store", factory="with_nan"), "epoch 1: the score of item 9000 is NaN"),
     }[fault]
     done = runs.together(how, 2, *words)

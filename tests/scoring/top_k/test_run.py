@@ -465,7 +465,7 @@ def test_self_from_parquet_to_parquet_is_written_in_blocks(folder: Folder) -> No
     table = pyarrow.parquet.read_table(folder.results / "plastic_500hz_metadata.parquet").to_pylist()
     found = {f"{row['first']}_{row['second']}": row["score"] for row in table}
     assert found == pytest.approx({pair: row["tracin_self_influence"] for pair, row in whole.items()}, rel=1e-4)
-    assert max(found, key=lambda pair: found[pair]) in stdout
+    assert max(found, key=lambda pair: found[pair]).replace("_plastic", "  plastic") in stdout
 
 
 def test_a_dry_run_tells_the_pairs_of_the_file(folder: Folder) -> None:
@@ -496,10 +496,10 @@ def test_files_that_do_not_fit_are_told_in_one_line(folder: Folder) -> None:
 
 def test_options_that_contradict_keep_are_told_in_one_line(folder: Folder) -> None:
     for wrong, words in (
-        (["--format", "json"], "--keep writes the strongest alone"),
+        (["--format", "json"], "--keep writes only the strongest"),
         (["--with-self"], "--with-self needs every score"),
         (["--normalize", "cosine"], "--normalize needs every score"),
-        (["--limit", "3"], "--limit is of pairs that are held"),
+        (["--limit", "3"], "--limit needs all pairs in memory"),
     ):
         code, _, stderr = folder.streamed(*wrong)
         assert (code, words in stderr.replace("\n", " ")) == (2, True), stderr

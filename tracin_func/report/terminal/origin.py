@@ -22,12 +22,12 @@ _BRIEF = ("source", "origin", "loss", "besides", "others", "unknown")
 def print_file(console: Console, result: ResultFile, columns: Sequence[str], *, verbose: bool) -> None:
     """The file and where `columns` come from, in two lines; with `verbose` all that is known of it."""
     held = f"{counted(len(result.pairs), 'pair')}, {counted(len(result.columns), 'column')}"
-    print_line(console, f"{result.path}: {held}")
+    print_line(console, f"{result.path}: {held} ({result.format})")
     facts = origin_of(result, columns)
     if verbose:
         if result.others:
             facts["not scores"] = few(result.others)
-        print_facts(console, {"format": result.format, **facts})
+        print_facts(console, facts)
         return
     facts["loss"] = ", ".join(facts.get("loss", "").split(", ")[:2])  # the kind and its first setting
     brief = [facts[name] for name in _BRIEF if facts.get(name)]
