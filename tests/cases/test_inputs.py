@@ -94,7 +94,7 @@ def test_ids_are_shown_as_they_are(command: str, name: str, shown: list[str], tm
     assert "_".join(shown) in scores_in(tmp_path)
     if command == "self":
         (file,) = (path for path in tmp_path.glob("*.json") if "provenance" not in path.name)
-        assert shown in works("show", str(file)).stdout
+        assert "  ".join(shown) in works("show", str(file)).stdout
 
 
 @pytest.mark.parametrize("view", ["item", "class-pair"])

@@ -171,7 +171,7 @@ def test_projected_rows_need_no_confirmation(tmp_path):
     assert [
         sentence
         for sentence in said
-        if "writes 1.54 kB to the new" in sentence and ": 12 gradients of 32 dim" in sentence
+        if "writing 1.54 kB to the new" in sentence and ": 12 gradients of 32 dim" in sentence
     ]
 
 

@@ -24,8 +24,8 @@ class Observer:
     """Callbacks of a run.
 
     Args:
-        notice: receives each sentence of the run; one that starts with "warning: " names an effect on the scores,
-            any other is information. By default a warning of the logger `tracin_func`.
+        notice: receives each sentence of the run. "warning: ..." names an effect on the scores, "note: ..." a choice to
+            consider; any other is information. By default a warning of the logger `tracin_func`.
         progress: receives the share of one checkpoint that was begun since the last call.
         planned: receives the plan (`engine` in provenance) before the first checkpoint is scored.
         opened: receives the name of each checkpoint and its `args` when it is read.
