@@ -14,14 +14,14 @@ import matplotlib.pyplot as plt
 
 COLOURS = {"floor": "#c9ccd1", "ghost": "#1f6feb", "item": "#e3a008"}
 WORDS = {
-    "floor": "forward + backward down to the activations alone, in the yardstick's batches",
+    "floor": "forward + backward down to the activations alone, in the plain pass's batches",
     "ghost": "tracin-func, engine ghost: exact scores of all pairs",
     "item": "tracin-func, engine item: vmap(grad) over items",
 }
 
 
 def main() -> None:
-    """Bars of ratios to the yardstick with their 90% intervals, a group a workload."""
+    """Bars of ratios to the plain pass with their 90% intervals, a group a workload."""
     source, target = map(Path, sys.argv[1:3])
     rows = [bench for bench in json.loads(source.read_text())["benchmarks"] if "ratios" in bench["extra_info"]]
     rows = [bench for bench in rows if "mlp" not in bench["group"]]  # pairs cost more than items there: another scale

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.measure import best, yardstick
+from benchmarks.measure import best, plain_pass
 from benchmarks.workloads import conv
 from tracin_func import Compute
 from tracin_func.gradients.engines.ghost import engine
@@ -69,7 +69,7 @@ def main() -> None:
     checks = {ONCE: ((walk, "probed"), (plan, "choose")), EACH: ((walk, "change_of"), (engine, "require_complete"))}
     for name, model in (("ConvRanker", None), ("StridedRanker", StridedRanker())):
         task = conv(ITEMS, SHAPE, CHECKPOINTS, model)
-        plain = yardstick(task, torch.device("cpu"))
+        plain = plain_pass(task, torch.device("cpu"))
         size = best(plain)
         shares = defaultdict(list)
         for _ in range(ROUNDS):

@@ -1,4 +1,4 @@
-"""What the benchmarks share: the embedded default as a task, and the devices there are."""
+"""What the benchmarks share: the embedded example as a task, and the devices there are."""
 
 from dataclasses import replace
 
@@ -38,7 +38,7 @@ def device(request: pytest.FixtureRequest) -> torch.device:
 
 @pytest.fixture(scope="session")
 def embedded_task() -> Task:
-    """The embedded default with its 54 items, 566 drawn training pairs and 120 drawn test pairs, a row a draw."""
+    """The embedded example: 54 items, 566 drawn training pairs and 120 drawn test pairs, one row per drawn pair."""
     task = ti.sources.demo(num_test="all")
     assert task.test is not None
     return replace(task, train=as_draws(task.train_pairs), test=as_draws(task.test))

@@ -12,7 +12,7 @@ from torch.profiler import ProfilerActivity, profile
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.measure import ENGINE_BATCH_SIZES, Timed, alternate, best, engine, floor, yardstick
+from benchmarks.measure import ENGINE_BATCH_SIZES, Timed, alternate, best, engine, floor, plain_pass
 from benchmarks.workloads import WORKLOADS
 from tracin_func import Compute
 
@@ -25,14 +25,14 @@ def main() -> None:
     """Print the table."""
     name = sys.argv[1] if len(sys.argv) > 1 else "conv 54 × 129×126"
     task, device = WORKLOADS[name][0](), torch.device("cpu")
-    plain, activations = yardstick(task, device), floor(task, device)
+    plain, activations = plain_pass(task, device), floor(task, device)
 
     def ghost(size: int) -> Timed:
         return engine(task, Compute(engine="ghost", device=device, batch_size=size), self_influence=True)[0]
 
     ours = {size: ghost(size) for size in ENGINE_BATCH_SIZES[:4]}
     size = best(ours)
-    runs = {"yardstick": plain[best(plain)], "floor": activations[best(activations)], "ghost": ours[size]}
+    runs = {"plain pass": plain[best(plain)], "floor": activations[best(activations)], "ghost": ours[size]}
     seconds = {run: sorted(values)[ROUNDS // 2] for run, values in alternate(runs, ROUNDS).items()}
     with profile(activities=[ProfilerActivity.CPU]) as profiled:
         runs["ghost"]()

@@ -56,7 +56,7 @@ def ratio(left: list[float], right: list[float]) -> Ratio:
 
 
 def best(candidates: dict[int, Timed], times: int = 3) -> int:
-    """The batch size of least time, each run so many times, growing until one is clearly worse."""
+    """The batch size of least time, each run several times, growing until one is clearly worse."""
     seconds: dict[int, float] = {}
     for size, run in sorted(candidates.items()):
         seconds[size] = min(run() for _ in range(times))
@@ -65,7 +65,7 @@ def best(candidates: dict[int, Timed], times: int = 3) -> int:
     return min(seconds, key=lambda size: seconds[size])
 
 
-def yardstick(task: Task, device: torch.device, with_test: bool = False) -> dict[int, Timed]:
+def plain_pass(task: Task, device: torch.device, with_test: bool = False) -> dict[int, Timed]:
     """Plain batched forward + backward over all items with ALL weight gradients at each checkpoint, by batch size.
 
     Items of test pairs are among them where these are scored.

@@ -1,4 +1,4 @@
-"""Seconds of each engine on the embedded default, and the ratio of `pair` to `item` in one process."""
+"""Seconds of each engine on the embedded example, and the ratio of `pair` to `item` in one process."""
 
 import statistics
 import time

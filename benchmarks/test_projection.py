@@ -11,7 +11,7 @@ import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from benchmarks.measure import Timed, alternate, best, ratio, synchronise, yardstick
+from benchmarks.measure import Timed, alternate, best, plain_pass, ratio, synchronise
 from benchmarks.workloads import conv, transformer
 from tracin_func import Method, Projection, Task
 from tracin_func.gradients.batches import Work
@@ -111,21 +111,21 @@ def test_projection_against_the_yardstick(
     if not benchmark.enabled and projection.side:
         projection = replace(projection, side=4)
     work, rounds, times = job(task, device), 9 if benchmark.enabled else 1, 2 if benchmark.enabled else 1
-    plain = yardstick(task, device, with_test=True)
+    plain = plain_pass(task, device, with_test=True)
     size = best(plain, times)
     chunks = {chunk: work.timed(projection, chunk) for chunk in CHUNKS if chunk <= max(4, work.units.count)}
     chunk = best(chunks, times + 2 if benchmark.enabled else 1)  # they differ by less than single runs do
-    seconds = alternate({"yardstick": plain[size], "projected": chunks[chunk]}, rounds)
-    of = ratio(seconds["projected"], seconds["yardstick"])
+    seconds = alternate({"plain pass": plain[size], "projected": chunks[chunk]}, rounds)
+    of = ratio(seconds["projected"], seconds["plain pass"])
     products, errors, lengths = influences(work, projection, chunk)
     exact, _, exact_lengths = influences(work, Projection("none"), 4)
     off = (products - exact) / exact_lengths
     assert float(off.square().mean().sqrt()) < 3 * float((errors / lengths).square().mean().sqrt()) + 1e-3
     typical = float((errors / exact_lengths).median())
     benchmark.extra_info |= {"batch": size, "chunk": chunk, "ratio": str(of), "median standard error": typical}
-    milliseconds = 1e3 * statistics.median(seconds["yardstick"])
+    milliseconds = 1e3 * statistics.median(seconds["plain pass"])
     words = f"{projection.kind} {projection.side or projection.dim}"
-    print(f"\n{name}, {words}: {of} of the yardstick ({milliseconds:.0f} ms), batch size {chunk};")
+    print(f"\n{name}, {words}: {of} of the plain pass ({milliseconds:.0f} ms), batch size {chunk};")
     print(f"  median standard error of an influence {typical:.1%} of ‖g_p‖‖g_q‖")
     benchmark.group = f"projection, {name}"
     benchmark.pedantic(chunks[chunk], rounds=1)
@@ -150,11 +150,11 @@ def test_error_by_k(benchmark: BenchmarkFixture, device: torch.device, name: str
         products, errors, _ = influences(work, projection, 16)
         width = work_width(work, projection)
         off = float(((products - exact) / lengths).abs().median())
-        told = float((errors / lengths).median())
-        assert off < 3 * told + 1e-3
+        estimated = float((errors / lengths).median())
+        assert off < 3 * estimated + 1e-3
         lines.append(
-            f"  {projection.kind:10} {projection.side or projection.dim:5} {width:7,} numbers a row: error {off:6.2%}, "
-            f"standard error {told:6.2%}, {1e3 * seconds:6.0f} ms"
+            f"  {projection.kind:10} {projection.side or projection.dim:5} {width:7,} dimensions: error {off:6.2%}, "
+            f"standard error {estimated:6.2%}, {1e3 * seconds:6.0f} ms"
         )
     benchmark.extra_info["table"] = lines
     print(f"\n{name}", *lines, sep="\n")
@@ -163,7 +163,7 @@ def test_error_by_k(benchmark: BenchmarkFixture, device: torch.device, name: str
 
 
 def work_width(work: Job, projection: Projection) -> int:
-    """Numbers a row."""
+    """Dimensions of a row."""
     return projection_of(projection, work.state).width
 
 

@@ -23,7 +23,7 @@ LINEAR = 1.5  # times an item's seconds among the smallest, at most
 @pytest.mark.usefixtures("large")
 @pytest.mark.parametrize("kind", ["sjlt", "kronecker"])
 def test_items_by_the_thousand(benchmark: BenchmarkFixture, tmp_path: Path, kind: str) -> None:
-    """Gradients of a table's rows, three checkpoints, 512 numbers a row, into a store."""
+    """Gradients of a table's rows, three checkpoints, 512 dimensions, into a store."""
     seconds, peaks = {}, {}
     for items in SIZES if benchmark.enabled else TINY:
         task = mlp(items, CHECKPOINTS)

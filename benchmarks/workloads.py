@@ -86,12 +86,12 @@ def conv(items: int, shape: tuple[int, int], checkpoints: int = 1, model: nn.Mod
 
 
 def small(items: int, shape: tuple[int, int]) -> Task:
-    """The same with 5,713 parameters, about as many as the lab's own ranker."""
+    """The same with 5,713 parameters, about as many as in a small convolutional ranker."""
     return conv(items, shape, model=ConvRanker((8, 16, 24), 12))
 
 
 def lab(shape: tuple[int, int], model: nn.Module | None = None, checkpoints: int = 6) -> Task:
-    """The lab's job: 37 training and 17 test items, 566 drawn training pairs, 120 drawn test pairs."""
+    """A full job on recordings: 37 training and 17 test items, 566 drawn training pairs, 120 drawn test pairs."""
     task = conv(54, shape, checkpoints, model)
     train, test = (_drawn(first, last, count) for first, last, count in ((0, 37, 566), (37, 54, 120)))
     return replace(task, train=train, test=test)

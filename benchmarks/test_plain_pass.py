@@ -16,8 +16,8 @@ from benchmarks.measure import (
     facts,
     floor,
     peak_memory,
+    plain_pass,
     ratio,
-    yardstick,
 )
 from benchmarks.workloads import WORKLOADS
 from tracin_func import Compute, Task
@@ -38,9 +38,9 @@ ROWS = [(name, "both" if "lab" in name else "self") for name in WORKLOADS] + [
 
 @pytest.mark.parametrize(("name", "asked"), ROWS, ids=[f"{name}: {asked}" for name, asked in ROWS])
 def test_against_the_yardstick(benchmark: BenchmarkFixture, device: torch.device, name: str, asked: str) -> None:
-    """Yardstick, floor and the engines `ghost` and `item`, each at its best batch size, alternated.
+    """Plain pass, floor and the engines `ghost` and `item`, each at its best batch size, alternated.
 
-    The floor's is the yardstick's; `item` is left out where only influence is asked.
+    The floor's is the plain pass's; `item` is left out where only influence is asked.
     """
     full, tiny, rounds = WORKLOADS[name]
     enabled = benchmark.enabled
@@ -51,11 +51,11 @@ def test_against_the_yardstick(benchmark: BenchmarkFixture, device: torch.device
     runs: dict[str, Timed] = {}
     kept, sizes = {}, {}
     large = "1025" in name  # larger batches are slower, and a pass takes seconds: no search, no warming up
-    every = yardstick(task, device, with_test)
-    tried = {size: run for size, run in yardstick(first, device, with_test).items() if size in every}
-    sizes["yardstick"] = min(tried) if large else _best_batch(first, "yardstick", device, tried, times)
-    for plain, make in {"yardstick": yardstick, **({} if name in LONG else {"floor": floor})}.items():
-        runs[plain] = make(task, device, with_test)[sizes["yardstick"]]
+    every = plain_pass(task, device, with_test)
+    tried = {size: run for size, run in plain_pass(first, device, with_test).items() if size in every}
+    sizes["plain pass"] = min(tried) if large else _best_batch(first, "plain pass", device, tried, times)
+    for plain, make in {"plain pass": plain_pass, **({} if name in LONG else {"floor": floor})}.items():
+        runs[plain] = make(task, device, with_test)[sizes["plain pass"]]
     for candidate in ("ghost",) if name in LONG or asked == "influence" else ("ghost", "item"):
         if enabled:
             sizes[candidate] = 1 if large else _best_batch(first, candidate, device, _engines(first, candidate, device))
@@ -69,7 +69,7 @@ def test_against_the_yardstick(benchmark: BenchmarkFixture, device: torch.device
     benchmark.group = f"{name}: {asked}"
     with peak_memory(device) as peak:
         benchmark.pedantic(runs["ghost"], rounds=1)
-    figures = {engine_: ratio(seconds[engine_], seconds["yardstick"]) for engine_ in runs}
+    figures = {engine_: ratio(seconds[engine_], seconds["plain pass"]) for engine_ in runs}
     benchmark.extra_info |= {
         **facts(task, device),
         "rounds": len(seconds["ghost"]),
@@ -78,9 +78,9 @@ def test_against_the_yardstick(benchmark: BenchmarkFixture, device: torch.device
         "ratios": {run: [figure.median, figure.low, figure.high] for run, figure in figures.items()},
         "peak_bytes_above_earlier_runs": peak["bytes"],
     }
-    print(f"\n{name}, {asked}: yardstick {benchmark.extra_info['seconds']['yardstick']:.3f} s on {device}")
+    print(f"\n{name}, {asked}: plain pass {benchmark.extra_info['seconds']['plain pass']:.3f} s on {device}")
     for run in list(runs)[1:]:
-        print(f"  {run:6} {figures[run]} of the yardstick")
+        print(f"  {run:6} {figures[run]} of the plain pass")
 
 
 @pytest.mark.parametrize("slow", ["pair", "loop"])
