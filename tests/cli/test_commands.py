@@ -733,3 +733,16 @@ def test_a_first_run_does_not_load_dynamo(lab: Lab) -> None:
     process.start()
     process.join()
     assert process.exitcode == 0
+
+
+def test_a_result_fits_one_screen(embedded_500hz: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """80 columns and 24 lines, notices included."""
+    monkeypatch.setattr("tracin_func.report.terminal.tables.PLAIN_WIDTH", 80)
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(app, ["self"])
+    assert result.exit_code == 0, result.stderr
+    lines = [*result.stderr.splitlines(), *result.stdout.splitlines()]
+    assert len(lines) <= 22, "two are left for the prompt and the command"
+    assert max(map(len, lines)) <= 80
+    heading = next(number for number, line in enumerate(lines) if line.startswith("Hardest training pairs"))
+    assert heading <= 3

@@ -21,6 +21,7 @@ class Assessment:
         verbose: whether each checkpoint is printed, at once, even if all is as recorded.
         names: of all checkpoints.
         pairs: how many training pairs there are.
+        limited: whether these are some of them only, so that the recorded pair accuracy is another one.
         settings: of the task; how they contradict the checkpoints is reported after the last one, with the effect.
     """
 
@@ -32,6 +33,7 @@ class Assessment:
         verbose: bool,
         names: Sequence[str],
         pairs: int,
+        limited: bool,
         settings: Settings,
     ) -> None:
         self._report = report
@@ -39,6 +41,7 @@ class Assessment:
         self._verbose = verbose
         self._names = names
         self._pairs = pairs
+        self._limited = limited
         self._settings = settings
         self.evaluations: list[Evaluation] = []
 
@@ -49,8 +52,9 @@ class Assessment:
             self._print([evaluation], headings=len(self.evaluations) == 1)
         if len(self.evaluations) < len(self._names):
             return
-        say(summary(self.evaluations, self._pairs), quiet=self._quiet)
-        if not (self._verbose or agrees(self.evaluations)):
+        verdict = None if self._limited else agrees(self.evaluations)
+        say(summary(self.evaluations, self._pairs, verdict), quiet=self._quiet)
+        if verdict is False and not self._verbose:
             self._print(self.evaluations)
         self._warn()
 

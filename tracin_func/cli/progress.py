@@ -35,7 +35,8 @@ class Advance:
 
 
 def _bars() -> Progress:
-    columns = TextColumn("{task.description}", markup=False), BarColumn(style="dim"), _Count(), TimeRemainingColumn()
+    bar = BarColumn(style="dim", complete_style="cyan", finished_style="cyan")  # rich's own is red, as errors are
+    columns = TextColumn("{task.description}", markup=False), bar, _Count(), TimeRemainingColumn()
     return Progress(*columns, console=open_console(stderr=True), transient=True)
 
 

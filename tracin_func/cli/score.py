@@ -195,6 +195,7 @@ def _score_one(
         verbose=shown.verbose or dry_run,
         names=[each.known_as(place) for place, each in enumerate(task.checkpoints, start=1)],
         pairs=pairs,
+        limited=len(task.train) < len(job.task.train),
         settings=job.settings,
     )
     observer = observer_of(options, job.settings, assess)

@@ -13,10 +13,9 @@ _SIDES = (("train", TRAIN_NAMES), ("test", TEST_NAMES))
 _WIDTH = 8  # of a number
 
 
-def summary(evaluations: Sequence[Evaluation], pairs: int) -> str:
+def summary(evaluations: Sequence[Evaluation], pairs: int, as_recorded: bool | None) -> str:
     """The pair accuracy of the last checkpoint, and whether all are as the checkpoints recorded."""
-    last, recorded = evaluations[-1], [pair for each in evaluations for pair in _recorded(each)]
-    verdict = "" if not recorded else " as recorded" if agrees(evaluations) else " not as recorded"
+    last, verdict = evaluations[-1], {None: "", True: " as recorded", False: " not as recorded"}[as_recorded]
     shares = [f"{side} {share:.1%}" for side, share, _ in _shares(last) if share is not None]
     count = f"{len(evaluations)} checkpoint{'s' if len(evaluations) > 1 else ''}"
     place = f"last: {', '.join(shares)}" if len(evaluations) > 1 else ", ".join(shares)
@@ -24,9 +23,10 @@ def summary(evaluations: Sequence[Evaluation], pairs: int) -> str:
     return f"{count}, pair accuracy{verdict} ({place}{sample})"
 
 
-def agrees(evaluations: Sequence[Evaluation]) -> bool:
-    """Whether no pair accuracy is off from the one that its checkpoint recorded."""
-    return all(abs(share - recorded) <= AGREES for each in evaluations for share, recorded in _recorded(each))
+def agrees(evaluations: Sequence[Evaluation]) -> bool | None:
+    """Whether each pair accuracy is the one that its checkpoint recorded; None where nothing is recorded."""
+    gaps = [abs(share - recorded) for each in evaluations for share, recorded in _recorded(each)]
+    return all(gap <= AGREES for gap in gaps) if gaps else None
 
 
 def print_checkpoints(
