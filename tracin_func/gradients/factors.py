@@ -31,7 +31,6 @@ class Factors:
 
     @property
     def positions(self) -> int:
-        """Their number T."""
         return self.rows.shape[1]
 
     def dense(self) -> Tensor:
@@ -104,7 +103,6 @@ class Lookup:
     size: int
 
     def dense(self) -> Tensor:
-        """The gradients themselves, [units, size, d_out]."""
         result = self.rows.new_zeros(len(self.index), self.size, self.rows.shape[-1])
         return result.scatter_add_(1, self.index[..., None].expand_as(self.rows), self.rows)
 

@@ -21,7 +21,6 @@ COMPARED_TOGETHER = 16  # units of a batch that is compared with units alone
 
 
 def is_linear(found: float, state: State) -> bool:
-    """Whether a deviation is rounding."""
     half = any(tensor.dtype.itemsize < 4 for tensor in state.parameters.values())
     return found <= (LINEAR_IN_HALF if half else LINEAR)
 
@@ -68,7 +67,6 @@ def _of_one(units: Units, state: State, unit: int, scales: Sequence[float]) -> t
 
 
 def _gradient(value: Callable[[], Tensor], leaves: dict[str, Tensor], incoming: Tensor) -> Tensor:
-    """With respect to all leaves, flat [parameters], float64."""
     _, found = by_leaves(value, list(leaves.values()), incoming)
     return torch.cat([part.flatten().double() for part in found])
 

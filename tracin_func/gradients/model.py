@@ -45,7 +45,6 @@ class State:
 
     @property
     def example(self) -> Tensor:
-        """One of the parameters, which are all on one device."""
         return next(iter(self.parameters.values()))
 
     @property
@@ -113,7 +112,6 @@ class Scorer:
         return {name: self.module.get_parameter(name).detach() for name in self.trainable}
 
     def current_dtype(self) -> str:
-        """The type of the trainable parameters, in words."""
         return " and ".join(sorted({str(tensor.dtype).removeprefix("torch.") for tensor in self.current().values()}))
 
     def wider_dtype(self) -> torch.dtype | None:

@@ -184,7 +184,6 @@ def named_apart(checkpoints: Sequence[Checkpoint]) -> list[Checkpoint]:
 
 
 def copied(value: Any) -> Any:
-    """A copy of a tensor; any other value itself."""
     return value.detach().clone() if isinstance(value, Tensor) else value
 
 
@@ -198,7 +197,6 @@ def digest(weights: Mapping[str, Tensor]) -> str:
 
 
 def description(checkpoint: Checkpoint, loaded: LoadedCheckpoint, rate: LearningRate, source: str) -> dict[str, Any]:
-    """What provenance records of a checkpoint."""
     return {
         "name": loaded.name,
         "path": str(Path(checkpoint.source).absolute()) if isinstance(checkpoint.source, str | Path) else None,

@@ -37,7 +37,6 @@ class Entry:
 
     @property
     def shape(self) -> torch.Size | None:
-        """That of its moments; None if it has none."""
         moments = (value for value in (self.state.get(MOMENT), *self.state.values()) if isinstance(value, Tensor))
         return next((moment.shape for moment in moments if moment.ndim or moment is self.state.get(MOMENT)), None)
 
@@ -74,7 +73,6 @@ def adam_preconditioner(
 
 
 def _groups(loaded: LoadedCheckpoint) -> list[Mapping[str, Any]]:
-    """The groups of torch's Adam or AdamW."""
     optimizer, name = loaded.optimizer, loaded.name
     if optimizer is None:
         raise InputError(
@@ -142,7 +140,6 @@ def entries(
 
 
 def _entries(loaded: LoadedCheckpoint, groups: Sequence[Mapping[str, Any]]) -> Iterator[Entry]:
-    """The entries of the optimiser, group after group."""
     states = (loaded.optimizer or {}).get("state")
     states = states if isinstance(states, Mapping) else {}
     for group in groups:

@@ -82,7 +82,6 @@ class PairReader:
                 yield self._block(columns, partial(self.where, numbers)), numbers, test
 
     def count(self, split: str) -> int:
-        """The number of pairs of a split."""
         if self.rows is not None and "split" not in self.columns:
             return self.rows if split == "train" else 0
         if self.rows is None:
@@ -91,7 +90,6 @@ class PairReader:
         return tests if split == "test" else self.rows - tests
 
     def where(self, numbers: Mask, row: int) -> str:
-        """The name of a row in errors."""
         return f"{self.path}, {self.unit} {numbers[row]}"
 
     # Parquet
@@ -212,7 +210,6 @@ class PairReader:
 
 
 def is_parquet(path: str | Path | None) -> bool:
-    """Whether a file is Parquet, by its name."""
     return path is not None and Path(path).suffix == ".parquet"
 
 

@@ -96,7 +96,6 @@ class PairTable:
             start += len(block)
 
     def pairs(self) -> Pairs:
-        """All pairs, in memory."""
         return joined([block for _, block in self.blocks(len(self))]).pairs()
 
     def _require_items(self) -> None:

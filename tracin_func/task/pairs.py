@@ -49,7 +49,6 @@ class PairBlock:
 
 
 def joined(blocks: Sequence[PairBlock]) -> PairBlock:
-    """Blocks of one table as one."""
     columns = {name: [getattr(block, name) for block in blocks] for name in COLUMNS}
     return PairBlock(**{name: torch.cat(parts) for name, parts in columns.items() if parts[0] is not None})
 

@@ -42,5 +42,4 @@ def differentiate(units: Units, state: State, batch: Batch) -> tuple[dict[str, C
 
 
 def _only(batch: Batch) -> Batch:
-    """The one unit of a batch of one, without the units axis."""
     return each(lambda leaf: leaf.squeeze(0), batch)

@@ -37,7 +37,6 @@ ENGINES = {
 
 
 def engine_names() -> tuple[str, ...]:
-    """The allowed values of `engine`."""
     return "auto", *ENGINES
 
 

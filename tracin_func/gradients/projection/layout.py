@@ -95,7 +95,6 @@ def widest_side(shapes: Shapes, dim: int) -> int:
 
 
 def row_width(row: list[Block]) -> int:
-    """Dimension of a whole row."""
     return row[-1].offset + row[-1].width
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from itertools import accumulate
 from typing import Protocol
 
 from torch import Tensor
@@ -71,11 +72,9 @@ class Whole:
     halves = ()
 
     def __init__(self, shapes: Shapes) -> None:
-        self._places: dict[str, slice] = {}
-        self.width = 0
-        for name, shape in shapes.items():
-            self._places[name] = slice(self.width, self.width + shape.numel())
-            self.width += shape.numel()
+        ends = list(accumulate(shape.numel() for shape in shapes.values()))
+        self._places = dict(zip(shapes, map(slice, [0, *ends], ends), strict=False))
+        self.width = ends[-1]
 
     def place(self, name: str) -> slice:
         return self._places[name]
@@ -84,12 +83,10 @@ class Whole:
         return flat(part)
 
     def form(self, name: str) -> tuple[str, float]:
-        place = self._places[name]
-        return "kept as it is", float(place.stop - place.start)
+        return "kept as it is", float(self._places[name].stop - self._places[name].start)
 
 
 def kinds() -> tuple[str, ...]:
-    """The allowed values of `projection`."""
     return "none", "auto", *PROJECTIONS
 
 

@@ -90,7 +90,6 @@ class CheckpointFolder:
         return {int(path.stem) for path in self.done.glob("*.json") if path.stem.isdecimal()}
 
     def missing_bytes(self) -> int:
-        """By how much the files have to grow."""
         return sum(max(0, self.manifest.units * size - length(path)) for path, size in self.files().items())
 
     def allocate(self) -> None:
@@ -142,7 +141,6 @@ class CheckpointFolder:
 
 
 def length(path: Path) -> int:
-    """Bytes of a file, 0 where there is none."""
     try:
         return path.stat().st_size
     except FileNotFoundError:
@@ -196,6 +194,5 @@ def require_same(found: CheckpointFolder, wanted: CheckpointRecord) -> Checkpoin
 
 
 def _folders(folder: Path) -> list[Path]:
-    """The folders of checkpoints, in the order of their numbers."""
     found = [path for path in folder.iterdir() if _FOLDER.fullmatch(path.name) and path.is_dir()]
     return sorted(found, key=lambda path: int(path.name.partition("-")[0]))

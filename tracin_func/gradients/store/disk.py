@@ -119,7 +119,6 @@ def _write_all(descriptor: int, data: memoryview, offset: int) -> None:
 
 
 def not_written(folder: Path, needed: int, error: OSError) -> OutputError:
-    """Why a store could not be written, in one line."""
     if error.errno in _FULL:
         there = next(place for place in (folder, *folder.parents) if place.exists())
         return OutputError(

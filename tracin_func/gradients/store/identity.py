@@ -64,7 +64,6 @@ class Manifest:
 
     @property
     def blocks(self) -> int:
-        """Blocks of a checkpoint."""
         return -(-self.units // self.block)
 
     def range(self, block: int) -> tuple[int, int]:
@@ -79,7 +78,6 @@ class Manifest:
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any], path: Path) -> Self:
-        """A manifest from the values of the file at `path`."""
         if document.get("format") != STORE_FORMAT:
             raise InputError(f"{path} is not the manifest of a {STORE_FORMAT}. {_DAMAGED}")
         if document.get("version") != VERSION:
@@ -159,12 +157,9 @@ def _shortened(old: str, new: str) -> tuple[str, str]:
     pairs = zip(old, new, strict=False)
     common = next((place for place, (left, right) in enumerate(pairs) if left != right), min(len(old), len(new)))
     skip = common - 20 if common > _LONGEST // 2 and max(len(old), len(new)) > _LONGEST else 0
-    return _cut(old, skip), _cut(new, skip)
-
-
-def _cut(text: str, skip: int) -> str:
-    text = f"…{text[skip:]}" if skip else text
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
+    ends = (f"…{text[skip:]}" if skip else text for text in (old, new))
+    was, now = (text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…" for text in ends)
+    return was, now
 
 
 def weights_digest(weights: Mapping[str, Tensor]) -> str:

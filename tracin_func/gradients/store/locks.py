@@ -95,7 +95,6 @@ def occupants(folder: Path) -> list[Occupant]:
 
 
 def _locks(folder: Path) -> list[str]:
-    """Names of the locks of runs and shards, without their ending."""
     stems = sorted(path.stem for path in folder.glob("*.lock"))
     return [stem for stem in stems if stem == _RUN or _SHARD.fullmatch(stem)]
 

@@ -84,7 +84,6 @@ def _beyond_rounding(errors: dict[str, float], scales: dict[str, float]) -> str 
 
 
 def _widened(tree: Any) -> Any:
-    """Every floating-point tensor in float64."""
     return each(lambda leaf: leaf.double() if leaf.is_floating_point() else leaf, tree)
 
 

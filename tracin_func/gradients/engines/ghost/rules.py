@@ -60,7 +60,6 @@ def rule(
 
 
 def bind(operation: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of a call by name."""
     return dict(zip(RULES[operation].arguments, args, strict=False)) | dict(kwargs)
 
 
