@@ -1,4 +1,4 @@
-"""Whether checkpoint files are complete, by their first and last bytes: known before it is their turn to be read."""
+"""Whether checkpoint files are complete, by their first and last bytes, before any is read."""
 
 import json
 import os
@@ -11,13 +11,10 @@ _LENGTH_BYTES = 8  # of a safetensors header, before it
 
 
 def require_complete(path: Path) -> None:
-    """Refuse a checkpoint that is missing, or one of whose files was cut short.
+    """Refuse a checkpoint that is missing, or one of whose files was cut short; InputError as `content_of`.
 
-    A file whose ends are not as expected is read whole, which raises what is wrong with it. What is damaged between
-    the ends, or is of a format of torch before 1.6, is found when it is read.
-
-    Raises:
-        InputError: as `content_of`.
+    A file with unexpected ends is read whole, which raises the error. Damage between the ends, or in a format of torch
+    before 1.6, is found when the file is read.
     """
     try:
         complete = all(_complete(file) for file in _files(path))
