@@ -303,13 +303,16 @@ def _parameter(own: Option) -> inspect.Parameter:
     )
 
 
+_OTHER_NAMES = {"dim": "proj_dim"}  # of an option, by the setting's name in Python
+
+
 def in_flags(sentence: str) -> str:
     """A sentence of the library with its settings as options: `` `batch_size=1` `` becomes --batch-size 1."""
     return re.sub(r"`([a-z_]+)(?:=([^`]*))?`", _as_flag, sentence)
 
 
 def _as_flag(setting: re.Match[str]) -> str:
-    name, value = setting[1], setting[2]
+    name, value = _OTHER_NAMES.get(setting[1], setting[1]), setting[2]
     every = groups_of((*INFLUENCE, ShowOptions, InspectOptions))
     known = next((own for group in every if (own := declared(group).get(name)) is not None), None)
     if known is None:
