@@ -519,7 +519,7 @@ TABLE = (
         "a record that is none",
         given("--from", "{folder}/checkpoints/model_epoch_2.pt"),
         3,
-        "Fix: name a FILE.provenance.json",
+        "Name the FILE.provenance.json",
     ),
     Row("no such record", given("--from", "{folder}/none.json"), 3, "none.json: no such file"),
     Row("show: no such file", lambda lab: [str(lab.folder / "none.json")], 3, "none.json`: file not found", "show"),

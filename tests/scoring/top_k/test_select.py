@@ -338,16 +338,6 @@ class TestRefusals:
         with pytest.raises(ti.NumericalError, match="the influence of pair 1 overflows"):
             strongest(arrays(heavy), ti.MarginRankingLoss(100.0), of, 1)
 
-    def test_arguments(self) -> None:
-        for k, block, message in ((0, 1, "`k` should be at least 1. Got 0."), (1, 0, "`block` should be at least 1.")):
-            with pytest.raises(ti.UsageError, match=message):
-                strongest(arrays(table(5)), LOSSES["margin"], columns(1, 1), k, block=block)
-        with pytest.raises(ti.InputError, match="`checkpoints` is empty"):
-            strongest(arrays(table(5)), LOSSES["margin"], [], 1)
-        uneven = [columns(1, 1)[0], columns(1, 2)[0]]
-        with pytest.raises(ti.InputError, match="`products` .items, tests., as at the first checkpoint: .40, 1."):
-            strongest(arrays(table(5)), LOSSES["margin"], uneven, 1)
-
     def test_margins_that_a_callable_would_not_see(self) -> None:
         with pytest.raises(ti.UsageError, match="`pairs.margin` was given, and the loss takes no margin"):
             strongest(arrays(table(5, margin=True)), as_loss(squared), columns(1, 1), 1)
@@ -359,7 +349,9 @@ class TestRefusals:
             def __call__(self, first: Tensor, second: Tensor, target: Tensor, margin: Any = None) -> Tensor:
                 return squared(first, second, target)
 
-        with pytest.raises(ti.UsageError, match="`loss` Wrong declares `weighted`. Expected its `tally` and `weights`"):
+        with pytest.raises(
+            ti.UsageError, match="`loss` Wrong declares 'weighted'. Define its methods tally and weights."
+        ):
             strongest(arrays(table(5)), Wrong(), columns(1, 1), 1)
 
     def test_a_loss_that_is_no_function_of_the_difference_as_it_declares(self) -> None:

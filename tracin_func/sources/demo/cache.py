@@ -37,7 +37,7 @@ from tracin_func.training.fit import EpochReport, TrainingSettings, train
 
 CACHE_VARIABLE = "TRACIN_FUNC_CACHE_DIR"
 COMMANDS_FILE = "COMMANDS.md"
-SYNTHETIC_NOTICE = "Example data: synthetic tones. For yours set `data_root` and `checkpoint_dir`."
+SYNTHETIC_NOTICE = "Example data: synthetic tones. For yours: `data_root`, `checkpoint_dir`."
 
 Progress = Callable[[str], None]
 
