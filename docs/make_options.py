@@ -14,9 +14,35 @@ HEAD = """# Options
 
 <!-- Written by docs/make_options.py. Change tracin_func/cli/ and run that again, not this page. -->
 
-A setting comes from the first of these that has it: the option, the environment variable, the checkpoint's own `args`
-(what its training wrote there), the default. An option that contradicts the checkpoint wins, with a warning. A switch
-is turned on by a variable whose value is `1`. What the words mean stands in the [glossary](../README.md#glossary).
+A setting comes from the first of these that has it:
+
+1. the option;
+2. the environment variable, `TRACIN_FUNC_` and the name of the option: `TRACIN_FUNC_DATA_ROOT` for `--data-root`.
+   A switch is turned on by the value `1`;
+3. the checkpoint's own `args`, which its training wrote;
+4. the default.
+
+An option that contradicts the checkpoint wins, with a warning. The [glossary](../README.md#glossary) explains the
+terms.
+"""
+
+TAIL = """## Variables
+
+`--from` and the options of `demo` and `doctor` have no variable. Two variables have no option: `TRACIN_FUNC_CACHE_DIR`
+is the folder in which the embedded example is cached, and `NO_COLOR` turns colours off.
+
+## Exit codes
+
+| code | meaning |
+|---|---|
+| 0 | done |
+| 1 | a result could not be written, a number is not finite, `--verify` failed, or a bug in tracin-func |
+| 2 | an option is wrong in itself, or the device is not available |
+| 3 | something that was read (files, checkpoints, a model) does not fit |
+| 130 | interrupted |
+
+Tables go to stdout; progress, notes, warnings and errors go to stderr. With `--json`, stdout holds one JSON document
+and nothing else. A mistake in options or files never shows a traceback; `--debug` shows it.
 """
 
 
@@ -26,7 +52,6 @@ class Row(NamedTuple):
     flags: str
     help: str
     default: str
-    variable: str
 
 
 def page() -> str:
@@ -39,7 +64,7 @@ def page() -> str:
             if parameter.param_type_name == "option":
                 rows = sections.setdefault(parameter.rich_help_panel or OTHER, {})
                 rows.setdefault(_row(parameter), []).append(name)
-    parts = [HEAD, _commands(commands), *(_section(title, rows) for title, rows in sections.items())]
+    parts = [HEAD, _commands(commands), *(_section(title, rows) for title, rows in sections.items()), TAIL]
     return "\n".join(parts)
 
 
@@ -48,19 +73,19 @@ def _row(option: Any) -> Row:
     named = f"{flags} `{option.metavar}`" if option.metavar else flags
     words, _, default = (option.help or "").partition(" Default: ")
     default = default.removesuffix(".") or ("off" if option.is_flag and not option.default else "")
-    return Row(named, words, default, f"`{option.envvar}`" if option.envvar else "")
+    return Row(named, words, default)
 
 
 def _commands(commands: dict[str, Any]) -> str:
     lines = ["| command | what it does |", "|---|---|"]
     for name, command in commands.items():
         arguments = [each.name.upper() for each in command.params if each.param_type_name == "argument"]
-        lines.append(_line(f"`tracin-func {' '.join([name, *arguments])}`", _first_sentence(command.help or "")))
+        lines.append(_line(f"`{' '.join([name, *arguments])}`", _first_sentence(command.help or "")))
     return "\n".join(lines) + "\n"
 
 
 def _section(title: str, rows: dict[Row, list[str]]) -> str:
-    lines = [f"## {title}", "", "| option | meaning | default | variable | commands |", "|---|---|---|---|---|"]
+    lines = [f"## {title}", "", "| option | meaning | default | commands |", "|---|---|---|---|"]
     lines += [_line(*row, ", ".join(names)) for row, names in rows.items()]
     return "\n".join(lines) + "\n"
 

@@ -1,7 +1,7 @@
-"""The pictures of the documentation, from result files of the embedded default: python docs/make_pictures.py [FOLDER]
+"""The pictures of the documentation, from results on the embedded example: python docs/make_pictures.py [FOLDER]
 
-Runs the command line where FOLDER (a temporary one by default) does not hold the results yet, and prints the figures
-that the pages name. Needs matplotlib, which the project does not depend on.
+Runs the command line unless FOLDER (a temporary one by default) has the results already, and prints the figures that
+the pages quote. Needs matplotlib, which the project does not depend on.
 """
 
 import csv
@@ -23,7 +23,7 @@ DOCS = Path(__file__).parent
 STEM = "plastic_500hz"
 FLIPPED = 22
 
-# Each colour and what it is in dark mode; an SVG says both and the reader's browser takes one.
+# Each colour and its counterpart in dark mode; an SVG holds both and the reader's browser takes one.
 INK, SOFT, PAPER, RULE = "#1f2328", "#59636e", "#fffffe", "#d1d9e0"
 BLUE, ORANGE, GREEN, RED = "#1f6feb", "#c2570c", "#1a7f37", "#cf222e"
 DARK = {
@@ -37,8 +37,19 @@ DARK = {
     RED: "#ff7b72",
 }
 ON_DARK, ON_LIGHT = "#fefefe", "#0b0b0b"  # words on a coloured cell, in either mode
+# Seconds for the same scores, from the row "Peers" of benchmarks/README.md.
+PEERS = {"tracin-func": 3.0, "captum 0.9": 141.7, "dattri 0.3": 175.2}
+COST_RATIOS = {"captum 0.9": 48, "dattri 0.3": 54}  # beside its own run of tracin-func, 3.0 and 3.2 s
 
 Rows = list[dict[str, str]]
+
+AUDIT_LABELS = {  # where each line has its name
+    "plain loss": (52, 22.6),
+    "self-influence, standard": (26, 16.4),
+    "self-influence, GHM weights": (100, 17.6),
+    "perfect": (24, 22.6),
+    "random order": (160, 5.6),
+}
 
 RUNS = {
     "trained": ["self", "--per-checkpoint"],
@@ -63,6 +74,7 @@ def main() -> None:
         checkpoints(folder)
         explanation(folder)
     kernel()
+    cost()
 
 
 # Results
@@ -122,14 +134,17 @@ def audit(folder: Path) -> None:
         order = sorted(scores, key=lambda pair: -scores[pair])
         found = [sum(pair in flipped for pair in order[:seen]) for seen in range(len(order) + 1)]
         width = 5 if colour == SOFT else 2  # the baseline shows where another line lies on it
-        axes.plot(range(len(found)), found, color=colour, label=name, linewidth=width)
+        axes.plot(range(len(found)), found, color=colour, linewidth=width)
+        axes.annotate(name.replace(", standard", ",\nstandard"), AUDIT_LABELS[name], color=colour, fontsize=9)
         print(f"audit: {name}: {found[FLIPPED]} of the first {FLIPPED}, all by {found.index(FLIPPED)}")
-    axes.plot([0, len(pairs)], [0, FLIPPED], color=SOFT, label="in random order", linewidth=1, linestyle="--")
+    axes.plot([0, FLIPPED, len(pairs)], [0, FLIPPED, FLIPPED], color=GREEN, linewidth=1, linestyle=":")
+    axes.annotate("perfect", AUDIT_LABELS["perfect"], color=GREEN, fontsize=9)
+    axes.plot([0, len(pairs)], [0, FLIPPED], color=SOFT, linewidth=1, linestyle="--")
+    axes.annotate("random order", AUDIT_LABELS["random order"], color=SOFT, fontsize=9)
     axes.set_xlim(0, len(pairs) // 2)
-    axes.set_ylim(0, FLIPPED + 1)
+    axes.set_ylim(0, FLIPPED + 2.4)
     axes.set_xlabel(f"pairs looked at, from the top of the list (of {len(pairs)})")
     axes.set_ylabel(f"flipped targets found (of {FLIPPED})")
-    axes.legend(frameon=False, loc="lower right", labelcolor=INK)
     save(figure, axes, "audit")
 
 
@@ -172,7 +187,7 @@ def _grid(axes: Any, values: Mapping[tuple[int, int], float], title: str, form: 
         share = value / largest
         red, green, blue = (round(255 + (0.06 + 0.94 * share) * (end - 255)) for end in (12, 76, 140))
         axes.add_patch(mpl.patches.Rectangle((x, y), 0.96, 0.94, facecolor=f"#{red:02x}{green:02x}{blue:02x}"))
-        words = {"ha": "center", "va": "center", "color": ON_DARK if share > 0.55 else ON_LIGHT}
+        words = {"ha": "center", "va": "center", "color": _readable(red, green, blue)}
         axes.text(x + 0.48, y + 0.47, form.format(value), fontsize=8, **words)
     axes.set_xlim(0, len(names) - 1)
     axes.set_ylim(len(names) - 1, 0)
@@ -181,6 +196,13 @@ def _grid(axes: Any, values: Mapping[tuple[int, int], float], title: str, form: 
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     axes.set_title(title, fontsize=9, loc="left")
+
+
+def _readable(*colour: int) -> str:
+    """Light or dark, whichever has the higher contrast on a colour (WCAG 2)."""
+    linear = [((part / 255 + 0.055) / 1.055) ** 2.4 if part > 10 else part / 255 / 12.92 for part in colour]
+    luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+    return ON_DARK if 1.05 / (luminance + 0.05) > (luminance + 0.05) / 0.05 else ON_LIGHT
 
 
 def checkpoints(folder: Path) -> None:
@@ -197,11 +219,16 @@ def checkpoints(folder: Path) -> None:
         "checkpoints: "
         + ", ".join(f"{n} {s:.0%} active {a:.0%}" for n, s, a in zip(names, shares, active, strict=True))
     )
-    figure, axes = plt.subplots(figsize=(7, 2.7))
+    figure, axes = plt.subplots(figsize=(7, 3.1))
     places = range(len(names))
     for offset, values, colour, name in (
-        (-0.2, shares, BLUE, "share of all self-influence"),
-        (0.2, active, SOFT, "share of training pairs that are active"),
+        (
+            -0.2,
+            shares,
+            BLUE,
+            "self-influence at this checkpoint, share of the sum over all checkpoints (adds up to 100%)",
+        ),
+        (0.2, active, SOFT, "active training pairs, share of all pairs (does not add up)"),
     ):
         axes.bar([place + offset for place in places], values, 0.38, color=colour, label=name)
         for place, value in zip(places, values, strict=True):
@@ -209,7 +236,8 @@ def checkpoints(folder: Path) -> None:
     axes.set_xticks(places, names)
     axes.set_yticks([])
     axes.set_ylim(0, 1.1)
-    axes.legend(frameon=False, loc="upper right", labelcolor=INK)
+    axes.set_title("Where the scores come from, by checkpoint", fontsize=10, loc="left", pad=36)
+    axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(-0.02, 1), labelcolor=INK, fontsize=8)
     save(figure, axes, "checkpoints", left=False)
 
 
@@ -244,7 +272,10 @@ def explanation(folder: Path) -> None:
     axes.set_ylim(len(chosen) - 0.4, -0.6)
     axes.set_xlim(min(values) * 1.25, max(max(values) * 1.5, -min(values) * 0.7))
     axes.set_yticks([])
-    axes.set_xlabel(f"influence on the test pair {_short(*_items(wrong))}, which the model ranks wrong")
+    axes.set_xticks([])
+    for side, words in ((-0.1, "← training raised its loss"), (0.1, "training lowered its loss →")):
+        axes.text(side, len(chosen) - 0.2, words, ha="right" if side < 0 else "left", va="top", fontsize=9, color=INK)
+    axes.set_xlabel(f"influence on the test pair {_short(*_items(wrong))}, ranked wrong", labelpad=18)
     save(figure, axes, "explanation", left=False)
 
 
@@ -264,7 +295,7 @@ def kernel() -> None:
     axes.set_xlim(0, 76)
     axes.set_ylim(0, 30)
     axes.axis("off")
-    heads = ((7, "items"), (25, "gradients G"), (45.5, "products K"), (66, "pairs"))
+    heads = ((7, "items"), (25, "gradients g"), (45.5, "dot products K"), (66, "pairs"))
     for x, words in heads:
         axes.text(x, 28, words, ha="center", fontsize=10, color=INK)
     for place, name in enumerate("abc"):
@@ -277,15 +308,36 @@ def kernel() -> None:
         _arrow(axes, (32.6, y + 2), (37.9, y + 2))
     for place, (words, colour) in enumerate((("p = (a, b)", GREEN), ("q = (b, c)", ORANGE))):
         _box(axes, 59, 18.8 - 6.4 * place, 14, 4.2, words, colour)
-        _arrow(axes, (53.4, 17), (58.4, 20.9 - 6.4 * place))
+        for row in ((23, 17), (17, 11))[place]:  # p = (a, b) uses the rows a and b, q = (b, c) the rows b and c
+            _arrow(axes, (53.0, row), (58.6, 20.9 - 6.4 * place), colour)
     notes = (
-        (25, "one an item, whatever\nthe number of its pairs"),
-        (45.5, "one for two items"),
-        (66, "$u_p u_q K_{ab} + u_p v_q K_{ac}$\n$+ v_p u_q K_{bb} + v_p v_q K_{bc}$"),
+        (25, "one per item, whatever\nthe number of its pairs"),
+        (45.5, "one per two items"),
+        (65, "influence(p, q) =\n$u_p u_q K_{ab} + u_p v_q K_{ac}$\n$+ v_p u_q K_{bb} + v_p v_q K_{bc}$"),
     )
     for x, words in notes:
-        axes.text(x, 6.6, words, ha="center", va="top", fontsize=9, color=SOFT if x < 60 else INK)
+        axes.text(x, 7.6, words, ha="center", va="top", fontsize=9, color=SOFT if x < 60 else INK)
     save(figure, axes, "kernel", spines=False)
+
+
+def cost() -> None:
+    """Seconds for the same scores, beside other packages: no data but `PEERS`."""
+    figure, axes = plt.subplots(figsize=(7, 1.9))
+    own = min(PEERS.values())
+    for place, (name, seconds) in enumerate(PEERS.items()):
+        axes.barh(place, seconds, 0.62, color=BLUE if seconds == own else SOFT)
+        words = (f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s") + (
+            "" if seconds == own else f"  ({COST_RATIOS[name]} times as long)"
+        )
+        axes.text(seconds + 2, place, words, va="center", fontsize=9, color=INK)
+    axes.set_yticks(range(len(PEERS)), PEERS)
+    axes.tick_params(left=False)
+    axes.set_ylim(len(PEERS) - 0.4, -0.6)
+    axes.set_xlim(0, 1.45 * max(PEERS.values()))
+    axes.set_xticks([])
+    axes.spines["bottom"].set_visible(False)
+    axes.set_xlabel("seconds for 666 pairs of 40 items, 5 test pairs, 2 checkpoints; 2 cores of an AMD EPYC CPU")
+    save(figure, axes, "cost", left=False)
 
 
 def _box(axes: Any, x: float, y: float, width: float, height: float, words: str, colour: str) -> None:
@@ -294,8 +346,8 @@ def _box(axes: Any, x: float, y: float, width: float, height: float, words: str,
     axes.text(x + width / 2, y + height / 2, words, ha="center", va="center", fontsize=9, color=INK)
 
 
-def _arrow(axes: Any, start: tuple[float, float], end: tuple[float, float]) -> None:
-    axes.annotate("", end, start, arrowprops={"arrowstyle": "->", "color": SOFT, "lw": 1.2})
+def _arrow(axes: Any, start: tuple[float, float], end: tuple[float, float], colour: str = SOFT) -> None:
+    axes.annotate("", end, start, arrowprops={"arrowstyle": "->", "color": colour, "lw": 1.2})
 
 
 # Files
@@ -316,6 +368,7 @@ def save(figure: Any, axes: Any, name: str, *, left: bool = True, spines: bool =
     )
     dark = f"<style>@media (prefers-color-scheme: dark){{{rules}}}</style>"
     text = re.sub(r"(<svg [^>]*>)", lambda match: f"{match[1]}\n {dark}", path.read_text(encoding="utf-8"), count=1)
+    text = re.sub(r"\s*<!--.*?-->", "", text, flags=re.DOTALL)
     text = re.sub(r"(?<!scale\()(?<![\d.-])(-?\d+\.\d\d)\d+", r"\1", text)  # a hundredth of a point is not seen
     path.write_text("\n".join(line.rstrip() for line in text.splitlines()) + "\n", encoding="utf-8")
 

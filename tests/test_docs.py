@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import typer
 
-from docs.make_options import PAGE, page
+import tracin_func
+from docs import make_api, make_options
 from tests.support.places import ROOT
 from tracin_func.cli.app import app
 from tracin_func.cli.older import OLDER_INFLUENCE, OLDER_SELF
@@ -38,15 +39,22 @@ def commands(page: Path) -> Iterator[list[str]]:
 def anchors(page: Path) -> set[str]:
     """The places in a page that a link can name, as GitHub makes them of its headings."""
     headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    names = [re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings]
+    return {f"{name}-{before}" if (before := names[:row].count(name)) else name for row, name in enumerate(names)}
 
 
-def test_the_page_of_options_is_what_the_code_gives() -> None:
-    assert PAGE.read_text(encoding="utf-8") == page(), "run: python docs/make_options.py"
+@pytest.mark.parametrize("made", [make_options, make_api], ids=["options", "api"])
+def test_a_page_that_is_made_of_the_code_is_up_to_date(made: Any) -> None:
+    assert made.PAGE.read_text(encoding="utf-8") == made.page(), f"run: python docs/{Path(made.__file__).name}"
+
+
+def test_the_page_of_the_api_has_every_public_name() -> None:
+    shown = {name.partition(".")[0] for names in make_api.SECTIONS.values() for name in names}
+    assert sorted(shown) == tracin_func.__all__
 
 
 def test_the_page_of_options_has_every_option_of_every_command() -> None:
-    rows = [line.strip("| ").split(" | ") for line in page().splitlines() if line.startswith("| `-")]
+    rows = [line.strip("| ").split(" | ") for line in make_options.page().splitlines() if line.startswith("| `-")]
     for name, command in _COMMANDS.items():
         own = [each for each in command.params if each.param_type_name == "option"]
         shown = [flag for row in rows if name in row[-1].split(", ") for flag in re.findall(r"--[a-z-]+", row[0])]
@@ -93,7 +101,23 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_pictures_are_small_and_fit_both_modes() -> None:
     """Each names its colours of dark mode, and is shown on some page."""
     shown = "".join(page.read_text(encoding="utf-8") for page in PAGES)
-    for picture in set((ROOT / "docs").glob("*.svg")) - {ROOT / "docs" / "cost.svg"}:
+    for picture in (ROOT / "docs").glob("*.svg"):
         assert picture.name in shown
         assert picture.stat().st_size < 60_000
-        assert "prefers-color-scheme: dark" in picture.read_text(encoding="utf-8")
+        if not picture.name.startswith("screen-"):
+            assert "prefers-color-scheme: dark" in picture.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("page", READMES, ids=lambda page: page.name)
+def test_the_screen_is_shown_in_the_reader_s_mode(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert '<source media="(prefers-color-scheme: dark)" srcset="docs/screen-dark.svg">' in text
+    assert 'src="docs/screen-light.svg"' in text
+
+
+def test_the_citation_is_of_this_version_and_names_the_paper() -> None:
+    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    version = re.search(r'^version = "(.*)"$', (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE)
+    assert version is not None
+    assert f"\nversion: {version[1]}\n" in citation
+    assert "https://arxiv.org/abs/2002.08484" in citation
