@@ -26,7 +26,7 @@ from rich.text import Text
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent
 ENGLISH, CHINESE = ROOT / "README.md", ROOT / "README.zh-TW.md"  # the same blocks
-PAGES = (ENGLISH, CHINESE, DOCS / "tutorial.md", DOCS / "reading.md")
+PAGES = (ENGLISH, CHINESE, *(DOCS / f"{name}.md" for name in ("tutorial", "reading", "how-it-works", "large")))
 
 WIDTH, FOLDER = 80, "/home/you/work"  # FOLDER is shown for the temporary one that commands run in
 SHOWN = ("tracin-func self --top 5", "tracin-func influence --num-test 1")  # the picture
@@ -139,7 +139,7 @@ def refresh(page: Path, outputs: list[str | None]) -> None:
 
 def picture(screen: str, colours: str, path: Path) -> None:
     """A terminal with this screen as SVG, without fonts of other servers."""
-    paper, ink, *others = [tuple(bytes.fromhex(each)) for each in colours.split()]
+    paper, ink, *others = [(red, green, blue) for red, green, blue in map(bytes.fromhex, colours.split())]
     theme = TerminalTheme(paper, ink, others[:8], others[8:])
     with open(os.devnull, "w") as nowhere:
         console = Console(record=True, width=WIDTH, file=nowhere, force_terminal=True, color_system="truecolor")
