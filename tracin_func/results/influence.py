@@ -80,7 +80,7 @@ class SelfInfluence(Scored):
         return self._by(view, self.scores, classes)
 
     def __repr__(self) -> str:
-        hardest = "".join(f"; hardest {each.pair} {each.score:.2g}" for each in self.hardest(1))
+        hardest = "".join(f"; hardest {each.pair} {each.score:.3g}" for each in self.hardest(1))
         return f"SelfInfluence({counted(len(self), 'pair')}{self._steps()}{hardest})"
 
     def _repr_html_(self) -> str:
@@ -192,7 +192,7 @@ class Influence(Scored):
     def __repr__(self) -> str:
         scores = torch.nan_to_num(self.scores)
         pair, test = divmod(int(scores.abs().argmax()), scores.shape[1])
-        strongest = f"{self.ids[pair]} on {self.test_ids[test]} {float(scores[pair, test]):+.2g}"
+        strongest = f"{self.ids[pair]} on {self.test_ids[test]} {float(scores[pair, test]):+.3g}"
         return (
             f"Influence({len(self)} training × {len(self.test_ids)} test pairs{self._steps()}; strongest {strongest})"
         )

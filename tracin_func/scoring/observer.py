@@ -19,20 +19,25 @@ def _ignore(*_: Any) -> None:
     pass
 
 
+def _logged(sentence: str) -> None:
+    """As a warning where it begins with `warning: ` or `note: `, otherwise as information."""
+    _log.log(logging.WARNING if sentence.startswith(("warning: ", "note: ")) else logging.INFO, sentence)
+
+
 @dataclass(frozen=True)
 class Observer:
     """Callbacks of a run.
 
     Args:
         notice: receives each sentence of the run. "warning: ..." names an effect on the scores, "note: ..." a choice to
-            consider; any other is information. By default a warning of the logger `tracin_func`.
+            consider; any other is information. By default a warning or information of the logger `tracin_func`.
         progress: receives the share of one checkpoint that was begun since the last call.
         planned: receives the plan (`engine` in provenance) before the first checkpoint is scored.
         opened: receives the name of each checkpoint and its `args` when it is read.
         evaluated: receives the `Evaluation` of each checkpoint, its pair accuracy and loss.
     """
 
-    notice: Callable[[str], None] = _log.warning
+    notice: Callable[[str], None] = _logged
     progress: Callable[[float], None] = _ignore
     planned: Callable[[Mapping[str, Any]], None] = _ignore
     opened: Callable[[str, Mapping[str, Any]], None] = _ignore

@@ -55,6 +55,8 @@ class PairChoice:
 
         With `exclude_before_split` excluded items are removed before it, and other items may change sides.
         """
+        if self.exclusions is not None and not self.exclusions.exists():
+            raise InputError(f"`exclusions_file`: file not found: {self.exclusions}. Check the path, or set `none`.")
         excluded = frozenset([] if self.exclusions is None else read_lines(self.exclusions))
         if not self.asked.exclude_before_split or self.words not in WORDS:  # pairs of a file are not split
             return clips, excluded
