@@ -434,7 +434,12 @@ TABLE = (
         "is not UTF-8 text",
     ),
     Row("a pairs file that is a folder", given("--pairs", "{folder}"), 3, "Is a directory"),
-    Row("exclusions that are no file", given("--exclusions-file", "{folder}/none.txt"), 3, "none.txt cannot be read"),
+    Row(
+        "exclusions that are no file",
+        given("--exclusions-file", "{folder}/none.txt"),
+        3,
+        "--exclusions-file: file not found: ",
+    ),
     Row(
         "exclusions that are no text",
         given("--exclusions-file", "{folder}/checkpoints/model_epoch_2.pt"),

@@ -31,7 +31,7 @@ class SelfInfluence(Scored):
     Example:
         >>> own = ti.self_influence(task)
         >>> own
-        SelfInfluence(4 pairs, 2 checkpoints, 0 inactive at all of them; hardest a_b 0.077)
+        SelfInfluence(4 pairs, 2 checkpoints, 0 inactive at all of them; hardest a_b 0.0772)
         >>> own.hardest(2)
         pair  score
         a_b   0.0772
@@ -108,7 +108,7 @@ class Influence(Scored):
     Example:
         >>> inf = ti.influence(task)
         >>> inf
-        Influence(4 training × 3 test pairs, 2 checkpoints, 0 inactive at all of them; strongest a_b on f_b +0.22)
+        Influence(4 training × 3 test pairs, 2 checkpoints, 0 inactive at all of them; strongest a_b on f_b +0.224)
         >>> inf.proponents("f_b", k=2)
         pair  score
         a_b   0.224

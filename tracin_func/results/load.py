@@ -43,7 +43,7 @@ def load(path: str | Path, *, column: str | None = None) -> SelfInfluence | Infl
     Example:
         >>> path = ti.influence(task).save("influence.parquet")
         >>> ti.load(path)
-        Influence(4 training × 3 test pairs; strongest a_b on f_b +0.22)
+        Influence(4 training × 3 test pairs; strongest a_b on f_b +0.224)
     """
     file = read_result(Path(path))
     if any(start == "side" for start, _, _ in file.parts.values()):
