@@ -746,3 +746,22 @@ def test_a_result_fits_one_screen(embedded_500hz: object, tmp_path: Path, monkey
     assert max(map(len, lines)) <= 80
     heading = next(number for number, line in enumerate(lines) if line.startswith("Hardest training pairs"))
     assert heading <= 3
+
+
+def test_the_next_command_works(lab: Lab) -> None:
+    """By class only where ids name the classes."""
+    (lab.folder / "job.py").write_text(
+        "import torch, tracin_func as ti\n"
+        "def job():\n"
+        "    scorer = torch.nn.Linear(3, 1)\n"
+        "    pairs = ti.Pairs([0, 1, 2], [1, 2, 3], [1, -1, 1])\n"
+        "    return ti.Task(scorer, torch.randn(4, 3), pairs, [ti.Checkpoint(scorer.state_dict(), 0.1)])\n"
+    )
+    task = ["--task", f"{lab.folder / 'job.py'}:job", "--metadata-dir", str(lab.results)]
+    for words, view in ((task, "item"), (lab.arguments(), "class-pair")):
+        result = CliRunner().invoke(app, ["self", *words])
+        assert result.exit_code == 0, result.stderr
+        label, _, *command = shlex.split(result.stdout.splitlines()[-1])
+        assert (label, command[-1]) == ("Next", view)
+        shown = CliRunner().invoke(app, command)
+        assert shown.exit_code == 0, shown.stderr

@@ -65,6 +65,7 @@ from tracin_func.scoring.self_influence import query_self
 from tracin_func.scoring.top_k.run import query
 from tracin_func.sources.groups import PairOptions, QueryOptions
 from tracin_func.sources.options import Options, groups_of
+from tracin_func.sources.registry import classes_of_ids
 from tracin_func.sources.source import Source
 from tracin_func.sources.values import NUM_TEST, num_test
 from tracin_func.task.method import Method
@@ -280,7 +281,8 @@ def _show(done: Done, options: Options) -> None:
             print(f"Written  {path} (+ .provenance.json)")
         first = next(iter(done.results.values()))
         if isinstance(first, SelfInfluence | Influence):
-            view = CLASS_PAIR if by != CLASS_PAIR else ITEM
+            in_classes = isinstance(first, SelfInfluence) and by != CLASS_PAIR and classes_of_ids(first.pairs.items[0])
+            view = CLASS_PAIR if in_classes else ITEM  # `show` knows classes by the ids of items alone
             print(f"Next     tracin-func show {shlex.quote(str(next(iter(done.output.files.values()))))} --by {view}")
 
 
