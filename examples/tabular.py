@@ -2,7 +2,7 @@
 
     python examples/tabular.py                                  write tabular/, train on it and save checkpoints
     tracin-func self --task examples/tabular.py:task            score the training pairs
-    python examples/tabular.py --without suspects.txt           train again without the pairs listed in a file
+    python examples/tabular.py --without tabular/suspects.txt   train again without the pairs listed in a file
 
 The data are synthetic. For data of your own, replace `write_data`: the rest reads `items.csv` (an id and numbers per
 item) and `pairs.csv` (`first,second,target,split`: target 1 where the first item should score higher, else -1).
