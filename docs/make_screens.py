@@ -37,7 +37,7 @@ DARK = """0d1117 e6edf3
     484f58 ff7b72 3fb950 d29922 58a6ff bc8cff 39c5cf b1bac4 6e7681 ffa198 56d364 e3b341 79c0ff d2a8ff 56d4dd ffffff"""
 
 STYLE = re.compile(r"\x1b\[[0-9;]*m")  # of a terminal
-SECONDS = re.compile(r"\d+\.\d+ s\b")
+SECONDS = re.compile(r"\d+\.\d+(?: |&#160;)s\b")  # alone they change no page
 BLOCK = re.compile(
     r"^```(?P<language>sh|python)\n(?P<code>.*?)^```\n(?P<between>\n<!-- output -->\n```text\n(?P<output>.*?)^```\n)?",
     re.DOTALL | re.MULTILINE,
@@ -147,7 +147,9 @@ def picture(screen: str, colours: str, path: Path) -> None:
     svg = console.export_svg(title="tracin-func", theme=theme, unique_id="screen")
     svg = re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL)
     svg = svg.replace("Fira Code", "ui-monospace, SFMono-Regular, Menlo, Consolas, DejaVu Sans Mono")
-    path.write_text("\n".join(line.rstrip() for line in svg.splitlines()) + "\n", encoding="utf-8", newline="\n")
+    svg = "".join(f"{line.rstrip()}\n" for line in svg.splitlines())
+    if not path.exists() or SECONDS.sub("", svg) != SECONDS.sub("", path.read_text(encoding="utf-8")):
+        path.write_text(svg, encoding="utf-8", newline="\n")
 
 
 if __name__ == "__main__":

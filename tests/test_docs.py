@@ -98,6 +98,13 @@ def test_links_lead_somewhere(page: Path) -> None:
         assert not anchor or anchor in anchors(target), f"{place}#{anchor}"
 
 
+@pytest.mark.parametrize("readme", READMES, ids=lambda page: page.name)
+def test_a_readme_leads_to_every_page(readme: Path) -> None:
+    text = readme.read_text(encoding="utf-8")
+    other = "migrating.md" if "zh-TW" in readme.name else "migrating.zh-TW.md"  # the same page in the other language
+    assert [page.name for page in (ROOT / "docs").glob("*.md") if f"(docs/{page.name}" not in text] == [other]
+
+
 def test_pictures_are_small_and_fit_both_modes() -> None:
     """Each names its colours of dark mode, and is shown on some page."""
     shown = "".join(page.read_text(encoding="utf-8") for page in PAGES)
