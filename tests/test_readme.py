@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
+import tracin_func as ti
 from docs.make_screens import ENGLISH, PAGES, STYLE, blocks, ran
 from tests.support.places import ROOT
 from tests.support.prepared import start
@@ -59,16 +59,13 @@ def test_a_reader_sees_output_before_line_40() -> None:
     assert lines[lines.index("<!-- output -->") + 2].strip()
 
 
-def test_the_commands_on_the_embedded_example_run(copy: Path, embedded_500hz: object) -> None:
-    """The first by a shell, the others in prepared processes."""
-    first, *others = (command for command in COMMANDS if command not in OF_A_FOLDER)
-    for command in (first, "python examples/tabular.py"):
-        result = shell(command, copy)
-        assert result.returncode == 0, (command, result.stderr)
-        assert result.stdout
-    for command in others:
+def test_the_commands_on_the_embedded_example_and_the_table_run(copy: Path, embedded_500hz: object) -> None:
+    """In prepared processes; `ran` below starts those that show their output as a reader does."""
+    for command in (command for command in COMMANDS if command not in OF_A_FOLDER):
         name, *arguments = shlex.split(command)
         if name == "python":
+            result = shell(command, copy)
+            assert (result.returncode, result.stderr) == (0, "")
             continue
         done = start(tuple(arguments), copy / "log", folder=copy).end()
         assert (name, done.code) == ("tracin-func", 0), (command, done.stderr)
@@ -80,6 +77,11 @@ def test_the_commands_on_the_embedded_example_run(copy: Path, embedded_500hz: ob
         "metadata/plastic_500hz_per_checkpoint_metadata.json",
         "metadata/tabular_task_metadata.json",
     }
+    planted = set((copy / "tabular" / "planted.txt").read_text().split())
+    assert len(planted) == 30
+    found = ti.load(copy / "metadata" / "tabular_task_metadata.json")
+    assert isinstance(found, ti.SelfInfluence)
+    assert sum(score.pair in planted for score in found.hardest(30)) >= 20
 
 
 def test_a_command_on_the_example_folder_runs(tmp_path: Path, embedded_500hz: EmbeddedDemo) -> None:
@@ -134,16 +136,3 @@ def test_checkpoints_saved_as_shown_hold_what_a_run_takes_from_them() -> None:
         assert learning_rates(found, dict(names["model"].named_parameters()), None) == (1e-3, "optimizer")
         assert found.args == {"seed": 42, "loss_type": "standard", "margin": 1.0}
         assert recorded_share(found.recorded, TRAIN_NAMES) == 0.93
-
-
-def test_the_example_of_tables_finds_planted_labels(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(copy)
-    names: dict[str, Any] = {"__name__": "tabular"}
-    exec(compile((copy / "examples/tabular.py").read_text(), "tabular.py", "exec"), names)
-    names["write_data"]()
-    assert names["train"](0, save_to=copy / "tabular/checkpoints") > 0.8
-    result = names["ti"].self_influence(names["task"]())
-    planted = set((copy / "tabular/planted.txt").read_text().split())
-    assert len(planted) == 30
-    assert sum(score.pair in planted for score in result.hardest(30)) >= 20
-    assert torch.isfinite(result.scores).all()
