@@ -225,10 +225,17 @@ def test_the_embedded_ranker_does_not_fit_the_labs_weights(lab: Lab) -> None:
 
 
 def translated() -> list[list[str]]:
-    """The commands that the section 從舊腳本過來 shows, as words."""
-    page = (ROOT / "README.zh-TW.md").read_text(encoding="utf-8")
-    section = page[page.index("## 從舊腳本過來") :]
-    return [shlex.split(line)[1:] for line in section.splitlines() if line.startswith("tracin-func ")]
+    """The commands that the page shows, the same in both languages, as words."""
+    english, chinese = (
+        [
+            shlex.split(line)[1:]
+            for line in page.read_text(encoding="utf-8").splitlines()
+            if line.startswith("tracin-func ")
+        ]
+        for page in (ROOT / "docs" / "migrating.md", ROOT / "docs" / "migrating.zh-TW.md")
+    )
+    assert chinese == english
+    return english
 
 
 @pytest.mark.parametrize("words", translated(), ids=lambda words: words[0])
