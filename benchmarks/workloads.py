@@ -32,6 +32,28 @@ class ConvRanker(nn.Module):
         return scores.squeeze(-1)
 
 
+class StridedRanker(nn.Module):
+    """Four strided convolutions with BatchNorm, ReLU and pooling, the mean over space, two linear layers.
+
+    422,337 parameters. Of items 1×129×126 its convolutions have 2,080, 128, 8 and 2 positions.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        shapes = ((1, 32, 5, (2, 4)), (32, 64, 3, 2), (64, 128, 3, 2), (128, 256, 3, 1))
+        for inputs, outputs, size, stride in shapes:
+            layers += [nn.Conv2d(inputs, outputs, size, stride, size // 2), nn.BatchNorm2d(outputs), nn.ReLU()]
+            layers += [nn.MaxPool2d(2)] if outputs < 256 else []
+        self.blocks = nn.Sequential(*layers)
+        self.head = nn.Sequential(nn.Linear(256, 128), nn.ReLU(), nn.Linear(128, 1))
+
+    def forward(self, items: Tensor) -> Tensor:
+        """Scores [items] of spectrograms [items, 1, height, width]."""
+        scores: Tensor = self.head(self.blocks(items).mean(dim=(2, 3)))
+        return scores.squeeze(-1)
+
+
 class Block(nn.Module):
     """Pre-norm self-attention and MLP."""
 
@@ -90,6 +112,13 @@ def small(items: int, shape: tuple[int, int]) -> Task:
     return conv(items, shape, model=ConvRanker((8, 16, 24), 12))
 
 
+def sparse(items: int, shape: tuple[int, int], pairs: int, checkpoints: int, model: nn.Module) -> Task:
+    """`pairs` random pairs of `items` items."""
+    task = conv(items, shape, checkpoints, model)
+    train = _drawn(0, items, pairs)
+    return replace(task, train=train, test=train.select(torch.arange(min(5, pairs))))
+
+
 def lab(shape: tuple[int, int], model: nn.Module | None = None, checkpoints: int = 6) -> Task:
     """A full job on recordings: 37 training and 17 test items, 566 drawn training pairs, 120 drawn test pairs."""
     task = conv(54, shape, checkpoints, model)
@@ -144,6 +173,26 @@ WORKLOADS: dict[str, tuple[Callable[[], Task], Callable[[], Task], int]] = {
     "transformer, chosen and rejected": (lambda: transformer(128), lambda: transformer(3), 9),
     "mlp 10,000": (lambda: mlp(10_000), lambda: mlp(40), 9),
 }
+
+# What a user calls, everything in it: name -> (the task, a tiny one, what is asked, rounds)
+END_TO_END: dict[str, tuple[Callable[[], Task], Callable[[], Task], str, int]] = {
+    f"strided {name}": (full, tiny, asked, rounds)
+    for name, asked, rounds, full, tiny in (
+        ("54, all pairs", "self", 9, lambda: _strided(54), lambda: _strided(7)),
+        ("54, all pairs, six checkpoints", "self", 5, lambda: _strided(54, 6), lambda: _strided(7, 2)),
+        ("200, all pairs", "self", 5, lambda: _strided(200), lambda: _strided(8)),
+        ("1,000, 5,000 pairs, two checkpoints", "self", 3, lambda: _strided(1000, 2, 5000), lambda: _strided(9, 2, 20)),
+        ("1,000, five test pairs", "influence", 3, lambda: _strided(1000, 2, 5000), lambda: _strided(9, 2, 20)),
+        ("54 × 1025×126", "self", 3, lambda: _strided(54, shape=(1025, 126)), lambda: _strided(5, shape=(129, 64))),
+    )
+}
+
+
+def _strided(items: int, checkpoints: int = 1, pairs: int = 0, shape: tuple[int, int] = (129, 126)) -> Task:
+    """All pairs, or `pairs` random ones, of items scored by the strided ranker."""
+    torch.manual_seed(0)
+    model = StridedRanker()
+    return sparse(items, shape, pairs, checkpoints, model) if pairs else conv(items, shape, checkpoints, model)
 
 
 def _states(model: nn.Module, checkpoints: int) -> list[Checkpoint]:
