@@ -76,6 +76,7 @@ def test_the_commands_on_the_embedded_example_and_the_table_run(copy: Path, embe
         "metadata/plastic_500hz_influence_metadata.json",
         "metadata/plastic_500hz_per_checkpoint_metadata.json",
         "metadata/tabular_task_metadata.json",
+        "metadata/tabular_task_influence_metadata.json",
     }
     planted = set((copy / "tabular" / "planted.txt").read_text().split())
     assert len(planted) == 30
@@ -97,7 +98,7 @@ def test_a_command_on_the_example_folder_runs(tmp_path: Path, embedded_500hz: Em
 
 @pytest.mark.thorough
 def test_the_commands_run(copy: Path, embedded_500hz: object) -> None:
-    assert len(COMMANDS) == 10
+    assert len(COMMANDS) == 11
     for command in COMMANDS:
         result = shell(command, copy)
         assert result.returncode == 0, (command, result.stderr)
