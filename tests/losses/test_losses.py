@@ -182,6 +182,13 @@ def test_bins_by_their_edges() -> None:
     assert loss.bin(far, torch.zeros(2).double(), torch.ones(2).double()).tolist() == [0, 3], "the last bin is closed"
 
 
+def test_one_bin_weighs_all_pairs_alike() -> None:
+    loss = ti.GHMRankingLoss(bins=1, alpha=0.6, batch_size=None)
+    pairs = ti.Pairs([0, 1, 2], [3, 4, 5], [1, -1, 1])
+    s_a, s_b = torch.tensor([[3.0, 0.1, -2.0], [0.0, 0.0, 5.0]], dtype=torch.float64)
+    torch.testing.assert_close(weights(loss, s_a, s_b, pairs), torch.full((3,), 3**-0.6, dtype=torch.float64))
+
+
 @pytest.mark.parametrize("margin", [1.0, 10.0, 16.7])
 def test_labs_difficulty_by_its_formula(margin: float) -> None:
     """d = sigmoid(margin − c y (s_a − s_b)), c = 1 for y = +1 and 3 for y = −1; 1 in float32 is in no bin."""
@@ -245,6 +252,7 @@ def test_what_a_callable_takes() -> None:
     assert isinstance(three, CallableLoss)
     assert isinstance(four, CallableLoss)
     assert (three.takes_margin, four.takes_margin) == (False, True)
+    assert as_loss(torch.sub) == CallableLoss(torch.sub, takes_margin=False), "a builtin without a signature"
     one = torch.ones(1)
     with pytest.raises(ti.UsageError, match="`pairs.margin` was given, and the loss takes no margin"):
         three(one, one, one, one)

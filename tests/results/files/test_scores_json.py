@@ -282,6 +282,7 @@ class TestRefusals:
             ('{"p": "s"}', "the value of 'p' is a string"),
             ('{"p": {},\n "q": {},\n "p": {}}', r"the key 'p' a second time in one object \(line 3\)"),
             ('{"p": {"s": 1},\n "q": {"p": 1,\n "s": 1, "p": 2}}', r"the key 'p' .* \(line 3\)"),
+            ('\n{"p": {},\n "p": {}}', r"the key 'p' a second time in one object \(line 3\)"),
             ('{"p": {"s": 1,\n "t": "{\\"s\\":", "s": 2}}', r"the key 's' a second time in one object \(line 2\)"),
             ('{"p": {"s":' + '{"s":' * 700 + "1" + "}" * 702, "nested too deeply"),
             ("[" * 100_000, "nested too deeply"),

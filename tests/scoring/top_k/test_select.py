@@ -25,8 +25,8 @@ from tracin_func.results.partial import held
 from tracin_func.results.run import Run
 from tracin_func.results.top import StreamedSelfInfluence, Strongest, TopInfluences
 from tracin_func.scoring.self_influence import self_scores
-from tracin_func.scoring.top_k.screen import screen
-from tracin_func.scoring.top_k.select import Columns, strongest
+from tracin_func.scoring.top_k.screen import LANES, Screen, screen
+from tracin_func.scoring.top_k.select import Columns, _Group, strongest
 from tracin_func.task.loss import PairLoss, Weigh
 from tracin_func.task.pair_table import PairTable
 from tracin_func.task.pairs import PairBlock
@@ -212,6 +212,21 @@ class TestStrongest:
             torch.set_num_threads(threads)
 
 
+class TestGroup:
+    def test_candidates_do_not_wait_without_end(self) -> None:
+        """Blocks of few pairs are sorted in together, and then let fewer pairs pass."""
+        products = [columns(1, 1)[0].products]
+        group, passed = _Group(products, 1, screened=True), []
+        pairs = torch.combinations(torch.arange(ITEMS))[:500].T.contiguous()
+        block = PairBlock(*pairs, torch.ones(500, dtype=torch.int8))
+        for start in range(0, 10_000, 500):
+            found = group.candidates(start, block, [torch.ones(1, 500)], np.ones(500, dtype=bool))
+            group.add(found)
+            passed.append(len(found))
+        assert passed[0] == 500
+        assert passed[-1] < 50
+
+
 class TestScreen:
     @pytest.mark.parametrize("offset", [0.0, 1e12, 1e16])
     @pytest.mark.parametrize("checkpoints", [1, 3])
@@ -227,6 +242,14 @@ class TestScreen:
                 carries = found.carries(found.limits(score, slope))
                 missed += not found.passes(a[None], b[None], carries)[0] and bool(score > 0)
         assert missed == 0
+
+    @pytest.mark.parametrize("steps", [1, 100, 32_000])
+    def test_a_pair_at_the_threshold_passes(self, steps: int) -> None:
+        """With a step of 1 and no slack it needs as many steps, whatever the rounding of the division."""
+        of_ones = Screen((), torch.int16, torch.ones(LANES).double(), torch.zeros(LANES).double())
+        for slope in (1.0, 0.1, 7.7):
+            limits = of_ones.limits(torch.tensor([steps * slope], dtype=torch.float64), slope)
+            assert limits.tolist() == [steps] + [0] * (LANES - 1)
 
 
 class TestSlopes:
