@@ -1,10 +1,13 @@
 """Items that hardly serve two pairs: the units are score differences, and gradients are not held."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import tracin_func as ti
 from tests.support import calls
@@ -96,6 +99,33 @@ def test_nearly_equal_items_in_float32(gap: float) -> None:
     found = calls.self_influence(module, job.items, pairs, [checkpoint], loss=job.loss, engine="ghost")
     assert found.run.engine["gradients"].endswith(OVER)
     assert float(((found.scores - right) / right).abs().max()) < 0.01
+
+
+class Largest(TorchDispatchMode):
+    """Remembers how many numbers the largest result of an operation has."""
+
+    numbers = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for leaf in pytree.tree_leaves(result):
+            if isinstance(leaf, Tensor):
+                self.numbers = max(self.numbers, leaf.numel())
+        return result
+
+
+def test_gradients_of_large_tables_are_not_built() -> None:
+    """Texts look up a few rows of them; the check of a few units alone builds its own."""
+    torch.manual_seed(0)
+    module, words = Tokens(), 5000
+    module.embedding = nn.Embedding(words, 16)
+    items = {"ids": torch.randint(0, words, (24, 6)), "noise": torch.zeros(24, 6, 16)}
+    pairs = ti.Pairs(list(range(0, 24, 2)), list(range(1, 24, 2)), [1] * 12)
+    checkpoint = ti.Checkpoint(module.state_dict(), 1.0)
+    with Largest() as largest:
+        found = calls.self_influence(module, items, pairs, [checkpoint], engine="ghost", batch_size=12)
+    assert found.run.engine["gradients"].endswith(OVER)
+    assert largest.numbers <= 4 * words * 16, "those of a batch would be three times as large"
 
 
 @pytest.mark.parametrize("gap", [1e-2, 1e-3])
