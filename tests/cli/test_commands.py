@@ -433,7 +433,9 @@ def test_a_corrupt_wav_among_good_ones_is_named(lab: Lab) -> None:
 def test_no_checkpoint_of_the_prefix(lab: Lab) -> None:
     line = refused("self", lab, "--checkpoint-prefix", "epoch-", code=3)
     assert "Available: model_epoch_2.pt, model_epoch_10.pt" in line
-    assert "no such folder" in refused("self", lab, "--checkpoint-dir", str(lab.folder / "no"), code=3)
+    assert "--checkpoint-dir: folder not found: " in refused(
+        "self", lab, "--checkpoint-dir", str(lab.folder / "no"), code=3
+    )
 
 
 def test_a_truncated_checkpoint(lab: Lab) -> None:

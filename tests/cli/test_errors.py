@@ -291,7 +291,7 @@ TABLE = (
     ),
     Row("folders beyond ASCII", in_folders_beyond_ascii, 0, "2 checkpoints, pair accuracy"),
     # checkpoints
-    Row("no checkpoints", given("--checkpoint-dir", "{folder}/none"), 3, "no such folder"),
+    Row("no checkpoints", given("--checkpoint-dir", "{folder}/none"), 3, "--checkpoint-dir: folder not found: "),
     Row("no checkpoint of the prefix", given("--checkpoint-prefix", "epoch"), 3, "Available: model_epoch_2.pt"),
     Row("a truncated checkpoint", checkpoint_is_cut, 3, "model_epoch_10.pt: not a readable checkpoint"),
     Row("a pickled object", checkpoint_holds(lambda own: {"model_state_dict": own, "a": Harmful()}), 3, "exec"),

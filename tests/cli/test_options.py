@@ -216,7 +216,9 @@ def test_every_tone_is_a_run_of_its_own(lab: Lab) -> None:
     ]
     shutil.rmtree(lab.folder / "of" / "1000hz")
     shutil.rmtree(lab.results)
-    assert "1000hz: no such folder" in refused("self", lab, "--frequency", "all", "--checkpoint-dir", folder, code=3)
+    assert "1000hz. It should hold checkpoints" in refused(
+        "self", lab, "--frequency", "all", "--checkpoint-dir", folder, code=3
+    )
     assert not lab.results.exists(), "the other tone was scored, and hours may be lost"
 
 

@@ -210,7 +210,7 @@ def test_columns_of_several_origins(lab: Lab) -> None:
     assert "copies of an item" in stdout
     assert "averages" not in stdout
     record.write_text("{")
-    assert "the provenance cannot be read: " in show(path)
+    assert "the provenance cannot be read:" in show(path)
 
 
 # Files of others

@@ -198,7 +198,7 @@ def test_natural_order(tmp_path: Path) -> None:
     assert [path.name for path in ti.find_checkpoints(tmp_path, "other")] == ["other_3.pt"]
     with pytest.raises(ti.InputError, match="`checkpoint_prefix` 'epoch' not found in .* Available: model_epoch_1.pth"):
         ti.find_checkpoints(tmp_path, "epoch")
-    with pytest.raises(ti.InputError, match=re.escape(f"{tmp_path / 'gone'}: no such folder")):
+    with pytest.raises(ti.InputError, match=re.escape(f"folder not found: {tmp_path / 'gone'}.")):
         ti.find_checkpoints(tmp_path / "gone")
     (tmp_path / "empty").mkdir()
     with pytest.raises(ti.InputError, match="Available: no checkpoint"):

@@ -141,12 +141,12 @@ def find_checkpoints(directory: Path | str, prefix: str = "model_epoch_") -> lis
     A checkpoint is a file, or a folder with one (`checkpoint-500/model.safetensors`).
 
     Raises:
-        InputError: no such folder, or no checkpoint of that prefix; the message lists the others.
+        InputError: the folder is missing, or no checkpoint of that prefix; the message lists the others.
     """
     directory = Path(directory)
     if not directory.is_dir():
-        what = "not a folder" if directory.exists() else "no such folder"
-        raise InputError(f"{directory}: {what}. Expected a folder of checkpoints {prefix}N.pt.")
+        what = "not a folder" if directory.exists() else "folder not found"
+        raise InputError(f"`checkpoint_dir`: {what}: {directory}. It should hold checkpoints such as {prefix}1.pt.")
     there = sorted((path for path in directory.iterdir() if is_checkpoint(path)), key=natural_order)
     found = [path for path in there if path.name.startswith(prefix)]
     if not found:

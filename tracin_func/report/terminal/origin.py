@@ -122,7 +122,7 @@ def _words_of(origin: Mapping[str, Any]) -> dict[str, str]:
         facts["in"] = str(folder)
     source = origin.get("source")
     if isinstance(source, dict) and source.get("kind") == "embedded":
-        facts["source"] = "embedded example (synthetic tones)"
+        facts["source"] = "embedded example"
     if isinstance(loss := origin.get("loss"), dict):
         facts["loss"] = ", ".join([str(loss.get("loss_type", "")), *_settings(loss)]).strip(", ")
     if isinstance(checkpoints := origin.get("checkpoints"), list):

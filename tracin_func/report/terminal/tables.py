@@ -120,7 +120,10 @@ def print_facts(console: Console, facts: Mapping[str, str]) -> None:
     """Names, and beside them the facts, in further lines below themselves."""
     margin = max(map(cell_len, facts), default=0) + len(BETWEEN)
     for name, words in facts.items():
-        first, *rest = Text(words).wrap(console, max(console.width - margin, 20)) or [Text()]
+        lines = Text(words).wrap(console, max(console.width - margin, 20)) or [Text()]
+        for line in lines:
+            line.rstrip()
+        first, *rest = lines
         print_line(console, Text(name.ljust(margin), style="dim") + first)
         for line in rest:
             print_line(console, Text(" " * margin) + line)
@@ -128,8 +131,9 @@ def print_facts(console: Console, facts: Mapping[str, str]) -> None:
 
 def print_words(console: Console, sentence: str, indent: int = 0, style: str = "") -> None:
     """A sentence, indented where it continues."""
-    text = Text(sentence, style=style)
-    console.print(Text("\n").join(Text(" " * indent) + line for line in text.wrap(console, console.width - indent)))
+    for line in Text(sentence, style=style).wrap(console, console.width - indent):
+        line.rstrip()
+        print_line(console, Text(" " * indent) + line)
 
 
 def figures(values: Sequence[float], *, signed: bool = False) -> list[str]:
