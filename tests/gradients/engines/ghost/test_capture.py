@@ -260,6 +260,14 @@ def test_norms_of_factors_of_one_position_in_float32(size: int) -> None:
     torch.testing.assert_close(found, right, rtol=3e-6, atol=0)
 
 
+def test_norms_of_factors_of_single_units() -> None:
+    torch.manual_seed(0)
+    part = Factors(torch.randn(9, 2, 3).double(), torch.randn(9, 2, 4).double())
+    index, c = torch.tensor([[3], [8], [3]]), torch.tensor([[2.0], [-0.5], [0.0]]).double()
+    found = FactorGradients(part, str).squared_norm(Combination(index, c))
+    torch.testing.assert_close(found, (c * part.dense().flatten(1)[index[:, 0]]).square().sum(dim=1))
+
+
 def test_blocks_of_kernel_entries_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     factors = FactorGradients(Factors(torch.randn(9, 2, 3).double(), torch.randn(9, 2, 4).double()), str)
