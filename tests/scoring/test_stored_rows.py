@@ -1,6 +1,7 @@
 """Projections, stores and shards at their edges."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -187,6 +188,17 @@ def test_exact_gradients_above_a_gigabyte_have_to_be_confirmed(tmp_path):
     """They need not be a hundred times as large as projected ones."""
     with pytest.raises(ti.InputError, match="would take 1.02 GB for exact .* projected to 100,000 they take 408 MB"):
         folder_of(tmp_path, 41_667, ti.Projection("auto", 100_000), [0.1] * 85)
+
+
+def test_a_new_store_has_to_fit_on_its_disk(tmp_path, monkeypatch):
+    size, real = 12 * 3205 * 4, shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: real._replace(free=size - 1))
+    with pytest.raises(ti.OutputError, match="s takes 154 kB, and its disk has 154 kB free"):
+        folder_of(tmp_path, LONG, ti.Projection("none"))
+    assert not (tmp_path / "s").exists()
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: real._replace(free=size))
+    said, _ = folder_of(tmp_path, LONG, ti.Projection("none"))
+    assert [sentence for sentence in said if sentence.startswith("note: writing 154 kB to the new store")]
 
 
 def test_a_store_of_exact_gradients_goes_on_unasked(tmp_path):
