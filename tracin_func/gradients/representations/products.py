@@ -11,6 +11,7 @@ from torch import Tensor
 
 from tracin_func.gradients.device import wide_type
 from tracin_func.gradients.protocol import Combination
+from tracin_func.gradients.representations.sampled import sampled_norms, samples
 
 COLUMN_RUN = 8192  # columns per product: a few hundred rows of them stay in cache
 NORM_RUN = 1 << 16  # columns per norm, which needs no copy of them
@@ -55,16 +56,19 @@ def narrow(squares: Tensor) -> Tensor:
 
 
 def pair_norms(left: Tensor, right: Tensor, combination: Combination, dtype: torch.dtype | None = None) -> Tensor:
-    """‖u left_i + v right_j‖², float64 [n], by a Gram matrix where pairs are dense in rows, else directly.
+    """‖u left_i + v right_j‖², float64 [n], by a Gram matrix where pairs are dense in rows.
+
+    Otherwise only the entries of the pairs are computed, or few pairs of many rows directly.
 
     The matrix is of `dtype`, the rows' own by default. If float32 is too narrow for a pair, because the norm is small
     beside its terms or these are tiny, the matrix is recomputed in float64. If that cancels too, the norm is computed
     directly.
     """
-    if len(left) * len(right) > GRAM_ADVANTAGE * len(combination):
-        return direct_norms(left, right, combination)
     dtype, wide = dtype or left.dtype, wide_type(left)
-    result, terms = _gram_norms(left, right, combination, dtype)
+    dense = len(left) * len(right) <= GRAM_ADVANTAGE * len(combination)
+    if not dense and not samples(left, right, len(combination)):
+        return direct_norms(left, right, combination)
+    result, terms = (_gram_norms if dense else sampled_norms)(left, right, combination, dtype)
     if dtype == wide:
         doubtful = (result <= CANCELLED_WIDE * terms) & (terms > 0)
     else:

@@ -13,7 +13,7 @@ from tracin_func.errors import NumericalError
 from tracin_func.gradients.device import wide_type
 from tracin_func.gradients.model import State
 from tracin_func.gradients.protocol import Combination
-from tracin_func.gradients.representations.products import combine, direct_norms, inner, pair_norms, row_norms
+from tracin_func.gradients.representations.products import combine, inner, pair_norms, row_norms
 
 Fetch = Callable[[Tensor], tuple[Tensor, Tensor]]  # positions [n] -> rows [n, params], objectives [n]
 
@@ -113,7 +113,7 @@ class Rows:
             part = combination.select(chosen)
             needed, local = torch.unique(part.index, return_inverse=True)
             rows = self.take(needed)
-            result[chosen] = direct_norms(rows, rows, Combination(local, part.coefficient))
+            result[chosen] = pair_norms(rows, rows, Combination(local, part.coefficient))
         return result
 
     def _norms_of_blocks(self, combination: Combination) -> Tensor:
