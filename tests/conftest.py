@@ -13,7 +13,8 @@ import pytest
 
 from tests.support.lab import lab as lab
 from tests.support.series import note_thorough
-from tracin_func.sources.demo.cache import CACHE_VARIABLE, EmbeddedDemo, embedded
+from tracin_func.files import CACHE_VARIABLE
+from tracin_func.sources.demo.cache import EmbeddedDemo, embedded
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

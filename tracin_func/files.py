@@ -15,10 +15,12 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
+import platformdirs
 from filelock import FileLock, Timeout
 
 from tracin_func.errors import InputError, OutputError
 
+CACHE_VARIABLE = "TRACIN_FUNC_CACHE_DIR"
 Json = Any
 Content = str | Callable[[BinaryIO], None]  # of a file: its text, or a function that writes it
 _ELSEWHERE = "Correct or move the file, or write to another folder (`metadata_dir`)."
@@ -30,6 +32,21 @@ class Number(str):
     """A number of a file, as it was written there."""
 
     __slots__ = ()
+
+
+def cache_folder() -> Path | None:
+    """The folder for what can be computed again: that of TRACIN_FUNC_CACHE_DIR, else of the platform.
+
+    It is not created here. None without a home folder: platformdirs then returns a relative path, or raises.
+    """
+    own = os.environ.get(CACHE_VARIABLE)
+    if own:
+        return Path(own).absolute()
+    try:
+        folder = platformdirs.user_cache_path("tracin-func")
+    except RuntimeError:
+        return None
+    return folder if folder.is_absolute() else None
 
 
 def real_path(path: str | Path) -> Path:

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from tests.support.places import ROOT
 from tracin_func.cli.app import app
+from tracin_func.files import CACHE_VARIABLE
 from tracin_func.gradients.compute import Compute
 from tracin_func.gradients.engines.ghost.engine import GhostEngine
 from tracin_func.gradients.engines.registry import engine_names
@@ -27,7 +28,6 @@ from tracin_func.results.verification import TOLERANCE, Entry, Verification
 from tracin_func.scoring import selftest
 from tracin_func.scoring.observer import LOG, Observer
 from tracin_func.scoring.verify import Verifying
-from tracin_func.sources.demo.cache import CACHE_VARIABLE
 
 
 def doctor(*options: str, **environment: str) -> tuple[int, str, str]:

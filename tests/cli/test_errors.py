@@ -32,7 +32,8 @@ from typer.testing import CliRunner
 from tests.support.lab import Harmful, Lab
 from tests.support.places import ROOT
 from tracin_func.cli.app import app
-from tracin_func.sources.demo.cache import CACHE_VARIABLE, EmbeddedDemo
+from tracin_func.files import CACHE_VARIABLE
+from tracin_func.sources.demo.cache import EmbeddedDemo
 from tracin_func.sources.demo.ranker import AngleRanker
 
 Spoil = Callable[[Lab], Sequence[str]]

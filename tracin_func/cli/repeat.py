@@ -47,6 +47,19 @@ def recorded_options(command: str, options: Options) -> Options:
     return options.changed(**{name: value for name, value in known.items() if name not in given}).checked()
 
 
+def recorded_kernels(command: str, options: Options) -> Mapping[str, Any] | None:
+    """How the run that `--from` names computed convolutions; None where no run is named or it records nothing.
+
+    Raises:
+        InputError: the file records no run of this command.
+    """
+    repeat = options[ResultOptions].repeat
+    if repeat is None:
+        return None
+    kernels = next(reversed(_records(repeat, command).values()))["engine"].get("kernels")
+    return kernels if isinstance(kernels, dict) else None
+
+
 def as_options(recorded: Mapping[str, Any], path: Path, remedy: str) -> dict[str, Any]:
     """Options as the command line gives them, of those that the file at `path` records.
 

@@ -25,7 +25,7 @@ from tracin_func.cli.options import (
 from tracin_func.cli.output import Output, Result, output_of
 from tracin_func.cli.processes import recorded_job, together
 from tracin_func.cli.progress import phases, progress
-from tracin_func.cli.repeat import recorded_options, report_changes
+from tracin_func.cli.repeat import recorded_kernels, recorded_options, report_changes
 from tracin_func.cli.resolve import (
     compute_of,
     is_in_blocks,
@@ -142,7 +142,11 @@ def _check(options: Options, scores: tuple[str, ...]) -> None:
 
 def _score_runs(options: Options, scores: tuple[str, ...], world: World) -> list[Done]:
     sources = runs_of(options)
-    runs = [(each, output_of(each, scores), method_of(each), compute_of(each, world)) for each in sources]
+    kernels = recorded_kernels(scores[0], options)
+    runs = [
+        (each, output_of(each, scores), method_of(each), replace(compute_of(each, world), kernels=kernels))
+        for each in sources
+    ]
     for each in sources:
         each.check()
 

@@ -1,13 +1,15 @@
 """How a job is computed: settings that change no score beyond rounding."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
 from tracin_func.errors import UsageError
 from tracin_func.gradients.processes import ALONE, World
+from tracin_func.gradients.protocol import Kernels
 
 STORE_DTYPES = ("float32", "float16", "bfloat16")
 
@@ -26,6 +28,8 @@ class Compute:
         store_dtype: `float32`, or `float16` or `bfloat16`, half the size, each row scaled by itself.
         shard: (i, n): compute only part i of n of the store's rows, without scoring.
         world: the processes that work together.
+        kernels: the `run.engine["kernels"]` of an earlier result, to compute convolutions as it did; chosen for this
+            machine when None.
 
     Raises:
         UsageError: a value that is not listed.
@@ -40,10 +44,13 @@ class Compute:
     store_dtype: str = "float32"
     shard: tuple[int, int] | None = None
     world: World = ALONE
+    kernels: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         if self.store is not None:
             object.__setattr__(self, "store", Path(self.store))  # it may be a text
+        if self.kernels is not None:
+            object.__setattr__(self, "kernels", Kernels.read(self.kernels).describe())
         if self.store_dtype not in STORE_DTYPES:
             raise UsageError(f"`store_dtype` should be one of {', '.join(STORE_DTYPES)}. Got {self.store_dtype!r}.")
         if self.batch_size != "auto" and self.batch_size < 1:

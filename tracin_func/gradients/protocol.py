@@ -4,14 +4,15 @@ A UNIT is an item with the objective f(x) or a whole pair with its loss; an engi
 metric M_t = diag η_t applied, g_i = √M_t ∇θ objective_i(θ_t).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol, Self
 
 import torch
 from torch import Tensor
 
+from tracin_func.errors import UsageError
 from tracin_func.gradients.factors import Contribution
 from tracin_func.gradients.model import State
 from tracin_func.task.items import Batch
@@ -89,6 +90,7 @@ class Need:
         budget: bytes; half for rows, half for the work.
         visits: number of checkpoints, at each of which the units are differentiated.
         row: bytes kept per unit, where that is not its gradient.
+        kernels: as an earlier run recorded them; chosen anew when None.
     """
 
     norms: bool = True
@@ -99,6 +101,7 @@ class Need:
     budget: int = 1 << 30
     visits: int = 1
     row: int | None = None
+    kernels: "Kernels | None" = None
 
     @property
     def held(self) -> bool:
@@ -125,7 +128,7 @@ class Plan:
         reason: how the sizes were chosen.
         bytes_held: expected memory for held gradients.
         parts: how each parameter's gradient enters the products, where an engine has a choice.
-        channels_last: whether convolutions work with the channels as the last axis in memory.
+        kernels: how gradients of convolutions are computed.
         largest: the largest chunk that memory allows, if a measurement will choose it; 0 if it is fixed.
     """
 
@@ -135,8 +138,33 @@ class Plan:
     reason: str
     bytes_held: int = 0
     parts: tuple["Part", ...] = ()
-    channels_last: bool = False
+    kernels: "Kernels" = field(default_factory=lambda: Kernels())
     largest: int = 0
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """How gradients of convolutions are computed; recorded, since another choice rounds otherwise.
+
+    Args:
+        channels_last: whether convolutions work with the channels as the last axis in memory.
+        convolutions: "factors" or the name of a kernel, by parameter; the usual kernel where none is named.
+    """
+
+    channels_last: bool = False
+    convolutions: Mapping[str, str] = field(default_factory=dict)
+
+    def describe(self) -> dict[str, Any]:
+        """The record, ready for JSON."""
+        return {"channels_last": self.channels_last, "convolutions": dict(self.convolutions)}
+
+    @classmethod
+    def read(cls, record: Mapping[str, Any]) -> Self:
+        """What `describe` gave; UsageError for anything else."""
+        last, convolutions = record.get("channels_last"), record.get("convolutions")
+        if not isinstance(last, bool) or not isinstance(convolutions, Mapping):
+            raise UsageError(f'`kernels` should be the `run.engine["kernels"]` of a result. Got {record!r}.')
+        return cls(last, {str(name): str(kernel) for name, kernel in convolutions.items()})
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from tracin_func.gradients.compute import Compute
 from tracin_func.gradients.engines.registry import Choice, UnitKind, choose
 from tracin_func.gradients.model import State
 from tracin_func.gradients.projection.registry import row_dimension
-from tracin_func.gradients.protocol import Gradients, Need, Plan, Units, UnsuitableError
+from tracin_func.gradients.protocol import Gradients, Kernels, Need, Plan, Units, UnsuitableError
 from tracin_func.gradients.representations.keep import EXACT, Keeping, cpu_deviation, keep, plan_for
 from tracin_func.scoring.observer import Observer
 from tracin_func.scoring.units import UnitMaker
@@ -68,7 +68,8 @@ class Prepared:
             "threads": torch.get_num_threads(),
             "batch_size": self.plan.chunk,
             "batch_size_reason": self.plan.reason,
-            "channels_last": self.plan.channels_last,
+            "channels_last": self.plan.kernels.channels_last,
+            "kernels": self.plan.kernels.describe(),
             "rows_held": self.plan.block,
             "memory_budget": self.budget,
             "projection": self.projection.describe(),
@@ -113,6 +114,8 @@ def prepare(
         observer.notice(f"note: engine loop, the slowest, was chosen: {choice.reason}.")
     budget = compute.memory_budget or available_bytes(make.device)
     need = replace(needed(make, choice.unit, norms), batch_size=compute.batch_size, budget=budget, visits=visits)
+    if compute.kernels is not None:
+        need = replace(need, kernels=Kernels.read(compute.kernels))
     choice, projection = _projected(make.method.projection, compute, observer, choice, kinds[choice.unit], state, need)
     try:
         plan = plan_for(choice.engine, kinds[choice.unit], state, need, projection)

@@ -2,11 +2,12 @@
 
 import hashlib
 import inspect
+import json
 import math
 import shlex
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -20,11 +21,19 @@ from tracin_func.gradients.device import versions
 from tracin_func.gradients.model import State
 from tracin_func.gradients.processes import World
 from tracin_func.gradients.projection.registry import row_dimension
+from tracin_func.gradients.protocol import Kernels
 from tracin_func.gradients.representations.keep import Keeping
 from tracin_func.gradients.representations.projected import projection_of
 from tracin_func.gradients.store.blocks import CheckpointRecord
 from tracin_func.gradients.store.encoding import ROW_DTYPES
-from tracin_func.gradients.store.identity import NAME, Manifest, items_digest, read_manifest, weights_digest
+from tracin_func.gradients.store.identity import (
+    KERNELS_NOTE,
+    NAME,
+    Manifest,
+    items_digest,
+    read_manifest,
+    weights_digest,
+)
 from tracin_func.gradients.store.locks import Shard
 from tracin_func.gradients.store.store import Store, open_store
 from tracin_func.scoring.observer import Observer
@@ -89,11 +98,12 @@ def manifest_of(prepared: Prepared, state: State, dtype: str) -> Manifest:
     }
     if make.by_difference:
         identity["pairs"] = [items_digest((pairs.first, pairs.second)) for pairs in make.tables]
-    notes = {name: text for name, text in versions().items() if name in ("tracin-func", "torch")}
+    notes: dict[str, Any] = {name: text for name, text in versions().items() if name in ("tracin-func", "torch")}
     notes["source of the model"] = _source(type(make.scorer.module))
     unit = "differences" if make.by_difference else "items"
     block = -(-rows // chunk) * chunk
     notes["engine"] = prepared.choice.engine.name
+    notes[KERNELS_NOTE] = prepared.plan.kernels.describe()
     return Manifest(unit, prepared.scored.count, width, dtype, block, chunk, identity, notes)
 
 
@@ -164,6 +174,8 @@ def stored(prepared: Prepared, store: Store, world: World, shard: Shard | None) 
     plan = prepared.plan if alone else replace(prepared.plan, chunk=store.manifest.chunk)
     if not alone and store.manifest.chunk != prepared.plan.chunk:
         plan = replace(plan, reason="as in the store")
+    if isinstance(kernels := store.manifest.notes.get(KERNELS_NOTE), Mapping):  # a store of an older release has none
+        plan = replace(plan, kernels=Kernels.read(kernels))
     return replace(prepared, plan=plan, keeping=Keeping(prepared.projection, store, world, shard))
 
 
@@ -180,8 +192,10 @@ def shared(prepared: Prepared, state: State, world: World) -> Prepared:
             "planned for them. Cache them in a folder that all processes share (`store`), project them (`projection`), "
             "or allow more memory (`memory_budget`)."
         )
-    chunk = int(world.agree(str(prepared.plan.chunk)))  # it may have been measured
-    plan = replace(prepared.plan, chunk=chunk, block=prepared.scored.count)
+    # These may have been measured.
+    chunk = int(world.agree(str(prepared.plan.chunk)))
+    kernels = Kernels.read(json.loads(world.agree(json.dumps(prepared.plan.kernels.describe()))))
+    plan = replace(prepared.plan, chunk=chunk, kernels=kernels, block=prepared.scored.count)
     return replace(prepared, plan=plan, keeping=Keeping(prepared.projection, world=world))
 
 

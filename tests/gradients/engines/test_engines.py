@@ -314,7 +314,8 @@ def test_engines_run_on_meta_tensors(architecture: Architecture, engine: str) ->
     ],
 )
 def test_channels_are_last_where_the_scorer_allows(name: str, last: bool) -> None:
-    found = scores(job_of(*BY_NAME[name]()), "auto").self_influence
+    asked = {"channels_last": True, "convolutions": {}}
+    found = scores(job_of(*BY_NAME[name]()), "auto", kernels=asked).self_influence
     assert found is not None
     assert found.run.engine["channels_last"] is last
 

@@ -9,6 +9,7 @@ import time
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+import platformdirs
 import pytest
 import soundfile
 
@@ -138,10 +139,10 @@ def test_where_the_cache_cannot_be_written_a_temporary_folder_serves(
         def fail(_: str) -> Path:
             raise RuntimeError("could not determine the home directory")
 
-        monkeypatch.setattr(demo.platformdirs, "user_cache_path", fail)
+        monkeypatch.setattr(platformdirs, "user_cache_path", fail)
     elif home == "a relative home":
         monkeypatch.delenv(demo.CACHE_VARIABLE)
-        monkeypatch.setattr(demo.platformdirs, "user_cache_path", lambda _: Path("~/.cache"))
+        monkeypatch.setattr(platformdirs, "user_cache_path", lambda _: Path("~/.cache"))
     else:
         (tmp_path / "file").touch()
         monkeypatch.setenv(demo.CACHE_VARIABLE, str(tmp_path / "file" / "cache"))

@@ -59,8 +59,10 @@ class FactorGradients:
         return result
 
     def _working(self) -> Factors:
-        """In float64 if products of several positions may cancel each other."""
-        return self.factors if self.factors.positions == 1 else self.factors.to(wide_type(self.factors.rows))
+        """In float64 where that is cheap, or if products of several positions may cancel each other."""
+        if self.factors.positions == 1 and self.factors.rows.device.type != "cpu":
+            return self.factors
+        return self.factors.to(wide_type(self.factors.rows))
 
     @cached_property
     def _norms(self) -> Tensor:

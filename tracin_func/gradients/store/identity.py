@@ -21,6 +21,7 @@ STORE_FORMAT = "tracin-func store"
 VERSION = 1
 ROWS_OF = ("items", "differences")
 ELSEWHERE = "Choose another folder for `store`, or use the model and data of this one."
+KERNELS_NOTE = "kernels"  # the note on how gradients are computed, which later runs take over
 LARGEST_SPREAD = 256  # items of a dataset that are looked at
 _LONGEST = 80
 _DAMAGED = "Restore it from a copy, or choose another folder for `store`."
@@ -121,9 +122,14 @@ def agree(stored: Manifest, wanted: Manifest, folder: Path) -> tuple[Manifest, t
         )
     warnings = tuple(
         f"`store` {folder} was begun with another '{where}': {was}; this run has {now}."
-        for where, was, now in _differences(plain(stored.notes), plain(wanted.notes))
+        for where, was, now in _differences(_compared(stored.notes), _compared(wanted.notes))
     )
     return replace(wanted, block=stored.block, chunk=stored.chunk, notes=stored.notes), warnings
+
+
+def _compared(notes: Mapping[str, Any]) -> dict[str, Any]:
+    """Without what every run on the store takes from it."""
+    return {name: value for name, value in plain(notes).items() if name != KERNELS_NOTE}
 
 
 def plain(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,12 +14,13 @@ import psutil
 import torch
 
 from tracin_func.errors import NumericalError
+from tracin_func.files import CACHE_VARIABLE
 from tracin_func.gradients.device import resolve_device, versions
 from tracin_func.gradients.engines.registry import engine_names
 from tracin_func.results.names import counted
 from tracin_func.results.verification import TOLERANCE
 from tracin_func.scoring.selftest import Outcome, selftest
-from tracin_func.sources.demo.cache import CACHE_VARIABLE, cache_dir
+from tracin_func.sources.demo.cache import cache_dir
 
 PIPE_WIDTH = 100  # where stdout is no terminal
 LEAST_WIDTH = 40

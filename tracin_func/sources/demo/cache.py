@@ -19,12 +19,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import platformdirs
 import soundfile
 import torch
 from filelock import FileLock, Timeout
 
 from tracin_func.errors import OutputError, UsageError
+from tracin_func.files import CACHE_VARIABLE, cache_folder
 from tracin_func.losses import ghm, margin
 from tracin_func.sources.demo import ranker, synthesis
 from tracin_func.sources.demo.synthesis import FREQUENCIES, MATERIALS, write_tones
@@ -35,7 +35,6 @@ from tracin_func.sources.recordings.tree import find_clips, load_items
 from tracin_func.training import fit
 from tracin_func.training.fit import EpochReport, TrainingSettings, train
 
-CACHE_VARIABLE = "TRACIN_FUNC_CACHE_DIR"
 COMMANDS_FILE = "COMMANDS.md"
 SYNTHETIC_NOTICE = "Example data: synthetic tones. For yours: `data_root`, `checkpoint_dir`."
 
@@ -136,18 +135,9 @@ def write_demo(
 
 
 def cache_dir() -> Path | None:
-    """Folder of the cache: that of TRACIN_FUNC_CACHE_DIR, else of the platform. It is not created here.
-
-    None without a home folder: older platformdirs then return a relative path, newer ones raise.
-    """
-    own = os.environ.get(CACHE_VARIABLE)
-    if own:
-        return Path(own).absolute() / "embedded"
-    try:
-        folder = platformdirs.user_cache_path("tracin-func")
-    except RuntimeError:
-        return None
-    return folder / "embedded" if folder.is_absolute() else None
+    """Folder of the examples in the cache. It is not created here; None without a home folder."""
+    folder = cache_folder()
+    return None if folder is None else folder / "embedded"
 
 
 def _writable_cache_dir(folder: Path | None) -> Path:

@@ -20,6 +20,7 @@ from torch.profiler import record_function
 from torch.utils import _pytree as pytree
 from torch.utils.hooks import RemovableHandle
 
+from tracin_func.gradients.engines.ghost.kernels import Convolved, Form, usual_form
 from tracin_func.gradients.engines.ghost.order import reorders
 from tracin_func.gradients.engines.ghost.rules import RULES, bind
 from tracin_func.gradients.engines.vmap import differentiate as differentiate_vmapped
@@ -39,17 +40,18 @@ class Use:
     edge: GradientEdge
     versions: dict[str, int]  # of the other tensors among the arguments, when they were used
 
-    def contributions(self, gradient: Tensor) -> dict[str, Contribution] | None:
-        """Per-item gradients by parameter name; None where the rule does not hold."""
+    def contributions(self, gradient: Tensor, form: Form) -> dict[str, Contribution] | None:
+        """Per-item gradients by parameter name, those of convolutions in `form`; None where the rule does not hold."""
         registered = RULES[self.operation]
         changed = any(self.call[name]._version != version for name, version in self.versions.items())
         if changed and registered.reads:  # overwritten after it was used: the rule would read other values
             return None
         with record_function(f"use: {', '.join(self.parameters.values())}"):
             found = registered.rule(self.call, gradient) or {}
-        if not found.keys() >= self.parameters.keys():
-            return None
-        return {name: found[argument] for argument, name in self.parameters.items()}
+            if not found.keys() >= self.parameters.keys():
+                return None
+            parts = {name: found[argument] for argument, name in self.parameters.items()}
+            return {name: form(name, part) if isinstance(part, Convolved) else part for name, part in parts.items()}
 
 
 @dataclass(frozen=True)
@@ -69,11 +71,13 @@ class Captured:
     operations: dict[str, list[str]]
 
 
-def capture_units(units: Units, state: State, batch: Batch, size: int, sketch: Sketch = whole) -> Captured:
+def capture_units(
+    units: Units, state: State, batch: Batch, size: int, sketch: Sketch = whole, form: Form = usual_form
+) -> Captured:
     """Sketched gradients of the `size` units in `batch` by the batched objective.
 
     The uses of one parameter are summed, and so are the `units.width` neighbouring rows per unit of a use. The linear
-    map `sketch` is applied to the gradients of each use.
+    map `sketch` is applied to the gradients of each use; those of convolutions come in `form`.
     """
     assert units.batched is not None
     found: dict[str, Contribution] = {}
@@ -88,7 +92,7 @@ def capture_units(units: Units, state: State, batch: Batch, size: int, sketch: S
         opaque = capture.opaque
 
         def add(use: Use, gradient: Tensor) -> None:
-            of_use = use.contributions(gradient) if gradient.ndim and len(gradient) == rows else None
+            of_use = use.contributions(gradient, form) if gradient.ndim and len(gradient) == rows else None
             if of_use is None:
                 opaque.update(use.parameters.values())
                 return

@@ -9,13 +9,15 @@ from torch import Tensor
 from tracin_func.gradients.coupling import FORWARD_FAULTS
 from tracin_func.gradients.device import wide_type
 from tracin_func.gradients.engines.ghost.capture import capture_units, channels_last, with_opaque
+from tracin_func.gradients.engines.ghost.kernels import chosen_form
 from tracin_func.gradients.engines.loop import differentiate as differentiate_alone
-from tracin_func.gradients.factors import Contribution, dense
+from tracin_func.gradients.factors import Contribution, dense, flat
 from tracin_func.gradients.model import State
-from tracin_func.gradients.protocol import Sketch, Units, UnsuitableError, whole
+from tracin_func.gradients.protocol import Kernels, Sketch, Units, UnsuitableError, whole
 from tracin_func.task.items import Batch, each
 
 COMPLETE = 1e-3  # relative deviation of one unit's gradient from autograd's that is rounding
+USUAL = Kernels()
 NEGLIGIBLE = 1e-5  # the same, relative to the gradient of all parameters, for parts that are 0 up to rounding
 
 
@@ -26,7 +28,7 @@ def require_complete(
     size: int,
     found: dict[str, Contribution],
     checked: range,
-    last: bool = False,
+    kernels: Kernels = USUAL,
     sketch: Sketch = whole,
 ) -> None:
     """Compare the sketched gradients of the units `checked` of `size` with autograd's of each unit alone."""
@@ -38,7 +40,8 @@ def require_complete(
         wide = replace(state, parameters=_widened(state.parameters), constants=_widened(state.constants))
         exact = _widened(batch)
         try:
-            captured = capture_units(units, channels_last(wide) if last else wide, exact, size)
+            laid = channels_last(wide) if kernels.channels_last else wide
+            captured = capture_units(units, laid, exact, size, form=chosen_form(kernels.convolutions))
             fault = _incomplete(units, wide, exact, checked, with_opaque(captured, units, wide, exact))
         except FORWARD_FAULTS:  # the scorer requires a type
             pass
@@ -59,11 +62,11 @@ def _incomplete(
     for unit in checked:
         exact, errors, scales = _one(batch, unit), {}, {}
         built = {
-            name: dense(_one(part, unit) if isinstance(part, Tensor) else part.select(slice(unit, unit + 1)))
+            name: flat(_one(part, unit) if isinstance(part, Tensor) else part.select(slice(unit, unit + 1)))
             for name, part in found.items()
         }
         for name, part in differentiate_alone(units, state, exact)[0].items():
-            right = dense(sketch(name, part))
+            right = flat(sketch(name, part))
             errors[name] = float((built[name] - right if name in built else right).norm())
             scales[name] = float(right.norm())
         beyond = _beyond_rounding(errors, scales)

@@ -17,6 +17,8 @@ from tracin_func.gradients.budget import plan_chunks
 from tracin_func.gradients.coupling import FORWARD_FAULTS, fault_of
 from tracin_func.gradients.engines.ghost.capture import Captured, capture_units, channels_last, with_opaque
 from tracin_func.gradients.engines.ghost.check import require_complete
+from tracin_func.gradients.engines.ghost.kernels import chosen_form
+from tracin_func.gradients.engines.ghost.measure import Shapes, with_kernels
 from tracin_func.gradients.engines.ghost.plan import explain
 from tracin_func.gradients.factors import Contribution
 from tracin_func.gradients.model import State
@@ -54,10 +56,12 @@ class GhostEngine:
     def plan(self, units: Units, state: State, need: Need) -> Plan:
         # Two units: with one alone, a `view` may work in a layout that it refuses with more.
         batch, index = next(batches(units, torch.arange(min(2, units.count)), 2))
-        captured = capture_units(units, state, batch, len(index))
+        shapes = Shapes(need, frozenset(state.scale))
+        captured = capture_units(units, state, batch, len(index), form=shapes.form)
         parts, kept = explain(captured, units, state, need)
-        last = _works_channels_last(captured, units, state, batch, len(index))
-        return plan_chunks(units, state, need, kept, parts=parts, channels_last=last)
+        layouts = (True, False) if _works_channels_last(captured, units, state, batch, len(index)) else (False,)
+        plan = plan_chunks(units, state, need, kept, parts=parts)
+        return with_kernels(plan, units, state, need, shapes.found, layouts)
 
     def values(self, units: Units, state: State, chunk: int) -> Tensor:
         assert units.batched is not None
@@ -69,11 +73,12 @@ class GhostEngine:
         """By capture, the same parameters in every batch; one unit of the first batch is checked."""
         opaque: frozenset[str] | None = None  # of the first batch, and the parameters it gave
         given: frozenset[str] = frozenset()
-        laid = channels_last(state) if plan.channels_last else state
+        laid = channels_last(state) if plan.kernels.channels_last else state
+        form = chosen_form(plan.kernels.convolutions)
 
         def differentiate(batch: Batch, index: Tensor) -> tuple[dict[str, Contribution], Tensor]:
             nonlocal opaque, given
-            found = capture_units(units, laid, batch, len(index), sketch)
+            found = capture_units(units, laid, batch, len(index), sketch, form)
             first = opaque is None
             if opaque is None:
                 opaque, given = frozenset(found.opaque), frozenset(found.parts)
@@ -85,7 +90,7 @@ class GhostEngine:
             if first:
                 with record_function("check of one unit"):
                     last = range(len(index) - 1, len(index))
-                    require_complete(units, state, batch, len(index), gradients, last, plan.channels_last, sketch)
+                    require_complete(units, state, batch, len(index), gradients, last, plan.kernels, sketch)
             return gradients, found.values
 
         return differentiate

@@ -6,7 +6,8 @@ returns for each parameter that entered either
 
 - a tensor [items, *parameter.shape]: the gradient of every item, or
 - `Factors(D, A)`: [items, positions, rows] and [items, positions, columns], whose products D_iᵀ A_i are the
-  gradients; dot products of these need no gradient.
+  gradients; dot products of these need no gradient, or
+- `Convolved`, which the plan turns into one or the other.
 
 A rule returns None where it does not hold (another layout than items first); the parameter is then left to vmap.
 """
@@ -21,12 +22,11 @@ import torch.nn.functional as F  # noqa: N812
 from einops import rearrange
 from torch import Tensor
 
+from tracin_func.gradients.engines.ghost.kernels import Convolved
 from tracin_func.gradients.factors import Contribution, Factors, Lookup
 
-FEW_COLUMNS = 32  # elements per filter, up to which unfolded input and one product beat the convolution's own backward
-WORTH_A_CALL = 1 << 13  # elements of a weight, from which a call per item costs less than a copy for one call
-
-Rule = Callable[[Mapping[str, Any], Tensor], dict[str, Contribution] | None]
+Found = dict[str, Contribution] | dict[str, Contribution | Convolved]
+Rule = Callable[[Mapping[str, Any], Tensor], Found | None]
 
 
 @dataclass(frozen=True)
@@ -74,9 +74,9 @@ def linear(call: Mapping[str, Any], gradient: Tensor) -> dict[str, Contribution]
 
 
 @rule(F.conv1d, F.conv2d, F.conv3d, names=("input", "weight", "bias", "stride", "padding", "dilation", "groups"))
-def convolution(call: Mapping[str, Any], gradient: Tensor) -> dict[str, Contribution] | None:
-    """The weight gradient of every item of a convolution, at the cost of the batch's sum."""
-    x, weight = call["input"], call["weight"]
+def convolution(call: Mapping[str, Any], gradient: Tensor) -> dict[str, Contribution | Convolved] | None:
+    """The weight gradient of every item of a convolution in any of its forms: see `kernels`."""
+    x, weight = call["input"].detach(), call["weight"]
     spatial = weight.ndim - 2
     if x.ndim != weight.ndim:
         return None
@@ -85,39 +85,7 @@ def convolution(call: Mapping[str, Any], gradient: Tensor) -> dict[str, Contribu
         return {"bias": bias}
     stride, dilation = (_each(call.get(name, 1), spatial) for name in ("stride", "dilation"))
     x, padding = _padded(x, call.get("padding", 0), weight, dilation)
-    groups = call.get("groups", 1)
-    fixed = stride, padding, dilation
-    last = _channels_last(gradient)
-    if last and groups == 1 and weight[0].numel() <= FEW_COLUMNS:
-        columns = F.unfold(x, weight.shape[2:], tuple(dilation), tuple(padding), tuple(stride))
-        rows = rearrange(gradient, "items rows h w -> items (h w) rows")  # a view
-        result = torch.bmm(columns, rows).transpose(1, 2).reshape(-1, *weight.shape)
-    elif last and weight.numel() >= WORTH_A_CALL:
-        result = weight.new_empty(len(x), *weight.shape)
-        for item, (one, of_one) in enumerate(zip(x.split(1), gradient.split(1), strict=True)):
-            result[item] = _weight_gradient(one, of_one, weight, *fixed, groups)
-    else:
-        result = _grouped(x, gradient, weight, *fixed, groups)
-    return {"weight": result, "bias": bias}
-
-
-def _grouped(
-    x: Tensor, gradient: Tensor, weight: Tensor, stride: list[int], padding: list[int], dilation: list[int], groups: int
-) -> Tensor:
-    """The weight gradients of all items in one call, as fast as a batch's sum: an item is a group of channels."""
-    items = len(x)
-    every = x.reshape(1, -1, *x.shape[2:]), gradient.reshape(1, -1, *gradient.shape[2:])
-    weights = weight.new_empty(items * weight.shape[0], *weight.shape[1:])
-    return _weight_gradient(*every, weights, stride, padding, dilation, items * groups).view(items, *weight.shape)
-
-
-def _weight_gradient(
-    x: Tensor, gradient: Tensor, weight: Tensor, stride: list[int], padding: list[int], dilation: list[int], groups: int
-) -> Tensor:
-    """The framework's own, summed over the batch; the values of the weight do not enter."""
-    fixed = stride, padding, dilation, False, [0] * len(stride), groups, [False, True, False]
-    result: Tensor = torch.ops.aten.convolution_backward(gradient, x, weight, None, *fixed)[1]
-    return result
+    return {"weight": Convolved(x, gradient, weight, stride, padding, dilation, call.get("groups", 1)), "bias": bias}
 
 
 @rule(F.embedding)
@@ -201,10 +169,6 @@ def addition(call: Mapping[str, Any], gradient: Tensor) -> dict[str, Contributio
         part = gradient.sum(dim=axes) if axes else gradient
         found[name] = part.reshape(len(gradient), *value.shape)
     return found
-
-
-def _channels_last(x: Tensor) -> bool:
-    return x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
 
 
 def _affine(gradient: Tensor, normalised: Tensor, leading: int) -> dict[str, Contribution]:
