@@ -268,6 +268,18 @@ def test_provenance_is_enough_to_repeat_a_run(lab: Lab, monkeypatch: pytest.Monk
     assert isinstance(record["notices"], list)
 
 
+def test_a_repeated_run_computes_convolutions_as_recorded(lab: Lab) -> None:
+    assert run("self", lab)[0] == 0
+    path = lab.results / "box_500hz_metadata.json.provenance.json"
+    record = json.loads(path.read_text())
+    kernels = record["columns"][COLUMN]["engine"]["kernels"]
+    asked = {"channels_last": not kernels["channels_last"], "convolutions": {}}
+    record["columns"][COLUMN]["engine"]["kernels"] = asked
+    path.write_text(json.dumps(record))
+    assert run("self", lab, "--from", str(path))[0] == 0
+    assert json.loads(path.read_text())["columns"][COLUMN]["engine"]["kernels"] == asked
+
+
 def test_exclusions_that_the_checkpoint_names(lab: Lab) -> None:
     excluded = lab.folder / "excluded.txt"
     lab.train_with(exclusions_file=str(excluded))

@@ -18,6 +18,7 @@ from tracin_func.gradients.factors import Contribution, Factors
 FEW_COLUMNS = 32  # elements per filter, up to which unfolded input and one product beat the convolution's own backward
 WORTH_A_CALL = 1 << 13  # elements of a weight, from which a call per item costs less than a copy for one call
 PATCHES_TOGETHER = 1 << 20  # elements of patches that are copied at a time, so that they stay in the cache
+MOST_PATCHES = 1 << 22  # elements of one item's patches, beyond which their copy is not worth its memory
 
 
 @dataclass(frozen=True)
@@ -92,8 +93,10 @@ def usual(use: Convolved) -> str:
 
 def kernels_for(use: Convolved) -> list[str]:
     """The names of the kernels that can serve a use."""
-    planar = use.x.ndim == 4 and use.groups == 1
-    return [name for name in KERNELS if planar or name not in ("columns", "unfold")]
+    planar, filter_ = use.x.ndim == 4 and use.groups == 1, use.weight[0].numel()
+    few = use.positions * filter_ * use.groups <= MOST_PATCHES
+    serves = {"columns": planar and filter_ <= FEW_COLUMNS, "unfold": planar and few, "patches": few}
+    return [name for name in KERNELS if serves.get(name, True)]
 
 
 def grouped(use: Convolved) -> Tensor:

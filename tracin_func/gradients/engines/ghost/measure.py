@@ -27,8 +27,9 @@ ENOUGH = 0.01  # seconds for which the kernels of one convolution are timed, onc
 LEAST_TIMES, MOST_TIMES = 3, 7  # another process may take the processor for some milliseconds
 HOPELESS = 3.0  # times the fastest, beyond which a kernel is not timed again
 CLEARLY_FASTER = 0.9  # of the usual choice's seconds, from which another is taken
-MOST_ITEMS = 8  # in the batch that is measured
+MOST_ITEMS = 4  # in the batch that is measured
 LAYOUT_TIMES = 3  # interleaved runs of both layouts
+RUNS = 16  # of the batch, that measuring all its convolutions in both layouts takes about as long as
 SHORT = 1.0  # seconds that measuring may take in any run
 
 
@@ -129,7 +130,7 @@ class Bench:
         for last in self.layouts:  # libraries prepare themselves at the first
             run(last, chosen_form(form))
         one = run(self.layouts[0], chosen_form(form))
-        if 2 * LAYOUT_TIMES * one > max(SHORT, MEASURING * one * self.work / self.size):
+        if RUNS * one > max(SHORT, MEASURING * one * self.work / self.size):
             return None
         found: dict[str, Any] = {}
         for last in self.layouts:
