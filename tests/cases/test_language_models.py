@@ -15,7 +15,6 @@ import tracin_func as ti
 from tests.support.cases import checkpoints, tables
 from tests.support.cases import language_models as models
 from tests.support.cases.language_models import InList, Listwise, LlamaLike, Positioned, Preference, texts, unpadded
-from tests.support.cases.marks import wrong
 from tests.support.cases.modules import perceptron
 from tests.support.cases.reference import Right, State, Table, copied, noise, reference, seeded, two_states
 from tests.support.cases.runs import (
@@ -42,7 +41,6 @@ def test_scores_of_the_usual_architectures(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", models.MODELS)
-@wrong("usual architectures: fall to the loop")
 def test_the_usual_architectures_are_captured(name: str) -> None:
     """The engine is ghost, and no parameter is left to vmap."""
     module = seeded(models.MODELS[name])

@@ -146,6 +146,27 @@ def flat(contribution: Contribution) -> Tensor:
     return built.reshape(len(built), -1)
 
 
+def grouped(part: Contribution, size: int) -> Contribution:
+    """The sums over every `size` neighbouring units, [units / size]."""
+    if isinstance(part, Tensor):
+        summed: Tensor = part.unflatten(0, (-1, size)).sum(dim=1)
+        return summed
+    rows = part.rows.unflatten(0, (-1, size)).flatten(1, 2)
+    if isinstance(part, Lookup):
+        return replace(part, index=part.index.unflatten(0, (-1, size)).flatten(1, 2), rows=rows)
+    return replace(part, rows=rows, columns=part.columns.unflatten(0, (-1, size)).flatten(1, 2))
+
+
+def joined(left: Contribution, right: Contribution) -> Contribution:
+    """The sum of two, of the same units."""
+    if isinstance(left, Factors) and isinstance(right, Factors):
+        return left.join(right)
+    if isinstance(left, Lookup) and isinstance(right, Lookup):
+        return left.join(right)
+    built = dense(left)
+    return built + dense(right).reshape(built.shape)  # factors of a filter are those of a matrix
+
+
 def scaled(parts: Mapping[str, Contribution], scale: Mapping[str, Tensor]) -> dict[str, Contribution]:
     """`parts` by parameter, built and multiplied entry by entry if there is a scale: factors have no such form."""
     return {name: dense(part) * scale[name] if name in scale else part for name, part in parts.items()}

@@ -42,7 +42,7 @@ class VmappedEngine:
         def one(unit: Batch) -> Tensor:
             return units.objective(state.parameters, state.constants, unit)
 
-        with torch.no_grad(), _quiet_fallbacks():
+        with torch.no_grad(), quiet_fallbacks():
             parts = [vmap(one)(batch) for batch, _ in batches(units, torch.arange(units.count), chunk)]
         return torch.cat(parts)
 
@@ -53,14 +53,14 @@ class VmappedEngine:
 def differentiate(units: Units, state: State, batch: Batch) -> tuple[dict[str, Contribution], Tensor]:
     """Gradients by parameter name [n, *shape], times state.scale, and objectives [n] of the units in `batch`."""
     # no_grad outside the transform: grad records what it needs itself.
-    with torch.no_grad(), _quiet_fallbacks():
+    with torch.no_grad(), quiet_fallbacks():
         function = vmap(grad_and_value(units.objective), in_dims=(None, None, 0))
         gradients, values = function(state.parameters, state.constants, batch)
     return scaled(gradients, state.scale), values
 
 
 @contextmanager
-def _quiet_fallbacks() -> Iterator[None]:
+def quiet_fallbacks() -> Iterator[None]:
     """Ignore the warning of operations that vmap runs one by one (LSTM, some attention): slow, not wrong."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="There is a performance drop")

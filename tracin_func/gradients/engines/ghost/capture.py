@@ -8,50 +8,25 @@ Row i of an output is taken to be unit i's. A forward that reorders units in bet
 that take those of a mask) would make that wrong; such operations are recognised.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import partial
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
-from torch.overrides import TorchFunctionMode
-from torch.profiler import record_function
-from torch.utils import _pytree as pytree
+from torch.autograd.graph import Node
 from torch.utils.hooks import RemovableHandle
 
+from tracin_func.gradients.engines.ghost.derived import pull_back
 from tracin_func.gradients.engines.ghost.kernels import Convolved, Form, usual_form
-from tracin_func.gradients.engines.ghost.order import reorders
-from tracin_func.gradients.engines.ghost.rules import RULES, bind
+from tracin_func.gradients.engines.ghost.recorder import Recorder, Use
 from tracin_func.gradients.engines.vmap import differentiate as differentiate_vmapped
-from tracin_func.gradients.factors import Contribution, Factors, Lookup, dense, scaled
+from tracin_func.gradients.factors import Contribution, grouped, joined, scaled
 from tracin_func.gradients.model import State
 from tracin_func.gradients.protocol import Sketch, Units, UnsuitableError, whole
-from tracin_func.task.items import Batch
+from tracin_func.task.items import Batch, each
 
-
-@dataclass(frozen=True)
-class Use:
-    """One operation that parameters entered: its arguments by name, and which argument is which parameter."""
-
-    operation: Any
-    call: dict[str, Any]
-    parameters: dict[str, str]  # argument -> parameter
-    edge: GradientEdge
-    versions: dict[str, int]  # of the other tensors among the arguments, when they were used
-
-    def contributions(self, gradient: Tensor, form: Form) -> dict[str, Contribution] | None:
-        """Per-item gradients by parameter name, those of convolutions in `form`; None where the rule does not hold."""
-        registered = RULES[self.operation]
-        changed = any(self.call[name]._version != version for name, version in self.versions.items())
-        if changed and registered.reads:  # overwritten after it was used: the rule would read other values
-            return None
-        with record_function(f"use: {', '.join(self.parameters.values())}"):
-            found = registered.rule(self.call, gradient) or {}
-            if not found.keys() >= self.parameters.keys():
-                return None
-            parts = {name: found[argument] for argument, name in self.parameters.items()}
-            return {name: form(name, part) if isinstance(part, Convolved) else part for name, part in parts.items()}
+ALIKE = (3, 5, 7, 11, 13)  # of an item, to see which axis has as many
 
 
 @dataclass(frozen=True)
@@ -63,50 +38,95 @@ class Captured:
         opaque: the parameters whose gradients are unknown.
         values: the objectives [units].
         operations: names of the operations that each parameter entered.
+        seconds: for each use, whether items are its second axis.
     """
 
     parts: dict[str, Contribution]
     opaque: set[str]
     values: Tensor
     operations: dict[str, list[str]]
+    seconds: Sequence[bool]
 
 
 def capture_units(
-    units: Units, state: State, batch: Batch, size: int, sketch: Sketch = whole, form: Form = usual_form
+    units: Units,
+    state: State,
+    batch: Batch,
+    size: int,
+    sketch: Sketch = whole,
+    form: Form = usual_form,
+    seconds: Sequence[bool] = (),
 ) -> Captured:
     """Sketched gradients of the `size` units in `batch` by the batched objective.
 
     The uses of one parameter are summed, and so are the `units.width` neighbouring rows per unit of a use. The linear
-    map `sketch` is applied to the gradients of each use; those of convolutions come in `form`.
+    map `sketch` is applied to the gradients of each use; those of convolutions come in `form`. `seconds` are those of
+    an earlier batch, if known.
     """
     assert units.batched is not None
     found: dict[str, Contribution] = {}
+    of_derived: dict[str, Contribution] = {}
     operations: dict[str, list[str]] = {}
     with units.holding(state) as leaves:
         width = units.width(batch)
         rows = size * width
-        with torch.enable_grad(), _Recorder({id(leaf): name for name, leaf in leaves.items()}, rows) as capture:
+        with torch.enable_grad(), Recorder(leaves, batch, rows) as capture:
             values = units.batched(batch)
+        recorded = capture.uses
+        if capture.ambiguous:
+            known = seconds if len(seconds) == len(recorded) else _seconds(units, leaves, batch)
+            if len(known) == len(recorded):
+                recorded = [replace(use, second=second) for use, second in zip(recorded, known, strict=True)]
         if capture.reordered is not None:
             raise UnsuitableError(f"the scorer may put items in another order inside, by {capture.reordered}")
         opaque = capture.opaque
 
-        def add(use: Use, gradient: Tensor) -> None:
-            of_use = use.contributions(gradient, form) if gradient.ndim and len(gradient) == rows else None
-            if of_use is None:
-                opaque.update(use.parameters.values())
-                return
-            for name, part in of_use.items():
-                by_unit = part if width == 1 else _by_unit(part)
-                own = sketch(name, scaled({name: by_unit}, state.scale)[name])
-                found[name] = own if name not in found else _sum(found[name], own)
-                operations.setdefault(name, []).append(getattr(use.operation, "__name__", str(use.operation)))
+        def keep(name: str, part: Contribution) -> None:
+            own = sketch(name, scaled({name: part}, state.scale)[name])
+            found[name] = own if name not in found else joined(found[name], own)
 
-        uses = [use for use in capture.uses if not opaque.issuperset(use.parameters.values())]
+        def formed(key: str, use: Convolved) -> Contribution:
+            return use.built() if key in capture.derived else form(key, use)
+
+        def add(use: Use, gradient: Tensor) -> None:
+            sources = capture.sources(use.parameters.values())
+            of_use = use.contributions(gradient, rows, formed)
+            if of_use is None:
+                opaque.update(sources)
+                return
+            for key, part in of_use.items():
+                by_unit = _by_unit(part, rows, width)
+                if key not in capture.derived:
+                    keep(key, by_unit)
+                else:
+                    of_derived[key] = joined(of_derived[key], by_unit) if key in of_derived else by_unit
+            for name in sources:
+                operations.setdefault(name, []).append(use.operation)
+
+        uses = [use for use in recorded if not opaque.issuperset(capture.sources(use.parameters.values()))]
         if uses and values.requires_grad:
             _backward(values.sum(), uses, add)
+        clear = {name: leaf for name, leaf in leaves.items() if name not in opaque}
+        for name, part in pull_back(of_derived, capture.derived, clear).items():
+            keep(name, part)
     parts = {name: part for name, part in found.items() if name not in opaque}
-    return Captured(parts, opaque, values.detach(), operations)
+    return Captured(parts, opaque, values.detach(), operations, [use.second for use in recorded])
+
+
+def _seconds(units: Units, leaves: Mapping[str, Tensor], batch: Batch) -> Sequence[bool]:
+    """For each use, whether items are its second axis, by a number of items that does not divide another axis."""
+    assert units.batched is not None
+    for copies in ALIKE:
+        alike = each(partial(_repeated, copies), batch)
+        with torch.enable_grad(), Recorder(leaves, alike, copies * units.width(alike)) as capture:
+            units.batched(alike)
+        if not capture.ambiguous:
+            return [use.second for use in capture.uses]
+    return ()
+
+
+def _repeated(copies: int, leaf: Tensor) -> Tensor:
+    return leaf[:1].expand(copies, *leaf.shape[1:]).clone()
 
 
 def channels_last(state: State) -> State:
@@ -130,52 +150,6 @@ def with_opaque(
     opaque = {name: tensor for name, tensor in state.parameters.items() if name in captured.opaque}
     gradients, _ = differentiate_vmapped(replace(units, objective=objective), replace(state, parameters=opaque), batch)
     return captured.parts | {name: sketch(name, part) for name, part in gradients.items()}
-
-
-class _Recorder(TorchFunctionMode):
-    """Records what a forward uses: `uses` with a rule, and `opaque` parameters that entered anything else.
-
-    `reordered` is the name of the first operation that reordered rows.
-    """
-
-    def __init__(self, names: dict[int, str], rows: int) -> None:
-        super().__init__()
-        self._names = names
-        self._rows = rows
-        self.uses: list[Use] = []
-        self.opaque: set[str] = set()
-        self.reordered: str | None = None
-
-    def __torch_function__(
-        self, func: Any, types: Iterable[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        if self.reordered is None:
-            self.reordered = reorders(func, args, kwargs, self._rows)
-        result = func(*args, **kwargs)
-        leaves: Iterable[Any] = (*args, *kwargs.values())
-        if any(isinstance(leaf, list | tuple | dict) for leaf in leaves):  # nested
-            leaves = pytree.tree_leaves((args, kwargs))
-        entered = [self._names[id(leaf)] for leaf in leaves if isinstance(leaf, Tensor) and id(leaf) in self._names]
-        if not entered:
-            return result
-        if not any(isinstance(leaf, Tensor) for leaf in pytree.tree_leaves(result)):
-            return result  # reading a shape or dtype is no use
-        use = self._use(func, args, kwargs, result) if func in RULES else None
-        if use is None or sorted(use.parameters.values()) != sorted(entered):
-            self.opaque.update(entered)
-        else:
-            self.uses.append(use)
-        return result
-
-    def _use(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> Use | None:
-        call = bind(func, args, kwargs)
-        tensors = {name: value for name, value in call.items() if isinstance(value, Tensor)}
-        parameters = {name: self._names[id(value)] for name, value in tensors.items() if id(value) in self._names}
-        if set(parameters) - RULES[func].parameters or not isinstance(result, Tensor) or not result.requires_grad:
-            return None
-        versions = {name: value._version for name, value in tensors.items() if name not in parameters}
-        return Use(func, call, parameters, get_gradient_edge(result), versions)
 
 
 def _backward(total: Tensor, uses: Sequence[Use], receive: Callable[[Use, Tensor], None]) -> None:
@@ -220,14 +194,10 @@ def _lowest(nodes: set[Node]) -> set[Node]:
     return {node for node in nodes if not above[node]}
 
 
-def _by_unit(part: Contribution) -> Contribution:
-    """The sum of every two rows."""
-    return part.unflatten(0, (-1, 2)).sum(dim=1) if isinstance(part, Tensor) else part.paired()
-
-
-def _sum(left: Contribution, right: Contribution) -> Contribution:
-    if isinstance(left, Factors) and isinstance(right, Factors):
-        return left.join(right)
-    if isinstance(left, Lookup) and isinstance(right, Lookup):
-        return left.join(right)
-    return dense(left) + dense(right)
+def _by_unit(part: Contribution, rows: int, width: int) -> Contribution:
+    """The sum over what each of `rows` has on the first axis, and over every `width` neighbouring rows."""
+    positions = len(part if isinstance(part, Tensor) else part.rows) // rows
+    part = part if positions == 1 else grouped(part, positions)
+    if width == 1:
+        return part
+    return grouped(part, width) if isinstance(part, Tensor) else part.paired()

@@ -5,6 +5,7 @@ as two factors if kernel entries cost less from these. A parameter that enters a
 vmap(grad), with all the other parameters as constants.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -70,24 +71,27 @@ class GhostEngine:
             return torch.cat([units.batched(batch) for batch, _ in every])
 
     def differentiate(self, units: Units, state: State, plan: Plan, sketch: Sketch = whole) -> Differentiate:
-        """By capture, the same parameters in every batch; one unit of the first batch is checked."""
+        """By capture, the same parameters in every batch; a unit of the first one, and of any unlike it, is checked."""
         opaque: frozenset[str] | None = None  # of the first batch, and the parameters it gave
         given: frozenset[str] = frozenset()
+        seconds: Sequence[bool] = ()
+        checked: list[dict[str, set[str]]] = []  # operations by parameter
         laid = channels_last(state) if plan.kernels.channels_last else state
         form = chosen_form(plan.kernels.convolutions)
 
         def differentiate(batch: Batch, index: Tensor) -> tuple[dict[str, Contribution], Tensor]:
-            nonlocal opaque, given
-            found = capture_units(units, laid, batch, len(index), sketch, form)
-            first = opaque is None
+            nonlocal opaque, given, seconds
+            found = capture_units(units, laid, batch, len(index), sketch, form, seconds)
             if opaque is None:
-                opaque, given = frozenset(found.opaque), frozenset(found.parts)
+                opaque, given, seconds = frozenset(found.opaque), frozenset(found.parts), found.seconds
             parts = {name: part for name, part in found.parts.items() if name not in opaque}
             found = replace(found, parts=parts, opaque=found.opaque | opaque)
             if different := (found.opaque ^ opaque) | (found.parts.keys() ^ given):
                 raise UnsuitableError(f"the scorer uses {', '.join(sorted(different)[:4])} for some items only")
             gradients = with_opaque(found, units, state, batch, sketch)
-            if first:
+            used = {name: set(found.operations[name]) for name in parts}
+            if used not in checked:  # another size may be taken for the number of items
+                checked.append(used)
                 with record_function("check of one unit"):
                     last = range(len(index) - 1, len(index))
                     require_complete(units, state, batch, len(index), gradients, last, plan.kernels, sketch)

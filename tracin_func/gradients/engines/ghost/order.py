@@ -64,8 +64,11 @@ def _subscript_moves(subscript: Any, rows: int) -> bool:
 
 def _in_place(index: Tensor, rows: int) -> bool:
     """Whether an index along the first axis has each row in its place."""
-    if index.is_meta or index.dtype == torch.bool or index.ndim == 0 or len(index) != rows:
+    if index.is_meta or index.ndim == 0 or len(index) != rows:
         return index.is_meta
+    if index.dtype == torch.bool:  # as many places of every row, in order of the rows
+        chosen = index.reshape(rows, -1).sum(dim=1)
+        return index.ndim > 1 and bool((chosen == chosen[0]).all()) and bool(chosen[0] > 0)
     own = torch.arange(rows, device=index.device).view(-1, *(1 for _ in index.shape[1:]))
     return bool((index.detach() == own).all())
 

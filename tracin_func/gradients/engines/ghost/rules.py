@@ -25,6 +25,9 @@ from torch import Tensor
 from tracin_func.gradients.engines.ghost.kernels import Convolved
 from tracin_func.gradients.factors import Contribution, Factors, Lookup
 
+# What lays one tensor out for every item.
+SPREADING = (Tensor.expand, Tensor.expand_as, Tensor.broadcast_to, torch.broadcast_to, Tensor.repeat, torch.tile)
+
 Found = dict[str, Contribution] | dict[str, Contribution | Convolved]
 Rule = Callable[[Mapping[str, Any], Tensor], Found | None]
 
@@ -71,6 +74,41 @@ def linear(call: Mapping[str, Any], gradient: Tensor) -> dict[str, Contribution]
         return None
     rows = gradient.reshape(len(x), -1, gradient.shape[-1])
     return {"weight": Factors(rows, x.reshape(len(x), -1, x.shape[-1])), "bias": rows.sum(dim=1)}
+
+
+@rule(torch.addmm, Tensor.addmm, names=("input", "mat1", "mat2"), parameters=("input", "mat2"))
+def addmm(call: Mapping[str, Any], gradient: Tensor) -> dict[str, Contribution] | None:
+    """y = b + x W on [items, d_in]: ∂W_i = x_iᵀ D_i."""
+    if call.get("alpha", 1) != 1 or call.get("beta", 1) != 1:
+        return None
+    return _shared({"input": gradient}, call) | {"mat2": Factors(call["mat1"].detach()[:, None], gradient[:, None])}
+
+
+@rule(
+    torch.matmul,
+    torch.mm,
+    torch.mv,
+    Tensor.matmul,
+    Tensor.mm,
+    Tensor.mv,
+    Tensor.__matmul__,
+    names=("input", "other"),
+    parameters=("input", "other"),
+)
+def matmul(call: Mapping[str, Any], gradient: Tensor) -> dict[str, Contribution] | None:
+    """y = x W on [items, ..., d_in]: ∂W_i = Σ_τ x_iτᵀ D_iτ; y = x w: Σ_τ D_iτ x_iτ; y = W x: Σ_τ D_iτ x_iτᵀ."""
+    left, right = call["input"].detach(), call["other"].detach()
+    found: dict[str, Contribution] = {}
+    if right.ndim == 2 and left.ndim > 1 and len(left) == len(gradient):
+        x, rows = (part.reshape(len(gradient), -1, part.shape[-1]) for part in (left, gradient))
+        found["other"] = Factors(x, rows)
+    elif right.ndim == 1 and left.ndim > 1:
+        x = left.reshape(len(gradient), -1, left.shape[-1])
+        found["other"] = torch.bmm(gradient.reshape(len(gradient), 1, -1), x)[:, 0]
+    if left.ndim == 2 and right.ndim > 2:
+        x, rows = (rearrange(part, "items ... d tau -> items (... tau) d") for part in (right, gradient))
+        found["input"] = Factors(rows, x)
+    return found
 
 
 @rule(F.conv1d, F.conv2d, F.conv3d, names=("input", "weight", "bias", "stride", "padding", "dilation", "groups"))
@@ -157,17 +195,58 @@ def batch_norm(call: Mapping[str, Any], gradient: Tensor) -> dict[str, Contribut
 )
 def addition(call: Mapping[str, Any], gradient: Tensor) -> dict[str, Contribution] | None:
     """y = x + b, b broadcast over the items and any other axes: ∂b_i is the sum of D_i over these axes."""
+    if call.get("alpha", 1) != 1:
+        return None
+    return _shared(dict.fromkeys(("input", "other"), gradient), call)
+
+
+@rule(
+    torch.mul,
+    torch.multiply,
+    Tensor.mul,
+    Tensor.multiply,
+    Tensor.__mul__,
+    Tensor.__rmul__,
+    names=("input", "other"),
+    parameters=("input", "other"),
+)
+def multiplication(call: Mapping[str, Any], gradient: Tensor) -> dict[str, Contribution] | None:
+    """y = x w, w broadcast over the items and any other axes: ∂w_i is the sum of D_i x_i over these axes."""
+    left, right = call["input"], call["other"]
+    shared = {}
+    if _is_shared(left, gradient):
+        shared["input"] = gradient * right.detach()
+    if _is_shared(right, gradient):
+        shared["other"] = gradient * left.detach()
+    return _shared(shared, call)
+
+
+@rule(*SPREADING, names=("input",), parameters=("input",), reads=False)
+def spread(call: Mapping[str, Any], gradient: Tensor) -> dict[str, Contribution] | None:
+    """y repeats w along axes, the first among them, for the items: ∂w is the sum of D over the repetitions."""
+    own = call["input"].shape
+    aligned = (1,) * (gradient.ndim - len(own)) + tuple(own)
+    tiles = [side for size, part in zip(gradient.shape, aligned, strict=True) for side in (size // part, part)]
+    part = gradient.reshape(tiles).sum(dim=tuple(range(2, 2 * gradient.ndim, 2)))
+    return {"input": part.reshape(-1, *own)}
+
+
+def _is_shared(value: Any, gradient: Tensor) -> bool:
+    """Whether an argument of an elementwise operation is the same for all items."""
+    return isinstance(value, Tensor) and (
+        value.ndim < gradient.ndim or (value.ndim == gradient.ndim and len(value) == 1)
+    )
+
+
+def _shared(products: Mapping[str, Tensor], call: Mapping[str, Any]) -> dict[str, Contribution]:
+    """Each of `products` [items, ...] summed over the axes along which that argument was broadcast."""
     found: dict[str, Contribution] = {}
-    for name in ("input", "other"):
-        value = call[name]
-        if not isinstance(value, Tensor) or value.ndim > gradient.ndim or call.get("alpha", 1) != 1:
-            return None
-        if value.ndim == gradient.ndim and value.shape[0] != 1:  # has one row per item
-            continue
-        aligned = (1,) * (gradient.ndim - value.ndim) + tuple(value.shape)
-        axes = [axis for axis in range(1, gradient.ndim) if aligned[axis] == 1 and gradient.shape[axis] != 1]
-        part = gradient.sum(dim=axes) if axes else gradient
-        found[name] = part.reshape(len(gradient), *value.shape)
+    for name, product in products.items():
+        if _is_shared(value := call[name], product):
+            aligned = (1,) * (product.ndim - value.ndim) + tuple(value.shape)
+            axes = [axis for axis in range(1, product.ndim) if aligned[axis] == 1 and product.shape[axis] != 1]
+            part = product.sum(dim=axes) if axes else product
+            found[name] = part.reshape(len(product), *value.shape)
     return found
 
 
@@ -204,3 +283,8 @@ def _padded(x: Tensor, padding: Any, weight: Tensor, dilation: list[int]) -> tup
     # An even kernel is padded by one more at the end, as in torch.
     sides = [side for total in reversed(totals) for side in (total // 2, total - total // 2)]
     return F.pad(x, sides), [0] * spatial
+
+
+# Operations whose positions may come before the items.
+_BY_POSITION = (linear, embedding, layer_norm, rms_norm, addition, multiplication, matmul)
+BY_POSITION = frozenset(operation for operation, registered in RULES.items() if registered.rule in _BY_POSITION)
