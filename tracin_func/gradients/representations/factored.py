@@ -14,6 +14,7 @@ from tracin_func.gradients.protocol import Combination
 from tracin_func.gradients.representations.products import GRAM_ADVANTAGE, TINY
 
 CANCELLED_FACTORS_WIDE = 1e-6  # below this share of its terms, rounding in float64 shows in a norm beyond 1e-10
+GATHERED_PAIRS = 1 << 19  # elements of factors gathered at a time for pairs
 CANCELLED_FACTORS = 0.3  # below this share of its terms, rounding of float32 products of factors shows beyond 1e-5
 
 
@@ -108,12 +109,17 @@ def built_operations(positions: int, d_out: int, d_in: int, entries: float) -> f
 
 
 def _pair_products(factors: Factors, first: Tensor, second: Tensor) -> Tensor:
-    """⟨g_first, g_second⟩, float64 [n], of these pairs alone."""
-    parts = [
-        factors.select(first[chosen]).matched(factors.select(second[chosen]))
-        for chosen in torch.arange(len(first)).split(factors.fitting())
-    ]
-    return torch.cat(parts)
+    """⟨g_first, g_second⟩, float64 [n], of these pairs alone, in the order of their first units."""
+    result = torch.empty(len(first), dtype=torch.float64)
+    for chosen in torch.argsort(first, stable=True).split(_pairs_together(factors)):
+        result[chosen] = factors.select(first[chosen]).matched(factors.select(second[chosen]))
+    return result
+
+
+def _pairs_together(factors: Factors) -> int:
+    """The number of pairs whose factors are gathered at a time, so that they stay in cache."""
+    numbers = factors.positions * (factors.rows.shape[-1] + factors.columns.shape[-1])
+    return min(factors.fitting(), max(1, GATHERED_PAIRS // numbers))
 
 
 def _kernel_entries(factors: Factors, first: Tensor, second: Tensor) -> Tensor:
@@ -131,7 +137,7 @@ def _direct_norms(factors: Factors, combination: Combination) -> Tensor:
     """‖Σ_j c_j g_j‖², float64 [n], subtracting before anything is rounded."""
     factors = factors.to(wide_type(factors.rows))
     result = torch.zeros(len(combination), dtype=torch.float64)
-    for chosen in torch.arange(len(combination)).split(factors.fitting()):
+    for chosen in torch.arange(len(combination)).split(_pairs_together(factors)):
         parts = _outer(factors, combination.select(chosen))
         norms = torch.stack([left.matched(right) for left in parts for right in parts]).sum(dim=0)
         result[chosen] = norms.clamp(min=0)
