@@ -127,6 +127,7 @@ X = torch.randn(4, 4)
         lambda: X.clone().__setitem__(TURNED, X),
         lambda: X.sort(dim=0),
         lambda: X.flip(0),
+        lambda: X.flip(1, 0),
         lambda: torch.roll(X, 1),
         lambda: torch.topk(X, 2, dim=-2),
         lambda: X.masked_select(X > 0),

@@ -46,7 +46,8 @@ def reorders(func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str,
         moved = True
     elif func in _ALONG:
         place = 2 if func in (torch.topk, Tensor.topk, torch.roll, Tensor.roll) else 1
-        axes = _argument(args, kwargs, place, _AXES)
+        spread = func is Tensor.flip and len(args) > 2  # x.flip(0, 1)
+        axes = args[1:] if spread else _argument(args, kwargs, place, _AXES)
         axes = _ALONG[func] if axes is None else axes
         axes = tuple(range(subject.ndim)) if axes is None else axes if isinstance(axes, list | tuple) else (axes,)
         moved = any(axis in (0, -subject.ndim) for axis in axes)
