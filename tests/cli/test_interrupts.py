@@ -15,7 +15,7 @@ from tests.support.lab import Lab, run
 from tests.support.prepared import Ended, Started, start
 from tests.support.series import several
 from tracin_func.cli.app import main
-from tracin_func.cli.errors import importing
+from tracin_func.cli.errors import guarded, importing, interruption
 
 # By the way a process starts; moments of a new one mostly fall in imports, those of a prepared one in the work.
 MOMENTS = {"new": several(2, 8), "prepared": several(8, 40)}
@@ -26,7 +26,7 @@ COMMAND = """
 import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)
 from tracin_func.cli.app import main
-from tracin_func.cli.errors import importing
+from tracin_func.cli.errors import guarded, importing, interruption
 print("ready", file=sys.stderr, flush=True)
 main()
 """
@@ -115,6 +115,21 @@ def test_an_interrupt_that_a_destructor_drops_is_repeated(
         main()
     signal.signal(signal.SIGINT, before)
     assert (end.value.code, capsys.readouterr().err) == (130, "interrupted.\n")
+
+
+def test_an_error_that_an_interrupt_led_to_is_an_interrupt(capsys: pytest.CaptureFixture[str]) -> None:
+    """As where it comes between two statements of torch that belong together."""
+
+    def interrupted() -> None:
+        with interruption("the scores are somewhere"):
+            try:
+                raise KeyboardInterrupt
+            finally:
+                raise RuntimeError("trying to pop from empty mode stack")
+
+    with pytest.raises(typer.Exit) as end:
+        guarded(interrupted)()
+    assert (end.value.exit_code, capsys.readouterr().err) == (130, "interrupted; the scores are somewhere.\n")
 
 
 def test_an_interrupt_waits_for_an_import() -> None:

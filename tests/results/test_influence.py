@@ -111,7 +111,7 @@ def test_a_result_is_one_line() -> None:
     own, cross = small_self(), small_scores()
     assert (
         repr(own)
-        == f"SelfInfluence(4 pairs, 2 checkpoints, 0 inactive at all of them; hardest é0_é1 {own.scores[0]:.2g})"
+        == f"SelfInfluence(4 pairs, 2 checkpoints, 0 inactive at all of them; hardest é0_é1 {own.scores[0]:.3g})"
     )
     assert re.fullmatch(
         r"Influence\(4 training × 3 test pairs, 2 checkpoints, 0 inactive at all of them; strongest é\d_é\d on é\d_é\d "

@@ -52,14 +52,15 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def run(**options: Any) -> None:
         try:
-            command(**options)
+            with interruption("result files are as they were"):
+                command(**options)
         except tuple(_EXIT_CODES) as error:
             if options.get("debug"):
                 traceback.print_exc()
             say(f"error: {error}")
             raise typer.Exit(next(code for kind, code in _EXIT_CODES.items() if isinstance(error, kind))) from None
         except KeyboardInterrupt as error:
-            say(f"interrupted; {error.args[0] if error.args else 'result files are as they were'}.")
+            say(f"interrupted; {error.args[0]}.")
             raise typer.Exit(Reported(INTERRUPTED)) from None
         except (typer.Exit, typer.Abort):
             raise
@@ -77,11 +78,22 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
 
 @contextlib.contextmanager
 def interruption(meaning: str) -> Iterator[None]:
-    """An interrupt in the block is reported with `meaning`: what it leaves behind."""
+    """An interrupt in the block is reported with `meaning`, what it leaves behind; the innermost meaning counts.
+
+    So is an error that an interrupt led to: it may come between two statements of a library that belong together.
+    """
     try:
         yield
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(meaning) from None
+    except KeyboardInterrupt as error:
+        raise KeyboardInterrupt(*(error.args or [meaning])) from None
+    except Exception as error:
+        if _began_with_interrupt(error):
+            raise KeyboardInterrupt(meaning) from None
+        raise
+
+
+def _began_with_interrupt(error: BaseException | None) -> bool:
+    return error is not None and (isinstance(error, KeyboardInterrupt) or _began_with_interrupt(error.__context__))
 
 
 @contextlib.contextmanager
