@@ -296,6 +296,8 @@ def test_engines_run_on_meta_tensors(architecture: Architecture, engine: str) ->
     rates = dict.fromkeys(state.parameters, 1.0)
     taken = ENGINES[engine].engine
     if engine == "ghost" and (reason := taken.refusal(units, state)):
+        if "this operator with Meta tensors" in reason:  # weight_norm before torch 2.7
+            pytest.skip("this torch has no meta kernel for an operation of the scorer")
         assert "no rule" in reason
         return
     plan = taken.plan(units, state, Need(batch_size=4, budget=10**9))
