@@ -72,11 +72,7 @@ def capture_units(
         rows = size * width
         with torch.enable_grad(), Recorder(leaves, batch, rows) as capture:
             values = units.batched(batch)
-        recorded = capture.uses
-        if capture.ambiguous:
-            known = seconds if len(seconds) == len(recorded) else _seconds(units, leaves, batch)
-            if len(known) == len(recorded):
-                recorded = [replace(use, second=second) for use, second in zip(recorded, known, strict=True)]
+        recorded = _uses(capture, seconds, lambda: _seconds(units, leaves, batch))
         if capture.reordered is not None:
             raise UnsuitableError(f"the scorer may put items in another order inside, by {capture.reordered}")
         opaque = capture.opaque
@@ -111,6 +107,17 @@ def capture_units(
             keep(name, part)
     parts = {name: part for name, part in found.items() if name not in opaque}
     return Captured(parts, opaque, values.detach(), operations, [use.second for use in recorded])
+
+
+def _uses(capture: Recorder, seconds: Sequence[bool], find: Callable[[], Sequence[bool]]) -> list[Use]:
+    """The uses, with the axis of the items where sizes do not show it: as in `seconds` if it fits, else as found."""
+    uses = capture.uses
+    if not capture.ambiguous:
+        return uses
+    known = seconds if len(seconds) == len(uses) else find()
+    if len(known) != len(uses):
+        return uses
+    return [replace(use, second=second) for use, second in zip(uses, known, strict=True)]
 
 
 def _seconds(units: Units, leaves: Mapping[str, Tensor], batch: Batch) -> Sequence[bool]:
