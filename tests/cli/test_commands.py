@@ -405,6 +405,12 @@ def test_weights_are_shown_where_the_loss_has_them(lab: Lab) -> None:
     words = "GHM hides label errors"
     assert words not in " ".join(run("self", lab)[1].split())
     assert words in " ".join(run("self", lab, "--loss-type", "ghm")[1].split())
+    first, second = ("box_deg036_500hz_00", "box_deg000_500hz_01"), ("box_deg072_500hz_02", "box_deg036_500hz_03")
+    rows = [f"{a},{b},1,{weight}\n" for (a, b), weight in zip((first, second), (2, 3), strict=True)]
+    (lab.folder / "pairs.csv").write_text("first,second,target,weight\n" + "".join(rows))
+    stdout = run("self", lab, "--pairs", str(lab.folder / "pairs.csv"))[1]
+    assert "weight" in stdout
+    assert words not in stdout, "weights of pairs are no GHM weights"
 
 
 @pytest.mark.parametrize("width", [80, 100, 120, 140])

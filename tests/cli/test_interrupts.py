@@ -63,6 +63,15 @@ def results(lab: Lab) -> dict[str, bytes]:
     return {name: content for name, content in lab.files().items() if Path(name).parent == lab.results}
 
 
+def ended(capsys: pytest.CaptureFixture[str]) -> tuple[object, str]:
+    """Exit code and stderr of the command line in this process, which leaves its handler of signals behind."""
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(SystemExit) as end:
+        main()
+    signal.signal(signal.SIGINT, before)
+    return end.value.code, capsys.readouterr().err
+
+
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, typer.Abort])  # typer makes the second of the first
 def test_an_interrupt_outside_a_command_is_one_line(
     kind: type[BaseException], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -73,11 +82,7 @@ def test_an_interrupt_outside_a_command_is_one_line(
         raise kind
 
     monkeypatch.setattr("tracin_func.cli.app.app", interrupted)
-    before = signal.getsignal(signal.SIGINT)
-    with pytest.raises(SystemExit) as end:
-        main()
-    signal.signal(signal.SIGINT, before)
-    assert (end.value.code, capsys.readouterr().err) == (130, "interrupted.\n")
+    assert ended(capsys) == (130, "interrupted.\n")
 
 
 def test_an_interrupt_inside_the_parser_is_one_line(
@@ -90,11 +95,7 @@ def test_an_interrupt_inside_the_parser_is_one_line(
 
     monkeypatch.setattr(typer.core.TyperGroup, "invoke", interrupted)
     monkeypatch.setattr(sys, "argv", ["tracin-func", "doctor"])
-    before = signal.getsignal(signal.SIGINT)
-    with pytest.raises(SystemExit) as end:
-        main()
-    signal.signal(signal.SIGINT, before)
-    assert (end.value.code, capsys.readouterr().err) == (130, "interrupted.\n")
+    assert ended(capsys) == (130, "interrupted.\n")
 
 
 def test_an_interrupt_that_a_destructor_drops_is_repeated(
@@ -110,11 +111,7 @@ def test_an_interrupt_that_a_destructor_drops_is_repeated(
 
     monkeypatch.setattr(typer.core.TyperGroup, "invoke", interrupted)
     monkeypatch.setattr(sys, "argv", ["tracin-func", "doctor"])
-    before = signal.getsignal(signal.SIGINT)
-    with pytest.raises(SystemExit) as end:
-        main()
-    signal.signal(signal.SIGINT, before)
-    assert (end.value.code, capsys.readouterr().err) == (130, "interrupted.\n")
+    assert ended(capsys) == (130, "interrupted.\n")
 
 
 def test_an_error_that_an_interrupt_led_to_is_an_interrupt(capsys: pytest.CaptureFixture[str]) -> None:

@@ -193,7 +193,7 @@ def make_app() -> typer.Typer:
         cls=Commands,
         help="Which training pairs made my ranking model behave like this? TracIn (arXiv 2002.08484) on ranking pairs. "
         "Start with: tracin-func self",
-        epilog="Every option can be set by an environment variable, too: TRACIN_FUNC_DATA_ROOT for --data-root.",
+        epilog="Variables set options of self and influence, too: TRACIN_FUNC_DATA_ROOT for --data-root.",
         invoke_without_command=True,
         rich_markup_mode="markdown",
         pretty_exceptions_enable=False,

@@ -59,7 +59,7 @@ def print_self(result: SelfInfluence, by: str, top: int, *, verbose: bool = Fals
             columns.append(Column("weight", figures(seen.weight.mean(dim=0)[order].tolist()), drop=4))
         _print_ranked(console, len(result.ids), [*names, *columns])
         print_words(console, f"Higher score: harder for the model ({_unit(result.run)}).")
-        if weighted:
+        if result.run.loss.get("loss_type") == "ghm":
             print_words(console, _GHM)
     _print_run(console, result.run, seen.inactive.double().mean(), verbose=verbose, pairs=seen)
 
