@@ -97,7 +97,7 @@ def test_pair_against_item(benchmark: BenchmarkFixture, embedded_task: Task, dev
 def plan(units: Units, state: State, device: torch.device, size: int | Literal["auto"]) -> Plan:
     """With auto, the batch size that is fastest for `units`, measured as a long run measures it."""
     need = Need(batch_size=size, budget=available_bytes(device), visits=100)
-    return plan_for(VmappedEngine(), units, state, need)
+    return plan_for(VmappedEngine(), VmappedEngine().tried(units, state), units, state, need)
 
 
 def prepare(units: Units, state: State, plan: Plan):  # type: ignore[no-untyped-def]

@@ -1,5 +1,6 @@
 """Which module runs for each kind of module, how transforms substitute its weights, and that the scores are right."""
 
+import contextlib
 import copy
 import functools
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from tests.support import calls
 from tests.support.cases.reference import RATES, TEST, TRAIN, noise, seeded, two_states
 from tests.support.cases.runs import pairs
 from tests.support.kinds import KINDS
-from tracin_func.gradients.model import Scorer
+from tracin_func.gradients.model import Scorer, State
 from tracin_func.gradients.working import Snapshot
 
 ITEMS = noise(6, 5)
@@ -25,7 +26,14 @@ def adopted(module: nn.Module) -> Scorer:
     scorer = Scorer(module)
     state = scorer.state("second", two_states(module)[1], torch.device("cpu"), None)
     scorer.adopt(state, ITEMS[:2])
+    substituted(scorer, state, ITEMS[:2])
     return scorer
+
+
+def substituted(scorer: Scorer, state: State, items: torch.Tensor) -> None:
+    """The first call with substituted weights, which seeks the way."""
+    with contextlib.suppress(RuntimeError), torch.no_grad():
+        scorer.score(state.parameters, state.constants, items)
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -121,7 +129,9 @@ def test_memory_that_numpy_shares_is_read_at_the_checkpoint() -> None:
     module.register_forward_hook(lambda _, __, scores: scores * (2 + float(values[0])))
     states = two_states(module)
     scorer = Scorer(module)
-    scorer.adopt(scorer.state("now", module.state_dict(), torch.device("cpu"), None), ITEMS[:1])
+    now = scorer.state("now", module.state_dict(), torch.device("cpu"), None)
+    scorer.adopt(now, ITEMS[:1])
+    substituted(scorer, now, ITEMS[:1])
     assert (scorer._working.private, scorer.substitution) == (False, None)
     with scorer.holding(scorer.state("second", states[1], torch.device("cpu"), None)), torch.no_grad():
         found = scorer.run(ITEMS)

@@ -75,11 +75,14 @@ def plan_singles(units: Units, state: State, need: Need) -> Plan:
     return Plan(1, block, _unit_bytes(units, state)[0] + 2 * row, "one at a time", held)
 
 
-def fastest_chunk(run: Callable[[int], Tensor], plan: Plan, units: int) -> Plan:
+def fastest_chunk(run: Callable[[int], Tensor], plan: Plan, units: int, at_most: float) -> Plan:
     """`plan` with the fastest chunk size per unit, measured while the run is long enough for that to pay.
 
-    `run(size)` differentiates `size` units; `units` is their number over the whole run, at all checkpoints.
+    `run(size)` differentiates `size` units; `units` is their number over the whole run, at all checkpoints, and one
+    takes at most `at_most` seconds.
     """
+    if at_most * units < WORTH_MEASURING:
+        return replace(plan, reason="short run, not measured", largest=0)
     best, best_seconds, worse = 1, _seconds(run, 1, times=2), 0  # the first run is a cold start
     if best_seconds * units < WORTH_MEASURING:
         return replace(plan, reason="short run, not measured", largest=0)

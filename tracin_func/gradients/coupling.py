@@ -6,7 +6,7 @@ different rounding of different kernels for coupling.
 """
 
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ Forward = Callable[[Tensor], Tensor]  # positions of units [n] -> their scores i
 _NOT_THEIRS = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]), "<")  # frames that are not the user's
 # Errors of a forward on a batch that does not suit it.
 FORWARD_FAULTS = (RuntimeError, TypeError, LookupError, ValueError, AttributeError, AssertionError)
-_MIDDLE = 1  # the tested item has a companion on both sides, for operations that look back or ahead
+ENOUGH_UNITS = 6  # three to test, and a companion of its own for each
 
 
 def mixing_operation(forward: Forward, count: int) -> str | None:
@@ -31,18 +31,38 @@ def mixing_operation(forward: Forward, count: int) -> str | None:
     Three units are tried, since a normalisation by the largest does not show on the largest. Errors of the forward on a
     batch of three are raised. Units that cannot be stacked are never mixed.
     """
-    for unit in sorted({0, count // 2, count - 1}) if count > 1 else ():
-        others = [position % count for position in (unit + 1, unit + 2, unit + 3, unit + 4)]
-        here = torch.tensor([others[0], unit, others[1]])
-        # Where there are not enough others, copies of the unit itself are a different set of companions.
-        there = torch.tensor([others[2], unit, others[3]] if count > 4 else [unit, unit, unit])
-        try:
-            operation = _mixing_here(forward, here, there)
-        except RaggedItemsError:
-            return None
-        if operation is not None:
-            return operation
+    scores: dict[tuple[int, ...], Tensor] = {}
+    try:
+        for here, there, place in _comparisons(count):
+            for batch in (here, there):
+                if batch not in scores:
+                    with torch.no_grad():
+                        scores[batch] = forward(torch.tensor(batch))
+            if _apart(scores[here], scores[there], place):
+                return _name_operation(forward, torch.tensor(here), torch.tensor(there), place)
+    except RaggedItemsError:
+        pass
     return None
+
+
+def _comparisons(count: int) -> Iterator[tuple[tuple[int, ...], tuple[int, ...], int]]:
+    """Two batches of three with other companions for the same unit, and its place in both."""
+    first, middle, last = 0, count // 2, count - 1
+    if count >= ENOUGH_UNITS:  # three batches serve three units
+        without_last, without_middle, without_first = (
+            (first, middle, 1),
+            (first, middle - 1, last),
+            (last - 1, middle, last),
+        )
+        yield without_last, without_first, 1
+        yield without_last, without_middle, 0
+        yield without_middle, without_first, 2
+        return
+    for unit in sorted({first, middle, last}) if count > 1 else ():
+        others = [position % count for position in (unit + 1, unit + 2, unit + 3, unit + 4)]
+        # Where there are not enough others, copies of the unit itself are a different set of companions.
+        there = (others[2], unit, others[3]) if count > 4 else (unit, unit, unit)
+        yield (others[0], unit, others[1]), there, 1
 
 
 def cause(error: BaseException) -> str:
@@ -67,22 +87,18 @@ def fault_of(attempt: Callable[[], object]) -> str | None:
     return None
 
 
-def _mixing_here(forward: Forward, here: Tensor, there: Tensor) -> str | None:
-    with torch.no_grad():
-        scores, among_others = forward(here), forward(there)
+def _apart(scores: Tensor, among_others: Tensor, place: int) -> bool:
     if not bool((scores.isfinite() & among_others.isfinite()).all()):
-        return None  # reported as what it is when the scores are used
+        return False  # reported as what it is when the scores are used
     scale = torch.maximum(scores.abs().max(), among_others.abs().max())
     tolerance = 2 * torch.finfo(scores.dtype).eps * scale
-    if bool((scores[_MIDDLE] - among_others[_MIDDLE]).abs() <= tolerance):
-        return None
-    return _name_operation(forward, here, there)
+    return bool((scores[place] - among_others[place]).abs() > tolerance)
 
 
-def _name_operation(forward: Forward, here: Tensor, there: Tensor) -> str:
-    """The operation with the first element that changes both with the unit and with its companions."""
+def _name_operation(forward: Forward, here: Tensor, there: Tensor, place: int) -> str:
+    """The operation with the first element that changes both with the unit at `place` and with its companions."""
     other_unit = here.clone()
-    other_unit[_MIDDLE] = here[0]
+    other_unit[place] = here[place - 1]
     runs: list[list[tuple[str, Tensor]]] = []
     for batch in (here, there, other_unit):
         with torch.no_grad(), _Recorder() as recorder:

@@ -4,7 +4,6 @@ It runs in two ways: with the tensors of a checkpoint put in place (`holding`, `
 weight; and with tensors substituted for one call (`score`), as transforms such as vmap need.
 """
 
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
@@ -18,7 +17,7 @@ from tracin_func.errors import InputError, UsageError
 from tracin_func.gradients.companions import apart
 from tracin_func.gradients.coupling import FORWARD_FAULTS
 from tracin_func.gradients.loading import require_plain
-from tracin_func.gradients.slots import Slots, fit, read_slots, require_no_views
+from tracin_func.gradients.slots import fit, only_named, read_slots, require_no_views
 from tracin_func.gradients.working import Touching, Working, private_copy, seeded, storages_of
 from tracin_func.task.items import Batch, address_of, each
 
@@ -87,9 +86,10 @@ class Scorer:
                 "the parameters to differentiate."
             )
         if params is not None:
-            self._slots = _only_named(self._slots, params)
+            self._slots = only_named(self._slots, params)
         self.trainable = list(dict.fromkeys(self._slots.trainable.values()))
-        self.substitution: str | None = "call"
+        self.substitution: str | None = "call"  # one of `WAYS`, or None; sought at the first call that needs it
+        self._sought = False
         self._open: list[ExitStack] = []  # sessions
         self._unreached: list[str] = []  # what the last way of substitution left as it was
         self.has_parameter_hooks = any(parameter._backward_hooks for parameter in module.parameters())
@@ -187,7 +187,12 @@ class Scorer:
         return self.run(*(each(lambda leaf: leaf.unsqueeze(0), item) for item in items))[0]
 
     def score(self, parameters: Mapping[str, Tensor], constants: Mapping[str, Tensor], *batch: Batch) -> Tensor:
-        """f of one batch with these tensors in the place of the module's, for transforms; [items]."""
+        """f of one batch with these tensors in the place of the module's, for transforms; [items].
+
+        The first call has to be outside of transforms: it finds out how the weights can be substituted.
+        """
+        if not self._sought:
+            self._seek_substitution(State("", dict(parameters), dict(constants)), batch)
         tensors = self._tensors(parameters, constants)
         tensors |= {slot: tensors[slot].clone() for slot in self._working.written}  # the forward writes to these
         with self._working.session(), self._working.undisturbed():
@@ -207,32 +212,34 @@ class Scorer:
         return self.score(parameters, constants, *(each(lambda leaf: leaf.unsqueeze(0), item) for item in items))[0]
 
     def adopt(self, state: State, *batch: Batch) -> None:
-        """Find out, on one batch, what may run (a private copy or the user's module) and how to replace its weights.
+        """Find out, on one batch, what may run: a private copy or the user's module.
 
         Raises:
-            InputError: the scorer does not return scores. Errors of the forward are raised, too.
+            InputError: the scorer does not return scores, or those of earlier weights. Errors of the forward are
+                raised, too.
         """
         if any(tensor.is_meta for tensor in state.parameters.values()):
             return
-        # Other weights, as the module's own may equal those of the checkpoint and hide what reads them.
-        moved = _moved(state, WEIGHTS_MOVED)
         users = Working(self.module, private=False)
         with users.session():
-            try:
-                right = self._scores_of(users, moved, batch)
-            except FORWARD_FAULTS:  # a forward that fails with such weights, or with any
-                moved = _moved(state, by=0.0)
-                right = self._scores_of(users, moved, batch)
+            moved, right = self._scores_of_moved(users, state, batch)
             self._hold(users, state)  # so that a copy which reads the user's module reads wrong values
-            faithful = not self._working.private or self._is_faithful(users, moved, right, batch)
+            faithful = not self._working.private or self._is_faithful(users, state, moved, right, batch)
+            if not faithful:
+                self._require_no_memory(moved, right, batch)
         if not faithful:
             self._working = Working(self.module, private=False)
             for stack in self._open:
                 stack.enter_context(self._working.session())
-        with self.holding(state):
-            own = storages_of(self._working.slots.own.values())
-        self.substitution = next((way for way in WAYS if self._reaches(way, own, moved, right, batch)), None)
-        self._require_no_memory(state, batch)
+
+    def _scores_of_moved(self, working: Working, state: State, batch: tuple[Batch, ...]) -> tuple[State, Tensor]:
+        """Other weights, as the module's own may equal those of the checkpoint and hide what reads them; the scores."""
+        moved = _moved(state, WEIGHTS_MOVED)
+        try:
+            return moved, self._scores_of(working, moved, batch)
+        except FORWARD_FAULTS:  # a forward that fails with such weights, or with any
+            moved = _moved(state, by=0.0)
+            return moved, self._scores_of(working, moved, batch)
 
     def _scores_of(self, working: Working, state: State, batch: tuple[Batch, ...]) -> Tensor:
         with torch.no_grad(), seeded(), working.session():
@@ -242,18 +249,32 @@ class Scorer:
     def _hold(self, working: Working, state: State) -> None:
         working.hold(state, self._tensors(state.parameters, state.constants), frozenset(self._slots.trainable))
 
-    def _is_faithful(self, users: Working, state: State, right: Tensor, batch: tuple[Batch, ...]) -> bool:
-        """Whether the private copy touches nothing of the user's module, and gives the `right` scores."""
+    def _is_faithful(self, users: Working, state: State, moved: State, right: Tensor, batch: tuple[Batch, ...]) -> bool:
+        """Whether the private copy touches nothing of the user's module, and gives the `right` scores of `moved`.
+
+        Since it has run with `state` before, it then keeps nothing of earlier weights either.
+        """
         copied = self._working
         former = [own.detach() for own in copied.slots.own.values()]  # kept, so that no tensor reuses their memory
         foreign = storages_of([*users.slots.own.values(), *former])
         try:
-            with torch.no_grad(), seeded(), self.holding(state), Touching(foreign) as touched:
+            self._scores_of(copied, state, batch)
+            with torch.no_grad(), seeded(), self.holding(moved), Touching(foreign) as touched:
                 found = self.run(*batch)
             copied.note_written()
         except FORWARD_FAULTS:
             return False
         return not touched.found and not apart(right, found)
+
+    def _seek_substitution(self, state: State, batch: tuple[Batch, ...]) -> None:
+        """Find a way to substitute weights, if there is one: by which other weights give the right scores."""
+        self._sought = True
+        if state.example.is_meta:
+            return
+        moved, right = self._scores_of_moved(self._working, state, batch)
+        with self.holding(state):
+            own = storages_of(self._working.slots.own.values())
+        self.substitution = next((way for way in WAYS if self._reaches(way, own, moved, right, batch)), None)
 
     def _reaches(self, way: str, own: frozenset[int], state: State, right: Tensor, batch: tuple[Batch, ...]) -> bool:
         """Whether a forward with substituted weights reads none of the module's own, and gives the `right` scores."""
@@ -269,14 +290,17 @@ class Scorer:
         self._unreached = sorted(where[address] for address in touched.found)
         return not touched.found and not apart(right, found)
 
-    def _require_no_memory(self, state: State, batch: tuple[Batch, ...]) -> None:
-        """Compare the module, which has run with other weights, with a copy that has not."""
+    def _require_no_memory(self, moved: State, right: Tensor, batch: tuple[Batch, ...]) -> None:
+        """Compare the private copy, which has run with other weights, with one that has not."""
         another = private_copy(self.module) if self._working.private else None
         if another is None:
             return
-        right = self._scores_of(Working(another, private=True), state, batch)
-        found = self._scores_of(self._working, state, batch)
-        if apart(right, found) and not apart(found, self._scores_of(self._working, state, batch)):
+        try:
+            fresh = self._scores_of(Working(another, private=True), moved, batch)
+            found, again = (self._scores_of(self._working, moved, batch) for _ in range(2))
+        except FORWARD_FAULTS:
+            return
+        if apart(right, found) and not apart(right, fresh) and not apart(found, again):
             raise InputError(
                 f"`scorer` {self.class_name} caches values of earlier weights (functools.lru_cache?), so the scores of "
                 "a second checkpoint would be wrong. Compute them in every forward."
@@ -302,19 +326,6 @@ class Scorer:
 
     def _tensors(self, parameters: Mapping[str, Tensor], constants: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {slot: parameters[name] for slot, name in self._slots.trainable.items()} | dict(constants)
-
-
-def _only_named(slots: Slots, pattern: str) -> Slots:
-    """`slots` whose trainable ones are those in whose canonical name `pattern` is found."""
-    try:
-        expression = re.compile(pattern)
-    except re.error as error:
-        raise UsageError(f"`params` should be a regular expression. Got {pattern!r}: {error}.") from None
-    chosen = {slot: name for slot, name in slots.trainable.items() if expression.search(name)}
-    if not chosen:
-        some = ", ".join(list(dict.fromkeys(slots.trainable.values()))[:6])
-        raise UsageError(f"`params` {pattern!r} is not found in any name of a trainable parameter. Available: {some}.")
-    return replace(slots, trainable=chosen)
 
 
 def _moved(state: State, by: float) -> State:

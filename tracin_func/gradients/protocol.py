@@ -56,7 +56,8 @@ class Units:
         holding: state -> context in which the scorer holds these tensors; gives its own parameters by name, the leaves
             of what is computed in it.
         alone: one unit -> scalar, by the scorer with the tensors that it holds; one unit has no first axis.
-        objective: (parameters, constants, one unit) -> the same with these tensors, for transforms.
+        objective: (parameters, constants, one unit) -> the same with these tensors, for transforms; its first call has
+            to be outside of them.
         label: position -> the name of the unit in errors.
         batched: units on a first axis -> objectives [n] of one joint forward with the tensors that are held; None where
             one unit's objective depends on its companions, through the operation `coupled`.
@@ -201,7 +202,20 @@ def sketched(
 
 
 class UnsuitableError(ValueError):
-    """An engine found during its work that it cannot differentiate these units."""
+    """An engine found that it cannot differentiate these units."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What an engine has seen when it differentiated a few units.
+
+    Args:
+        plan: how to work through all units within the memory budget.
+        seconds: of one unit; the first time, in which libraries prepare themselves.
+    """
+
+    plan: Callable[[Need], Plan]
+    seconds: float
 
 
 class Engine(Protocol):
@@ -215,11 +229,8 @@ class Engine(Protocol):
     def factored(self) -> bool:
         """Whether gradients of matrices come as factors."""
 
-    def refusal(self, units: Units, state: State) -> str | None:
-        """Why these units cannot be differentiated this way, or None."""
-
-    def plan(self, units: Units, state: State, need: Need) -> Plan:
-        """How to work through these units within the memory budget."""
+    def tried(self, units: Units, state: State) -> Trial:
+        """Differentiate a few units. Raises UnsuitableError: why these units cannot be differentiated this way."""
 
     def values(self, units: Units, state: State, chunk: int) -> Tensor:
         """The objective of every unit alone, [units]; no gradient."""
@@ -227,5 +238,5 @@ class Engine(Protocol):
     def differentiate(self, units: Units, state: State, plan: Plan, sketch: Sketch = whole) -> Differentiate:
         """A function that gives gradients of any units by parameter, times `state.scale`, each sketched once computed.
 
-        It may raise UnsuitableError for what `refusal` could not know from a few units.
+        It may raise UnsuitableError for what `tried` could not know from a few units.
         """

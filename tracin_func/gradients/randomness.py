@@ -23,20 +23,18 @@ def random_items(take: Callable[[], Batch]) -> bool:
     )
 
 
-def random_operation(forward: Callable[[], Tensor]) -> str | None:
+def random_operation(forward: Callable[[], Tensor], first: Tensor) -> str | None:
     """The first operation of `forward` that draws random numbers, as "name (file:line)"; None where none does.
 
-    The forward runs twice. It is random if its scores differ or a generator of torch, numpy or Python has advanced.
+    It is random if its scores differ from the `first` ones or a generator of torch, numpy or Python advances.
     """
-    with torch.no_grad():
-        before, others = torch.get_rng_state(), _other_generators()
-        first = forward()
-        drawn = not torch.equal(torch.get_rng_state(), before) or _other_generators() != others
-        second = forward()
-        if not drawn and torch.equal(first.nan_to_num(), second.nan_to_num()):
-            return None
-        with _Draws() as draws:
-            forward()
+    before, others = torch.get_rng_state(), _other_generators()
+    second = forward()
+    drawn = not torch.equal(torch.get_rng_state(), before) or _other_generators() != others
+    if not drawn and torch.equal(first.nan_to_num(), second.nan_to_num()):
+        return None
+    with _Draws() as draws:
+        forward()
     return draws.operation or "an operation outside torch, or a state that it keeps between calls"
 
 

@@ -6,8 +6,9 @@ A module reachable under two paths is swapped under one of them: with both,
 torch.func.functional_call(tie_weights=True) would write over the real weights (pytorch#164759).
 """
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -142,3 +143,16 @@ def require_no_views(module: nn.Module, slots: Slots) -> None:
                     "that is a view of a parameter, made before the forward. Gradients with respect to new weights do "
                     "not pass it. Take the view in the forward."
                 )
+
+
+def only_named(slots: Slots, pattern: str) -> Slots:
+    """`slots` whose trainable ones are those in whose canonical name `pattern` is found."""
+    try:
+        expression = re.compile(pattern)
+    except re.error as error:
+        raise UsageError(f"`params` should be a regular expression. Got {pattern!r}: {error}.") from None
+    chosen = {slot: name for slot, name in slots.trainable.items() if expression.search(name)}
+    if not chosen:
+        some = ", ".join(list(dict.fromkeys(slots.trainable.values()))[:6])
+        raise UsageError(f"`params` {pattern!r} is not found in any name of a trainable parameter. Available: {some}.")
+    return replace(slots, trainable=chosen)

@@ -199,20 +199,46 @@ class Snapshot:
     """
 
     def __init__(self, module: nn.Module) -> None:
-        self._attributes = [(submodule, dict(vars(submodule))) for submodule in module.modules()]
-        values = [value for _, own in self._attributes for value in own.values()]
-        self._containers = [(value, value.copy()) for value in values if isinstance(value, dict | list | set)]
+        self._kept = [_Kept(vars(submodule)) for submodule in module.modules()]
+        values = [value for kept in self._kept for value in kept.content.values()]
+        containers = [value for value in values if isinstance(value, dict | list | set)]
+        self._kept += [_Kept(container) for container in containers if container]
+        self._empty = [container for container in containers if not container]  # most are: hooks of modules
 
     def restore(self) -> None:
-        for submodule, before in self._attributes:
-            now = vars(submodule)
-            if len(now) != len(before) or any(now.get(name, self) is not value for name, value in before.items()):
-                now.clear()
-                now.update(before)
-        for container, content in self._containers:
-            if len(container) != len(content) or (len(content) <= COPYABLE and not _unchanged(container, content)):
+        for kept in self._kept:
+            kept.restore()
+        if any(self._empty):
+            for container in self._empty:
                 container.clear()
-                container.extend(content) if isinstance(container, list) else container.update(content)
+
+
+class _Kept:
+    """A container and what it held; items are compared by identity, which those that are held cannot lose."""
+
+    __slots__ = ("container", "content", "identities", "names")
+
+    def __init__(self, container: Any) -> None:
+        self.container, self.content = container, container.copy()
+        small = len(container) <= COPYABLE
+        self.names, self.identities = (_names(container), _identities(container)) if small else (None, [])
+
+    def restore(self) -> None:
+        container = self.container
+        if len(container) == len(self.content) and (
+            len(container) > COPYABLE or (_names(container) == self.names and _identities(container) == self.identities)
+        ):
+            return
+        container.clear()
+        container.extend(self.content) if isinstance(container, list) else container.update(self.content)
+
+
+def _names(container: Any) -> Any:
+    return [*container] if isinstance(container, dict) else None
+
+
+def _identities(container: Any) -> list[int]:
+    return [*map(id, container.values() if isinstance(container, dict) else container)]
 
 
 def private_copy(module: nn.Module) -> nn.Module | None:
@@ -322,11 +348,3 @@ def _same(left: Tensor, right: Tensor) -> bool:
     if left.is_meta or right.is_meta:
         return True
     return left.shape == right.shape and left.dtype == right.dtype and bool((left == right).all())
-
-
-def _unchanged(container: Any, content: Any) -> bool:
-    if isinstance(container, dict):
-        return all(container.get(key, container) is value for key, value in content.items())
-    if isinstance(container, list):
-        return all(left is right for left, right in zip(container, content, strict=True))
-    return bool(container == content)

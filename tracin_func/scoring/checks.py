@@ -52,7 +52,7 @@ def probed(make: UnitMaker, state: State, notice: Callable[[str], None], *, alon
     one = _positions(make, 1)
     try:
         make.scorer.adopt(state, *_taken(make, one))
-        _require_gradient(make, state, one)
+        scores = _with_gradient(make, state, one)
     except InputError:
         raise
     except FORWARD_FAULTS as error:
@@ -69,7 +69,7 @@ def probed(make: UnitMaker, state: State, notice: Callable[[str], None], *, alon
         )
         return replace(make, random=True)
     forward = _forward(make, state)
-    if operation := random_operation(lambda: forward(one)):
+    if operation := random_operation(lambda: forward(one), scores):
         notice(
             f"warning: the scorer is random in eval mode, through {operation}, so scores differ between runs. Use "
             "nn.Dropout, or pass training=self.training, so that eval mode turns it off."
@@ -173,7 +173,7 @@ def _scale(units: Units, state: State) -> float:
         return float(units.minuend(each(lambda leaf: leaf.squeeze(0), first)).abs())
 
 
-def _require_gradient(make: UnitMaker, state: State, one: Tensor) -> None:
+def _with_gradient(make: UnitMaker, state: State, one: Tensor) -> Tensor:
     with torch.enable_grad():
         value = _forward(make, state)(one)
     if not value.requires_grad:
@@ -181,6 +181,7 @@ def _require_gradient(make: UnitMaker, state: State, one: Tensor) -> None:
             f"the scores of {make.scorer.class_name} depend on none of the parameters to differentiate, so every score "
             "would be 0. Remove `detach()`, `.data` or `torch.no_grad()` from its forward."
         )
+    return value.detach()
 
 
 def _require_fitting_items(make: UnitMaker, state: State, error: Exception) -> None:

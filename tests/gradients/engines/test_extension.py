@@ -1,6 +1,7 @@
 """An engine of one's own: one class and one entry in the registry, then usable in Python and by name."""
 
 import json
+from functools import partial
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from tracin_func.gradients.budget import plan_singles
 from tracin_func.gradients.engines.registry import ENGINES, Registered
 from tracin_func.gradients.factors import Contribution
 from tracin_func.gradients.model import State
-from tracin_func.gradients.protocol import Differentiate, Need, Plan, Sketch, Units, sketched, whole
+from tracin_func.gradients.protocol import Differentiate, Plan, Sketch, Trial, Units, UnsuitableError, sketched, whole
 from tracin_func.task.items import Batch, each
 
 
@@ -24,11 +25,10 @@ class BatchesOfOne:
 
     name, factored = "batches of one", False
 
-    def refusal(self, units: Units, state: State) -> str | None:
-        return None if units.batched is not None else "it scores batches"
-
-    def plan(self, units: Units, state: State, need: Need) -> Plan:
-        return plan_singles(units, state, need)
+    def tried(self, units: Units, state: State) -> Trial:
+        if units.batched is None:
+            raise UnsuitableError("it scores batches")
+        return Trial(partial(plan_singles, units, state), seconds=0.0)
 
     def values(self, units: Units, state: State, chunk: int) -> Tensor:
         assert units.batched is not None

@@ -1,14 +1,16 @@
 """One autograd call per unit: slow, and obviously correct. Runs what vmap cannot."""
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
 from tracin_func.gradients.backward import by_leaves
 from tracin_func.gradients.budget import plan_singles
-from tracin_func.gradients.coupling import fault_of
+from tracin_func.gradients.engines.trial import tried
 from tracin_func.gradients.factors import Contribution, scaled
 from tracin_func.gradients.model import State
-from tracin_func.gradients.protocol import Differentiate, Need, Plan, Sketch, Units, sketched, whole
+from tracin_func.gradients.protocol import Differentiate, Plan, Sketch, Trial, Units, sketched, whole
 from tracin_func.task.items import Batch, each
 
 
@@ -17,11 +19,9 @@ class LoopEngine:
 
     name, factored = "loop", False
 
-    def refusal(self, units: Units, state: State) -> str | None:
-        return fault_of(lambda: differentiate(units, state, units.take(torch.arange(1))))
-
-    def plan(self, units: Units, state: State, need: Need) -> Plan:
-        return plan_singles(units, state, need)
+    def tried(self, units: Units, state: State) -> Trial:
+        seconds = tried(lambda: differentiate(units, state, units.take(torch.arange(1))))
+        return Trial(partial(plan_singles, units, state), seconds)
 
     def values(self, units: Units, state: State, chunk: int) -> Tensor:
         with torch.no_grad(), units.holding(state):

@@ -9,7 +9,7 @@ from tracin_func.gradients.engines.ghost.engine import GhostEngine
 from tracin_func.gradients.engines.loop import LoopEngine
 from tracin_func.gradients.engines.vmap import VmappedEngine
 from tracin_func.gradients.model import State
-from tracin_func.gradients.protocol import Engine, Units
+from tracin_func.gradients.protocol import Engine, Trial, Units, UnsuitableError
 
 UnitKind = Literal["items", "pairs"]
 
@@ -42,12 +42,13 @@ def engine_names() -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Choice:
-    """The chosen engine, the units it differentiates, and the reason of the choice."""
+    """The chosen engine, the units it differentiates, the reason of the choice, and what its trial has shown."""
 
     name: str
     engine: Engine
     unit: UnitKind
     reason: str
+    trial: Trial
 
 
 def choose(name: str, units: Mapping[UnitKind, Units], state: State, without: Collection[str] = ()) -> Choice:
@@ -70,12 +71,12 @@ def choose(name: str, units: Mapping[UnitKind, Units], state: State, without: Co
             f'`engine="{name}"` needs a scorer of single items. Got one that takes both items of a pair. Use '
             '`engine="pair"`, `engine="loop"` or `engine="auto"`.'
         )
-    cause = found.engine.refusal(units[found.unit], state)
-    if cause is None:
-        return Choice(name, found.engine, found.unit, "as asked")
-    if isinstance(found.engine, LoopEngine):
-        raise _unscorable(cause)
-    raise InputError(f'`engine="{name}"` cannot differentiate this scorer: {cause}. Use `engine="auto"`.')
+    try:
+        return Choice(name, found.engine, found.unit, "as asked", found.engine.tried(units[found.unit], state))
+    except UnsuitableError as cause:
+        if isinstance(found.engine, LoopEngine):
+            raise _unscorable(str(cause)) from None
+        raise InputError(f'`engine="{name}"` cannot differentiate this scorer: {cause}. Use `engine="auto"`.') from None
 
 
 def _cheapest(units: Mapping[UnitKind, Units], state: State, without: Collection[str]) -> Choice:
@@ -84,11 +85,13 @@ def _cheapest(units: Mapping[UnitKind, Units], state: State, without: Collection
     for name, found in reversed(ENGINES.items()):
         if name in without or unit not in found.automatic:
             continue
-        cause = found.engine.refusal(units[unit], state)
-        if cause is None:
-            why = [f"{engine} cannot run this scorer: {refusal}" for engine, refusal in refusals.items()]
-            return Choice(name, found.engine, unit, "; ".join([*why, found.automatic[unit]]))
-        refusals[found.engine.name] = cause
+        try:
+            trial = found.engine.tried(units[unit], state)
+        except UnsuitableError as cause:
+            refusals[found.engine.name] = str(cause)
+            continue
+        why = [f"{engine} cannot run this scorer: {refusal}" for engine, refusal in refusals.items()]
+        return Choice(name, found.engine, unit, "; ".join([*why, found.automatic[unit]]), trial)
     raise _unscorable(refusals[LoopEngine.name])
 
 

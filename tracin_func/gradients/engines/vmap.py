@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -11,11 +12,11 @@ from torch.func import grad_and_value, vmap
 
 from tracin_func.gradients.batches import batches
 from tracin_func.gradients.budget import plan_chunks
-from tracin_func.gradients.coupling import fault_of
+from tracin_func.gradients.engines.trial import tried
 from tracin_func.gradients.factors import Contribution, scaled
 from tracin_func.gradients.model import State
-from tracin_func.gradients.protocol import Differentiate, Need, Plan, Sketch, Units, sketched, whole
-from tracin_func.task.items import Batch
+from tracin_func.gradients.protocol import Differentiate, Plan, Sketch, Trial, Units, sketched, whole
+from tracin_func.task.items import Batch, each
 
 COPIES = 6  # of the tensors that a forward saves: vmap's weight gradients first move units to other axes
 
@@ -25,18 +26,16 @@ class VmappedEngine:
 
     name, factored = "vmap(grad)", False
 
-    def refusal(self, units: Units, state: State) -> str | None:
+    def tried(self, units: Units, state: State) -> Trial:
         two = replace(units, count=min(2, units.count))
 
         def attempt() -> None:
             for batch, _ in batches(two, torch.arange(two.count), two.count):
+                outside_transforms(two, state, batch)
                 differentiate(two, state, batch)
             self.values(two, state, two.count)  # without gradients some operations take another path (LSTM)
 
-        return fault_of(attempt)
-
-    def plan(self, units: Units, state: State, need: Need) -> Plan:
-        return plan_chunks(units, state, need, copies=COPIES)
+        return Trial(partial(plan_chunks, units, state, copies=COPIES), tried(attempt) / two.count)
 
     def values(self, units: Units, state: State, chunk: int) -> Tensor:
         def one(unit: Batch) -> Tensor:
@@ -57,6 +56,12 @@ def differentiate(units: Units, state: State, batch: Batch) -> tuple[dict[str, C
         function = vmap(grad_and_value(units.objective), in_dims=(None, None, 0))
         gradients, values = function(state.parameters, state.constants, batch)
     return scaled(gradients, state.scale), values
+
+
+def outside_transforms(units: Units, state: State, batch: Batch) -> None:
+    """Call the objective once, for what it finds out at its first call."""
+    with torch.no_grad():
+        units.objective(state.parameters, state.constants, each(lambda leaf: leaf[0], batch))
 
 
 @contextmanager

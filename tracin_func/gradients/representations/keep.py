@@ -1,6 +1,7 @@
 """What is kept of gradients, decided only here: rows, factors, norms and products, projected, stored or shared rows."""
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -9,7 +10,7 @@ from tracin_func.gradients.batches import Work
 from tracin_func.gradients.budget import block_size, fastest_chunk
 from tracin_func.gradients.model import State
 from tracin_func.gradients.processes import ALONE, World
-from tracin_func.gradients.protocol import ANYTHING, Combination, Engine, Gradients, Need, Part, Plan, Units
+from tracin_func.gradients.protocol import ANYTHING, Combination, Engine, Gradients, Need, Part, Plan, Trial, Units
 from tracin_func.gradients.representations import stored
 from tracin_func.gradients.representations.held import held
 from tracin_func.gradients.representations.projected import GATHERED, projected, projection_of
@@ -51,7 +52,7 @@ def keep(work: Work, need: Need = ANYTHING, keeping: Keeping = EXACT) -> Gradien
     """The gradients of all units, in a form that serves `need`.
 
     Raises:
-        UnsuitableError: what `Engine.refusal` could not know from a few units.
+        UnsuitableError: what `Engine.tried` could not know from a few units.
         InputError, NumericalError, OutputError: of a store.
     """
     if keeping.store is not None:
@@ -69,22 +70,28 @@ def fill(work: Work, keeping: Keeping) -> int:
     return stored.fill(work, keeping.projection, keeping.store, keeping.world, keeping.shard)
 
 
-def plan_for(engine: Engine, units: Units, state: State, need: Need, projection: Projection = NONE) -> Plan:
+def plan_for(
+    engine: Engine, trial: Trial, units: Units, state: State, need: Need, projection: Projection = NONE
+) -> Plan:
     """The plan of `engine` for units and their projected or exact gradients; the chunk is measured if asked for."""
+    measured = partial(_measured, engine, units, state, trial.seconds, projection)
     if projection.kind == "none":
-        return _measured(engine, units, state, engine.plan(units, state, need), need, projection)
+        return measured(trial.plan(need), need)
     # Gradients are used one chunk at a time, as if only norms of single units were needed.
     into = projection_of(projection, state)
     row = into.width * state.row_dtype.itemsize
     asked = replace(need, norms=True, combined=False, right=torch.arange(0), row=row)
-    plan = _measured(engine, units, state, engine.plan(units, state, asked), asked, projection)
+    plan = measured(trial.plan(asked), asked)
     block = block_size(units.count, row, need.budget)
     forms = {name: into.form(name) for name in state.parameters}
     parts = tuple(Part(name, "", projection.kind, cost, words) for name, (words, cost) in forms.items())
     return replace(plan, block=block, bytes_held=block * row + (GATHERED if into.gathered else 0), parts=parts)
 
 
-def _measured(engine: Engine, units: Units, state: State, plan: Plan, need: Need, projection: Projection) -> Plan:
+def _measured(
+    engine: Engine, units: Units, state: State, seconds: float, projection: Projection, plan: Plan, need: Need
+) -> Plan:
+    """`plan` with the fastest chunk; `seconds` are those that one unit took at most."""
     rates = dict.fromkeys(state.parameters, 1.0)
 
     def run(size: int) -> Tensor:
@@ -92,7 +99,7 @@ def _measured(engine: Engine, units: Units, state: State, plan: Plan, need: Need
         small = replace(plan, chunk=size, block=size)
         return keep(Work(engine, replace(units, count=size), state, rates, small), some, Keeping(projection)).values
 
-    return fastest_chunk(run, plan, units.count * need.visits) if plan.largest else plan
+    return fastest_chunk(run, plan, units.count * need.visits, seconds) if plan.largest else plan
 
 
 def cpu_deviation(engine: Engine, here: tuple[Units, State], there: tuple[Units, State]) -> float:

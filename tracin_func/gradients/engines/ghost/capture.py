@@ -21,12 +21,17 @@ from tracin_func.gradients.engines.ghost.derived import pull_back
 from tracin_func.gradients.engines.ghost.kernels import Convolved, Form, usual_form
 from tracin_func.gradients.engines.ghost.recorder import Recorder, Use
 from tracin_func.gradients.engines.vmap import differentiate as differentiate_vmapped
+from tracin_func.gradients.engines.vmap import outside_transforms
 from tracin_func.gradients.factors import Contribution, grouped, joined, scaled
 from tracin_func.gradients.model import State
 from tracin_func.gradients.protocol import Sketch, Units, UnsuitableError, whole
 from tracin_func.task.items import Batch, each
 
 ALIKE = (3, 5, 7, 11, 13)  # of an item, to see which axis has as many
+
+
+class ReorderedError(UnsuitableError):
+    """An operation may have reordered the units: along an axis that has as many elements as there are units."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +79,7 @@ def capture_units(
             values = units.batched(batch)
         recorded = _uses(capture, seconds, lambda: _seconds(units, leaves, batch))
         if capture.reordered is not None:
-            raise UnsuitableError(f"the scorer may put items in another order inside, by {capture.reordered}")
+            raise ReorderedError(f"the scorer may put items in another order inside, by {capture.reordered}")
         opaque = capture.opaque
 
         def keep(name: str, part: Contribution) -> None:
@@ -155,6 +160,7 @@ def with_opaque(
         return units.objective(others | parameters, constants, unit)
 
     opaque = {name: tensor for name, tensor in state.parameters.items() if name in captured.opaque}
+    outside_transforms(units, state, batch)
     gradients, _ = differentiate_vmapped(replace(units, objective=objective), replace(state, parameters=opaque), batch)
     return captured.parts | {name: sketch(name, part) for name, part in gradients.items()}
 

@@ -8,7 +8,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -19,7 +19,7 @@ from tracin_func.gradients.budget import MEASURING
 from tracin_func.gradients.engines.ghost.capture import capture_units, channels_last
 from tracin_func.gradients.engines.ghost.kernels import KERNELS, Convolved, Form, Shape, chosen_form, kernels_for, usual
 from tracin_func.gradients.engines.ghost.remembered import machine, recall, remember
-from tracin_func.gradients.factors import Contribution, Factors
+from tracin_func.gradients.factors import Contribution
 from tracin_func.gradients.model import State
 from tracin_func.gradients.protocol import Kernels, Need, Plan, Units
 
@@ -31,28 +31,6 @@ MOST_ITEMS = 4  # in the batch that is measured
 LAYOUT_TIMES = 3  # interleaved runs of both layouts
 RUNS = 16  # of the batch, that measuring all its convolutions in both layouts takes about as long as
 SHORT = 1.0  # seconds that measuring may take in any run
-
-
-@dataclass
-class Shapes:
-    """Collects what convolutions see, and gives factors of these shapes without computing them.
-
-    `scaled`: parameters whose gradients have no factors. Gradients that are projected, or that an earlier run built,
-    are built.
-    """
-
-    need: Need
-    scaled: frozenset[str]
-    found: dict[str, list[Shape]] = field(default_factory=dict)
-
-    def form(self, name: str, use: Convolved) -> Contribution:
-        self.found.setdefault(name, []).append(use.shape)
-        recorded = self.need.kernels
-        before = None if recorded is None else recorded.convolutions.get(name, "usual")
-        if use.groups > 1 or name in self.scaled or self.need.row is not None or before not in (None, "factors"):
-            return use.built()
-        columns = use.x.new_zeros(1).expand(len(use.x), use.positions, use.weight[0].numel())
-        return Factors(use.gradient.flatten(2).transpose(1, 2), columns)
 
 
 def with_kernels(
