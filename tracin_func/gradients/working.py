@@ -220,8 +220,9 @@ class _Kept:
 
     def __init__(self, container: Any) -> None:
         self.container, self.content = container, container.copy()
-        small = len(container) <= COPYABLE
-        self.names, self.identities = (_names(container), _identities(container)) if small else (None, [])
+        compared = self.content if len(container) <= COPYABLE else []
+        self.names: Any = _names(compared)
+        self.identities = _identities(compared)
 
     def restore(self) -> None:
         container = self.container
