@@ -15,7 +15,7 @@ from tests.support.cases.reference import RATES, TEST, TRAIN, noise, seeded, two
 from tests.support.cases.runs import pairs
 from tests.support.kinds import KINDS
 from tracin_func.gradients.model import Scorer, State
-from tracin_func.gradients.working import Snapshot
+from tracin_func.gradients.snapshot import Snapshot
 
 ITEMS = noise(6, 5)
 pytestmark = pytest.mark.filterwarnings("ignore:.*weight_norm. is deprecated")

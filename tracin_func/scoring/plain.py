@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from tracin_func.errors import InputError
 from tracin_func.gradients.coupling import FORWARD_FAULTS
 from tracin_func.gradients.device import exact_products
-from tracin_func.gradients.working import Snapshot, random_numbers_kept, uncompiled
+from tracin_func.gradients.snapshot import Snapshot
+from tracin_func.gradients.working import random_numbers_kept, uncompiled
 from tracin_func.task.items import Batch, Items, each
 from tracin_func.task.weight_names import unwrapped
 
