@@ -81,7 +81,7 @@ def job(task: Task, device: torch.device) -> Job:
     source = task.checkpoints[0].source
     assert isinstance(source, dict)
     units, state = make.items(), scorer.state("epoch", source, device, None)
-    plan = GhostEngine().tried(units, state).plan(Need(combined=False, batch_size=4, budget=1 << 32))
+    plan = GhostEngine().tried(units, state)(Need(combined=False, batch_size=4, budget=1 << 32))
     return Job(task, units, state, dict.fromkeys(state.parameters, 1.0), plan)
 
 

@@ -241,7 +241,7 @@ def test_engines_scale_on_meta_tensors(engine: str) -> None:
     every = torch.arange(len(ENGINE_TRAIN) + len(ENGINE_TEST))
     units = make.pairs(torch.ones(len(every)), every) if engine == "pair" else make.items()
     taken = ENGINES[engine].engine
-    plan = taken.tried(units, state).plan(Need(batch_size=4, budget=10**9))
+    plan = taken.tried(units, state)(Need(batch_size=4, budget=10**9))
     gradients = keep(Work(taken, units, state, dict.fromkeys(state.parameters, 1.0), plan))
     assert gradients.values.is_meta
     assert {part.form for part in plan.parts} <= {"built", "vmap"}

@@ -1,8 +1,6 @@
 """Memory and chunk sizes: the free memory of a device, the memory per unit, and how many units to take together."""
 
-import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import psutil
@@ -21,7 +19,6 @@ LARGEST_TENSOR = {"cpu": 1 << 23}
 LARGEST_TENSOR_ELSEWHERE = 1 << 30
 FEW_COPIES = 3  # right-hand rows are held in float64, and one parameter's slice is copied while in use
 MEASURING = 0.1  # share of the expected work that measuring may take
-WORTH_MEASURING = 10.0  # seconds of expected work below which measuring costs more than it saves
 
 
 def available_bytes(device: torch.device) -> int:
@@ -37,10 +34,14 @@ def available_bytes(device: torch.device) -> int:
 
 @dataclass(frozen=True)
 class Kept:
-    """Bytes kept of one unit's gradient: a row, maybe in blocks, and factors, always of all units."""
+    """Bytes kept of one unit's gradient: a row, maybe in blocks, and factors, always of all units.
+
+    `largest`: of one parameter's part of a row; the whole row when None.
+    """
 
     row: int
     factors: int = 0
+    largest: int | None = None
 
 
 def plan_chunks(
@@ -51,7 +52,7 @@ def plan_chunks(
     With batch size "auto" the chunk is that of a run too short to be measured, and the plan has the largest one.
     `copies`: how often an engine copies what a unit's forward saves. `forms`: fields of the plan that it has decided.
     """
-    kept = Kept(need.row) if need.row is not None else kept or Kept(row_bytes(state))
+    kept = Kept(need.row) if need.row is not None else kept or Kept(row_bytes(state), largest=_largest_bytes(state))
     own, tensor = _unit_bytes(units, state)
     work = copies * own + 2 * (kept.row + kept.factors)
     factors = kept.factors * units.count if need.held else 0
@@ -62,7 +63,8 @@ def plan_chunks(
         chunk = min(need.batch_size, units.count)
         return Plan(chunk, block, chunk * work, "as asked", held, **forms)
     largest = max(1, min(units.count, need.budget // 2 // work))
-    most = LARGEST_TENSOR.get(state.example.device.type, LARGEST_TENSOR_ELSEWHERE) // max(tensor, kept.row)
+    most = LARGEST_TENSOR.get(state.example.device.type, LARGEST_TENSOR_ELSEWHERE)
+    most //= max(tensor, kept.row if kept.largest is None else kept.largest)
     chunk = max(size for size in MEASURED_CHUNKS if size <= max(1, min(most, largest)))
     return Plan(chunk, block, chunk * work, "not measured", held, largest=largest, **forms)
 
@@ -75,34 +77,18 @@ def plan_singles(units: Units, state: State, need: Need) -> Plan:
     return Plan(1, block, _unit_bytes(units, state)[0] + 2 * row, "one at a time", held)
 
 
-def fastest_chunk(run: Callable[[int], Tensor], plan: Plan, units: int, at_most: float) -> Plan:
-    """`plan` with the fastest chunk size per unit, measured while the run is long enough for that to pay.
-
-    `run(size)` differentiates `size` units; `units` is their number over the whole run, at all checkpoints, and one
-    takes at most `at_most` seconds.
-    """
-    if at_most * units < WORTH_MEASURING:
-        return replace(plan, reason="short run, not measured", largest=0)
-    best, best_seconds, worse = 1, _seconds(run, 1, times=2), 0  # the first run is a cold start
-    if best_seconds * units < WORTH_MEASURING:
-        return replace(plan, reason="short run, not measured", largest=0)
-    start = time.perf_counter()
-    for size in (size for size in MEASURED_CHUNKS[1:] if size <= plan.largest):
-        if time.perf_counter() - start > MEASURING * best_seconds * units:
-            break
-        seconds = _seconds(run, size) / size
-        worse = worse + 1 if seconds > 1.2 * best_seconds else 0
-        if seconds < 0.97 * best_seconds:
-            best, best_seconds = size, seconds
-        elif worse > 1 or size >= 4 * best:  # one bad measurement may be another process's
-            break
-    reason = f"measured, {best_seconds * 1e3:.2f} ms a unit"
-    return replace(plan, chunk=best, chunk_bytes=best * plan.chunk_bytes // plan.chunk, reason=reason, largest=0)
-
-
 def row_bytes(state: State) -> int:
     """Bytes of one gradient row; half-precision gradients are held in float32."""
-    return sum(tensor.numel() * max(tensor.element_size(), 4) for tensor in state.parameters.values())
+    return sum(map(part_bytes, state.parameters.values()))
+
+
+def part_bytes(parameter: Tensor) -> int:
+    """Bytes of one parameter's part of a gradient row."""
+    return parameter.numel() * max(parameter.element_size(), 4)
+
+
+def _largest_bytes(state: State) -> int:
+    return max(map(part_bytes, state.parameters.values()))
 
 
 def block_size(units: int, row: int, budget: int) -> int:
@@ -135,13 +121,3 @@ def _unit_bytes(units: Units, state: State) -> tuple[int, int]:
         except RuntimeError:  # a forward with a transform of torch.func does not allow such hooks
             saved.clear()
     return 2 * sum(saved.values()), max(saved.values(), default=0)
-
-
-def _seconds(run: Callable[[int], Tensor], size: int, times: int = 3) -> float:
-    """Seconds of `run(size)`: the least of some, since libraries prepare themselves for every new shape."""
-    seconds = []
-    for _ in range(times):
-        start = time.perf_counter()
-        run(size).sum().item()  # reading a number waits for the device
-        seconds.append(time.perf_counter() - start)
-    return min(seconds)

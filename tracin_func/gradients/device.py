@@ -1,6 +1,7 @@
 """The device of a run: its choice, its accumulation dtype, exact products, and the versions of the software."""
 
 import platform
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
@@ -44,6 +45,15 @@ def exact_products(device: torch.device) -> Iterator[None]:
     """Autocast, inference mode and TF32 on CUDA are off in the block, and restored afterwards."""
     with torch.inference_mode(False), torch.autocast(device.type, enabled=False), _full_float32(device):
         yield
+
+
+def clock(device: torch.device) -> float:
+    """A time in seconds, read once the device has finished all that it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+    return time.perf_counter()
 
 
 def versions() -> dict[str, str]:

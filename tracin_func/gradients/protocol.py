@@ -205,17 +205,7 @@ class UnsuitableError(ValueError):
     """An engine found that it cannot differentiate these units."""
 
 
-@dataclass(frozen=True)
-class Trial:
-    """What an engine has seen when it differentiated a few units.
-
-    Args:
-        plan: how to work through all units within the memory budget.
-        seconds: of one unit; the first time, in which libraries prepare themselves.
-    """
-
-    plan: Callable[[Need], Plan]
-    seconds: float
+Planner = Callable[[Need], Plan]  # how to work through all units within the memory budget
 
 
 class Engine(Protocol):
@@ -229,8 +219,12 @@ class Engine(Protocol):
     def factored(self) -> bool:
         """Whether gradients of matrices come as factors."""
 
-    def tried(self, units: Units, state: State) -> Trial:
-        """Differentiate a few units. Raises UnsuitableError: why these units cannot be differentiated this way."""
+    def tried(self, units: Units, state: State) -> Planner:
+        """Differentiate a few units; what they show serves the plan.
+
+        Raises:
+            UnsuitableError: why these units cannot be differentiated this way.
+        """
 
     def values(self, units: Units, state: State, chunk: int) -> Tensor:
         """The objective of every unit alone, [units]; no gradient."""

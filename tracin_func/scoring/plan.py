@@ -118,7 +118,7 @@ def prepare(
         need = replace(need, kernels=Kernels.read(compute.kernels))
     choice, projection = _projected(make.method.projection, compute, observer, choice, kinds[choice.unit], state, need)
     try:
-        plan = plan_for(choice.engine, choice.trial, kinds[choice.unit], state, need, projection)
+        plan = plan_for(choice.engine, choice.plan, kinds[choice.unit], state, need, projection)
     except UnsuitableError as error:  # found while it was measured
         if compute.engine != "auto":
             raise engine_refused(state.name, choice.name, error) from None

@@ -295,18 +295,18 @@ def test_engines_run_on_meta_tensors(architecture: Architecture, engine: str) ->
     units = make.pairs(torch.ones(len(every)), every) if engine == "pair" else make.items()
     rates = dict.fromkeys(state.parameters, 1.0)
     taken = ENGINES[engine].engine
-    trial, reason = None, ""
+    planner, reason = None, ""
     try:
-        trial = taken.tried(units, state)
+        planner = taken.tried(units, state)
     except UnsuitableError as refusal:
         reason = str(refusal)
-    if trial is None:
+    if planner is None:
         if "this operator with Meta tensors" in reason:  # weight_norm before torch 2.7
             pytest.skip("this torch has no meta kernel for an operation of the scorer")
         assert engine == "ghost"
         assert "no rule" in reason
         return
-    plan = trial.plan(Need(batch_size=4, budget=10**9))
+    plan = planner(Need(batch_size=4, budget=10**9))
     gradients = keep(Work(taken, units, state, rates, plan))
     assert gradients.values.is_meta
     assert gradients.values.shape == (units.count,)
@@ -374,7 +374,7 @@ def test_the_plan_counts_what_it_keeps() -> None:
     units = UnitMaker(task, scorer, as_loss(task.loss), ti.Method(), torch.device("cpu"), None).items()
     state = scorer.state("first", module.state_dict(), torch.device("cpu"), None)
     engine = ENGINES["ghost"].engine
-    plan = engine.tried(units, state).plan(Need(batch_size=1, budget=10**9))
+    plan = engine.tried(units, state)(Need(batch_size=1, budget=10**9))
     assert [part.form for part in plan.parts] == ["factors", "built", "factors", "built"]
     assert plan.bytes_held == 5 * 8 * ((40 + 30) + 30 + (30 + 1) + 1)
     found = keep(Work(engine, units, state, dict.fromkeys(state.parameters, 1.0), plan))

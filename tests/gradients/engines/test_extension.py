@@ -16,7 +16,7 @@ from tracin_func.gradients.budget import plan_singles
 from tracin_func.gradients.engines.registry import ENGINES, Registered
 from tracin_func.gradients.factors import Contribution
 from tracin_func.gradients.model import State
-from tracin_func.gradients.protocol import Differentiate, Plan, Sketch, Trial, Units, UnsuitableError, sketched, whole
+from tracin_func.gradients.protocol import Differentiate, Plan, Planner, Sketch, Units, UnsuitableError, sketched, whole
 from tracin_func.task.items import Batch, each
 
 
@@ -25,10 +25,10 @@ class BatchesOfOne:
 
     name, factored = "batches of one", False
 
-    def tried(self, units: Units, state: State) -> Trial:
+    def tried(self, units: Units, state: State) -> Planner:
         if units.batched is None:
             raise UnsuitableError("it scores batches")
-        return Trial(partial(plan_singles, units, state), seconds=0.0)
+        return partial(plan_singles, units, state)
 
     def values(self, units: Units, state: State, chunk: int) -> Tensor:
         assert units.batched is not None

@@ -7,10 +7,10 @@ from torch import Tensor
 
 from tracin_func.gradients.backward import by_leaves
 from tracin_func.gradients.budget import plan_singles
-from tracin_func.gradients.engines.trial import tried
+from tracin_func.gradients.engines.suitable import require_suitable
 from tracin_func.gradients.factors import Contribution, scaled
 from tracin_func.gradients.model import State
-from tracin_func.gradients.protocol import Differentiate, Plan, Sketch, Trial, Units, sketched, whole
+from tracin_func.gradients.protocol import Differentiate, Plan, Planner, Sketch, Units, sketched, whole
 from tracin_func.task.items import Batch, each
 
 
@@ -19,9 +19,9 @@ class LoopEngine:
 
     name, factored = "loop", False
 
-    def tried(self, units: Units, state: State) -> Trial:
-        seconds = tried(lambda: differentiate(units, state, units.take(torch.arange(1))))
-        return Trial(partial(plan_singles, units, state), seconds)
+    def tried(self, units: Units, state: State) -> Planner:
+        require_suitable(lambda: differentiate(units, state, units.take(torch.arange(1))))
+        return partial(plan_singles, units, state)
 
     def values(self, units: Units, state: State, chunk: int) -> Tensor:
         with torch.no_grad(), units.holding(state):

@@ -9,7 +9,7 @@ from tracin_func.gradients.engines.ghost.engine import GhostEngine
 from tracin_func.gradients.engines.loop import LoopEngine
 from tracin_func.gradients.engines.vmap import VmappedEngine
 from tracin_func.gradients.model import State
-from tracin_func.gradients.protocol import Engine, Trial, Units, UnsuitableError
+from tracin_func.gradients.protocol import Engine, Planner, Units, UnsuitableError
 
 UnitKind = Literal["items", "pairs"]
 
@@ -42,13 +42,13 @@ def engine_names() -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Choice:
-    """The chosen engine, the units it differentiates, the reason of the choice, and what its trial has shown."""
+    """The chosen engine, the units it differentiates, the reason of the choice, and its planner."""
 
     name: str
     engine: Engine
     unit: UnitKind
     reason: str
-    trial: Trial
+    plan: Planner
 
 
 def choose(name: str, units: Mapping[UnitKind, Units], state: State, without: Collection[str] = ()) -> Choice:
@@ -86,12 +86,12 @@ def _cheapest(units: Mapping[UnitKind, Units], state: State, without: Collection
         if name in without or unit not in found.automatic:
             continue
         try:
-            trial = found.engine.tried(units[unit], state)
+            plan = found.engine.tried(units[unit], state)
         except UnsuitableError as cause:
             refusals[found.engine.name] = str(cause)
             continue
         why = [f"{engine} cannot run this scorer: {refusal}" for engine, refusal in refusals.items()]
-        return Choice(name, found.engine, unit, "; ".join([*why, found.automatic[unit]]), trial)
+        return Choice(name, found.engine, unit, "; ".join([*why, found.automatic[unit]]), plan)
     raise _unscorable(refusals[LoopEngine.name])
 
 

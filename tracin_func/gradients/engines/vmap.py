@@ -12,10 +12,10 @@ from torch.func import grad_and_value, vmap
 
 from tracin_func.gradients.batches import batches
 from tracin_func.gradients.budget import plan_chunks
-from tracin_func.gradients.engines.trial import tried
+from tracin_func.gradients.engines.suitable import require_suitable
 from tracin_func.gradients.factors import Contribution, scaled
 from tracin_func.gradients.model import State
-from tracin_func.gradients.protocol import Differentiate, Plan, Sketch, Trial, Units, sketched, whole
+from tracin_func.gradients.protocol import Differentiate, Plan, Planner, Sketch, Units, sketched, whole
 from tracin_func.task.items import Batch, each
 
 COPIES = 6  # of the tensors that a forward saves: vmap's weight gradients first move units to other axes
@@ -26,7 +26,7 @@ class VmappedEngine:
 
     name, factored = "vmap(grad)", False
 
-    def tried(self, units: Units, state: State) -> Trial:
+    def tried(self, units: Units, state: State) -> Planner:
         two = replace(units, count=min(2, units.count))
 
         def attempt() -> None:
@@ -35,7 +35,8 @@ class VmappedEngine:
                 differentiate(two, state, batch)
             self.values(two, state, two.count)  # without gradients some operations take another path (LSTM)
 
-        return Trial(partial(plan_chunks, units, state, copies=COPIES), tried(attempt) / two.count)
+        require_suitable(attempt)
+        return partial(plan_chunks, units, state, copies=COPIES)
 
     def values(self, units: Units, state: State, chunk: int) -> Tensor:
         def one(unit: Batch) -> Tensor:

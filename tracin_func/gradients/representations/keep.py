@@ -7,11 +7,12 @@ import torch
 from torch import Tensor
 
 from tracin_func.gradients.batches import Work
-from tracin_func.gradients.budget import block_size, fastest_chunk
+from tracin_func.gradients.budget import block_size
 from tracin_func.gradients.model import State
 from tracin_func.gradients.processes import ALONE, World
-from tracin_func.gradients.protocol import ANYTHING, Combination, Engine, Gradients, Need, Part, Plan, Trial, Units
+from tracin_func.gradients.protocol import ANYTHING, Combination, Engine, Gradients, Need, Part, Plan, Planner, Units
 from tracin_func.gradients.representations import stored
+from tracin_func.gradients.representations.chunks import Measurement
 from tracin_func.gradients.representations.held import held
 from tracin_func.gradients.representations.projected import GATHERED, projected, projection_of
 from tracin_func.gradients.representations.shared import shared
@@ -71,35 +72,32 @@ def fill(work: Work, keeping: Keeping) -> int:
 
 
 def plan_for(
-    engine: Engine, trial: Trial, units: Units, state: State, need: Need, projection: Projection = NONE
+    engine: Engine, planner: Planner, units: Units, state: State, need: Need, projection: Projection = NONE
 ) -> Plan:
     """The plan of `engine` for units and their projected or exact gradients; the chunk is measured if asked for."""
-    measured = partial(_measured, engine, units, state, trial.seconds, projection)
+    measured = partial(_measured, engine, units, state, projection)
     if projection.kind == "none":
-        return measured(trial.plan(need), need)
+        return measured(planner(need), need)
     # Gradients are used one chunk at a time, as if only norms of single units were needed.
     into = projection_of(projection, state)
     row = into.width * state.row_dtype.itemsize
     asked = replace(need, norms=True, combined=False, right=torch.arange(0), row=row)
-    plan = measured(trial.plan(asked), asked)
+    plan = measured(planner(asked), asked)
     block = block_size(units.count, row, need.budget)
     forms = {name: into.form(name) for name in state.parameters}
     parts = tuple(Part(name, "", projection.kind, cost, words) for name, (words, cost) in forms.items())
     return replace(plan, block=block, bytes_held=block * row + (GATHERED if into.gathered else 0), parts=parts)
 
 
-def _measured(
-    engine: Engine, units: Units, state: State, seconds: float, projection: Projection, plan: Plan, need: Need
-) -> Plan:
-    """`plan` with the fastest chunk; `seconds` are those that one unit took at most."""
+def _measured(engine: Engine, units: Units, state: State, projection: Projection, plan: Plan, need: Need) -> Plan:
+    if not plan.largest:
+        return plan
     rates = dict.fromkeys(state.parameters, 1.0)
 
-    def run(size: int) -> Tensor:
-        some = replace(need, right=torch.arange(min(size, len(need.right))))
-        small = replace(plan, chunk=size, block=size)
-        return keep(Work(engine, replace(units, count=size), state, rates, small), some, Keeping(projection)).values
+    def run(clocked: Engine, some: Units, small: Plan, asked: Need) -> Gradients:
+        return keep(Work(clocked, some, state, rates, small), asked, Keeping(projection))
 
-    return fastest_chunk(run, plan, units.count * need.visits, seconds) if plan.largest else plan
+    return Measurement(engine, units, state, need, plan, run, units.count * need.visits).fastest()
 
 
 def cpu_deviation(engine: Engine, here: tuple[Units, State], there: tuple[Units, State]) -> float:

@@ -191,7 +191,7 @@ def test_a_view_that_only_one_item_stands_channels_last() -> None:
 
 
 def test_ragged_items_that_a_measurement_meets(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tracin_func.gradients.budget.WORTH_MEASURING", 0.0)
+    monkeypatch.setattr("tracin_func.gradients.representations.chunks.MEASURING", 1e9)
     torch.manual_seed(0)
     # More positions than entries would be worth: factors are planned from the first item.
     items = [torch.randn(1 + position % 3, 60, dtype=torch.float64) for position in range(6)]

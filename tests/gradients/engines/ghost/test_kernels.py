@@ -14,7 +14,7 @@ from tests.support.jobs import check, job_of, scores
 from tests.support.reference import reference
 from tracin_func.errors import UsageError
 from tracin_func.files import CACHE_VARIABLE
-from tracin_func.gradients.engines.ghost import remembered
+from tracin_func.gradients import remembered
 from tracin_func.gradients.engines.ghost.kernels import KERNELS, Convolved, kernels_for
 from tracin_func.gradients.engines.ghost.rules import convolution
 from tracin_func.gradients.protocol import Kernels
@@ -155,7 +155,7 @@ def test_nearly_equal_items_of_a_convolution_in_factors() -> None:
 
 
 def choices(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / remembered.KERNELS_FILE).read_text(encoding="utf-8"))
+    return json.loads((folder / remembered.MEASURED_FILE).read_text(encoding="utf-8"))
 
 
 @pytest.fixture
@@ -182,7 +182,7 @@ def test_a_choice_is_measured_once_and_remembered(cache: Path, monkeypatch: pyte
     assert all(set(entry["seconds"]) <= set(KERNELS) and entry["usual"] in KERNELS for entry in timed)
     for entry in timed:
         entry["seconds"]["patches"] = 1e-12
-    (cache / remembered.KERNELS_FILE).write_text(json.dumps(known), encoding="utf-8")
+    (cache / remembered.MEASURED_FILE).write_text(json.dumps(known), encoding="utf-8")
     monkeypatch.setattr(remembered, "_here", {})
     again = engine_of(job)
     assert {again["kernels"]["convolutions"][name] for name in WEIGHTS[:3]} == {"patches"}
@@ -196,7 +196,7 @@ def test_a_recorded_choice_is_taken_without_measuring(cache: Path) -> None:
     asked = {"channels_last": True, "convolutions": {"first.weight": "each", "apart.weight": "grouped"}}
     engine = engine_of(job, kernels=asked)
     assert engine["kernels"] == asked
-    assert not (cache / remembered.KERNELS_FILE).exists()
+    assert not (cache / remembered.MEASURED_FILE).exists()
     with pytest.raises(UsageError, match='`kernels` should be the `run.engine\\["kernels"\\]` of a result'):
         ti.Compute(kernels={"channels_last": "yes"})
 
@@ -207,7 +207,7 @@ def test_a_cache_that_cannot_serve_costs_a_measurement_only(
 ) -> None:
     if fault == "damaged":
         cache.mkdir()
-        (cache / remembered.KERNELS_FILE).write_text('{"a": ', encoding="utf-8")
+        (cache / remembered.MEASURED_FILE).write_text('{"a": ', encoding="utf-8")
     else:
         cache.write_text("", encoding="utf-8")
     job = job_of(*strided())

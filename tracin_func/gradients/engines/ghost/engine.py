@@ -20,10 +20,10 @@ from tracin_func.gradients.engines.ghost.examine import Evidence, examine
 from tracin_func.gradients.engines.ghost.kernels import chosen_form
 from tracin_func.gradients.engines.ghost.measure import with_kernels
 from tracin_func.gradients.engines.ghost.plan import explain
-from tracin_func.gradients.engines.trial import tried
+from tracin_func.gradients.engines.suitable import require_suitable
 from tracin_func.gradients.factors import Contribution
 from tracin_func.gradients.model import State
-from tracin_func.gradients.protocol import Differentiate, Need, Plan, Sketch, Trial, Units, UnsuitableError, whole
+from tracin_func.gradients.protocol import Differentiate, Need, Plan, Planner, Sketch, Units, UnsuitableError, whole
 from tracin_func.task.items import Batch
 
 
@@ -32,7 +32,7 @@ class GhostEngine:
 
     name, factored = "capture", True
 
-    def tried(self, units: Units, state: State) -> Trial:
+    def tried(self, units: Units, state: State) -> Planner:
         if units.batched is None:
             raise UnsuitableError(
                 f"items are differentiated one at a time, because of {units.coupled}"
@@ -40,7 +40,7 @@ class GhostEngine:
                 else "units are whole pairs"
             )
         evidence: list[Evidence] = []
-        seconds = tried(lambda: evidence.append(examine(units, state)))
+        require_suitable(lambda: evidence.append(examine(units, state)))
         found = evidence[0]
 
         def plan(need: Need) -> Plan:
@@ -48,7 +48,7 @@ class GhostEngine:
             sizes = plan_chunks(units, state, need, kept, parts=parts)
             return with_kernels(sizes, units, state, need, found.shapes, found.layouts)
 
-        return Trial(plan, seconds / found.tried)
+        return plan
 
     def values(self, units: Units, state: State, chunk: int) -> Tensor:
         assert units.batched is not None

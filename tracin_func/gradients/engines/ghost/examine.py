@@ -34,13 +34,11 @@ class Evidence:
         captured: of one batch of them.
         shapes: what the convolutions with each parameter see.
         layouts: those that the scorer allows, True for channels as the last axis in memory; the usual one first.
-        tried: how many units were differentiated.
     """
 
     captured: Captured
     shapes: Mapping[str, list[Shape]]
     layouts: tuple[bool, ...]
-    tried: int
 
     def parts_for(self, need: Need) -> Captured:
         """`captured`, with built gradients of convolutions that are projected, or that an earlier run built."""
@@ -89,7 +87,7 @@ def _in_batches(units: Units, state: State, tried: Tensor, spread: int) -> Evide
     for batch, index in batches(units, tried, len(tried)):
         checked = [[0]] if len(index) == 1 else [[0, len(index) - 1], *([place] for place in range(1, spread))]
         found.append(_examined(units, state, batch, len(index), checked))
-    return replace(found[0], tried=len(tried))
+    return found[0]
 
 
 def _examined(units: Units, state: State, batch: Batch, size: int, checked: list[list[int]]) -> Evidence:
@@ -124,7 +122,7 @@ def _captured(
     found = with_opaque(captured, units, state, batch)
     require_complete(units, state, batch, size, found, checked, kernels)
     layouts = (True, False) if kernels.channels_last else (False,)
-    return Evidence(captured, shapes.found, layouts, size)
+    return Evidence(captured, shapes.found, layouts)
 
 
 def _require_rules(captured: Captured, state: State) -> None:

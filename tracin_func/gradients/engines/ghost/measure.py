@@ -16,12 +16,13 @@ import torch
 
 from tracin_func.gradients.batches import batches
 from tracin_func.gradients.budget import MEASURING
+from tracin_func.gradients.device import clock
 from tracin_func.gradients.engines.ghost.capture import capture_units, channels_last
 from tracin_func.gradients.engines.ghost.kernels import KERNELS, Convolved, Form, Shape, chosen_form, kernels_for, usual
-from tracin_func.gradients.engines.ghost.remembered import machine, recall, remember
 from tracin_func.gradients.factors import Contribution
 from tracin_func.gradients.model import State
 from tracin_func.gradients.protocol import Kernels, Need, Plan, Units
+from tracin_func.gradients.remembered import machine, recall, remember
 
 ENOUGH = 0.01  # seconds for which the kernels of one convolution are timed, once each was
 LEAST_TIMES, MOST_TIMES = 3, 7  # another process may take the processor for some milliseconds
@@ -172,11 +173,6 @@ class Bench:
         return words
 
     def _seconds(self, run: Callable[[], object]) -> float:
-        start = time.perf_counter()
+        start = clock(self.state.example.device)
         run()
-        device = self.state.example.device
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        elif device.type == "mps":
-            torch.mps.synchronize()
-        return time.perf_counter() - start
+        return clock(self.state.example.device) - start

@@ -35,8 +35,8 @@ def explain(captured: Captured, units: Units, state: State, need: Need) -> tuple
             reason = "scaled entry by entry, as no factors are" if scaled else "the rule gives the gradient itself"
             parts.append(Part(name, operations, "built", cost, reason))
     kept = sum(chosen.values())
-    row = sum(width * state.parameters[part.parameter].numel() for part in parts if part.form != "factors")
-    return tuple(parts), Kept(max(1, row), kept)
+    rows = [width * state.parameters[part.parameter].numel() for part in parts if part.form != "factors"]
+    return tuple(parts), Kept(max(1, sum(rows)), kept, max(rows, default=1))
 
 
 def _factored(factors: dict[str, Factors], units: int, state: State, need: Need, entries: float) -> dict[str, int]:

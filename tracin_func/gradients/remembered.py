@@ -1,4 +1,4 @@
-"""Which kernels were the fastest on this machine, kept in the cache folder from run to run."""
+"""What was measured to be the fastest on this machine, kept in the cache folder from run to run."""
 
 import functools
 import json
@@ -12,7 +12,7 @@ import torch
 from tracin_func import files
 from tracin_func.errors import InputError, OutputError
 
-KERNELS_FILE = "kernels.json"
+MEASURED_FILE = "measured.json"
 MOST_KEPT = 4096  # choices that are kept; the oldest are dropped
 WAIT = 1.0  # seconds for another process that writes
 
@@ -51,7 +51,7 @@ def remember(found: dict[str, Any]) -> None:
 
 def _path() -> Path | None:
     folder = files.cache_folder()
-    return None if folder is None else folder / KERNELS_FILE
+    return None if folder is None else folder / MEASURED_FILE
 
 
 def _read() -> dict[str, Any]:
