@@ -17,6 +17,7 @@ MEASURED_CHUNKS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 # getting it again costs as much as working through it; a quarter of that was the fastest.
 LARGEST_TENSOR = {"cpu": 1 << 23}
 LARGEST_TENSOR_ELSEWHERE = 1 << 30
+LARGEST_BUILT = 8  # times that: gradients are written once, while a forward and a backward come back to their tensors
 FEW_COPIES = 3  # right-hand rows are held in float64, and one parameter's slice is copied while in use
 MEASURING = 0.1  # share of the expected work that measuring may take
 
@@ -64,7 +65,7 @@ def plan_chunks(
         return Plan(chunk, block, chunk * work, "as asked", held, **forms)
     largest = max(1, min(units.count, need.budget // 2 // work))
     most = LARGEST_TENSOR.get(state.example.device.type, LARGEST_TENSOR_ELSEWHERE)
-    most //= max(tensor, kept.row if kept.largest is None else kept.largest)
+    most = min(most // tensor, LARGEST_BUILT * most // (kept.row if kept.largest is None else kept.largest))
     chunk = max(size for size in MEASURED_CHUNKS if size <= max(1, min(most, largest)))
     return Plan(chunk, block, chunk * work, "not measured", held, largest=largest, **forms)
 
@@ -120,4 +121,4 @@ def _unit_bytes(units: Units, state: State) -> tuple[int, int]:
                 units.alone(unit)
         except RuntimeError:  # a forward with a transform of torch.func does not allow such hooks
             saved.clear()
-    return 2 * sum(saved.values()), max(saved.values(), default=0)
+    return 2 * sum(saved.values()), max(saved.values(), default=1)
