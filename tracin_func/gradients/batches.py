@@ -24,7 +24,7 @@ class Work:
         return batches(self.units, index, self.plan.chunk)
 
     def values(self) -> Tensor:
-        return self.engine.values(self.units, self.state, self.plan.chunk)
+        return self.engine.values(self.units, self.state, self.plan)
 
 
 def batches(units: Units, index: Tensor, chunk: int) -> Iterator[tuple[Batch, Tensor]]:

@@ -226,7 +226,7 @@ class Engine(Protocol):
             UnsuitableError: why these units cannot be differentiated this way.
         """
 
-    def values(self, units: Units, state: State, chunk: int) -> Tensor:
+    def values(self, units: Units, state: State, plan: Plan) -> Tensor:
         """The objective of every unit alone, [units]; no gradient."""
 
     def differentiate(self, units: Units, state: State, plan: Plan, sketch: Sketch = whole) -> Differentiate:

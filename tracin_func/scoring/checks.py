@@ -95,11 +95,11 @@ def change_of(prepared: Prepared, state: State, values: Tensor, train: TracedPai
     unchecked = make.random or any(tensor.is_meta for tensor in state.parameters.values())
     if prepared.choice.unit != "items" or unchecked:
         return None
-    if prepared.choice.name == "ghost" and (batched := units.batched) is not None:
+    if prepared.choice.name == "ghost":
 
         def again(sample: Tensor) -> Tensor:
-            with units.holding(state):
-                return batched(units.take(sample))
+            few = replace(units, count=len(sample), take=lambda index: units.take(sample[index]))
+            return prepared.choice.engine.values(few, state, replace(prepared.plan, chunk=len(sample)))
 
         if differ(values, again, sample_of(values, make.outstanding, seed=0), _scale(units, state)):
             coupled = replace(make, coupled="an operation that depends on rare companions")

@@ -60,7 +60,7 @@ def over_pairs(
     prepared: Prepared, observer: Observer, state: State, scales: dict[str, float], asked: Need
 ) -> tuple[Gradients | None, list[TracedPairs]]:
     """Gradients of whole weighted pair losses, of active pairs only."""
-    values = prepared.choice.engine.values(prepared.scored, state, prepared.plan.chunk)
+    values = prepared.choice.engine.values(prepared.scored, state, prepared.plan)
     tables = terms_of(prepared, observer, values)
     active = torch.cat([terms.active for _, terms in tables])
     if not bool(active.any()):

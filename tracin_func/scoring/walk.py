@@ -164,7 +164,7 @@ class Walk:
         """s_a and s_b of any pairs of the items by a forward pass, each [pairs]; Δ and 0 of a pairwise scorer."""
         task = replace(self.task, train=pairs, test=None)
         prepared = replace(self.prepared, make=replace(self.prepared.make, task=task, every=False))
-        values = prepared.choice.engine.values(prepared.scored, opened.state, prepared.plan.chunk)
+        values = prepared.choice.engine.values(prepared.scored, opened.state, prepared.plan)
         return pair_scores(prepared, values)[0]
 
     def sample(self, opened: Opened) -> tuple[int, int, float]:
@@ -220,7 +220,7 @@ class Walk:
                 f"warning: {state.name} adds nothing to any score, as its learning rate is 0. A schedule may end at "
                 "learning rate 0; give the one of its last steps with `learning_rate`."
             )
-            values = prepared.choice.engine.values(prepared.scored, state, prepared.plan.chunk)
+            values = prepared.choice.engine.values(prepared.scored, state, prepared.plan)
             return None, values, without_gradients(terms_of(prepared, self._observer, values), self._observer)
         over = over_pairs if prepared.choice.unit == "pairs" else over_units
         asked = needed(prepared.make, prepared.choice.unit, self._norms)
@@ -311,5 +311,5 @@ class Walk:
         if self._store is None:
             visits = len(self.task.checkpoints)
             self._store = open_for(prepared, state, compute, self._observer, visits, self._opened)
-            self._values = prepared.choice.engine.values(replace(prepared.scored, count=1), state, 1).dtype
+            self._values = prepared.choice.engine.values(replace(prepared.scored, count=1), state, prepared.plan).dtype
         return stored(prepared, self._store, compute.world, compute.shard)

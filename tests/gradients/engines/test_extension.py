@@ -30,7 +30,7 @@ class BatchesOfOne:
             raise UnsuitableError("it scores batches")
         return partial(plan_singles, units, state)
 
-    def values(self, units: Units, state: State, chunk: int) -> Tensor:
+    def values(self, units: Units, state: State, plan: Plan) -> Tensor:
         assert units.batched is not None
         with torch.no_grad(), units.holding(state):
             return torch.cat([units.batched(units.take(torch.tensor([unit]))) for unit in range(units.count)])

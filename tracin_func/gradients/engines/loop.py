@@ -23,7 +23,7 @@ class LoopEngine:
         require_suitable(lambda: differentiate(units, state, units.take(torch.arange(1))))
         return partial(plan_singles, units, state)
 
-    def values(self, units: Units, state: State, chunk: int) -> Tensor:
+    def values(self, units: Units, state: State, plan: Plan) -> Tensor:
         with torch.no_grad(), units.holding(state):
             parts = [units.alone(_only(units.take(torch.arange(unit, unit + 1)))) for unit in range(units.count)]
         return torch.stack(parts)

@@ -33,17 +33,19 @@ class VmappedEngine:
             for batch, _ in batches(two, torch.arange(two.count), two.count):
                 outside_transforms(two, state, batch)
                 differentiate(two, state, batch)
-            self.values(two, state, two.count)  # without gradients some operations take another path (LSTM)
+            self.values(
+                two, state, Plan(two.count, two.count, 0, "trial")
+            )  # without gradients some operations take another path (LSTM)
 
         require_suitable(attempt)
         return partial(plan_chunks, units, state, copies=COPIES)
 
-    def values(self, units: Units, state: State, chunk: int) -> Tensor:
+    def values(self, units: Units, state: State, plan: Plan) -> Tensor:
         def one(unit: Batch) -> Tensor:
             return units.objective(state.parameters, state.constants, unit)
 
         with torch.no_grad(), quiet_fallbacks():
-            parts = [vmap(one)(batch) for batch, _ in batches(units, torch.arange(units.count), chunk)]
+            parts = [vmap(one)(batch) for batch, _ in batches(units, torch.arange(units.count), plan.chunk)]
         return torch.cat(parts)
 
     def differentiate(self, units: Units, state: State, plan: Plan, sketch: Sketch = whole) -> Differentiate:

@@ -40,8 +40,8 @@ class Clocked:
     def tried(self, units: Units, state: State) -> Planner:
         return self._engine.tried(units, state)
 
-    def values(self, units: Units, state: State, chunk: int) -> Tensor:
-        return self._engine.values(units, state, chunk)
+    def values(self, units: Units, state: State, plan: Plan) -> Tensor:
+        return self._engine.values(units, state, plan)
 
     def differentiate(self, units: Units, state: State, plan: Plan, sketch: Sketch = whole) -> Differentiate:
         differentiate = self._engine.differentiate(units, state, plan, sketch)

@@ -15,6 +15,7 @@ from tracin_func.gradients.representations.products import GRAM_ADVANTAGE, TINY
 
 CANCELLED_FACTORS_WIDE = 1e-6  # below this share of its terms, rounding in float64 shows in a norm beyond 1e-10
 GATHERED_PAIRS = 1 << 19  # elements of factors gathered at a time for pairs
+KERNEL_BLOCKS = 4  # in which a symmetric kernel is computed, 10 of 16 products of two blocks
 CANCELLED_FACTORS = 0.3  # below this share of its terms, rounding of float32 products of factors shows beyond 1e-5
 
 
@@ -123,13 +124,15 @@ def _pairs_together(factors: Factors) -> int:
 
 
 def _kernel_entries(factors: Factors, first: Tensor, second: Tensor) -> Tensor:
-    """The same, from products of blocks of units with all units."""
-    result = torch.empty(len(first), dtype=torch.float64)
-    for block in torch.arange(len(factors.rows)).split(factors.fitting(len(factors.rows))):
+    """The same, from products of blocks of units with these and later ones: the kernel is symmetric."""
+    result, units = torch.empty(len(first), dtype=torch.float64), len(factors.rows)
+    sooner, later = torch.minimum(first, second), torch.maximum(first, second)
+    for block in torch.arange(units).split(min(factors.fitting(units), -(-units // KERNEL_BLOCKS))):
         start, stop = int(block[0]), int(block[-1]) + 1
-        mine = ((first >= start) & (first < stop)).nonzero()[:, 0]
-        products = factors.select(slice(start, stop)).products(factors).to("cpu", torch.float64)
-        result[mine] = products[first[mine] - start, second[mine]]
+        mine = ((sooner >= start) & (sooner < stop)).nonzero()[:, 0]
+        others = factors.select(slice(start, None))
+        products = factors.select(slice(start, stop)).products(others).to("cpu", torch.float64)
+        result[mine] = products[sooner[mine] - start, later[mine] - start]
     return result
 
 

@@ -50,10 +50,11 @@ class GhostEngine:
 
         return plan
 
-    def values(self, units: Units, state: State, chunk: int) -> Tensor:
+    def values(self, units: Units, state: State, plan: Plan) -> Tensor:
         assert units.batched is not None
-        with torch.no_grad(), units.holding(state):
-            every = batches(units, torch.arange(units.count), chunk)
+        laid = channels_last(state) if plan.kernels.channels_last else state
+        with torch.no_grad(), units.holding(laid):
+            every = batches(units, torch.arange(units.count), plan.chunk)
             return torch.cat([units.batched(batch) for batch, _ in every])
 
     def differentiate(self, units: Units, state: State, plan: Plan, sketch: Sketch = whole) -> Differentiate:

@@ -111,7 +111,7 @@ class Recorder(TorchFunctionMode):
         if entered and func is Tensor.__setitem__:
             self.opaque |= self.sources(entered)
         # Reading a shape or dtype is no use, and what has no gradient gives none.
-        outputs = [leaf for leaf in pytree.tree_leaves(result) if isinstance(leaf, Tensor) and leaf.requires_grad]
+        outputs = [leaf for leaf in _leaves(result) if isinstance(leaf, Tensor) and leaf.requires_grad]
         if not entered or not outputs:
             return result
         if not of_items:
@@ -135,7 +135,7 @@ class Recorder(TorchFunctionMode):
         return id(tensor) not in self._names and (tensor.requires_grad or tensor in self._data)
 
     def _note(self, tree: Any) -> None:
-        for leaf in pytree.tree_leaves(tree):
+        for leaf in _leaves(tree):
             if isinstance(leaf, Tensor) and not leaf.requires_grad:
                 self._data[leaf] = None
 
@@ -197,3 +197,8 @@ class Recorder(TorchFunctionMode):
         certain = len(result) % self._rows != 0
         self.ambiguous |= not certain and self._rows > 1
         return certain
+
+
+def _leaves(tree: Any) -> list[Any]:
+    """Those of a nested structure; most results are one tensor, for which a walk would take longer than the rest."""
+    return [tree] if isinstance(tree, Tensor) else pytree.tree_leaves(tree)
