@@ -31,13 +31,13 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "DistilBert": {"dim": WIDTH, "n_layers": DEPTH, "n_heads": 4, "hidden_dim": 2 * WIDTH},
     "Electra": _SIZES | {"embedding_size": 64},
     "Albert": _SIZES | {"embedding_size": 64, "num_hidden_layers": DEPTH},
-    "MPNet": _SIZES,
+    "MPNet": _SIZES | {"max_position_embeddings": LONGEST + 2},  # they begin after the padding token
     "GPT2": {"n_embd": WIDTH, "n_layer": DEPTH, "n_head": 4, "n_positions": LONGEST, "eos_token_id": 1},
     "OPT": _SIZES | _OPT,
     "Llama": _DECODER,
     "Qwen2": _DECODER,
-    "Gemma": _DECODER | {"head_dim": 32},
-    "Phi": _SIZES | {"eos_token_id": 1, "bos_token_id": None},
+    "Qwen3": _DECODER | {"head_dim": 32},
+    "Phi3": _DECODER,
     "T5": _T5,
 }
 

@@ -2,11 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
+from benchmarks import texts
 from tracin_func import Checkpoint, LogisticLoss, MarginRankingLoss, Pairs, Task
 
 EVERY_PAIR_ACTIVE = MarginRankingLoss(1e4)
@@ -185,6 +187,16 @@ END_TO_END: dict[str, tuple[Callable[[], Task], Callable[[], Task], str, int]] =
         ("1,000, five test pairs", "influence", 3, lambda: _strided(1000, 2, 5000), lambda: _strided(9, 2, 20)),
         ("54 × 1025×126", "self", 3, lambda: _strided(54, shape=(1025, 126)), lambda: _strided(5)),
     )
+}
+
+
+END_TO_END |= {
+    f"encoder, 300 texts, {asked}": (lambda: texts.encoder(300), lambda: texts.encoder(6), asked, 3)
+    for asked in ("influence", "self")
+}
+END_TO_END |= {
+    f"{name}, 300 texts": (partial(texts.family, name, 300), partial(texts.family, name, 6), "influence", 3)
+    for name in (texts.FAMILIES if texts.has_transformers() else ())
 }
 
 

@@ -13,7 +13,6 @@ from inspect import Signature
 from typing import Annotated, Any
 
 import typer
-from typer import rich_utils
 
 from tracin_func.cli.errors import (
     INTERRUPTED,
@@ -164,6 +163,7 @@ Then
   tracin-func doctor                   test this installation
   tracin-func --help                   all commands"""
 
+HELP = {"-h", "--help"}
 _KINDS = {"integer": "a whole number", "float": "a number", "number": "a number"}
 # The parser's own errors; typer >= 0.26 brings the class and gives it no public name.
 _ParseError: type[Exception] = typer.BadParameter.__bases__[0]
@@ -197,7 +197,7 @@ def make_app() -> typer.Typer:
         invoke_without_command=True,
         rich_markup_mode="markdown",
         pretty_exceptions_enable=False,
-        context_settings={"help_option_names": ["-h", "--help"]},
+        context_settings={"help_option_names": sorted(HELP)},
     )
     made.callback()(_options)
     for name, command in COMMANDS.items():
@@ -233,8 +233,8 @@ app = make_app()
 def main() -> None:
     """Run the command line; every error is one line on stderr, those of the parser too."""
     open_streams()
-    if is_plain():
-        rich_utils.COLOR_SYSTEM = None  # of the parser's help
+    if is_plain() and not HELP.isdisjoint(sys.argv):  # no other command pays for the parser's renderer
+        vars(import_module("typer.rich_utils"))["COLOR_SYSTEM"] = None
     code = _run()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is done and reported; Python would end with another exit code
     sys.exit(code)
