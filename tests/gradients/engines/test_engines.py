@@ -514,7 +514,7 @@ def test_only_what_float64_confirms_is_a_fault_of_the_capture(rounded: bool, eng
 
 def test_a_fault_of_larger_batches_is_found_at_the_first_of_them() -> None:
     """The few units that are tried before agree; another engine goes on."""
-    job = job_of(BatchSized(False, alike=5), torch.randn(6, 3))
+    job = job_of(BatchSized(False, alike=4), torch.randn(6, 3))
     found = check(job, reference(job.at(torch.float32)), "auto", torch.float32, batch_size=6)
     assert found.self_influence is not None
     assert found.self_influence.run.engine["engine"] == "item"

@@ -1,5 +1,6 @@
 """Where capture might go wrong unseen: rows in another order, layouts, ragged items, cancellation, devices."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ from torch import Tensor, nn
 
 import tracin_func as ti
 from tests.support import calls
-from tests.support.jobs import check, job_of
+from tests.support.jobs import check, job_of, scores
 from tests.support.reference import Job, reference
 from tracin_func.gradients.engines.ghost.order import reorders
 from tracin_func.gradients.factors import Factors
@@ -188,6 +189,62 @@ def test_a_view_that_only_one_item_stands_channels_last() -> None:
     torch.manual_seed(0)
     job = job_of(ViewsOneItem().double(), torch.randn(ITEMS, 1, 6, 5, dtype=torch.float64), train=pairs(20))
     assert engine_of(job) == "ghost"
+
+
+class Rearranged(nn.Module):
+    """Cuts a batch into items, joins them in another order for its layer, and the scores in the first order again."""
+
+    def __init__(self, order: Callable[[Tensor], list[int]]) -> None:
+        super().__init__()
+        self.layer, self.head, self.order = nn.Linear(3, 4), nn.Linear(4, 1), order
+
+    def forward(self, items: Tensor) -> Tensor:
+        order = self.order(items)
+        hidden = self.layer(torch.cat([items[place : place + 1] for place in order])).tanh()
+        every = self.head(hidden)[:, 0].unbind()
+        return torch.stack([every[order.index(place)] for place in range(len(items))])
+
+
+@pytest.mark.parametrize("sign", [1, -1], ids=["as they come", "the other way round"])
+@pytest.mark.parametrize("count", [2, 3, ITEMS])
+def test_items_that_are_sorted_by_cutting_and_joining(sign: int, count: int) -> None:
+    torch.manual_seed(0)
+    items = torch.randn(count, 3, dtype=torch.float64)
+    items[:, 0] = torch.arange(count)
+
+    module = Rearranged(lambda x: (sign * x[:, 0]).argsort(stable=True).tolist()).double()
+    job = job_of(module, items, train=pairs(20, count), test=pairs(3, count))
+    assert engine_of(job) == "loop"  # which alone runs `tolist`
+
+
+def test_items_that_are_turned_by_cutting_and_joining() -> None:
+    torch.manual_seed(0)
+    module = Rearranged(lambda x: [*range(len(x))][::-1]).double()
+    job = job_of(module, torch.randn(ITEMS, 3, dtype=torch.float64), train=pairs(20))
+    assert engine_of(job) == "item"
+
+
+class OfFourAxes(nn.Module):
+    """A parameter of four axes that enters an operation without a rule, after a convolution or alone."""
+
+    def __init__(self, convolved: bool) -> None:
+        super().__init__()
+        self.weight, self.head = nn.Parameter(torch.randn(1, 2, 6, 5)), nn.Linear(60, 1)
+        self.convolution = nn.Conv2d(1, 2, 7, padding=3) if convolved else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden, weight = torch.broadcast_tensors(self.convolution(x), self.weight)
+        return self.head((hidden * weight).flatten(1))
+
+
+@pytest.mark.parametrize("convolved", [False, True])
+def test_channels_are_last_only_for_convolutions(convolved: bool) -> None:
+    torch.manual_seed(0)
+    job = job_of(OfFourAxes(convolved).double(), torch.randn(ITEMS, 1, 6, 5, dtype=torch.float64), train=pairs(20))
+    asked = {"channels_last": True, "convolutions": {}}
+    found = scores(job, "ghost", kernels=asked).self_influence
+    assert found is not None
+    assert found.run.engine["channels_last"] is convolved
 
 
 def test_ragged_items_that_a_measurement_meets(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,11 +1,9 @@
 """Are captured gradients complete? Compares those of single units with autograd's."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from tracin_func.gradients.coupling import FORWARD_FAULTS
@@ -29,14 +27,11 @@ def require_complete(
     batch: Batch,
     size: int,
     found: dict[str, Contribution],
-    checked: Sequence[Sequence[int]],
+    checked: range,
     kernels: Kernels = USUAL,
     sketch: Sketch = whole,
 ) -> None:
-    """Compare the sketched gradients of some of `size` units with autograd's of each unit alone.
-
-    `checked` lists their positions; those of one entry hold the same unit.
-    """
+    """Compare the sketched gradients of the units `checked` of `size` with autograd's of each unit alone."""
     if state.example.is_meta:
         return
     fault = _incomplete(units, state, batch, checked, found, sketch)
@@ -58,19 +53,19 @@ def _incomplete(
     units: Units,
     state: State,
     batch: Batch,
-    checked: Sequence[Sequence[int]],
+    checked: range,
     found: dict[str, Contribution],
     sketch: Sketch = whole,
 ) -> str | None:
     """The first parameter whose gradient is not autograd's, and by how much."""
 
-    for positions in checked:
-        exact, errors, scales = _one(batch, positions[0]), {}, {}
-        built = [{name: flat(_of_unit(part, unit)) for name, part in found.items()} for unit in positions]
+    for unit in checked:
+        exact, errors, scales = _one(batch, unit), {}, {}
+        built = {name: flat(_of_unit(part, unit)) for name, part in found.items()}
         for name, part in differentiate_alone(units, state, exact)[0].items():
             right = flat(sketch(name, part))
-            apart = [(own[name] - right if name in own else right).norm() for own in built]
-            errors[name], scales[name] = float(torch.stack(apart).max()), float(right.norm())
+            errors[name] = float((built[name] - right if name in built else right).norm())
+            scales[name] = float(right.norm())
         beyond = _beyond_rounding(errors, scales)
         if beyond is not None and units.minuend is not None:
             # A difference may be small beside the minuend, which its rounding is relative to.

@@ -80,7 +80,7 @@ class GhostEngine:
             if used not in checked:  # another size may be taken for the number of items
                 checked.append(used)
                 with record_function("check of one unit"):
-                    last = [[len(index) - 1]]
+                    last = range(len(index) - 1, len(index))
                     require_complete(units, state, batch, len(index), gradients, last, plan.kernels, sketch)
             return gradients, found.values
 

@@ -68,29 +68,29 @@ class _Shapes:
 def examine(units: Units, state: State) -> Evidence:
     """Capture the first, the middle and the last unit, and compare each with autograd's gradient of it alone.
 
-    They are captured in both orders, as a scorer that sorts its items cannot keep both: the last position holds the
-    first unit again.
+    The middle one comes once more after them: whatever order a scorer sorts or turns its items to, one of the first
+    three is then in another place.
 
     Raises:
         UnsuitableError: capture does not pay or is not complete. Errors of the forward are raised, too.
     """
     spread = torch.tensor(sorted({0, units.count // 2, units.count - 1}))
-    both_orders = torch.cat([spread, spread.flip(0)[1:]])
+    again = spread[(len(spread) - 1) // 2].expand(2) if len(spread) > 1 else spread[:0]
     try:
-        return _in_batches(units, state, both_orders, len(spread))
+        return _in_batches(units, state, torch.cat([spread, again[:1]]), len(spread))
     except ReorderedError:  # unless another axis has as many elements as this batch
-        return _in_batches(units, state, torch.cat([spread, spread.flip(0)]), len(spread))
+        return _in_batches(units, state, torch.cat([spread, again]), len(spread))
 
 
-def _in_batches(units: Units, state: State, tried: Tensor, spread: int) -> Evidence:
-    found: list[Evidence] = []
-    for batch, index in batches(units, tried, len(tried)):
-        checked = [[0]] if len(index) == 1 else [[0, len(index) - 1], *([place] for place in range(1, spread))]
-        found.append(_examined(units, state, batch, len(index), checked))
+def _in_batches(units: Units, state: State, tried: Tensor, checked: int) -> Evidence:
+    found = [
+        _examined(units, state, batch, len(index), range(min(checked, len(index))))
+        for batch, index in batches(units, tried, len(tried))
+    ]
     return found[0]
 
 
-def _examined(units: Units, state: State, batch: Batch, size: int, checked: list[list[int]]) -> Evidence:
+def _examined(units: Units, state: State, batch: Batch, size: int, checked: range) -> Evidence:
     """Of one batch; with the channels last where it can and should, which is faster on CPUs, but not for a `view`."""
     last: Evidence | None = None
     if state.example.device.type == "cpu" and any(tensor.ndim == 4 for tensor in state.parameters.values()):
@@ -112,9 +112,7 @@ def _convolves(captured: Captured) -> bool:
     return any(F.conv2d.__name__ in used for used in captured.operations.values())
 
 
-def _captured(
-    units: Units, state: State, batch: Batch, size: int, checked: list[list[int]], kernels: Kernels
-) -> Evidence:
+def _captured(units: Units, state: State, batch: Batch, size: int, checked: range, kernels: Kernels) -> Evidence:
     shapes = _Shapes(frozenset(state.scale))
     laid = channels_last(state) if kernels.channels_last else state
     captured = capture_units(units, laid, batch, size, form=shapes.form)
