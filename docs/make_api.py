@@ -14,7 +14,7 @@ PAGE = Path(__file__).with_name("api.md")
 
 SECTIONS = {
     "Scores": ("self_influence", "influence", "top_influences"),
-    "Tasks": ("Task", "Pairs", "PairTable", "Checkpoint", "find_checkpoints", "save_checkpoint"),
+    "Tasks": ("Task", "with_queries", "Pairs", "PairTable", "Checkpoint", "find_checkpoints", "save_checkpoint"),
     "Losses": ("MarginRankingLoss", "GHMRankingLoss", "LogisticLoss", "PairLoss"),
     "Results": ("SelfInfluence", "Influence", "TopInfluences", "load"),
     "Settings of a run": ("Method", "Projection", "Compute", "Observer"),

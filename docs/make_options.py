@@ -28,8 +28,8 @@ terms.
 
 TAIL = """## Variables
 
-`--from` and the options of `demo` and `doctor` have no variable. Two variables have no option: `TRACIN_FUNC_CACHE_DIR`
-is the folder in which the embedded example is cached, and `NO_COLOR` turns colours off.
+`--from`, `--query`, `--query-audio` and the options of `demo` and `doctor` have no variable. Two variables have no
+option: `TRACIN_FUNC_CACHE_DIR` is the folder in which the embedded example is cached, and `NO_COLOR` turns colours off.
 
 ## Exit codes
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from tracin_func.scoring.forecast import Forecast as Forecast
     from tracin_func.scoring.forecast import forecast as forecast
     from tracin_func.scoring.observer import Observer as Observer
+    from tracin_func.scoring.queries import with_queries as with_queries
     from tracin_func.scoring.score import influence as influence
     from tracin_func.scoring.score import self_influence as self_influence
     from tracin_func.scoring.top_k.run import top_influences as top_influences
@@ -54,6 +55,7 @@ _MODULES = {
     "scoring.fill": ("fill_store",),
     "scoring.forecast": ("Forecast", "forecast"),
     "scoring.observer": ("Observer",),
+    "scoring.queries": ("with_queries",),
     "scoring.score": ("influence", "self_influence"),
     "scoring.top_k.run": ("top_influences",),
     "scoring.verify": ("verify",),

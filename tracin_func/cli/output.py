@@ -15,7 +15,7 @@ from tracin_func.results.files.registry import format_of
 from tracin_func.results.influence import Influence, SelfInfluence
 from tracin_func.results.names import SELF_COLUMN
 from tracin_func.results.top import StreamedSelfInfluence, TopInfluences
-from tracin_func.sources.options import Options
+from tracin_func.sources.options import PATHS, Options
 from tracin_func.sources.source import Source
 
 Result = SelfInfluence | Influence | TopInfluences | StreamedSelfInfluence
@@ -113,6 +113,8 @@ def recorded(options: Options) -> dict[str, Any]:
             place, _, what = str(value).rpartition(":")
             if place.endswith(".py"):
                 kept[name] = f"{Path(place).absolute()}:{what}"
+        elif table[name].kind == PATHS:
+            kept[name] = [str(path.absolute()) for path in value]
         elif isinstance(value, Path) or (table[name].path and Path(str(value)).is_file()):
             kept[name] = str(value) if str(value) == "none" else str(Path(value).absolute())
     return kept

@@ -13,7 +13,7 @@ from tracin_func.errors import InputError
 from tracin_func.files import read_object
 from tracin_func.gradients.device import versions
 from tracin_func.results.run import Run
-from tracin_func.sources.options import Options, groups_of
+from tracin_func.sources.options import PATHS, Options, groups_of
 
 _REMEDY = "Name the FILE.provenance.json of a result file with --from."
 
@@ -72,8 +72,14 @@ def as_options(recorded: Mapping[str, Any], path: Path, remedy: str) -> dict[str
         kind = table[name].base if name in table else None
         if kind is None or type(value) not in types.get(kind, (list,)):
             raise InputError(f"`{path}` is damaged: it records the option '{name}' with the value {value!r}. {remedy}")
-        found[name] = Path(value) if kind is Path else [*map(str, value)] if kind == list[str] else value
+        found[name] = _as_given(kind, value)
     return found
+
+
+def _as_given(kind: Any, value: Any) -> Any:
+    if kind == PATHS:
+        return tuple(map(Path, map(str, value)))
+    return Path(value) if kind is Path else [*map(str, value)] if kind == list[str] else value
 
 
 def report_changes(path: Path, score: str, run: Run, report: Callable[[str], None]) -> None:
@@ -125,7 +131,12 @@ def _changes(record: Mapping[str, Any], run: Run) -> Iterator[str]:
         name for name in before if name not in now
     ]:
         yield f"checkpoints {', '.join(changed[:3])}{' ...' if len(changed) > 3 else ''} have other content"
-    of = {"recordings_sha256": "recordings", "pairs": "pairs", "exclusions": "exclusions"}
+    of = {
+        "recordings_sha256": "recordings",
+        "query_audio": "recordings of the query",
+        "pairs": "pairs",
+        "exclusions": "exclusions",
+    }
     for name, words in of.items():
         if name in run.source and run.source[name] != record["source"].get(name):
             yield f"{words} differ"

@@ -60,6 +60,7 @@ from tracin_func.results.views import CLASS, CLASS_PAIR, ITEM, PAIR
 from tracin_func.scoring.accuracy import BY_SCORE, select_test_pairs
 from tracin_func.scoring.forecast import forecast
 from tracin_func.scoring.observer import Observer
+from tracin_func.scoring.queries import directed
 from tracin_func.scoring.score import score
 from tracin_func.scoring.self_influence import query_self
 from tracin_func.scoring.top_k.run import query
@@ -191,6 +192,8 @@ def _score_one(
     check_files()
     if with_influence and options[QueryOptions].test_select in BY_SCORE:
         task = _with_selected(task, options[QueryOptions], job.settings.seed, method, compute, report)
+    if job.queries:
+        task = directed(task, job.queries, method, compute, Observer(notice=report))
     own = options[PairOptions]
     table = replace(task, train=PairTable(str(own.pairs), ids=own.ids)) if streamed else task
     dry_run, pairs = options[ScoringOptions].dry_run, len(table.train)

@@ -160,10 +160,14 @@ class Walk:
             done()
         return Filled(state.name, made, len(store.missing(state.name)), store.manifest.blocks)
 
-    def scores(self, opened: Opened, pairs: Pairs) -> PairScores:
-        """s_a and s_b of any pairs of the items by a forward pass, each [pairs]; Δ and 0 of a pairwise scorer."""
-        task = replace(self.task, train=pairs, test=None)
-        prepared = replace(self.prepared, make=replace(self.prepared.make, task=task, every=False))
+    def scores(self, opened: Opened, pairs: Pairs, *, apart: bool = False) -> PairScores:
+        """s_a and s_b of any pairs of the items by a forward pass, each [pairs].
+
+        Δ and 0 of a pairwise scorer, and unless items are scored `apart` where score differences are fewer than items.
+        """
+        make = self.prepared.make
+        task, by_items = replace(self.task, train=pairs, test=None), apart or make.by_items
+        prepared = replace(self.prepared, make=replace(make, task=task, every=False, by_items=by_items))
         values = prepared.choice.engine.values(prepared.scored, opened.state, prepared.plan)
         return pair_scores(prepared, values)[0]
 

@@ -8,6 +8,7 @@ from tracin_func.errors import InputError, UsageError
 from tracin_func.losses.registry import LOSSES, loss_options
 from tracin_func.sources.options import LOSS, MODEL, PAIRS, option, setting, switch
 from tracin_func.sources.values import checkpoint_choice, num_test
+from tracin_func.task.queries import FORM, parsed
 
 DRAWN, ALL = WORDS = "drawn", "all"
 
@@ -112,8 +113,32 @@ class QueryOptions:
         "How test pairs are chosen: random, misranked or lowest-margin (at the last checkpoint), or active (at any).",
         "random",
     )
+    query: list[str] | None = option(
+        "Explain this pair, which need not be in any split: ids of two items and the target, 1 or -1. Without a target "
+        "the model's own ranking is explained. Repeat the option for more.",
+        metavar=FORM,
+        variable=False,
+    )
+    query_audio: tuple[Path, Path] | None = option(
+        "Explain how the model ranks two WAV files. Their ids, the names without ending, can be used in --query.",
+        metavar="A.wav B.wav",
+        variable=False,
+    )
 
     def __post_init__(self) -> None:
         num_test(self.num_test)
+        if isinstance(self.query, str):
+            raise UsageError(f"`query` should be a list of queries. Got the text {self.query!r}.")
+        for asked in self.query or ():
+            parsed(asked)
+        if self.query_audio is not None and (isinstance(self.query_audio, str) or len(self.query_audio) != 2):
+            raise UsageError(f"`query_audio` should be two WAV files. Got {self.query_audio!r}.")
+        chosen = [name for name in ("num_test", "test_pairs", "test_select") if getattr(self, name) is not None]
+        asked_for = [name for name in ("query", "query_audio") if getattr(self, name)]
+        if chosen and asked_for:
+            raise UsageError(
+                f"`{asked_for[0]}` cannot be combined with `{chosen[0]}`: it takes the place of test pairs. Leave one "
+                "of them out."
+            )
         if self.test_pairs is not None and (self.num_test is not None or self.test_select is not None):
             raise UsageError("`test_pairs` cannot be combined with `num_test` or `test_select`. Leave one side out.")

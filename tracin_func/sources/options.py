@@ -18,6 +18,7 @@ from tracin_func.files import present
 DATA, MODEL, LOSS, PAIRS = "Data", "Model and checkpoints", "Loss and scores", "Pairs"
 COMPUTING, ESTIMATES, RESULTS, VIEW = "Computing", "Projection and store", "Results", "View"
 MOST_USED = "Most used"
+PATHS = tuple[Path, Path]
 PANELS = (MOST_USED, VIEW, MODEL, LOSS, PAIRS, COMPUTING, ESTIMATES, RESULTS, DATA)
 
 _Group = TypeVar("_Group")
@@ -64,11 +65,13 @@ class Option:
 
     @property
     def base(self) -> Any:
-        """The type of a value: str, int, float, bool, Path or list[str]."""
+        """The type of a value: str, int, float, bool, Path, list[str] or a pair of paths."""
         return str if get_origin(self.kind) is Literal else self.kind
 
     def present(self, value: Any) -> Any:
         """The value; a path in the Unicode normal form that the file system has for it."""
+        if self.kind == PATHS and isinstance(value, tuple | list):
+            return tuple(present(Path(each)) for each in value)
         if not value or not (self.path or self.kind is Path) or (found := present(Path(value))) == Path(value):
             return value
         return type(value)(found)

@@ -75,7 +75,12 @@ def task_from(name: str, values: Mapping[str, Any], **more: Any) -> "Task":
     options = Options(groups, {key: value for key, value in values.items() if value is not None}).checked()
     source = _load(name)(options)
     source.check()
-    return source.job(Listener(), **more).task
+    job = source.job(Listener(), **more)
+    if not job.queries:
+        return job.task
+    directed = import_module("tracin_func.scoring.queries").directed
+    task: Task = directed(job.task, job.queries)
+    return task
 
 
 def classes_of_ids(ids: Iterable[str]) -> dict[str, str]:

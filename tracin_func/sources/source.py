@@ -11,6 +11,7 @@ from tracin_func.sources.options import Options
 
 if TYPE_CHECKING:
     from tracin_func.sources.settings import Settings
+    from tracin_func.task.queries import Query
     from tracin_func.task.task import Task
 
 _log = logging.getLogger("tracin_func")
@@ -43,10 +44,17 @@ class Listener:
 
 @dataclass(frozen=True)
 class Job:
-    """A task and the settings it was made with."""
+    """A task and the settings it was made with.
+
+    Args:
+        task: where there are queries, they take the place of its test pairs.
+        settings: with which it was made.
+        queries: pairs to explain, whose direction may have to be that of the model.
+    """
 
     task: "Task"
     settings: "Settings"
+    queries: Sequence["Query"] = ()
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ from tracin_func.results.names import counted
 from tracin_func.results.run import Run
 from tracin_func.results.top import StreamedSelfInfluence, TopInfluences
 from tracin_func.results.views import PAIR, SCORE, groups, items_named, items_of_ids
+from tracin_func.scoring.queries import is_own_ranking
 from tracin_func.sources.registry import classes_of_ids
 from tracin_func.task.task import Task
 
@@ -194,11 +195,12 @@ def _print_sides(console: Console, result: Influence | TopInfluences, tests: Seq
 
 
 def _outcome(result: Influence | TopInfluences, test: int) -> str:
-    """Whether the last checkpoint ranks a test pair correctly, and how clearly."""
+    """Whether the last checkpoint ranks a test pair correctly, and how clearly; its own ranking is not judged."""
     margin, loss = result.test.score_margin[-1], result.test.loss[-1]
     if result.run.method.aggregate is not None:
         return f"{int((margin > 0).sum())} of {len(margin)} correct"
     verdict = "correct" if margin[test] > 0 else "wrong"
+    verdict = "own ranking" if is_own_ranking(result.run.source, test) else verdict
     if result.run.method.test_functional == "loss":
         return f"{verdict}, loss {float(loss[test]):.3g}"
     return f"{verdict}, margin {float(margin[test]):.3g}"

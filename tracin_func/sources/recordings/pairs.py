@@ -148,10 +148,10 @@ class PairChoice:
             raise InputError(f"all {before} {role} pairs contain recordings that cannot be used. Replace some files.")
         raise InputError(f"{self.exclusions} excludes all {before} {role} pairs. Remove some of its ids.")
 
-    def require_usable(self, test: Pairs | None, clips: Sequence[Clip], bad: Collection[str]) -> None:
-        """Refuse test pairs of recordings that cannot be used."""
-        for first, second in () if test is None else zip(test.first.tolist(), test.second.tolist(), strict=True):
-            ids = clips[first].id, clips[second].id
+    def require_usable(self, test: Sequence[Sequence[int]], clips: Sequence[Clip], bad: Collection[str]) -> None:
+        """Refuse test pairs, as positions of two recordings, of which one cannot be used."""
+        for both in test:
+            ids = [clips[place].id for place in both]
             if unusable := [item for item in ids if item in bad]:
                 raise InputError(
                     f"test pair {'_'.join(ids)!r} contains {unusable[0]}, which cannot be used. Choose another pair."

@@ -20,6 +20,7 @@ from tracin_func.sources.python.loading import load_model, parse_arguments, requ
 from tracin_func.sources.recordings.frontend import FrontEnd
 from tracin_func.sources.recordings.options import SAMPLE_RATE, RecordingOptions
 from tracin_func.sources.recordings.pairs import PairChoice
+from tracin_func.sources.recordings.queries import queries_of, query_clips
 from tracin_func.sources.recordings.tree import Clip, find_clips, find_tones, load_items
 from tracin_func.sources.settings import Settings
 from tracin_func.sources.source import Job, Listener, Source
@@ -122,22 +123,32 @@ class Recordings(Source):
         )
         clips, excluded = choice.without_excluded(clips)
         # Chosen before the recordings are read, which takes long, so that wrong choices are reported at once.
+        asked = self.options[QueryOptions] if with_test else QueryOptions()
+        extra = query_clips(asked.query_audio or (), clips, self._own.sample_rate or SAMPLE_RATE)
+        queries, every = queries_of(asked, clips, extra), [*clips, *extra]
+        with_test = with_test and not queries
         train, test, held_out = choice.choose(clips, excluded, with_test=with_test, notice=notice)
         listener.chosen()
-        items, bad = self._items(clips, listener)
+        items, bad = self._items(every, listener)
         if bad:
             some = f"{'; '.join(list(bad.values())[:3])}{' ...' if len(bad) > 3 else ''}"
-            notice(f"{len(bad)} of {len(clips)} recordings cannot be used. Their pairs are left out: {some}")
+            notice(f"{len(bad)} of {len(every)} recordings cannot be used. Their pairs are left out: {some}")
             train, test, held_out = choice.choose(clips, excluded | bad.keys(), with_test=with_test)
-            choice.require_usable(test, clips, bad)
+            pairs = [] if test is None else list(zip(test.first.tolist(), test.second.tolist(), strict=True))
+            choice.require_usable([*pairs, *(query[:2] for query in queries)], every, bad)
         task = Task(
-            *(model, items, train, checkpoints, test, loss, [clip.id for clip in clips]),
-            item_classes=[clip.degree_class for clip in clips],
+            *(model, items, train, checkpoints, test, loss, [clip.id for clip in every]),
+            item_classes=[clip.degree_class for clip in every],
             held_out=held_out,
             trained_loss=trained_loss,
-            describe={"kind": kind, **self._description(root, folder, model, clips, bad, choice)},
+            describe={
+                "kind": kind,
+                **self._description(root, folder, model, clips, bad, choice),
+                **({"num_test": None} if queries else {}),
+                **({"query_audio": [_file(clip.path) for clip in extra]} if extra else {}),
+            },
         )
-        return Job(task, settings)
+        return Job(task, settings, queries)
 
     @property
     def _own(self) -> RecordingOptions:
