@@ -16,7 +16,7 @@ SECTIONS = {
     "Scores": ("self_influence", "influence", "top_influences"),
     "Tasks": ("Task", "with_queries", "Pairs", "PairTable", "Checkpoint", "find_checkpoints", "save_checkpoint"),
     "Losses": ("MarginRankingLoss", "GHMRankingLoss", "LogisticLoss", "PairLoss"),
-    "Results": ("SelfInfluence", "Influence", "TopInfluences", "load"),
+    "Results": ("SelfInfluence", "Influence", "TopInfluences", "load", "compare", "Comparison", "Agreement"),
     "Settings of a run": ("Method", "Projection", "Compute", "Observer"),
     "Before and after scoring": ("accuracy", "Evaluation", "forecast", "Forecast", "verify", "fill_store"),
     "Sources of tasks": ("sources.demo", "sources.recordings", "sources.python"),

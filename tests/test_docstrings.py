@@ -9,7 +9,7 @@ import pytest
 import tracin_func as ti
 from tests.support.scored import small_task
 
-MODULES = ("results.influence", "results.listing", "results.load", "scoring.queries")
+MODULES = ("results.comparison", "results.influence", "results.listing", "results.load", "scoring.queries")
 
 
 @pytest.mark.parametrize("module", MODULES)

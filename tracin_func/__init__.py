@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from tracin_func.losses.ghm import GHMRankingLoss as GHMRankingLoss
     from tracin_func.losses.logistic import LogisticLoss as LogisticLoss
     from tracin_func.losses.margin import MarginRankingLoss as MarginRankingLoss
+    from tracin_func.results.agreement import Agreement as Agreement
+    from tracin_func.results.comparison import Comparison as Comparison
+    from tracin_func.results.comparison import compare as compare
     from tracin_func.results.influence import Influence as Influence
     from tracin_func.results.influence import SelfInfluence as SelfInfluence
     from tracin_func.results.load import load as load
@@ -48,6 +51,8 @@ _MODULES = {
     "losses.ghm": ("GHMRankingLoss",),
     "losses.logistic": ("LogisticLoss",),
     "losses.margin": ("MarginRankingLoss",),
+    "results.agreement": ("Agreement",),
+    "results.comparison": ("Comparison", "compare"),
     "results.influence": ("Influence", "SelfInfluence"),
     "results.load": ("load",),
     "results.top": ("TopInfluences",),

@@ -29,6 +29,7 @@ from tracin_func.cli.options import (
     GRADIENTS,
     INFLUENCE,
     SELF,
+    CompareOptions,
     DemoOptions,
     DoctorOptions,
     InspectOptions,
@@ -128,6 +129,19 @@ COMMANDS = {
         (
             "tracin-func show metadata/plastic_500hz_metadata.json",
             "tracin-func show metadata/plastic_500hz_metadata.json --by class-pair",
+        ),
+    ),
+    "compare": Command(
+        "tracin_func.cli.compare:compare",
+        (CompareOptions, ViewOptions),
+        """Compare the order of pairs in two result files: of two losses, margins, models or runs.
+
+        Shows the rank correlation, how many of the strongest pairs are the same, and which pairs moved most. Influence
+        is compared for each test pair that both files have, and for their sum.
+        """,
+        (
+            "tracin-func compare metadata/plastic_500hz_metadata.json audit/plastic_500hz_metadata.json",
+            "tracin-func compare scores.json scores.json --column margin_10 --column margin_1",
         ),
     ),
     "demo": Command(

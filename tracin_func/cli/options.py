@@ -225,6 +225,27 @@ class ShowOptions:
 
 
 @dataclass(frozen=True)
+class CompareOptions:
+    """Which result files are compared, and what of them."""
+
+    panel: ClassVar[str] = VIEW
+    first: Path = option("Result file: JSON, CSV or Parquet.", argument=True)
+    second: Path = option("Another one, or the same for two of its columns.", argument=True)
+    column: list[str] | None = option(
+        "A column, part of its name, or all; give it twice for another column of the second file.",
+        "self-influence, otherwise all that both files have",
+        metavar="NAME",
+        variable=False,
+    )
+    by: View | None = option("What a row of the table is: pair, item, class or class-pair.", "pair", metavar="VIEW")
+    top: int | None = option("Rows of the table.", "10", metavar="N", least=1)
+
+    def __post_init__(self) -> None:
+        if len(self.column or ()) > 2:
+            raise UsageError(f"--column can be given twice, once for each file. Got {', '.join(self.column or ())}.")
+
+
+@dataclass(frozen=True)
 class InspectOptions:
     """Which store, and what is done with it."""
 

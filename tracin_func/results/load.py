@@ -11,18 +11,16 @@ from torch import Tensor
 
 from tracin_func.errors import InputError, UsageError
 from tracin_func.results.files.format import REMEDY, Column, Parts
-from tracin_func.results.files.read import ResultFile, read_result
+from tracin_func.results.files.read import ResultFile, read_result, recorded_classes
 from tracin_func.results.frame import PairRecord
 from tracin_func.results.influence import Influence, SelfInfluence
-from tracin_func.results.names import INFLUENCE_COLUMNS, SELF_COLUMN, meaning_of
+from tracin_func.results.names import meaning_of, start_of
 from tracin_func.results.partial import held, holds
 from tracin_func.results.run import SCORES, Run
 from tracin_func.results.scored import Loaded
 from tracin_func.results.top import SCORE, Strongest, TopInfluences, Winners
 from tracin_func.results.views import items_of_ids, number, numbers
 from tracin_func.task.method import NONE, Method, Projection
-
-_NAMES = (SELF_COLUMN, *INFLUENCE_COLUMNS.values())
 
 
 def load(path: str | Path, *, column: str | None = None) -> SelfInfluence | Influence | TopInfluences:
@@ -158,17 +156,8 @@ def _read(file: ResultFile, parts: dict[str, Parts]) -> tuple[PairRecord, dict[s
     known = {"items": tuple(items[pair] for pair in pairs)} if all(pair in items for pair in pairs) else {}
     both = {f"{first}_{second}": f"{second}_{first}" for first, second in known.get("items", ())}
     swapped = {pair: both[pair] for pair in pairs if pair in both}
-    classes = _classes(file.origin(next(iter(parts))) or {}, known.get("items", ()))
+    classes = recorded_classes(file.origin(next(iter(parts))) or {}, known.get("items", ()))
     return held(PairRecord, file.path, ids=tuple(pairs), swapped=swapped, classes=classes, **known), values
-
-
-def _classes(record: Mapping[str, Any], items: Sequence[tuple[str, str]]) -> dict[str, str]:
-    """The class of each item: the only recorded class that is a part of its id, as in `box_deg036_500hz_04`."""
-    source = record.get("source")
-    names = source.get("classes") if isinstance(source, dict) else None
-    names = set(map(str, names)) if isinstance(names, list) else set()
-    found = {item: [part for part in item.split("_") if part in names] for both in items for item in both}
-    return {item: parts[0] for item, parts in found.items() if len(parts) == 1}
 
 
 def _numbers(column: Column, pairs: Sequence[str]) -> list[float]:
@@ -207,14 +196,13 @@ def _named(file: ResultFile, column: str | None) -> dict[str, dict[str, Parts]]:
 
 def _start(origin: Mapping[str, Any], name: str, column: str | None) -> str | None:
     """The name of the scores, with which the name of a column begins; None if unknown."""
-    options = origin.get("options")
-    named = options.get("score_name") if isinstance(options, dict) else None
-    starts = [column] if column is not None else [*_NAMES, str(named)]
-    fitting = [start for start in starts if name == start or name.startswith(f"{start}_")]
-    if not fitting and column is None and origin.get("score") == "self":
+    if column is not None:
+        return column if name == column or name.startswith(f"{column}_") else None
+    found = start_of(name, origin)
+    if found is None and origin.get("score") == "self":
         ends = [f"_{each}" for each in _checkpoints(origin) if name.endswith(f"_{each}")]
         return name.removesuffix(max(ends, key=len, default=""))
-    return max(fitting, key=len, default=None)
+    return found
 
 
 def _is_self(file: ResultFile, parts: Mapping[str, Parts]) -> bool:

@@ -1,6 +1,7 @@
 """The names of columns of scores in result files, and their meaning."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 SELF_COLUMN = "tracin_self_influence"
 INFLUENCE_COLUMNS = {  # by test functional and normalisation: scores of another meaning have another name
@@ -11,6 +12,7 @@ INFLUENCE_COLUMNS = {  # by test functional and normalisation: scores of another
 }
 STANDARD_ERROR = "standard_error"  # a column of its own, in JSON followed by the name of the scores
 OWN_NAME = "id"  # column of the user's own pair ids in a table whose 'pair' is a row number
+FEW = 3  # names in a sentence; more are counted
 MEAN = "mean"  # in place of the test pair, if one column covers all of them
 # Starts of the names of columns, before a test pair or a checkpoint.
 STARTS = tuple(f"{name}_" for name in (SELF_COLUMN, *INFLUENCE_COLUMNS.values()))
@@ -21,6 +23,14 @@ def meaning_of(column: str) -> str | None:
     if column.startswith(SELF_COLUMN):
         return "self"
     return next((name for (name, _), start in INFLUENCE_COLUMNS.items() if column.startswith(start)), None)
+
+
+def start_of(column: str, origin: Mapping[str, Any]) -> str | None:
+    """The name of the scores with which the name of a column begins, ours or a recorded one; None if unknown."""
+    options = origin.get("options")
+    named = options.get("score_name") if isinstance(options, dict) else None
+    starts = [SELF_COLUMN, *INFLUENCE_COLUMNS.values(), str(named)]
+    return max((each for each in starts if column == each or column.startswith(f"{each}_")), key=len, default=None)
 
 
 def common_start(columns: Sequence[str]) -> str:
@@ -37,3 +47,9 @@ def common_start(columns: Sequence[str]) -> str:
 def counted(count: int, noun: str) -> str:
     """A number with its noun: `1 pair`, `441 pairs`."""
     return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def few(names: Sequence[str]) -> str:
+    """The first names, and how many more there are."""
+    left = len(names) - FEW
+    return ", ".join(names[:FEW]) + (f" and {left} more" if left > 0 else "")

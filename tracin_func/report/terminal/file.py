@@ -1,6 +1,5 @@
 """A result file as tables or as JSON: the columns to show, and a view of their scores."""
 
-import difflib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -8,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tracin_func.errors import InputError
-from tracin_func.files import one_form
-from tracin_func.report.terminal.origin import few, print_file, print_flags
+from tracin_func.report.terminal.origin import print_file, print_flags
 from tracin_func.report.terminal.tables import open_console, print_words
 from tracin_func.report.terminal.views import (
     EFFECTS,
@@ -18,8 +16,9 @@ from tracin_func.report.terminal.views import (
     print_overview,
     print_pairs,
 )
+from tracin_func.results.files.choice import ALL, READING, columns_named, meaning
 from tracin_func.results.files.read import ResultFile
-from tracin_func.results.names import SELF_COLUMN, STARTS, common_start, counted, meaning_of
+from tracin_func.results.names import common_start, counted, few
 from tracin_func.results.views import (
     ABS,
     ITEM,
@@ -41,15 +40,6 @@ from tracin_func.results.views import (
     summary,
 )
 from tracin_func.sources.registry import classes_of_ids
-
-ALL = "all"
-
-
-_READING = {
-    "self": "higher: harder for the model",
-    "loss": "positive: training on the pair lowered the loss of the test pair",
-    "score-margin": "positive: training on the pair raised the score margin of the test pair",
-}
 
 
 @dataclass(frozen=True)
@@ -76,7 +66,7 @@ class Selection:
     @property
     def meaning(self) -> str | None:
         """What the columns are; None where it is not known, or where they are of several kinds."""
-        found = {_meaning(self.result, name) for name in self.columns}
+        found = {meaning(self.result, name) for name in self.columns}
         return found.pop() if len(found) == 1 else None
 
     @property
@@ -94,7 +84,7 @@ class Selection:
 
 
 def select(result: ResultFile, wanted: str | None, by: str) -> Selection:
-    columns = _columns(result, wanted)
+    columns = columns_named(result, wanted)
     looked_at = columns if wanted else list(result.columns)
     items = items_of_ids(result.pairs) | result.items
     found = {name: flags(result.columns[name], items) for name in looked_at}
@@ -106,37 +96,9 @@ def select(result: ResultFile, wanted: str | None, by: str) -> Selection:
     return Selection(result, columns, values, found, items, classes, in_groups)
 
 
-def _columns(result: ResultFile, wanted: str | None) -> list[str]:
-    """Those of a name, of a part that only one name has, of a kind, or all; by default self-influence, else all."""
-    names = list(result.columns)
-    if wanted is None:
-        return [SELF_COLUMN] if SELF_COLUMN in names else names
-    if wanted in names:
-        return [wanted]
-    if wanted == ALL:
-        return names
-    if of_kind := [name for name in names if f"{wanted}_" in STARTS and name.startswith(f"{wanted}_")]:
-        return of_kind
-    part = one_form(wanted).casefold()
-    fitting = [name for name in names if part in one_form(name).casefold()]
-    if len(fitting) == 1:
-        return fitting
-    if fitting:
-        raise InputError(
-            f"--column {wanted} is part of {len(fitting)} names in `{result.path}`: {few(fitting)}. Give a longer part."
-        )
-    start = common_start(names)
-    short = [name.removeprefix(start) for name in names]
-    near = difflib.get_close_matches(wanted.removeprefix(start), short, n=3, cutoff=0.4) or short
-    raise InputError(
-        f"--column {wanted} not found in `{result.path}`. Expected a name, a part of one, or {ALL}. Nearest: "
-        f"{few([name for name in names if name.removeprefix(start) in near])}."
-    )
-
-
 def _sum(result: ResultFile, columns: Sequence[str]) -> dict[str, float]:
     """The sum of columns of one kind, of pairs that have a score in each: influence on all test pairs together."""
-    kinds = {_meaning(result, name) for name in columns}
+    kinds = {meaning(result, name) for name in columns}
     if len(kinds) > 1 or None in kinds:
         raise InputError(
             f"`{result.path}` has columns that have no meaningful sum: {few(columns)}. Select one, or one kind, with "
@@ -164,14 +126,6 @@ def _groups(path: Path, values: Mapping[str, float], by: str, items: Items, clas
     )
 
 
-def _meaning(result: ResultFile, column: str) -> str | None:
-    """What a column is, by its provenance or else by its name."""
-    origin = result.origin(column) or {}
-    by_score = {"self": "self", "influence": str(origin.get("test_functional", "loss"))}
-    found = by_score.get(str(origin.get("score")), meaning_of(column))
-    return found if found in _READING else None
-
-
 def print_selection(
     selection: Selection, by: str, sort: str | None, top: int, *, with_histogram: bool, verbose: bool
 ) -> None:
@@ -186,7 +140,7 @@ def print_selection(
         print_overview(console, found, start=common_start(names), top=top, signed=selection.signed)
         print_words(console, "--column PART shows the pairs of one; --by item, class or class-pair shows their sum.")
         return
-    reading = _READING.get(selection.meaning or "")
+    reading = READING.get(selection.meaning or "")
     print_words(console, selection.title + (f" ({reading})" if reading else ""), style="bold")
     order, signed = sort or SCORE, selection.signed
     if by == PAIR:

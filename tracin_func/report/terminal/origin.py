@@ -9,10 +9,9 @@ from rich.text import Text
 
 from tracin_func.report.terminal.tables import print_facts, print_line, print_words
 from tracin_func.results.files.read import ResultFile, other_origins
-from tracin_func.results.names import STARTS, counted
+from tracin_func.results.names import FEW, STARTS, counted, few
 from tracin_func.results.views import CONSTANT_RUNS, NOT_NUMBERS, REPEATED_VALUES, RUN, ZERO_COLUMN, Flag
 
-_FEW = 3  # names in a sentence; more are counted
 _AVERAGES = "Identical scores result from averages over a batch: they are not scores of single pairs."
 _ALIKE = "Scores are equal where gradients are: for copies of an item, or for a scorer with few parameters."
 _NO_ORIGIN = "no provenance: written by another program"
@@ -73,7 +72,7 @@ def print_flags(console: Console, flags: Mapping[str, Sequence[Flag]], ours: boo
         text.stylize("bold yellow", 0, len(kind) + 2)
         console.print(text)
         if where:
-            for name in [*map(short, worst[:_FEW]), *([f"and {len(worst) - _FEW} more"] if len(worst) > _FEW else [])]:
+            for name in [*map(short, worst[:FEW]), *([f"and {len(worst) - FEW} more"] if len(worst) > FEW else [])]:
                 print_words(console, name, indent=4)
     if {CONSTANT_RUNS, REPEATED_VALUES} & set(kinds):
         print_words(console, _ALIKE if ours else _AVERAGES, indent=2)
@@ -83,12 +82,6 @@ def short(column: str) -> str:
     """A column without how all columns of its kind begin: its test pair, or its checkpoint."""
     start = next((name for name in STARTS if column.startswith(name)), "")
     return column.removeprefix(start) or column
-
-
-def few(names: Sequence[str]) -> str:
-    """The first names, and how many more there are."""
-    left = len(names) - _FEW
-    return ", ".join(names[:_FEW]) + (f" and {left} more" if left > 0 else "")
 
 
 def _sentence(kind: str, flag: Flag) -> str:
@@ -136,7 +129,7 @@ def _settings(loss: Mapping[str, Any]) -> list[str]:
 
 def _checkpoints(checkpoints: Sequence[Mapping[str, Any]]) -> str:
     names = [str(each.get("name")) for each in checkpoints]
-    listed = names if len(names) <= 2 * _FEW else [*names[:_FEW], "…", names[-1]]
+    listed = names if len(names) <= 2 * FEW else [*names[:FEW], "…", names[-1]]
     rates = list(dict.fromkeys(str(each.get("learning_rate")) for each in checkpoints))
     rate = rates[0] if len(rates) == 1 else f"{rates[0]} … {rates[-1]}" if rates else "unknown"
     return f"{len(names)}: {', '.join(listed)}; learning rate {rate}"

@@ -5,7 +5,7 @@ would have, `tracin_influence_TE1_TE2`.
 """
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,6 +77,15 @@ def other_origins(origin: Mapping[str, Any]) -> int:
     """The number of other runs whose values remain in a column."""
     others = origin.get(OTHER_ORIGINS)
     return len(others) if isinstance(others, list) else 0
+
+
+def recorded_classes(origin: Mapping[str, Any], items: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """The class of each item: the only recorded class that is a part of its id, as in `box_deg036_500hz_04`."""
+    source = origin.get("source")
+    names = source.get("classes") if isinstance(source, dict) else None
+    names = set(map(str, names)) if isinstance(names, list) else set()
+    found = {item: [part for part in item.split("_") if part in names] for both in items for item in both}
+    return {item: parts[0] for item, parts in found.items() if len(parts) == 1}
 
 
 # What is around the scores
