@@ -70,9 +70,10 @@ def test_ties_at_the_border_count_in_part() -> None:
     first = [9.0, 8, 7, 6, 5, 4, 3, 2, 1, *[0.0] * 10]
     found = of(*columns(first, first))
     assert [each.shared for each in found.highest] == [each.top for each in found.highest]  # equal columns share all
-    other = [9.0, 8, 7, 6, 5, 4, 3, 2, 1, *[0.0] * 9, 0.5]  # its tenth is one of ten that are tied
+    other = [9.0, 8, 7, 6, 5, 4, 3, 2, *[0.0] * 9, 0.5, 0.5]  # its ninth and tenth are tied in the first
+    first = [9.0, 8, 7, 6, 5, 4, 3, 2, *[0.0] * 11]
     (ten,) = (each for each in of(*columns(first, other)).highest if each.asked == "10")
-    assert ten.shared == pytest.approx(9 + 1 / 10)
+    assert ten.shared == pytest.approx(8 + 2 * 2 / 11)  # eleven tied pairs share the two places that are left
 
 
 def test_pairs_in_one_column_only_are_counted_and_left_out() -> None:
