@@ -1,6 +1,7 @@
 """`influence --query` and `--query-audio`: pairs that are in no split, of recordings and of tasks of one's own."""
 
 import json
+import re
 import shutil
 import textwrap
 from pathlib import Path
@@ -75,9 +76,12 @@ def test_own_ranking_is_not_called_correct(lab: Lab) -> None:
     _, stdout, _ = run(
         "influence", lab, "--query", f"{A},{B}", "--query", f"{B},{C},1", "--test-functional", "score-margin"
     )
-    lines = [line for line in stdout.splitlines() if line.startswith("test pair")]
-    assert "own ranking, margin" in lines[0]
+    lines = [line for line in stdout.splitlines() if line.startswith(("own ranking", "test pair"))]
+    assert [line.split()[0] for line in lines] == ["own", "test"]
+    assert re.search(rf"{A}  {B} +margin ", lines[0])
     assert "correct, margin" in lines[1] or "wrong, margin" in lines[1]
+    _, stdout, _ = run("influence", lab, "--query", f"{A},{B}", "--by", "item")
+    assert f"{A}_{B}: own ranking, loss" in stdout
 
 
 def test_copies_of_recordings_have_their_scores_to_the_last_digit(lab: Lab, tmp_path: Path) -> None:

@@ -34,6 +34,7 @@ from tracin_func.task.task import Task
 
 _STEP = {"none": "SGD", "adam": "Adam"}
 _HELPED = {"loss": "lowered the loss of the test pair", "score-margin": "raised the score margin of the test pair"}
+_OWN = "own ranking"  # of the model, in place of a target that is known
 _GHM = "GHM hides label errors: to look for these, add --loss-type standard."
 
 
@@ -177,9 +178,10 @@ def _print_sides(console: Console, result: Influence | TopInfluences, tests: Seq
     kinds, pairs, scores = [], [], []
     for test, name, rows in sides:
         if name == "proponents":
-            kinds.append("test pair")
+            own = is_own_ranking(result.run.source, test)
+            kinds.append(_OWN if own else "test pair")
             pairs.append(result.test_ids[test])
-            scores.append(_outcome(result, test))
+            scores.append(_measure(result, test) if own else _outcome(result, test))
         for place, each in enumerate(rows):
             kinds.append("" if place else name)
             pairs.append(each.pair)
@@ -187,7 +189,7 @@ def _print_sides(console: Console, result: Influence | TopInfluences, tests: Seq
     if result.run.method.aggregate is not None:
         items |= {pair: (pair, "") for pair in result.test_ids}
     columns = [
-        Column("", kinds, left=True, style=lambda cell: "bold" if cell == "test pair" else ""),
+        Column("", kinds, left=True, style=lambda cell: "bold" if cell in (_OWN, "test pair") else ""),
         *item_columns(pairs, items),
         Column("influence", scores, style=influence_style),
     ]
@@ -196,14 +198,18 @@ def _print_sides(console: Console, result: Influence | TopInfluences, tests: Seq
 
 def _outcome(result: Influence | TopInfluences, test: int) -> str:
     """Whether the last checkpoint ranks a test pair correctly, and how clearly; its own ranking is not judged."""
-    margin, loss = result.test.score_margin[-1], result.test.loss[-1]
+    margin = result.test.score_margin[-1]
     if result.run.method.aggregate is not None:
         return f"{int((margin > 0).sum())} of {len(margin)} correct"
     verdict = "correct" if margin[test] > 0 else "wrong"
-    verdict = "own ranking" if is_own_ranking(result.run.source, test) else verdict
+    return f"{_OWN if is_own_ranking(result.run.source, test) else verdict}, {_measure(result, test)}"
+
+
+def _measure(result: Influence | TopInfluences, test: int) -> str:
+    """The loss or the score margin of a test pair at the last checkpoint, whichever is explained."""
     if result.run.method.test_functional == "loss":
-        return f"{verdict}, loss {float(loss[test]):.3g}"
-    return f"{verdict}, margin {float(margin[test]):.3g}"
+        return f"loss {float(result.test.loss[-1][test]):.3g}"
+    return f"margin {float(result.test.score_margin[-1][test]):.3g}"
 
 
 def _unit(run: Run) -> str:
