@@ -106,6 +106,18 @@ def test_it_makes_tasks_in_python_and_knows_the_classes_of_its_ids() -> None:
     assert classes_of_ids(["at2", "at3", "box_deg036_1"]) == {"at2": "even", "at3": "odd", "box_deg036_1": "deg036"}
 
 
+def test_its_items_can_be_queried(tmp_path: Path) -> None:
+    result = run("influence", "--points", "4", "--query", "at3,at0,1", "--metadata-dir", str(tmp_path))
+    assert result.exit_code == 0, result.output
+    scores = json.loads((tmp_path / "line_influence_metadata.json").read_text())
+    assert list(scores["at1_at0"]) == ["tracin_influence_at3_at0"]
+    result = run("influence", "--points", "4", "--query-audio", "a.wav", "b.wav", "--metadata-dir", str(tmp_path))
+    assert (result.exit_code, "--query-audio needs recordings" in result.stderr) == (2, True)
+    test = task_from("line", {"points": 4, "query": ["at3,at0", "at0,at3"]}).test
+    assert test is not None
+    assert sorted(test.target.tolist()) == [-1, 1]
+
+
 def test_the_example_takes_no_data_of_others() -> None:
     with pytest.raises(ti.UsageError, match="`checkpoint_dir` was given, and the embedded example brings its own"):
         ti.sources.demo(checkpoint_dir="elsewhere")

@@ -27,6 +27,7 @@ from tracin_func.scoring.observer import Observer
 from tracin_func.scoring.queries import directed
 from tracin_func.sources.groups import PairOptions
 from tracin_func.sources.options import Options
+from tracin_func.sources.source import queries_of
 from tracin_func.task.pair_reader import is_parquet
 
 
@@ -54,8 +55,8 @@ def fill(command: str | None, options: Options, scores: tuple[str, ...], world: 
         report = Reporter(quiet, options[PrintOptions].verbose)
         job = source.job(listener_of(report), with_test=with_test, streamed=streamed)
         task = limited(job.task, own[ScoringOptions].limit, report)
-        if job.queries:
-            task = directed(task, job.queries, method, compute, Observer(notice=report))
+        if with_test and (queries := queries_of(job, own)):
+            task = directed(task, queries, method, compute, Observer(notice=report))
         store = compute.store
         assert store is not None
         if command is not None:

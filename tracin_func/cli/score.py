@@ -67,7 +67,7 @@ from tracin_func.scoring.top_k.run import query
 from tracin_func.sources.groups import PairOptions, QueryOptions
 from tracin_func.sources.options import Options, groups_of
 from tracin_func.sources.registry import classes_of_ids
-from tracin_func.sources.source import Source
+from tracin_func.sources.source import Source, queries_of
 from tracin_func.sources.values import NUM_TEST, num_test
 from tracin_func.task.method import Method
 from tracin_func.task.pair_table import PairTable
@@ -192,8 +192,8 @@ def _score_one(
     check_files()
     if with_influence and options[QueryOptions].test_select in BY_SCORE:
         task = _with_selected(task, options[QueryOptions], job.settings.seed, method, compute, report)
-    if job.queries:
-        task = directed(task, job.queries, method, compute, Observer(notice=report))
+    if with_influence and (queries := queries_of(job, options)):
+        task = directed(task, queries, method, compute, Observer(notice=report))
     own = options[PairOptions]
     table = replace(task, train=PairTable(str(own.pairs), ids=own.ids)) if streamed else task
     dry_run, pairs = options[ScoringOptions].dry_run, len(table.train)

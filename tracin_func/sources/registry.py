@@ -11,7 +11,7 @@ from tracin_func.sources.options import Options, declared, groups_of
 from tracin_func.sources.python.options import PythonOptions
 from tracin_func.sources.recordings.names import classes_in_names
 from tracin_func.sources.recordings.options import RecordingOptions
-from tracin_func.sources.source import Listener, Source
+from tracin_func.sources.source import Listener, Source, queries_of
 
 if TYPE_CHECKING:
     from tracin_func.task.task import Task
@@ -76,11 +76,8 @@ def task_from(name: str, values: Mapping[str, Any], **more: Any) -> "Task":
     source = _load(name)(options)
     source.check()
     job = source.job(Listener(), **more)
-    if not job.queries:
-        return job.task
-    directed = import_module("tracin_func.scoring.queries").directed
-    task: Task = directed(job.task, job.queries)
-    return task
+    queries, task = queries_of(job, options), job.task
+    return import_module("tracin_func.scoring.queries").directed(task, queries) if queries else task
 
 
 def classes_of_ids(ids: Iterable[str]) -> dict[str, str]:

@@ -7,11 +7,13 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from tracin_func.errors import UsageError
+from tracin_func.sources.groups import QueryOptions
 from tracin_func.sources.options import Options
+from tracin_func.task.queries import Query, placed
 
 if TYPE_CHECKING:
     from tracin_func.sources.settings import Settings
-    from tracin_func.task.queries import Query
     from tracin_func.task.task import Task
 
 _log = logging.getLogger("tracin_func")
@@ -49,12 +51,26 @@ class Job:
     Args:
         task: where there are queries, they take the place of its test pairs.
         settings: with which it was made.
-        queries: pairs to explain, whose direction may have to be that of the model.
+        queries: those of the options, if the source has placed them itself.
     """
 
     task: "Task"
     settings: "Settings"
-    queries: Sequence["Query"] = ()
+    queries: Sequence[Query] = ()
+
+
+def queries_of(job: Job, options: Options) -> Sequence[Query]:
+    """The pairs to explain in place of test pairs, whose direction may have to be that of the model.
+
+    Raises:
+        UsageError, InputError: see `placed`; files are given to a source that does not read them.
+    """
+    asked = options[QueryOptions]
+    if job.queries:
+        return job.queries
+    if asked.query_audio is not None:
+        raise UsageError("`query_audio` needs recordings. Name items of this source with `query`.")
+    return placed(asked.query or (), job.task.all_item_ids) if asked.query else ()
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import ClassVar
 
 from tracin_func.losses.custom import DEFAULT_LOSS
-from tracin_func.sources.groups import ModelOptions, QueryOptions
+from tracin_func.sources.groups import ModelOptions
 from tracin_func.sources.options import Options, setting
 from tracin_func.sources.python.loading import load_task, require_scorer
 from tracin_func.sources.python.options import PythonOptions
 from tracin_func.sources.settings import Settings
 from tracin_func.sources.source import Job, Listener, Source
-from tracin_func.task.queries import placed
 
 
 @dataclass(frozen=True)
@@ -48,8 +47,7 @@ class PythonTask(Source):
             listener.report(f"note: {setting('loss_type', loss_type)} replaces the task's own loss.")
             if settings.unread is not None:
                 listener.report(f"warning: {settings.unread}")
-        queries = placed(self.options[QueryOptions].query or (), task.all_item_ids) if with_test else []
-        return Job(replace(task, describe={"kind": "task", "task": self._named, **task.describe}), settings, queries)
+        return Job(replace(task, describe={"kind": "task", "task": self._named, **task.describe}), settings)
 
     @property
     def _named(self) -> str:
