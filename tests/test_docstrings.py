@@ -9,7 +9,14 @@ import pytest
 import tracin_func as ti
 from tests.support.scored import small_task
 
-MODULES = ("results.comparison", "results.influence", "results.listing", "results.load", "scoring.queries")
+MODULES = (
+    "results.comparison",
+    "results.exclusions",
+    "results.influence",
+    "results.listing",
+    "results.load",
+    "scoring.queries",
+)
 
 
 @pytest.mark.parametrize("module", MODULES)

@@ -24,6 +24,7 @@ from tracin_func.cli.errors import (
     printing,
     say,
 )
+from tracin_func.cli.exclusion_options import ExcludeOptions
 from tracin_func.cli.older import Commands
 from tracin_func.cli.options import (
     GRADIENTS,
@@ -142,6 +143,21 @@ COMMANDS = {
         (
             "tracin-func compare metadata/plastic_500hz_metadata.json audit/plastic_500hz_metadata.json",
             "tracin-func compare scores.json scores.json --column margin_10 --column margin_1",
+        ),
+    ),
+    "exclude": Command(
+        "tracin_func.cli.exclude:exclude",
+        (ExcludeOptions, ViewOptions),
+        """List training pairs to leave out, by their scores in result files.
+
+        Influence: pairs below --threshold on enough test pairs; they raised the loss of these. Self-influence: pairs
+        above --upper-threshold; they are hard or mislabelled. A list that would empty a class is refused. Give the file
+        to --exclusions-file.
+        """,
+        (
+            "tracin-func exclude metadata/plastic_500hz_influence_metadata.json --output-file exclusions.txt",
+            "tracin-func exclude metadata/plastic_500hz_influence_metadata.json --sweep -5,-10,-15",
+            "tracin-func exclude metadata/plastic_500hz_metadata.json --upper-threshold 99%",
         ),
     ),
     "demo": Command(

@@ -1,4 +1,4 @@
-"""Command lines of an older script, which named what to compute by options instead of by a command."""
+"""Command lines of older scripts, which named what to compute, and a file, by options instead of by a command."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,6 +8,7 @@ from typer.core import TyperGroup
 from tracin_func.cli.errors import say
 
 OLDER_SELF, OLDER_INFLUENCE = "--compute-self-influence", "--compute-influence"
+OLDER_FILE, OLDER_BOTH = "--metadata-file", "--consider-both-samples"  # of the script that listed exclusions
 _OF_TESTS = ("--num-test-samples", "--num-test")  # the script took them for self-influence too
 
 
@@ -15,7 +16,7 @@ class Commands(TyperGroup):
     """The commands; without one, the options of the older script choose it."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        return super().parse_args(ctx, with_command(args))
+        return super().parse_args(ctx, of_exclude(with_command(args)))
 
 
 def with_command(words: Sequence[str]) -> list[str]:
@@ -40,3 +41,17 @@ def _without_tests(words: Sequence[str]) -> list[str]:
         else:
             kept.append(word)
     return kept
+
+
+def of_exclude(words: Sequence[str]) -> list[str]:
+    """`words` of `exclude` with its file as an argument, and both samples of a pair as its mode."""
+    if words[:1] != ["exclude"]:
+        return list(words)
+    found = []
+    for word in words:
+        name, given, value = word.partition("=")
+        if name == OLDER_FILE:
+            found += [value] if given else []
+        else:
+            found += ["--mode", "full_pair"] if word == OLDER_BOTH else [word]
+    return found

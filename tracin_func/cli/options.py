@@ -9,6 +9,7 @@ from typing import Annotated, ClassVar, Literal
 
 import typer
 
+from tracin_func.cli.exclusion_options import ExcludeOptions
 from tracin_func.errors import UsageError
 from tracin_func.sources.groups import ModelOptions, PairOptions, QueryOptions, loss_groups
 from tracin_func.sources.options import (
@@ -334,7 +335,7 @@ def in_flags(sentence: str) -> str:
 
 def _as_flag(setting: re.Match[str]) -> str:
     name, value = _OTHER_NAMES.get(setting[1], setting[1]), setting[2]
-    every = groups_of((*INFLUENCE, ShowOptions, InspectOptions))
+    every = groups_of((*INFLUENCE, ShowOptions, InspectOptions, ExcludeOptions))
     known = next((own for group in every if (own := declared(group).get(name)) is not None), None)
     if known is None:
         return setting[0]

@@ -14,6 +14,7 @@ STANDARD_ERROR = "standard_error"  # a column of its own, in JSON followed by th
 OWN_NAME = "id"  # column of the user's own pair ids in a table whose 'pair' is a row number
 FEW = 3  # names in a sentence; more are counted
 MEAN = "mean"  # in place of the test pair, if one column covers all of them
+MARKS = EXCLUDED, NOTES, TRACIN_INFO = "excluded", "notes", "tracin_info"  # fields of a pair that are no scores
 # Starts of the names of columns, before a test pair or a checkpoint.
 STARTS = tuple(f"{name}_" for name in (SELF_COLUMN, *INFLUENCE_COLUMNS.values()))
 

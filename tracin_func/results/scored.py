@@ -11,13 +11,17 @@ import torch
 from torch import Tensor
 
 from tracin_func.errors import InputError, UsageError
+from tracin_func.results.exclusion_rule import RANKING_PAIR, Rule, Threshold
+from tracin_func.results.exclusions import Exclusions, choose
 from tracin_func.results.files.format import Sheet
 from tracin_func.results.files.registry import format_of
+from tracin_func.results.flips import suggested_flips
 from tracin_func.results.frame import Frame, PairRecord, to_pandas
 from tracin_func.results.listing import Listing, Ranked, html_table, ranked, shown
 from tracin_func.results.names import MEAN, counted
 from tracin_func.results.partial import Partial, holds
 from tracin_func.results.run import Run
+from tracin_func.results.score_table import ScoreTable, TrainingPairs
 from tracin_func.results.views import CLASS, CLASS_PAIR, ITEM, SCORE, Group, groups, groups_in_order
 
 SIDES = ("proponent", "opponent")
@@ -123,6 +127,60 @@ class Scored(Recorded):
         """
         return to_pandas(self.to_arrow(long=long, per_checkpoint=per_checkpoint), None if long else "pair")
 
+    def exclusions(
+        self,
+        *,
+        threshold: Threshold | None = None,
+        upper_threshold: Threshold | None = None,
+        drop: str | None = None,
+        max_exclusions: int | None = None,
+        min_occurrences: int = 1,
+        mode: str = RANKING_PAIR,
+        with_mirrors: bool = False,
+        classes: Mapping[str, str] | None = None,
+    ) -> Exclusions:
+        """Training pairs to leave out, the most harmful first, with the reason for each.
+
+        A pair is chosen if its influence is below `threshold` in at least `min_occurrences` live test columns. A column
+        of equal scores is not live. Self-influence is the other way round: a pair is chosen if it is above
+        `upper_threshold`.
+
+        Args:
+            threshold: a number, or a quantile of all live scores such as "5%". For influence -5 if none is given.
+            upper_threshold: the same for scores above it. For self-influence "95%" if none is given.
+            drop: a share of the pairs such as "5%", the most harmful ones: those with the lowest sum of influence, if
+                below 0, or with the highest self-influence.
+            max_exclusions: largest number of ids; None for no limit.
+            min_occurrences: least number of live columns beyond a threshold.
+            mode: "ranking_pair" lists pairs, "full_pair" their items.
+            with_mirrors: also list (b, a) for (a, b), if it has scores.
+            classes: class by item id, none of which may lose all pairs; None for those of the source.
+
+        Raises:
+            UsageError: an argument is not allowed, or does not fit the scores.
+            InputError: no column is live, or the list would empty a class or the training set.
+        """
+        given = (threshold, upper_threshold, drop, max_exclusions, min_occurrences, mode, with_mirrors)
+        return choose(Rule(*given), score_table(self, classes=classes))
+
+    def flips(self, *, upper_threshold: Threshold | None = None, max_exclusions: int | None = None) -> Exclusions:
+        """Training pairs whose label looks inverted, the clearest first, with the reason for each.
+
+        Of influence: pairs with negative influence on three quarters of the live test columns (at least 3), that the
+        model ranks against their label. Where a file does not hold the score margins, the sum of influence has to be an
+        outlier instead. Of self-influence: pairs above a threshold that the model ranks against their label.
+
+        Args:
+            upper_threshold: of self-influence, a number or a quantile; "95%" if none is given.
+            max_exclusions: largest number of pairs; None for no limit.
+
+        Raises:
+            UsageError: a threshold is not allowed.
+            InputError: fewer than 3 columns are live, or a file of self-influence holds no score margins.
+        """
+        rule = Rule(upper_threshold=upper_threshold, max_exclusions=max_exclusions)
+        return suggested_flips(score_table(self), rule)
+
     def save(
         self,
         path: str | Path,
@@ -218,6 +276,30 @@ class Scored(Recorded):
         if holds(self._pairs, "inactive"):
             words += f", {int(self.inactive.all(dim=0).sum())} inactive at all of them"
         return words
+
+
+def score_table(
+    result: Scored,
+    words: str = "the training pairs",
+    classes: Mapping[str, str] | None = None,
+    margins: Mapping[str, float] | None = None,
+) -> ScoreTable:
+    """The scores of a result, for lists of ids.
+
+    Args:
+        result: self-influence or influence.
+        words: the result in messages.
+        classes: class by item id; None for those of the source.
+        margins: score margin of each pair at the last checkpoint; None for those of the run.
+    """
+    pairs, ids = result._pairs, result.ids
+    items = dict(zip(ids, pairs.items, strict=True)) if holds(pairs, "items") else {}
+    if margins is None:
+        last = pairs.score_margin[-1].tolist() if holds(pairs, "score_margin") else []
+        margins = dict(zip(ids, last, strict=False))
+    tests, scores = ("",) if result._tests is None else result._tests, result.scores.reshape(len(ids), -1)
+    part = TrainingPairs(words, ids, items, classes or pairs.classes or {})
+    return ScoreTable((part,), ids, items, tests, scores, result._tests is None, margins)
 
 
 def test_ids(test: PairRecord, run: Run) -> tuple[str, ...]:

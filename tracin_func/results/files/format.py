@@ -44,6 +44,7 @@ class Contents:
         items: the two items of each pair, if the file has columns of them.
         names: the user's own id of each pair, if the file has a column of them.
         parts: score name, test pair and checkpoint of each column, if the file has columns of them.
+        margins: score margin of each pair at the last checkpoint, if the file has a column of them.
     """
 
     pairs: list[str]
@@ -52,6 +53,7 @@ class Contents:
     items: dict[str, tuple[str, str]] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
     parts: dict[str, Parts] = field(default_factory=dict)
+    margins: Column = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,7 @@ from tracin_func.results.files.origins import (
     provenance_path,
     read_provenance,
 )
+from tracin_func.results.names import MARKS
 
 Table = dict[str, dict[str, Json]]
 
@@ -75,7 +76,7 @@ def merge_columns(
     require_writable(path)
     require_writable(beside)
     with locked(path, lock_timeout):
-        table, notes = _read_table(path), read_provenance(path)
+        table, notes = read_table(path), read_provenance(path)
         before = {column for values in table.values() for column in values}
         kept = _place(path, table, rows, swapped or {})
         claim = json.loads(json.dumps(provenance or None))  # as it will be read, for comparisons
@@ -140,7 +141,12 @@ def _slot(path: Path, pair: str, values: dict[str, Json], column: str) -> tuple[
 # The two files
 
 
-def _read_table(path: Path) -> Table:
+def read_table(path: Path) -> Table:
+    """The columns of each pair, numbers as they were written.
+
+    Raises:
+        InputError: the file does not have this form.
+    """
     remedy = "Correct or move the file, or set `metadata_dir` to another folder."
     return {pair: _object_of_columns(path, pair, values, remedy) for pair, values in read_object(path).items()}
 
@@ -176,12 +182,12 @@ def _write(path: Path, sheet: Sheet) -> Path:
 
 
 def _columns(path: Path, written: Collection[str]) -> Collection[str]:
-    table = _read_table(path)
+    table = read_table(path)
     for pair, values in table.items():
         for column in written:
             _slot(path, pair, values, column)
     _text(path, table)
-    return dict.fromkeys(column for values in table.values() for column in values)
+    return dict.fromkeys(column for values in table.values() for column in values if column not in MARKS)
 
 
 def _read(path: Path) -> Contents:

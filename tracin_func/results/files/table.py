@@ -28,8 +28,9 @@ Read = Callable[[Path], tuple[list[str], Sequence[Row]]]
 
 # Columns of names, and columns about pairs that are not scores.
 NAME_COLUMNS = ("pair", OWN_NAME, "first", "second", "test_pair", "test_first", "test_second", "checkpoint", "split")
+SCORE_MARGIN = "score_margin"
 FACTS = (
-    *("target", "loss", "score_margin", "active_share", "count", "weight", "ghm_bin", "ghm_weight", "inactive"),
+    *("target", "loss", SCORE_MARGIN, "active_share", "count", "weight", "ghm_bin", "ghm_weight", "inactive"),
     STANDARD_ERROR,
 )
 SCORE_PREFIX = "tracin_"  # start of the names of columns of scores
@@ -98,11 +99,14 @@ def _by_column(
     columns: dict[str, Column] = {}
     items: dict[str, tuple[str, str]] = {}
     parts: dict[str, Parts] = {}
+    margins: Column = {}
     for line, row in enumerate(rows, start=2):
         pair = str(row["pair"]) if named else f"{row['first']}_{row['second']}"
         pairs[pair] = None
         if both:
             items[pair] = str(row["first"]), str(row["second"])
+        if SCORE_MARGIN in facts:
+            margins[pair] = row[SCORE_MARGIN]
         if OWN_NAME in row:
             names[pair] = str(row[OWN_NAME])
         about = [row.get(each) for each in ("test_pair", "checkpoint")]
@@ -118,4 +122,4 @@ def _by_column(
                     f"`{path}` has '{name}{what}' of pair {pair!r} a second time (row {line}). Remove one of the rows."
                 )
             column[pair] = row[name]
-    return Contents(list(pairs), columns, facts, items, names, parts)
+    return Contents(list(pairs), columns, facts, items, names, parts, margins)

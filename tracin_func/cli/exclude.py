@@ -1,0 +1,203 @@
+"""`tracin-func exclude FILE...`: pairs to leave out or to flip, by their scores in result files."""
+
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tracin_func.cli.errors import interruption, printing
+from tracin_func.cli.exclusion_options import ExcludeOptions
+from tracin_func.cli.options import ViewOptions
+from tracin_func.errors import InputError, UsageError
+from tracin_func.files import real_path
+from tracin_func.report.terminal.exclusions import Count, document, print_counts, print_exclusions
+from tracin_func.results.exclusion_rule import RANKING_PAIR, Rule
+from tracin_func.results.exclusions import Exclusions, choose, counts
+from tracin_func.results.files.marks import mark_excluded
+from tracin_func.results.files.origins import provenance_path
+from tracin_func.results.files.read import read_result
+from tracin_func.results.files.registry import FORMATS
+from tracin_func.results.files.scores_json import JSON
+from tracin_func.results.flips import suggested_flips
+from tracin_func.results.influence import Influence, SelfInfluence
+from tracin_func.results.load import load
+from tracin_func.results.score_table import ScoreTable, joined
+from tracin_func.results.scored import score_table
+from tracin_func.results.views import items_named, items_of_ids, numbers
+from tracin_func.sources.options import Options
+from tracin_func.sources.registry import classes_of_ids
+from tracin_func.sources.values import words
+
+TOP, MOST_OCCURRENCES = 10, 3
+SWEEPS = {False: ("-5", "-10", "-15", "1%", "5%"), True: ("90%", "95%", "99%")}  # by whether it is self-influence
+# The command that takes a list, by the kind of source that the file records.
+_WITHOUT_LIST = "task"
+
+Result = SelfInfluence | Influence
+
+
+def exclude(options: Options) -> None:
+    """List pairs to exclude or to flip; write the list and mark the files if asked to."""
+    own, view = options[ExcludeOptions], options[ViewOptions]
+    _require_apart(own)
+    results = [_loaded(path, own.column) for path in own.file]
+    tables = [_table(path, each, flip=own.suggest is not None) for path, each in zip(own.file, results, strict=True)]
+    table = joined(tables)
+    if own.sweep is not None:
+        found = _counts(table, words("sweep", own.sweep) or [], own.mode or RANKING_PAIR)
+        with printing():
+            if view.json:
+                _print_json(document(table, found, None))
+            else:
+                print_counts(table, found, own.mode or RANKING_PAIR)
+                print(f"\nNext     {_command(own)} --output-file exclusions.txt")
+        return
+    rule = _rule(own)
+    chosen = choose(rule, table) if own.suggest is None else suggested_flips(table, rule)
+    found = [] if own.suggest else _counts(table, _sweep(table, rule), rule.mode, beside=rule)
+    written = _write(own, tables, chosen)
+    with printing():
+        if view.json:
+            _print_json(document(table, found, chosen) | written)
+            return
+        print_exclusions(table, found, chosen, rule, top=own.top or TOP)
+        print()
+        if "written" in written:
+            print(f"Written  {own.output_file}")
+        for path in written.get("marked", ()):
+            print(f"Marked   {path}")
+        if following := _next(own, results, chosen):
+            print(f"Next     {following}")
+
+
+def _loaded(path: Path, column: str | None) -> Result:
+    found = load(path, column=column)
+    if not isinstance(found, Result):
+        raise InputError(
+            f"`{path}` holds the strongest pairs of each test pair only, so that no threshold can be applied to all. "
+            "Score without `keep`."
+        )
+    return found
+
+
+def _table(path: Path, result: Result, *, flip: bool) -> ScoreTable:
+    """The scores of a file, with the classes in its ids and, for flips, its score margins."""
+    classes = classes_of_ids(sorted(items_named(items_of_ids(result.ids))))
+    margins = numbers(read_result(path).margins) if flip else {}
+    return score_table(result, f"`{path}`", classes or None, margins)
+
+
+def _rule(own: ExcludeOptions) -> Rule:
+    return Rule(
+        threshold=own.threshold,
+        upper_threshold=own.upper_threshold,
+        drop=own.drop,
+        max_exclusions=own.max_exclusions,
+        min_occurrences=own.min_occurrences or 1,
+        mode=own.mode or RANKING_PAIR,
+        with_mirrors=own.with_mirrors,
+    )
+
+
+def _sweep(table: ScoreTable, rule: Rule) -> list[str]:
+    """The thresholds to count beside the rule."""
+    usual = SWEEPS[table.of_self]
+    own = str(rule.upper_threshold if table.of_self else rule.threshold)
+    return [each for each in usual if own not in (each, f"{each}.0")]
+
+
+def _counts(table: ScoreTable, thresholds: Sequence[str], mode: str, beside: Rule | None = None) -> list[Count]:
+    """How many pairs or items each threshold chooses; first those of a rule of thresholds."""
+    sides = [(None, each) if table.of_self else (each, None) for each in thresholds]
+    rules = [Rule(lower, upper, mode=mode) for lower, upper in sides]
+    if beside is not None and beside.drop is None and (beside.threshold, beside.upper_threshold) != (None, None):
+        rules.insert(0, beside)
+    most = 1 if table.of_self else MOST_OCCURRENCES
+    return [
+        Count(*rule.limits(table), rule.threshold, rule.upper_threshold, counts(table, rule, most)) for rule in rules
+    ]
+
+
+# Files
+
+
+def _require_apart(own: ExcludeOptions) -> None:
+    """Refuse to replace a file that is read, and to mark a file that is not JSON."""
+    read = {real_path(path) for path in own.file}
+    if own.output_file is not None and real_path(own.output_file) in read | {
+        provenance_path(path) for path in own.file
+    }:
+        raise UsageError(f"`output_file` is one of the result files: {own.output_file}. Name another file.")
+    for path in own.file if own.update_metadata else ():
+        if FORMATS.get(path.suffix.removeprefix(".").lower(), JSON) is not JSON:
+            raise UsageError(f"`update_metadata` marks JSON files only. Got {path}. Use `output_file` instead.")
+
+
+def _write(own: ExcludeOptions, tables: Sequence[ScoreTable], chosen: Exclusions) -> dict[str, Any]:
+    """Write the list and the marks; returns the paths."""
+    written: dict[str, Any] = {}
+    with interruption("each file is as it was or holds the new list"):
+        if own.output_file is not None:
+            written["written"] = str(chosen.save(own.output_file, format=own.format))
+        if own.update_metadata:
+            kept = dict(zip(chosen.pairs, chosen.kept.tolist(), strict=True))
+            facts = [(path, _facts(table, chosen, kept)) for path, table in zip(own.file, tables, strict=True)]
+            written["marked"] = list(map(str, mark_excluded(facts)))
+    return written
+
+
+def _facts(table: ScoreTable, chosen: Exclusions, kept: Mapping[str, bool]) -> dict[str, dict[str, Any]]:
+    """Facts by id of each excluded pair of a file: those of its own row, or of its first listed item."""
+    rows = {row.id: row for row in chosen.rows}
+    found = {}
+    for pair in (pair for pair in table.ids if not kept[pair]):
+        names = [pair, *table.items.get(pair, ())]
+        row = next(rows[name] for name in names if name in rows)
+        facts = row._asdict() | {"lower": chosen.lower, "upper": chosen.upper}
+        if row.id != pair:
+            facts["reason"] = f"item {row.id} is excluded: {row.reason}"
+        found[pair] = {name: value for name, value in facts.items() if name != "id" and value is not None}
+    return found
+
+
+# What is printed
+
+
+def _next(own: ExcludeOptions, results: Sequence[Result], chosen: Exclusions) -> str | None:
+    """The command that follows: one that works as it is, where the files record enough."""
+    if own.suggest is not None:
+        return None
+    if not len(chosen):
+        of_default = (own.threshold, own.upper_threshold, own.drop) == (None, None, None)
+        return f"{_command(own)} --threshold 5%" if of_default and isinstance(results[0], Influence) else None
+    if own.output_file is None:
+        return f"{_command(own)} --output-file exclusions.txt"
+    if own.format == "parquet" or own.format == "mask" or own.output_file.suffix.lower() in (".parquet", ".npy"):
+        return None
+    record, path = results[0].provenance, own.file[0]
+    source = record.get("source")
+    if isinstance(source, dict) and source.get("kind") == _WITHOUT_LIST:
+        return None
+    score = "self" if isinstance(results[0], SelfInfluence) else "influence"
+    given = f"--exclusions-file {_quoted(own.output_file)} --metadata-dir {_quoted(path.parent / 'without')}"
+    if record.get("options") is None:
+        return f"tracin-func {score} --data-root DIR --checkpoint-dir DIR {given}"
+    return f"tracin-func {score} --from {_quoted(f'{path}.provenance.json')} {given}"
+
+
+def _command(own: ExcludeOptions) -> str:
+    """This command without what it only counted or wrote."""
+    given = [shlex.quote(str(path)) for path in own.file]
+    for name in ("column", "threshold", "upper_threshold", "drop", "min_occurrences", "max_exclusions", "mode"):
+        if (value := getattr(own, name)) is not None:
+            given += [f"--{name.replace('_', '-')}", shlex.quote(str(value))]
+    return " ".join(["tracin-func exclude", *given, *(["--with-mirrors"] if own.with_mirrors else [])])
+
+
+def _quoted(path: Path | str) -> str:
+    return shlex.quote(str(path))
+
+
+def _print_json(found: Mapping[str, Any]) -> None:
+    print(json.dumps(found, ensure_ascii=False, indent=2, allow_nan=False))
