@@ -26,7 +26,11 @@ from rich.text import Text
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent
 ENGLISH, CHINESE = ROOT / "README.md", ROOT / "README.zh-TW.md"  # the same blocks
-PAGES = (ENGLISH, CHINESE, *(DOCS / f"{name}.md" for name in ("tutorial", "reading", "how-it-works", "large")))
+PAGES = (
+    ENGLISH,
+    CHINESE,
+    *(DOCS / f"{name}.md" for name in ("tutorial", "reading", "excluding", "how-it-works", "large")),
+)
 
 WIDTH, FOLDER = 80, "/home/you/work"  # FOLDER is shown for the temporary one that commands run in
 SHOWN = ("tracin-func self --top 5", "tracin-func influence --num-test 1")  # the picture

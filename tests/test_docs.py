@@ -14,7 +14,7 @@ import tracin_func
 from docs import make_api, make_options
 from tests.support.places import ROOT
 from tracin_func.cli.app import app
-from tracin_func.cli.older import OLDER_INFLUENCE, OLDER_SELF
+from tracin_func.cli.older import OLDER_BOTH, OLDER_FILE, OLDER_INFLUENCE, OLDER_SELF
 
 READMES = (ROOT / "README.md", ROOT / "README.zh-TW.md")
 PAGES = (*READMES, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")))
@@ -80,7 +80,7 @@ def test_every_option_that_is_named_exists(page: Path) -> None:
         flags=re.MULTILINE,
     )
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*[a-z]", text))
-    assert named <= known | {"--help", "--version", OLDER_SELF, OLDER_INFLUENCE}
+    assert named <= known | {"--help", "--version", OLDER_SELF, OLDER_INFLUENCE, OLDER_FILE, OLDER_BOTH}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

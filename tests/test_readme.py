@@ -98,7 +98,7 @@ def test_a_command_on_the_example_folder_runs(tmp_path: Path, embedded_500hz: Em
 
 @pytest.mark.thorough
 def test_the_commands_run(copy: Path, embedded_500hz: object) -> None:
-    assert len(COMMANDS) == 11
+    assert len(COMMANDS) == 12
     for command in COMMANDS:
         result = shell(command, copy)
         assert result.returncode == 0, (command, result.stderr)
@@ -106,7 +106,7 @@ def test_the_commands_run(copy: Path, embedded_500hz: object) -> None:
     assert (copy / "results/plastic_500hz_metadata.json").exists()
 
 
-WITH_COMMANDS = [page for page in PAGES if page.stem in ("tutorial", "reading")]  # of some minutes in all
+WITH_COMMANDS = [page for page in PAGES if page.stem in ("tutorial", "reading", "excluding")]  # of some minutes in all
 OTHERS = [page for page in PAGES if page.parent != ROOT and page not in WITH_COMMANDS]
 
 

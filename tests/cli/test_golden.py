@@ -6,17 +6,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from tests.support.lab_files import lab_names
 from tests.support.places import DATA
 from tracin_func.cli.app import app
-
-
-def lab_names(frequency: str) -> tuple[list[str], list[str]]:
-    """The 441 keys and five columns of the lab's influence file, in order."""
-    drawing = json.loads((DATA / "lab_drawing_seed42.json").read_text())
-    ids = [f"plastic_deg{degree:03}_{frequency}_{take:02}" for degree in range(0, 181, 36) for take in range(9)]
-    keys, columns = ([f"{ids[a]}_{ids[b]}" for a, b in drawing[table]] for table in ("train_pairs", "test_pairs"))
-    return keys, [f"tracin_influence_{name}" for name in columns]
-
 
 ONE = ("--checkpoints", "last:1")  # what survives in a file depends on no number of checkpoints
 

@@ -102,9 +102,9 @@ def test_thresholds_are_strict_and_missing_scores_count_nowhere() -> None:
 
 def test_counts_by_threshold_and_occurrences() -> None:
     scores = table([[-9.0, -6.0], [-7.0, 1.0], [0.0, 2.0], [1.0, 3.0]])
-    assert counts(scores, Rule(), 3) == [2, 1, 0]
-    assert counts(scores, Rule(threshold=-8), 2) == [1, 0]
-    assert counts(scores, Rule(mode="full_pair"), 2) == [2, 2]
+    assert counts(scores, Rule(), (1, 2, 3)) == [2, 1, 0]
+    assert counts(scores, Rule(threshold=-8), (1, 2)) == [1, 0]
+    assert counts(scores, Rule(mode="full_pair"), (1, 2)) == [2, 2]
 
 
 @pytest.mark.parametrize("share", ["5%", "37.5%", "90%"])

@@ -12,6 +12,8 @@ from tracin_func.cli.options import ViewOptions
 from tracin_func.errors import InputError, UsageError
 from tracin_func.files import real_path
 from tracin_func.report.terminal.exclusions import Count, document, print_counts, print_exclusions
+from tracin_func.report.terminal.origin import print_file
+from tracin_func.report.terminal.tables import open_console
 from tracin_func.results.exclusion_rule import RANKING_PAIR, Rule
 from tracin_func.results.exclusions import Exclusions, choose, counts
 from tracin_func.results.files.marks import mark_excluded
@@ -29,10 +31,10 @@ from tracin_func.sources.options import Options
 from tracin_func.sources.registry import classes_of_ids
 from tracin_func.sources.values import words
 
-TOP, MOST_OCCURRENCES = 10, 3
+TOP = 10
+OCCURRENCES = (1, 2, 3)  # for which pairs are counted
 SWEEPS = {False: ("-5", "-10", "-15", "1%", "5%"), True: ("90%", "95%", "99%")}  # by whether it is self-influence
-# The command that takes a list, by the kind of source that the file records.
-_WITHOUT_LIST = "task"
+_WITHOUT_LIST = "task"  # the kind of source that takes no list of ids
 
 Result = SelfInfluence | Influence
 
@@ -45,22 +47,24 @@ def exclude(options: Options) -> None:
     tables = [_table(path, each, flip=own.suggest is not None) for path, each in zip(own.file, results, strict=True)]
     table = joined(tables)
     if own.sweep is not None:
-        found = _counts(table, words("sweep", own.sweep) or [], own.mode or RANKING_PAIR)
+        found = _counts(table, words("sweep", own.sweep) or [], _rule(own))
         with printing():
             if view.json:
                 _print_json(document(table, found, None))
             else:
+                _print_origins(own, verbose=view.verbose)
                 print_counts(table, found, own.mode or RANKING_PAIR)
-                print(f"\nNext     {_command(own)} --output-file exclusions.txt")
+                print(f"\nNext     {_of_sweep(own, table, found)}")
         return
     rule = _rule(own)
     chosen = choose(rule, table) if own.suggest is None else suggested_flips(table, rule)
-    found = [] if own.suggest else _counts(table, _sweep(table, rule), rule.mode, beside=rule)
+    found = [] if own.suggest else _counts(table, _sweep(table, rule), rule, beside=True)
     written = _write(own, tables, chosen)
     with printing():
         if view.json:
             _print_json(document(table, found, chosen) | written)
             return
+        _print_origins(own, verbose=view.verbose)
         print_exclusions(table, found, chosen, rule, top=own.top or TOP)
         print()
         if "written" in written:
@@ -107,15 +111,17 @@ def _sweep(table: ScoreTable, rule: Rule) -> list[str]:
     return [each for each in usual if own not in (each, f"{each}.0")]
 
 
-def _counts(table: ScoreTable, thresholds: Sequence[str], mode: str, beside: Rule | None = None) -> list[Count]:
-    """How many pairs or items each threshold chooses; first those of a rule of thresholds."""
+def _counts(table: ScoreTable, thresholds: Sequence[str], rule: Rule, *, beside: bool = False) -> list[Count]:
+    """How many pairs or items each threshold chooses; `beside` a rule of thresholds, first those of the rule."""
     sides = [(None, each) if table.of_self else (each, None) for each in thresholds]
-    rules = [Rule(lower, upper, mode=mode) for lower, upper in sides]
-    if beside is not None and beside.drop is None and (beside.threshold, beside.upper_threshold) != (None, None):
-        rules.insert(0, beside)
-    most = 1 if table.of_self else MOST_OCCURRENCES
+    rules = [Rule(lower, upper, mode=rule.mode) for lower, upper in sides]
+    if beside and rule.drop is None and (rule.threshold, rule.upper_threshold) != (None, None):
+        rules.insert(0, rule)
+    least = [1] if table.of_self else sorted({*OCCURRENCES, rule.min_occurrences})
+    found = [dict(zip(least, counts(table, each, least), strict=True)) for each in rules]
     return [
-        Count(*rule.limits(table), rule.threshold, rule.upper_threshold, counts(table, rule, most)) for rule in rules
+        Count(*each.limits(table), each.threshold, each.upper_threshold, chosen)
+        for each, chosen in zip(rules, found, strict=True)
     ]
 
 
@@ -164,6 +170,13 @@ def _facts(table: ScoreTable, chosen: Exclusions, kept: Mapping[str, bool]) -> d
 # What is printed
 
 
+def _print_origins(own: ExcludeOptions, *, verbose: bool) -> None:
+    """Where the scores come from, if asked for."""
+    for each in map(read_result, own.file if verbose else ()):
+        print_file(open_console(), each, list(each.columns), verbose=True)
+        print()
+
+
 def _next(own: ExcludeOptions, results: Sequence[Result], chosen: Exclusions) -> str | None:
     """The command that follows: one that works as it is, where the files record enough."""
     if own.suggest is not None:
@@ -184,6 +197,15 @@ def _next(own: ExcludeOptions, results: Sequence[Result], chosen: Exclusions) ->
     if record.get("options") is None:
         return f"tracin-func {score} --data-root DIR --checkpoint-dir DIR {given}"
     return f"tracin-func {score} --from {_quoted(f'{path}.provenance.json')} {given}"
+
+
+def _of_sweep(own: ExcludeOptions, table: ScoreTable, found: Sequence[Count]) -> str:
+    """The command that lists what the first threshold of a sweep that chooses pairs would list."""
+    least = 1 if table.of_self else own.min_occurrences or 1
+    first = next((each for each in found if each.chosen[least]), found[0])
+    name, value = ("upper-threshold", first.upper_threshold) if table.of_self else ("threshold", first.threshold)
+    shown = f"{value:g}" if isinstance(value, float) else value
+    return f"{_command(own)} --{name} {shown} --output-file exclusions.txt"
 
 
 def _command(own: ExcludeOptions) -> str:

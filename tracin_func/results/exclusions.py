@@ -133,10 +133,10 @@ def listed(
     return Exclusions(Listing(rows), kind, verb, *limits, pairs=table.ids, kept=kept, mirrored=mirrored)
 
 
-def counts(table: ScoreTable, rule: Rule, most: int) -> list[int]:
-    """The number of pairs (of items in the mode full_pair) that a threshold chooses with 1 to `most` occurrences."""
+def counts(table: ScoreTable, rule: Rule, least: Sequence[int]) -> list[int]:
+    """The number of pairs (of items in the mode full_pair) beyond a threshold, by the least number of occurrences."""
     found = occurrences(table, *rule.limits(table))
-    chosen = [(found >= least).nonzero()[:, 0].tolist() for least in range(1, most + 1)]
+    chosen = [(found >= times).nonzero()[:, 0].tolist() for times in least]
     if rule.mode != FULL_PAIR:
         return [len(rows) for rows in chosen]
     _require_items(table)

@@ -25,13 +25,13 @@ GROUPS_SHOWN = 5
 
 
 class Count(NamedTuple):
-    """How many pairs (items in the mode full_pair) thresholds choose with 1, 2, ... occurrences."""
+    """How many pairs (items in the mode full_pair) thresholds choose, by the least number of occurrences."""
 
     lower: float | None
     upper: float | None
     threshold: float | str | None
     upper_threshold: float | str | None
-    chosen: list[int]
+    chosen: dict[int, int]
 
 
 def print_counts(table: ScoreTable, found: Sequence[Count], mode: str) -> None:
@@ -110,11 +110,11 @@ def _print_counts(console: Console, table: ScoreTable, found: Sequence[Count], m
     what = "items" if mode == FULL_PAIR else "pairs"
     if table.of_self:
         print_words(console, f"Number of {what} above a threshold")
-        print_table(console, [_thresholds(found), Column(what, [f"{each.chosen[0]:,}" for each in found])])
+        print_table(console, [_thresholds(found), Column(what, [f"{each.chosen[1]:,}" for each in found])])
         return
-    print_words(console, f"Number of {what} beyond a threshold on at least 1, 2, 3 test pairs")
-    by_least = zip(*(each.chosen for each in found), strict=True)
-    columns = [Column(str(least), [f"{count:,}" for count in each]) for least, each in enumerate(by_least, start=1)]
+    times = list(found[0].chosen)
+    print_words(console, f"Number of {what} beyond a threshold on at least {', '.join(map(str, times))} test pairs")
+    columns = [Column(str(least), [f"{each.chosen[least]:,}" for each in found]) for least in times]
     print_table(console, [_thresholds(found), *columns])
 
 
@@ -185,8 +185,9 @@ def _reading(table: ScoreTable, chosen: Exclusions, rule: Rule) -> list[str]:
         return ["Look at or listen to each pair before you change its label."]
     if not len(chosen):
         known = table.live_scores[~table.live_scores.isnan()]
-        end = f"highest {float(known.max()):.4g}" if table.of_self else f"lowest {float(known.min()):.4g}"
-        return [f"The {end} score is not beyond a threshold, or not on enough test pairs. Try a quantile such as 5%."]
+        if table.of_self:
+            return [f"Highest score: {float(known.max()):.4g}. Set a lower threshold, or a quantile such as 90%."]
+        return [f"Lowest live score: {float(known.min()):.4g}. Set a higher threshold, or a quantile such as 5%."]
     found = []
     if not table.of_self and (helped := sum(row.total > 0 for row in chosen.rows)):
         found.append(f"{helped} of these {chosen.kind}s have a sum above 0: they helped the test pairs together.")
