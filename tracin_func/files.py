@@ -140,19 +140,21 @@ def dumps(value: Json, newline: str = "\n") -> str:
     return f"[{','.join(inner + dumps(member, inner) for member in value)}{newline}]"
 
 
-def require_writable(path: Path) -> None:
+def require_writable(path: Path, setting: str = "metadata_dir") -> None:
     """Refuse a path that cannot be replaced: a read-only file, no file at all, a folder that cannot be created.
+
+    `setting` is the one that names the place, for the message.
 
     Raises:
         OutputError: with the reason.
     """
-    remedy = "Change its permissions, or write to another folder (`metadata_dir`)."
+    remedy = f"Change its permissions, or write to another folder (`{setting}`)."
     try:
         mode = path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError):
         pass
     except OSError as error:
-        raise _not_written(path, error) from error
+        raise _not_written(path, error, setting) from error
     else:
         if not stat.S_ISREG(mode):
             raise OutputError(f"`{path}` is a folder or a device. Name a file to write to.")
@@ -192,7 +194,7 @@ def locked(path: Path, timeout: float) -> Iterator[None]:
         lock.release()
 
 
-def replace(path: Path, writes: Sequence[tuple[Path, Content]]) -> None:
+def replace(path: Path, writes: Sequence[tuple[Path, Content]], setting: str = "metadata_dir") -> None:
     """Replace files of the folder of `path`, in order; call it inside `locked(path)`.
 
     Every content is on the disk in full before the first file is replaced: a full disk changes no file.
@@ -200,6 +202,7 @@ def replace(path: Path, writes: Sequence[tuple[Path, Content]]) -> None:
     Args:
         path: the file whose lock is held; temporary files are named after it.
         writes: files and their new contents; a file may occur again.
+        setting: the one that names the place, for the message.
 
     Raises:
         OutputError: some or all were not replaced; each file has its old or its new content.
@@ -212,7 +215,7 @@ def replace(path: Path, writes: Sequence[tuple[Path, Content]]) -> None:
             os.replace(file, target)
             _sync_folder(path.parent)
     except OSError as error:
-        raise _not_written(path, error) from error
+        raise _not_written(path, error, setting) from error
     finally:
         for file in temporary:
             with contextlib.suppress(OSError):
@@ -303,9 +306,9 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _not_written(path: Path, error: Exception) -> OutputError:
+def _not_written(path: Path, error: Exception, setting: str = "metadata_dir") -> OutputError:
     reason = getattr(error, "strerror", None) or error
     return OutputError(
         f"`{path}` could not be written: {reason}. Its former content is unchanged. Check free space and permissions "
-        "of the folder, or write to another one (`metadata_dir`)."
+        f"of the folder, or write to another one (`{setting}`)."
     )

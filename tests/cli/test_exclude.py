@@ -306,4 +306,5 @@ def test_a_list_that_cannot_be_written_changes_nothing(small: Path, tmp_path: Pa
     result = invoke(small, "--output-file", folder / "list.txt", "--update-metadata")
     assert (result.exit_code, result.stdout) == (1, "")
     assert "is not a folder" in result.stderr
+    assert "another folder (--output-file)" in result.stderr
     assert small.read_bytes() == before

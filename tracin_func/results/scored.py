@@ -139,7 +139,7 @@ class Scored(Recorded):
         with_mirrors: bool = False,
         classes: Mapping[str, str] | None = None,
     ) -> Exclusions:
-        """Training pairs to leave out, the most harmful first, with the reason for each.
+        """Training pairs to leave out, the most harmful first, with the reason for each: `ids`, `rows`, `save(path)`.
 
         A pair is chosen if its influence is below `threshold` in at least `min_occurrences` live test columns. A column
         of equal scores is not live. Self-influence is the other way round: a pair is chosen if it is above
@@ -164,7 +164,7 @@ class Scored(Recorded):
         return choose(Rule(*given), score_table(self, classes=classes))
 
     def flips(self, *, upper_threshold: Threshold | None = None, max_exclusions: int | None = None) -> Exclusions:
-        """Training pairs whose label looks inverted, the clearest first, with the reason for each.
+        """Training pairs whose label looks inverted, the clearest first: `ids`, `rows`, `save(path)`.
 
         Of influence: pairs with negative influence on three quarters of the live test columns (at least 3), that the
         model ranks against their label. Where a file does not hold the score margins, the sum of influence has to be an

@@ -40,14 +40,14 @@ def write_ids(path: Path, form: str | None, head: str, rows: Sequence[Mapping[st
         AS_MASK: lambda stream: np.save(stream, kept.numpy()),
     }
     path = real_path(path)
-    require_writable(path)
+    require_writable(path, "output_file")
     with locked(path, 60.0):
         if path.exists() and not _is_list(path):
             raise InputError(
                 f"`{path}` exists and is not a list that tracin-func has written. Name another file, or remove "
                 "this one."
             )
-        replace(path, [(path, contents[form])])
+        replace(path, [(path, contents[form])], "output_file")
     return path
 
 

@@ -34,14 +34,14 @@ def mark_excluded(writes: Sequence[tuple[Path, Mapping[str, Mapping[str, Json]]]
         OutputError: a file could not be written; it is unchanged.
     """
     for path, excluded in writes:  # all are checked before the first is written
-        require_writable(real_path(path))
+        require_writable(real_path(path), "output_file")
         _marked(path, excluded)
     return [_write(real_path(path), excluded) for path, excluded in writes]
 
 
 def _write(path: Path, excluded: Mapping[str, Mapping[str, Json]]) -> Path:
     with locked(path, 60.0):
-        replace(path, [(path, dumps(_marked(path, excluded)))])
+        replace(path, [(path, dumps(_marked(path, excluded)))], "output_file")
     return path
 
 
