@@ -86,6 +86,10 @@ def test_both_items_of_all_pairs_of_the_lab_are_refused_with_the_count(tmp_path:
         assert "--mode full_pair excludes all 37 training items" in line
         assert "--max-exclusions" in line
     assert not (tmp_path / "list.txt").exists()
+    stdout = output(path, "--mode", "full_pair", "--sweep", "-5,-290")
+    assert "Number of items (of 37) beyond a threshold" in stdout
+    assert "< -5 37 " in stdout
+    assert stdout.endswith("--mode full_pair --threshold -290 --output-file exclusions.txt")  # the first leaves nothing
     found = document(path, "--mode", "full_pair", "--max-exclusions", "4")
     assert [len(found["rows"]), found["kind"]] == [4, "item"]
 

@@ -14,7 +14,7 @@ from tracin_func.files import real_path
 from tracin_func.report.terminal.exclusions import Count, document, print_counts, print_exclusions
 from tracin_func.report.terminal.origin import print_file
 from tracin_func.report.terminal.tables import open_console
-from tracin_func.results.exclusion_rule import RANKING_PAIR, Rule
+from tracin_func.results.exclusion_rule import FULL_PAIR, RANKING_PAIR, Rule
 from tracin_func.results.exclusions import Exclusions, choose, counts
 from tracin_func.results.files.marks import mark_excluded
 from tracin_func.results.files.origins import provenance_path
@@ -200,9 +200,10 @@ def _next(own: ExcludeOptions, results: Sequence[Result], chosen: Exclusions) ->
 
 
 def _of_sweep(own: ExcludeOptions, table: ScoreTable, found: Sequence[Count]) -> str:
-    """The command that lists what the first threshold of a sweep that chooses pairs would list."""
+    """The command for the first threshold of a sweep that lists something and leaves something."""
     least = 1 if table.of_self else own.min_occurrences or 1
-    first = next((each for each in found if each.chosen[least]), found[0])
+    total = len(table.item_ids if own.mode == FULL_PAIR else table.ids)
+    first = next((each for each in found if 0 < each.chosen[least] < total), found[0])
     name, value = ("upper-threshold", first.upper_threshold) if table.of_self else ("threshold", first.threshold)
     shown = f"{value:g}" if isinstance(value, float) else value
     return f"{_command(own)} --{name} {shown} --output-file exclusions.txt"

@@ -80,6 +80,11 @@ class ScoreTable:
         return self.live_scores.nansum(dim=1)
 
     @property
+    def item_ids(self) -> set[str]:
+        """The items of all pairs, as far as known."""
+        return {item for both in self.items.values() for item in both}
+
+    @property
     def classes(self) -> dict[str, str]:
         """Class by item."""
         return {item: name for part in self.parts for item, name in part.classes.items()}

@@ -107,13 +107,16 @@ def _print_live(console: Console, table: ScoreTable) -> None:
 
 
 def _print_counts(console: Console, table: ScoreTable, found: Sequence[Count], mode: str) -> None:
-    what = "items" if mode == FULL_PAIR else "pairs"
+    what, total = ("items", len(table.item_ids)) if mode == FULL_PAIR else ("pairs", len(table.ids))
     if table.of_self:
-        print_words(console, f"Number of {what} above a threshold")
+        print_words(console, f"Number of {what} (of {total:,}) above a threshold")
         print_table(console, [_thresholds(found), Column(what, [f"{each.chosen[1]:,}" for each in found])])
         return
     times = list(found[0].chosen)
-    print_words(console, f"Number of {what} beyond a threshold on at least {', '.join(map(str, times))} test pairs")
+    print_words(
+        console,
+        f"Number of {what} (of {total:,}) beyond a threshold on at least {', '.join(map(str, times))} test pairs",
+    )
     columns = [Column(str(least), [f"{each.chosen[least]:,}" for each in found]) for least in times]
     print_table(console, [_thresholds(found), *columns])
 
