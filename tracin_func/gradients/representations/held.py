@@ -43,21 +43,23 @@ def held(work: Work) -> Gradients:
     """
     units, state, root_rate = work.units, work.state, work.root_rate
     differentiate = work.engine.differentiate(units, state, work.plan)
-    batch, first = next(work.batches(torch.arange(units.count)))
-    ready = [differentiate(batch, first)]  # shows what to hold, and is used below
-    del batch
     planned = {part.parameter for part in work.plan.parts if part.form == "factors"}
-    factors = {
-        name: _empty_factors(name, part, units, state.row_dtype)
-        for name, part in ready[0][0].items()
-        if isinstance(part, Factors) and name in planned
-    }
-    built = [name for name in state.parameters if name in ready[0][0] and name not in factors]
-    ends = list(itertools.accumulate(state.parameters[name].numel() for name in built))
-    columns = dict(zip(built, map(slice, [0, *ends], ends), strict=False))  # of each parameter in a row
+    factors: dict[str, FactorGradients] = {}
+    columns: dict[str, slice] = {}  # of each parameter in a row
+
+    def lay_out(gradients: dict[str, Contribution]) -> None:
+        """What is held is known from the first gradients."""
+        for name, part in gradients.items():
+            if isinstance(part, Factors) and name in planned:
+                factors[name] = _empty_factors(name, part, units, state.row_dtype)
+        built = [name for name in state.parameters if name in gradients and name not in factors]
+        ends = list(itertools.accumulate(state.parameters[name].numel() for name in built))
+        columns.update(zip(built, map(slice, [0, *ends], ends), strict=False))
 
     def filled(batch: Batch, index: Tensor) -> tuple[dict[str, Contribution], Tensor]:
-        gradients, values = ready.pop() if ready and torch.equal(index, first) else differentiate(batch, index)
+        gradients, values = differentiate(batch, index)
+        if not columns and not factors:
+            lay_out(gradients)
         for name, factor in factors.items():
             part = gradients[name]
             assert isinstance(part, Factors)
@@ -68,10 +70,12 @@ def held(work: Work) -> Gradients:
         return gradients, values
 
     def fetch(index: Tensor) -> tuple[Tensor, Tensor]:
-        rows = torch.empty(len(index), ends[-1] if ends else 0, dtype=state.row_dtype, device=state.example.device)
-        objectives, low = [], 0
+        rows, objectives, low = torch.empty(0), [], 0
         for batch, mine in work.batches(index):
             gradients, values = filled(batch, mine)
+            if not low:
+                width = max((place.stop for place in columns.values()), default=0)
+                rows = torch.empty(len(index), width, dtype=state.row_dtype, device=state.example.device)
             with record_function("rows"):
                 for name, place in columns.items():
                     # √η is applied while the gradient is copied to its place: no pass of its own.
@@ -83,7 +87,7 @@ def held(work: Work) -> Gradients:
 
     def values() -> Tensor:
         """If not all rows are held, all factors still are: one pass computes them."""
-        if not factors:
+        if not planned:
             return work.values()
         return torch.cat([filled(*some)[1] for some in work.batches(torch.arange(units.count))])
 

@@ -1,10 +1,12 @@
 """Gradient rows [units, params]: held if they fit into memory, else recomputed in blocks.
 
 With N units, n combinations and P parameters, `columns` costs N·(units in the combinations)·P multiply-adds and
-`squared_norm` the smaller of N²·P and 3·n·P, plus gradients for rows that are not held, see `squared_norm`.
+`squared_norm` the smaller of N²·P and 3·n·P, plus gradients for rows that are not held: those that `for_columns` and
+`for_norms` count.
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -14,6 +16,7 @@ from tracin_func.gradients.device import wide_type
 from tracin_func.gradients.model import State
 from tracin_func.gradients.protocol import Combination
 from tracin_func.gradients.representations.products import combine, inner, pair_norms, row_norms
+from tracin_func.gradients.representations.schedule import schedule, sizes
 
 Fetch = Callable[[Tensor], tuple[Tensor, Tensor]]  # positions [n] -> rows [n, params], objectives [n]
 
@@ -21,6 +24,18 @@ Fetch = Callable[[Tensor], tuple[Tensor, Tensor]]  # positions [n] -> rows [n, p
 def are_exact(state: State) -> bool:
     """Whether the product of two row entries is exact in the widest type of the device: float32 in float64."""
     return state.row_dtype != wide_type(state.example)
+
+
+def for_norms(index: Tensor, block: int) -> int:
+    """The rows that norms of combinations of the units `index` [n, 2] compute, if only blocks are held."""
+    return sum(len(step.units) for step in schedule(index, 2 * block))
+
+
+def for_columns(index: Tensor, units: int, block: int, *, exact: bool) -> int:
+    """The rows that products of all units with combinations of the units `index` [n, m] compute, in the same case."""
+    index = index.unique()[:, None] if exact else index
+    together = index.split(max(1, block // index.shape[1]))
+    return sum(units + len(some.unique()) for some in together)
 
 
 class Rows:
@@ -90,9 +105,7 @@ class Rows:
     def squared_norm(self, combination: Combination) -> Tensor:
         """‖Σ_j c_j g_j‖², float64 [n].
 
-        If not all rows are held, either pairs are processed in the order of their first unit, a block's worth of
-        units at a time (at most 2n gradients), or every two blocks together (N · blocks / 2 gradients), whichever is
-        less.
+        If not all rows are held, they are computed in the order of `schedule`, with memory for two blocks.
         """
         index, coefficient = combination.index.cpu(), combination.coefficient.to("cpu", torch.float64)
         if index.shape[1] == 1:
@@ -101,38 +114,33 @@ class Rows:
         if self._held is not None:
             rows = self.take(torch.arange(self._units))
             return pair_norms(rows, rows, whole)
-        blocks = -(-self._units // self.block)
-        by_blocks = self._units * (blocks + 1) / 2 < 2 * len(index)
-        return self._norms_of_blocks(whole) if by_blocks else self._norms_in_order(whole)
+        return self._scheduled_norms(whole)
 
-    def _norms_in_order(self, combination: Combination) -> Tensor:
-        """Of pairs sorted by their first unit, as many at a time as fit into a block of units."""
+    def _scheduled_norms(self, combination: Combination) -> Tensor:
+        """Of pairs of rows that are computed a group at a time, with each other and with those kept meanwhile."""
         result = torch.zeros(len(combination), dtype=torch.float64)
-        order = torch.argsort(combination.index.min(dim=1).values, stable=True)
-        for chosen in order.split(max(1, self.block // 2)):
-            part = combination.select(chosen)
-            needed, local = torch.unique(part.index, return_inverse=True)
-            rows = self.take(needed)
-            result[chosen] = pair_norms(rows, rows, Combination(local, part.coefficient))
-        return result
-
-    def _norms_of_blocks(self, combination: Combination) -> Tensor:
-        """Of every two blocks that pairs connect, once."""
-        result = torch.zeros(len(combination), dtype=torch.float64)
-        ascending = combination.index[:, 0] <= combination.index[:, 1]
-        index = torch.where(ascending[:, None], combination.index, combination.index.flip(1))
-        coefficient = torch.where(ascending[:, None], combination.coefficient, combination.coefficient.flip(1))
-        home = index // self.block
-        for start, left in self.blocks():
-            of_left = home[:, 0] == start // self.block
-            for block in torch.unique(home[of_left, 1]).tolist():
-                first = block * self.block
-                right = left if first == start else self.take(self._range(first))
-                mine = (of_left & (home[:, 1] == block)).nonzero()[:, 0]
-                local = Combination(index[mine] - torch.tensor([start, first]), coefficient[mine])
-                result[mine] = pair_norms(left, right, local)
-                del right  # before the next block is computed: the plan counts two
-            del left
+        in_group, in_kept = torch.full((2, self._units), -1)  # the place of each unit
+        kept, filled = torch.empty(0), 0
+        for step in schedule(combination.index, 2 * self.block):
+            rows = self.take(step.units)
+            in_group[step.units] = torch.arange(len(step.units))
+            pairs = combination.select(step.pairs)
+            inside = (in_group[pairs.index] >= 0).all(dim=1)
+            if bool(inside.any()):
+                own = pairs.select(inside)
+                result[step.pairs[inside]] = pair_norms(rows, rows, replace(own, index=in_group[own.index]))
+            if not bool(inside.all()):
+                others = _kept_first(pairs.select(~inside), in_group)
+                places = torch.stack([in_kept[others.index[:, 0]], in_group[others.index[:, 1]]], dim=1)
+                result[step.pairs[~inside]] = pair_norms(kept[:filled], rows, replace(others, index=places))
+            in_group[step.units] = -1
+            if len(step.stay):
+                if not filled:
+                    kept = rows.new_empty(min(sizes(2 * self.block)[0], self._units), rows.shape[1])
+                kept[step.places.to(kept.device)] = rows[step.stay.to(kept.device)]
+                in_kept[step.units[step.stay]] = step.places
+                filled = max(filled, int(step.places.max()) + 1)
+            del rows  # before the next are computed: the plan counts two blocks
         return result
 
     def blocks(self) -> Iterator[tuple[int, Tensor]]:
@@ -163,3 +171,10 @@ class Rows:
             if bool(self._norms[index].isnan().any()):
                 self.take(index)
         return self._norms
+
+
+def _kept_first(combination: Combination, in_group: Tensor) -> Combination:
+    """Pairs of a kept unit and one of the group, in this order."""
+    order = (in_group[combination.index] >= 0).long().argsort(dim=1)
+    index, coefficient = combination.index.gather(1, order), combination.coefficient.gather(1, order)
+    return Combination(index, coefficient)
