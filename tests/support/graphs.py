@@ -1,11 +1,11 @@
-"""Pairs of about sixty items, by what they connect; the items are numbered at random."""
+"""Pairs of twenty-four items, by what they connect; the items are numbered at random."""
 
 from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
 
-UNITS = 60
+UNITS = 24
 
 
 def _numbered(pairs: Iterable[tuple[int, int]]) -> Tensor:
@@ -31,7 +31,7 @@ GRAPHS: dict[str, Callable[[], Tensor]] = {
     "star": lambda: _numbered((0, leaf) for leaf in range(1, UNITS)),
     "path": lambda: _numbered((unit, unit + 1) for unit in range(UNITS - 1)),
     "bipartite with a side of six": lambda: _numbered((one, two) for one in range(6) for two in range(6, UNITS)),
-    "random": lambda: _random(180),
+    "random": lambda: _random(72),
     "complete": lambda: _numbered(_clique(range(UNITS))),
     "cliques of six": lambda: _numbered(
         pair for start in range(0, UNITS, 6) for pair in _clique(range(start, start + 6))

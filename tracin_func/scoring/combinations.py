@@ -16,13 +16,12 @@ from tracin_func.gradients.protocol import Combination, Gradients, Need, Units
 from tracin_func.losses.terms import Terms, functional_terms, loss_terms, scored_pairs, tally_of
 from tracin_func.scoring.observer import Observer
 from tracin_func.scoring.plan import Prepared
+from tracin_func.scoring.repeats import PAIR_RUN
 from tracin_func.scoring.units import loss_type
 from tracin_func.task.items import Batch
 from tracin_func.task.pairs import Pairs
 
 PairScores = tuple[Tensor, Tensor]
-
-PAIR_RUN = 1 << 18  # pairs scored at a time
 
 
 @dataclass(frozen=True, eq=False)

@@ -24,6 +24,7 @@ class Forecast:
         over: the units that are differentiated: items, pairs or score differences.
         units: their number at each checkpoint.
         tried: the number that was measured.
+        differentiations: of units at each checkpoint; more than `units` if not all gradients fit into memory.
         seconds: expected for the gradients of all checkpoints, without the dot products of pairs.
         bytes: expected peak of memory above the model and the items.
     """
@@ -33,6 +34,7 @@ class Forecast:
     over: str
     units: int
     tried: int
+    differentiations: int
     seconds: float
     bytes: int
 
@@ -77,7 +79,8 @@ def forecast(
 
         walk.visit(evaluating, measure)
     (tried, units, seconds), engine = measured[0], walk.prepared.describe()
-    expected = seconds / tried * units * len(task.checkpoints)
+    total = walk.prepared.repeats.total
+    expected = seconds / tried * total * len(task.checkpoints)
     return Forecast(
-        *(tuple(evaluating.found), engine, walk.prepared.over, units, tried, expected, engine["expected_bytes"])
+        *(tuple(evaluating.found), engine, walk.prepared.over, units, tried, total, expected, engine["expected_bytes"])
     )

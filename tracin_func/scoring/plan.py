@@ -17,6 +17,7 @@ from tracin_func.gradients.projection.registry import row_dimension
 from tracin_func.gradients.protocol import Gradients, Kernels, Need, Plan, Units, UnsuitableError
 from tracin_func.gradients.representations.keep import EXACT, Keeping, cpu_deviation, keep, plan_for
 from tracin_func.scoring.observer import Observer
+from tracin_func.scoring.repeats import OFTEN, Repeats, differences_are_cheaper, repeats
 from tracin_func.scoring.units import UnitMaker
 from tracin_func.task.method import Projection
 
@@ -31,6 +32,7 @@ class Prepared:
     choice: Choice
     plan: Plan
     budget: int
+    repeats: Repeats
     keeping: Keeping = EXACT
 
     @property
@@ -71,6 +73,7 @@ class Prepared:
             "channels_last": self.plan.kernels.channels_last,
             "kernels": self.plan.kernels.describe(),
             "rows_held": self.plan.block,
+            "differentiations": self.repeats.describe(),
             "memory_budget": self.budget,
             "projection": self.projection.describe(),
             "store": None if store is None else {"path": str(store.path), "dtype": store.manifest.dtype},
@@ -130,7 +133,30 @@ def prepare(
             f"note: a batch of {plan.chunk} is expected to take {takes:.2f} GB; {have:.2f} GB are planned for it. If "
             "memory runs out, choose a smaller `batch_size`."
         )
-    return Prepared(make, choice, plan, budget, Keeping(projection))
+    found = _counted(make, kinds[choice.unit], state, compute, need, plan, projected=projection.kind != "none")
+    if choice.unit == "items" and differences_are_cheaper(make, state, need, found):
+        observer.notice(
+            f"note: gradients of {found.units:,} items do not fit in half of the memory budget and would be "
+            f"recomputed ({found.total:,} per checkpoint). Score differences of pairs are differentiated instead."
+        )
+        return prepare(replace(make, apart=True), state, weights, compute, observer, visits, norms, without)
+    prepared = Prepared(make, choice, plan, budget, found, Keeping(projection))
+    if found.mean > OFTEN:
+        observer.notice(
+            f"note: not all gradients fit in half of the memory budget, so each of {found.units:,} {prepared.over} is "
+            f"differentiated {found.mean:.1f} times on average at every checkpoint. More memory (`memory_budget`) or a "
+            "`projection` avoids this."
+        )
+    return prepared
+
+
+def _counted(
+    make: UnitMaker, units: Units, state: State, compute: Compute, need: Need, plan: Plan, *, projected: bool
+) -> Repeats:
+    """How often units are differentiated; once if their rows go to a store or to other processes."""
+    if compute.store is not None or compute.world.started:
+        return Repeats(units.count, units.count)
+    return repeats(make, units.count, state, need, plan, kept=need.held or projected)
 
 
 def engine_refused(checkpoint: str, engine: str, reason: object) -> InputError:

@@ -49,6 +49,7 @@ class UnitMaker:
     whole_pairs: bool = False  # the backward is not linear: u g_a + v g_b is no gradient of a pair
     probed: bool = False
     random: bool = False  # scores are random, so that two cannot be compared
+    apart: bool = False  # score differences although items are shared, as gradients of items do not fit
     casts: tuple[bool, ...] | None = None  # tensors of an item that become `dtype`; all floating-point ones when None
 
     @property
@@ -62,8 +63,8 @@ class UnitMaker:
 
         This is so where few items occur in two pairs (chosen and rejected texts) and the loss is a function of Δ.
         """
-        if self.by_items:
-            return False
+        if self.by_items or self.apart:
+            return self.apart
         pairs = sum(map(len, self.tables))
         shared = 2 * pairs > LITTLE_SHARED * len(self.compared)
         return not self.task.joint and self.loss.of_difference and not shared

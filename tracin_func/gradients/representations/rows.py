@@ -26,8 +26,10 @@ def are_exact(state: State) -> bool:
     return state.row_dtype != wide_type(state.example)
 
 
-def for_norms(index: Tensor, block: int) -> int:
-    """The rows that norms of combinations of the units `index` [n, 2] compute, if only blocks are held."""
+def for_norms(index: Tensor, units: int, block: int) -> int:
+    """The rows that norms of combinations of the units `index` [n, m] compute, of `units` of which a block is held."""
+    if index.shape[1] == 1:
+        return units
     return sum(len(step.units) for step in schedule(index, 2 * block))
 
 

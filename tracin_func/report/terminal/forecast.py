@@ -35,6 +35,7 @@ def print_forecast(
         "inactive": _inactive(expected),
         "engine": f"{engine['engine']} ({engine['gradients']}): {engine['reason']}",
         "device": f"{engine['device']}, {counted(engine['threads'], 'thread')}, batch size {engine['batch_size']}",
+        "gradients": _gradients(expected),
         "time": f"{seconds} for the gradients, measured on {expected.tried} of {expected.units:,} {expected.over}",
         "memory": f"{expected.bytes / 1e6:,.0f} MB besides the model and the items",
         "writes": ", ".join(map(str, files)),
@@ -66,6 +67,12 @@ def _classes(task: Task) -> str:
     if task.item_classes is None:
         return ""
     return ": " + ", ".join(f"{name} {count}" for name, count in sorted(Counter(task.item_classes).items()))
+
+
+def _gradients(expected: Forecast) -> str:
+    mean = expected.differentiations / max(1, expected.units)
+    often = "once" if expected.differentiations == expected.units else f"{mean:.1f} times on average"
+    return f"{expected.units:,} {expected.over}, each differentiated {often} at every checkpoint"
 
 
 def _inactive(expected: Forecast) -> str:
