@@ -19,6 +19,7 @@ from tracin_func.gradients.engines.vmap import VmappedEngine
 from tracin_func.gradients.factors import Contribution
 from tracin_func.gradients.model import State
 from tracin_func.gradients.protocol import Differentiate, Engine, Need, Plan, Sketch, Units, whole
+from tracin_func.gradients.representations.rows import for_norms
 from tracin_func.task.items import Batch
 
 WIDE = 20
@@ -75,7 +76,8 @@ def job_on(graph: str, **changes: Any) -> Job:
     index = GRAPHS[graph]()
     pairs = ti.Pairs(index[:, 0], index[:, 1], torch.where(torch.arange(len(index)) % 3 > 0, 1, -1))
     module = nn.Sequential(nn.Linear(4, WIDE), nn.Tanh(), nn.Linear(WIDE, 1))
-    return job_of(module, torch.randn(24, 4), train=pairs, test=pairs.select(torch.arange(5)), **changes)
+    job = job_of(module, torch.randn(24, 4), train=pairs, test=pairs.select(torch.arange(5)), **changes)
+    return job.at(torch.float64)
 
 
 @functools.cache
@@ -169,3 +171,19 @@ def test_influence_takes_a_pass_per_block_of_test_pairs(test_pairs: int, countin
     assert calls.score(task_of(job), settings, self_influence=False, influence=True).influence is not None
     assert counting.counts == [expected.differentiations] * 2
     assert (expected.differentiations == expected.units) == (test_pairs == 1)
+
+
+def test_a_table_is_read_in_larger_blocks_where_gradients_do_not_fit(counting: Counting) -> None:
+    """Of 66,000 pairs all are scored in one order; a block of what fits would take two."""
+    job = job_on("random", loss=unlike_the_difference)
+    rows = torch.arange(66_000) % len(job.train)
+    pairs, noticed = job.train.select(rows), list[str]()
+    settings = calls.how(engine="counting", device="cpu", batch_size=3, memory_budget=16 * ROW, notice=noticed.append)
+    expected = calls.foreseen(replace(task_of(job), test=None), settings, every=True)
+    counting.counts.clear()
+    table = ti.PairTable(first=pairs.first, second=pairs.second, target=pairs.target)
+    found = calls.query_self(task_of(job), settings, table).scores
+    assert counting.counts == [for_norms(torch.stack([pairs.first, pairs.second], dim=1), 24, 4)] * 2
+    assert counting.counts[0] <= expected.differentiations
+    torch.testing.assert_close(found[: len(job.train)], right_on("random").own.sum(dim=0))
+    assert any("differentiated up to" in notice and "for each 262,144 pairs" in notice for notice in noticed)

@@ -17,7 +17,7 @@ from tracin_func.gradients.projection.registry import row_dimension
 from tracin_func.gradients.protocol import Gradients, Kernels, Need, Plan, Units, UnsuitableError
 from tracin_func.gradients.representations.keep import EXACT, Keeping, cpu_deviation, keep, plan_for
 from tracin_func.scoring.observer import Observer
-from tracin_func.scoring.repeats import OFTEN, Repeats, differences_are_cheaper, repeats
+from tracin_func.scoring.repeats import Repeats, differences_are_cheaper, repeats, report_often
 from tracin_func.scoring.units import UnitMaker
 from tracin_func.task.method import Projection
 
@@ -141,12 +141,7 @@ def prepare(
         )
         return prepare(replace(make, apart=True), state, weights, compute, observer, visits, norms, without)
     prepared = Prepared(make, choice, plan, budget, found, Keeping(projection))
-    if found.mean > OFTEN:
-        observer.notice(
-            f"note: not all gradients fit in half of the memory budget, so each of {found.units:,} {prepared.over} is "
-            f"differentiated {found.mean:.1f} times on average at every checkpoint. More memory (`memory_budget`) or a "
-            "`projection` avoids this."
-        )
+    report_often(found, prepared.over, observer.notice, in_blocks=make.every and norms)
     return prepared
 
 

@@ -1,5 +1,6 @@
 """How often units are differentiated at a checkpoint, where their gradients do not all fit into memory."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +10,7 @@ from torch import Tensor
 from tracin_func.gradients.budget import block_size, row_bytes
 from tracin_func.gradients.model import State
 from tracin_func.gradients.protocol import Need, Plan
-from tracin_func.gradients.representations.rows import are_exact, for_columns, for_norms
+from tracin_func.gradients.representations.rows import are_exact, for_any_norms, for_columns, for_norms
 from tracin_func.scoring.units import LITTLE_SHARED, UnitMaker
 
 PAIR_RUN = 1 << 18  # pairs scored at a time
@@ -19,6 +20,8 @@ OFTEN = 2.0  # times per checkpoint, from which a run reports it
 @dataclass(frozen=True)
 class Repeats:
     """The units of a run, and how many are differentiated at a checkpoint if no pair is inactive.
+
+    For pairs that are read in blocks, the most for one of them.
 
     Args:
         units: their number.
@@ -48,6 +51,8 @@ def repeats(make: UnitMaker, units: int, state: State, need: Need, plan: Plan, *
         return Repeats(units, units * max(1, -(-len(need.right) // plan.block)))
     if plan.block >= units:
         return Repeats(units, units)
+    if make.every and need.norms:  # only some of the pairs are known
+        return Repeats(units, min(for_any_norms(units, plan.block), 2 * PAIR_RUN))
     train, *test = _combined(make)
     total = units * any(part.form == "factors" for part in plan.parts)
     if need.norms:
@@ -56,6 +61,17 @@ def repeats(make: UnitMaker, units: int, state: State, need: Need, plan: Plan, *
         total += for_columns(part, units, plan.block, exact=are_exact(state))
         total += for_norms(part, units, plan.block) if make.method.normalize == "cosine" else 0
     return Repeats(units, total)
+
+
+def report_often(found: Repeats, over: str, notice: Callable[[str], None], *, in_blocks: bool) -> None:
+    """Report units that are differentiated often, or for every block of pairs."""
+    if found.mean > OFTEN or (in_blocks and found.total > found.units):
+        times = f"{found.mean:.1f} times on average"
+        times = f"up to {times} for each {PAIR_RUN:,} pairs" if in_blocks else times
+        notice(
+            f"note: not all gradients fit in half of the memory budget, so each of {found.units:,} {over} is "
+            f"differentiated {times} at every checkpoint. More memory (`memory_budget`) or a `projection` avoids this."
+        )
 
 
 def differences_are_cheaper(make: UnitMaker, state: State, need: Need, items: Repeats) -> bool:

@@ -14,6 +14,7 @@ from tracin_func.losses.terms import both, loss_values, slopes_of, weights_of
 from tracin_func.results.top import StreamedSelfInfluence
 from tracin_func.scoring.observer import Observer
 from tracin_func.scoring.record import in_blocks
+from tracin_func.scoring.repeats import PAIR_RUN
 from tracin_func.scoring.steps import Traced
 from tracin_func.task.loss import PairLoss
 from tracin_func.task.method import Method
@@ -41,7 +42,10 @@ def query_self(
 
     def visit(traced: Traced) -> None:
         if traced.gradients is not None:
-            for start, found in self_scores(pairs, loss, traced.name, traced.values, traced.gradients):
+            # Gradients that do not fit are recomputed for every block.
+            fit = recorded.walk.prepared.plan.block >= len(traced.values)
+            own = traced.name, traced.values, traced.gradients, SELF_BLOCK if fit else PAIR_RUN
+            for start, found in self_scores(pairs, loss, *own):
                 scores[start : start + len(found)] += found
                 of_pairs(len(found) * share)
 

@@ -33,6 +33,12 @@ def for_norms(index: Tensor, units: int, block: int) -> int:
     return sum(len(step.units) for step in schedule(index, 2 * block))
 
 
+def for_any_norms(units: int, block: int) -> int:
+    """About the most rows that norms of any combinations of two of `units` compute, if only blocks are held."""
+    kept = sizes(2 * block)[0]
+    return sum(range(units, 0, -kept))  # those that are kept at a time meet all that come after
+
+
 def for_columns(index: Tensor, units: int, block: int, *, exact: bool) -> int:
     """The rows that products of all units with combinations of the units `index` [n, m] compute, in the same case."""
     index = index.unique()[:, None] if exact else index

@@ -11,6 +11,7 @@ from tracin_func.losses.custom import as_loss
 from tracin_func.report.terminal.tables import open_console, print_facts
 from tracin_func.results.names import counted
 from tracin_func.scoring.forecast import Forecast
+from tracin_func.scoring.repeats import PAIR_RUN
 from tracin_func.task.pairs import Pairs
 from tracin_func.task.task import Task
 
@@ -35,7 +36,7 @@ def print_forecast(
         "inactive": _inactive(expected),
         "engine": f"{engine['engine']} ({engine['gradients']}): {engine['reason']}",
         "device": f"{engine['device']}, {counted(engine['threads'], 'thread')}, batch size {engine['batch_size']}",
-        "gradients": _gradients(expected),
+        "gradients": _gradients(expected, streamed),
         "time": f"{seconds} for the gradients, measured on {expected.tried} of {expected.units:,} {expected.over}",
         "memory": f"{expected.bytes / 1e6:,.0f} MB besides the model and the items",
         "writes": ", ".join(map(str, files)),
@@ -69,9 +70,11 @@ def _classes(task: Task) -> str:
     return ": " + ", ".join(f"{name} {count}" for name, count in sorted(Counter(task.item_classes).items()))
 
 
-def _gradients(expected: Forecast) -> str:
+def _gradients(expected: Forecast, streamed: int | None) -> str:
     mean = expected.differentiations / max(1, expected.units)
     often = "once" if expected.differentiations == expected.units else f"{mean:.1f} times on average"
+    if streamed is not None and expected.differentiations > expected.units:
+        often = f"up to {often} for each {PAIR_RUN:,} pairs"
     return f"{expected.units:,} {expected.over}, each differentiated {often} at every checkpoint"
 
 
