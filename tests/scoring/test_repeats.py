@@ -18,7 +18,7 @@ from tracin_func.gradients.engines.registry import ENGINES, Registered
 from tracin_func.gradients.engines.vmap import VmappedEngine
 from tracin_func.gradients.factors import Contribution
 from tracin_func.gradients.model import State
-from tracin_func.gradients.protocol import Differentiate, Engine, Need, Plan, Sketch, Units, whole
+from tracin_func.gradients.protocol import Differentiate, Engine, Plan, Planner, Sketch, Units, whole
 from tracin_func.gradients.representations.rows import for_norms
 from tracin_func.task.items import Batch
 
@@ -39,14 +39,11 @@ class Counting:
     def factored(self) -> bool:
         return self.engine.factored
 
-    def refusal(self, units: Units, state: State) -> str | None:
-        return self.engine.refusal(units, state)
+    def tried(self, units: Units, state: State) -> Planner:
+        return self.engine.tried(units, state)
 
-    def plan(self, units: Units, state: State, need: Need) -> Plan:
-        return self.engine.plan(units, state, need)
-
-    def values(self, units: Units, state: State, chunk: int) -> Tensor:
-        return self.engine.values(units, state, chunk)
+    def values(self, units: Units, state: State, plan: Plan) -> Tensor:
+        return self.engine.values(units, state, plan)
 
     def differentiate(self, units: Units, state: State, plan: Plan, sketch: Sketch = whole) -> Differentiate:
         own = self.engine.differentiate(units, state, plan, sketch)
