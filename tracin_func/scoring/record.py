@@ -104,11 +104,14 @@ def in_blocks(task: Task, method: Method, compute: Compute, observer: Observer, 
 def pair_record(task: Task, pairs: Pairs, terms: list[Terms]) -> PairRecord:
     """The loss of pairs and its weights, by their terms at each checkpoint."""
     margin = torch.stack([term.score_margin for term in terms])
+    names = task.item_names(pairs)
+    ids = [f"{first}_{second}" for first, second in names] if pairs.ids is None else pairs.ids
+    swapped = [f"{second}_{first}" for first, second in names] if pairs.ids is None else []
     classes = {task.item_id(place): name for place, name in enumerate(task.item_classes or ())}
     return PairRecord(
-        ids=tuple(task.pair_ids(pairs)),
-        items=tuple(task.item_names(pairs)),
-        swapped=task.swapped_ids(pairs),
+        ids=tuple(ids),
+        items=tuple(names),
+        swapped=dict(zip(ids, swapped, strict=False)),  # none for ids of the user's own
         target=pairs.target.int(),
         count=pairs.counts,
         bin=recorded_bins(as_loss(task.loss), margin, pairs),

@@ -114,16 +114,12 @@ class Task:
             return list(pairs.ids)
         return [f"{first}_{second}" for first, second in self.item_names(pairs)]
 
-    def swapped_ids(self, pairs: Pairs) -> dict[str, str]:
-        """`first_second` -> `second_first`; empty for pairs with ids of their own."""
-        if pairs.ids is not None:
-            return {}
-        return {f"{first}_{second}": f"{second}_{first}" for first, second in self.item_names(pairs)}
-
     def item_names(self, pairs: Pairs) -> list[tuple[str, str]]:
         """The ids of the two items of each pair."""
-        columns = pairs.first.tolist(), pairs.second.tolist()
-        return [(self.item_id(first), self.item_id(second)) for first, second in zip(*columns, strict=True)]
+        both = zip(pairs.first.tolist(), pairs.second.tolist(), strict=True)
+        if (ids := self.item_ids) is None:
+            return [(str(first), str(second)) for first, second in both]
+        return [(ids[first], ids[second]) for first, second in both]
 
 
 def _check_memory(checkpoints: Sequence[Checkpoint]) -> None:
