@@ -66,10 +66,9 @@ class _Shapes:
 
 
 def examine(units: Units, state: State) -> Evidence:
-    """Capture the first, the middle and the last unit, and compare each with autograd's gradient of it alone.
+    """Capture the first, the middle, the last and again the middle unit; compare the first and the last with autograd.
 
-    The middle one comes once more after them: whatever order a scorer sorts or turns its items to, one of the first
-    three is then in another place.
+    Whatever order a scorer sorts or turns these four to, one of the two compared is then in another place.
 
     Raises:
         UnsuitableError: capture does not pay or is not complete. Errors of the forward are raised, too.
@@ -77,16 +76,16 @@ def examine(units: Units, state: State) -> Evidence:
     spread = torch.tensor(sorted({0, units.count // 2, units.count - 1}))
     again = spread[(len(spread) - 1) // 2].expand(2) if len(spread) > 1 else spread[:0]
     try:
-        return _in_batches(units, state, torch.cat([spread, again[:1]]), len(spread))
+        return _in_batches(units, state, torch.cat([spread, again[:1]]))
     except ReorderedError:  # unless another axis has as many elements as this batch
-        return _in_batches(units, state, torch.cat([spread, again]), len(spread))
+        return _in_batches(units, state, torch.cat([spread, again]))
 
 
-def _in_batches(units: Units, state: State, tried: Tensor, checked: int) -> Evidence:
-    found = [
-        _examined(units, state, batch, len(index), range(min(checked, len(index))))
-        for batch, index in batches(units, tried, len(tried))
-    ]
+def _in_batches(units: Units, state: State, tried: Tensor) -> Evidence:
+    found = []
+    for batch, index in batches(units, tried, len(tried)):
+        checked = range(0, len(index), max(1, len(index) // 2))[:2]
+        found.append(_examined(units, state, batch, len(index), checked))
     return found[0]
 
 
