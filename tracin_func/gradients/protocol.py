@@ -4,6 +4,7 @@ A UNIT is an item with the objective f(x) or a whole pair with its loss; an engi
 metric M_t = diag η_t applied, g_i = √M_t ∇θ objective_i(θ_t).
 """
 
+import math
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -131,6 +132,7 @@ class Plan:
         parts: how each parameter's gradient enters the products, where an engine has a choice.
         kernels: how gradients of convolutions are computed.
         largest: the largest chunk that memory allows, if a measurement will choose it; 0 if it is fixed.
+        trial: seconds that one unit took when the engine was tried, with all that is done for the first time.
     """
 
     chunk: int
@@ -141,6 +143,7 @@ class Plan:
     parts: tuple["Part", ...] = ()
     kernels: "Kernels" = field(default_factory=lambda: Kernels())
     largest: int = 0
+    trial: float = math.inf
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """The measured batch size: of a scorer that sleeps, so that its speed is known."""
 
+import math
 import time
 from pathlib import Path
 
@@ -13,8 +14,9 @@ from tracin_func.files import CACHE_VARIABLE
 from tracin_func.gradients import remembered
 from tracin_func.gradients.batches import Work
 from tracin_func.gradients.engines.registry import ENGINES
-from tracin_func.gradients.model import Scorer, State
+from tracin_func.gradients.model import Scorer
 from tracin_func.gradients.protocol import Engine, Gradients, Need, Plan, Units
+from tracin_func.gradients.representations import chunks
 from tracin_func.gradients.representations.chunks import BATCHES, Measurement
 from tracin_func.gradients.representations.keep import keep
 from tracin_func.losses.custom import as_loss
@@ -54,7 +56,9 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache"
 
 
-def measured(module: nn.Module, work: int, need: Need = Need(), largest: int = LARGEST) -> Plan:
+def measured(
+    module: nn.Module, work: int, need: Need = Need(), largest: int = LARGEST, trial: float = math.inf
+) -> Plan:
     job = job_of(module, torch.randn(10, 3))
     scorer = Scorer(module)
     task = ti.Task(module, job.items, ti.Pairs([0, 1], [8, 9], [1, 1]), job.checkpoints)
@@ -64,12 +68,8 @@ def measured(module: nn.Module, work: int, need: Need = Need(), largest: int = L
     def run(engine: Engine, some: Units, plan: Plan, asked: Need) -> Gradients:
         return keep(Work(engine, some, state, dict.fromkeys(state.parameters, 1.0), plan), asked)
 
-    return measurement(units, state, need, run, work, largest).fastest()
-
-
-def measurement(units: Units, state: State, need: Need, run: object, work: int, largest: int) -> Measurement:
-    plan = Plan(GUESS, units.count, GUESS, "not measured", largest=largest)
-    return Measurement(GHOST, units, state, need, plan, run, work)
+    plan = Plan(GUESS, units.count, GUESS, "not measured", largest=largest, trial=trial)
+    return Measurement(GHOST, units, state, need, plan, run, work).fastest()
 
 
 @pytest.mark.parametrize("need", [Need(), Need(norms=False, right=torch.arange(3))], ids=["held", "streamed"])
@@ -96,10 +96,23 @@ def test_it_is_measured_once(cache: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert measured(Sleeping(), 10**6, largest=8).chunk == 8  # where less memory is free
 
 
-def test_a_short_run_is_not_measured() -> None:
-    """Measuring may take a tenth of the work: one round of the guess and of its double has to fit."""
+def test_measuring_may_take_a_tenth_of_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One round of the guess and of its double has to fit."""
+    monkeypatch.setattr(chunks, "LITTLE", 0.0)
     enough = 10 * BATCHES * 3 * GUESS
     assert measured(Sleeping(), enough - 1).reason == "short run, not measured"
     assert SIZES == []
     assert measured(Sleeping(), enough).chunk >= GUESS
     assert 0 < sum(SIZES) <= enough / 10
+
+
+def test_a_short_run_is_measured_if_that_takes_little_time() -> None:
+    """Of 100 units and 0.3 s at least, where the trial was fast; the next run takes what was found."""
+    assert measured(Sleeping(), 99, trial=0.001).reason == "short run, not measured"
+    assert measured(Sleeping(), 200, trial=0.1).reason == "short run, not measured"
+    assert SIZES == []
+    assert measured(Sleeping(), 100, trial=0.001).reason == "short run, not measured"  # of 0.2 s
+    assert SIZES == [GUESS] * BATCHES
+    assert measured(Sleeping(), 400, trial=0.001).chunk == BEST
+    assert 0.001 * sum(SIZES) < chunks.LITTLE
+    assert measured(Sleeping(), 10).chunk == BEST

@@ -37,8 +37,8 @@ class VmappedEngine:
                 two, state, Plan(two.count, two.count, 0, "trial")
             )  # without gradients some operations take another path (LSTM)
 
-        require_suitable(attempt)
-        return partial(plan_chunks, units, state, copies=COPIES)
+        seconds = require_suitable(attempt)
+        return partial(plan_chunks, units, state, copies=COPIES, trial=seconds / two.count)
 
     def values(self, units: Units, state: State, plan: Plan) -> Tensor:
         def one(unit: Batch) -> Tensor:

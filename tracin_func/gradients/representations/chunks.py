@@ -26,6 +26,9 @@ WORSE = 1.1  # times the least seconds per unit, from which sizes further away a
 CLOSE = 1.3  # up to which a size is timed in the second round
 FASTER = 0.97  # of the seconds at the size that is not measured, from which another is taken
 
+LITTLE = 0.5  # seconds that measuring may take in a run that it may speed up: of LEAST_WORK units and LEAST_SECONDS
+LEAST_WORK, LEAST_SECONDS = 100, 0.3
+
 Run = Callable[[Engine, Units, Plan, Need], object]  # the gradients of all units, as they are kept
 
 
@@ -74,17 +77,16 @@ class Measurement:
     spent: float = 0.0
 
     def fastest(self) -> Plan:
-        """The plan with the fastest chunk, if measuring takes a small share of the run."""
-        guess = self.plan.chunk
-        least = 3 * BATCHES * guess  # units in one round of the guess and of its double
-        if least > MEASURING * self.work or self.state.example.is_meta:
-            return replace(self.plan, reason="short run, not measured", largest=0)
-        key = self._key()
-        found = recall([key]).get(key)
-        if found is None:
+        """The plan with the fastest chunk, as remembered, or measured if that takes a small share of the run."""
+        guess, key = self.plan.chunk, self._key()
+        if (found := recall([key]).get(key)) is None:
+            if not self._is_worth_it():
+                return replace(self.plan, reason="short run, not measured", largest=0)
             self._climb(guess)
             if not self.seconds:
                 return replace(self.plan, reason="items of several shapes, not measured", largest=0)
+            if len(self.seconds) == 1:
+                return replace(self.plan, reason="short run, not measured", largest=0)
             found = {"batch_size": self._best(guess), "seconds": {str(size): s for size, s in self.seconds.items()}}
             remember({key: found})
             found = recall([key])[key]
@@ -98,11 +100,17 @@ class Measurement:
             largest=0,
         )
 
+    def _is_worth_it(self) -> bool:
+        """Whether a round of the guess and of its double is a small share of the work, or takes little time."""
+        least = 3 * BATCHES * self.plan.chunk
+        short = self.work >= LEAST_WORK and BATCHES * self.plan.chunk * self.plan.trial <= LITTLE
+        return not self.state.example.is_meta and (least <= MEASURING * self.work or short)
+
     def _climb(self, guess: int) -> None:
         """Time the guess and the sizes on both sides of it, until they are worse; then the close ones again."""
         sizes = [size for size in MEASURED_CHUNKS if size <= self.plan.largest]
         self._time(guess)
-        if not self.seconds:
+        if not self.seconds or self.seconds[guess] * self.work < LEAST_SECONDS:
             return
         for step in (1, -1):
             at = sizes.index(guess) + step
@@ -117,7 +125,7 @@ class Measurement:
 
     def _affords(self, size: int) -> bool:
         unit = min(self.seconds.values())
-        return self.spent + BATCHES * size * unit <= MEASURING * self.work * unit
+        return self.spent + BATCHES * size * unit <= max(LITTLE, MEASURING * self.work * unit)
 
     def _time(self, size: int) -> None:
         few = min(size, len(self.need.right))

@@ -40,12 +40,12 @@ class GhostEngine:
                 else "units are whole pairs"
             )
         evidence: list[Evidence] = []
-        require_suitable(lambda: evidence.append(examine(units, state)))
+        seconds = require_suitable(lambda: evidence.append(examine(units, state)))
         found = evidence[0]
 
         def plan(need: Need) -> Plan:
             parts, kept = explain(found.parts_for(need), units, state, need)
-            sizes = plan_chunks(units, state, need, kept, parts=parts)
+            sizes = plan_chunks(units, state, need, kept, parts=parts, trial=seconds / found.tried)
             return with_kernels(sizes, units, state, need, found.shapes, found.layouts)
 
         return plan

@@ -34,11 +34,13 @@ class Evidence:
         captured: of one batch of them.
         shapes: what the convolutions with each parameter see.
         layouts: those that the scorer allows, True for channels as the last axis in memory; the usual one first.
+        tried: how many units were differentiated.
     """
 
     captured: Captured
     shapes: Mapping[str, list[Shape]]
     layouts: tuple[bool, ...]
+    tried: int
 
     def parts_for(self, need: Need) -> Captured:
         """`captured`, with built gradients of convolutions that are projected, or that an earlier run built."""
@@ -86,7 +88,7 @@ def _in_batches(units: Units, state: State, tried: Tensor) -> Evidence:
     for batch, index in batches(units, tried, len(tried)):
         checked = range(0, len(index), max(1, len(index) // 2))[:2]
         found.append(_examined(units, state, batch, len(index), checked))
-    return found[0]
+    return replace(found[0], tried=len(tried))
 
 
 def _examined(units: Units, state: State, batch: Batch, size: int, checked: range) -> Evidence:
@@ -119,7 +121,7 @@ def _captured(units: Units, state: State, batch: Batch, size: int, checked: rang
     found = with_opaque(captured, units, state, batch)
     require_complete(units, state, batch, size, found, checked, kernels)
     layouts = (True, False) if kernels.channels_last else (False,)
-    return Evidence(captured, shapes.found, layouts)
+    return Evidence(captured, shapes.found, layouts, size)
 
 
 def _require_rules(captured: Captured, state: State) -> None:
