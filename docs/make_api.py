@@ -14,7 +14,16 @@ PAGE = Path(__file__).with_name("api.md")
 
 SECTIONS = {
     "Scores": ("self_influence", "influence", "top_influences"),
-    "Tasks": ("Task", "with_queries", "Pairs", "PairTable", "Checkpoint", "find_checkpoints", "save_checkpoint"),
+    "Tasks": (
+        "Task",
+        "ItemView",
+        "with_queries",
+        "Pairs",
+        "PairTable",
+        "Checkpoint",
+        "find_checkpoints",
+        "save_checkpoint",
+    ),
     "Losses": ("MarginRankingLoss", "GHMRankingLoss", "LogisticLoss", "PairLoss"),
     "Results": ("SelfInfluence", "Influence", "TopInfluences", "load", "compare", "Comparison", "Agreement"),
     "Settings of a run": ("Method", "Projection", "Compute", "Observer"),

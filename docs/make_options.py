@@ -28,9 +28,9 @@ terms.
 
 TAIL = """## Variables
 
-`--from`, `--query`, `--query-audio` and the options of `demo` and `doctor` have no variable; of `exclude`, only
-`--verbose`, `--json` and `--debug` have one. Two variables have no option: `TRACIN_FUNC_CACHE_DIR` is the folder in
-which the embedded example is cached, and `NO_COLOR` turns colours off.
+`--from`, `--query`, `--query-audio`, `--output` and `--format` of `report`, and the options of `demo` and `doctor` have
+no variable; of `exclude`, only `--verbose`, `--json` and `--debug` have one. Two variables have no option:
+`TRACIN_FUNC_CACHE_DIR` is the folder in which the embedded example is cached, and `NO_COLOR` turns colours off.
 
 ## Exit codes
 

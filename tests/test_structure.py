@@ -19,7 +19,10 @@ ROOMS = (
     *("scoring", "training", "evaluation", "sources", "report", "cli", "__main__"),
 )
 # The same for the folders inside a room; modules that lie in the room itself come first.
-FOLDERS = {"gradients": ("projection", "store", "representations", "engines"), "report": ("terminal",)}
+FOLDERS = {
+    "gradients": ("projection", "store", "representations", "engines"),
+    "report": ("terminal", "languages", "content", "html", "markdown"),
+}
 
 # What a module or folder may not import, although the order of rooms allows it, and why.
 FORBIDDEN = {

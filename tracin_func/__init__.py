@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from tracin_func.scoring.verify import verify as verify
     from tracin_func.task.checkpoints import Checkpoint as Checkpoint
     from tracin_func.task.checkpoints import find_checkpoints as find_checkpoints
+    from tracin_func.task.item_view import ItemView as ItemView
     from tracin_func.task.loss import PairLoss as PairLoss
     from tracin_func.task.method import Method as Method
     from tracin_func.task.method import Projection as Projection
@@ -65,6 +66,7 @@ _MODULES = {
     "scoring.top_k.run": ("top_influences",),
     "scoring.verify": ("verify",),
     "task.checkpoints": ("Checkpoint", "find_checkpoints"),
+    "task.item_view": ("ItemView",),
     "task.loss": ("PairLoss",),
     "task.method": ("Method", "Projection"),
     "task.pair_table": ("PairTable",),

@@ -29,6 +29,7 @@ from tracin_func.cli.older import Commands
 from tracin_func.cli.options import (
     GRADIENTS,
     INFLUENCE,
+    REPORT,
     SELF,
     CompareOptions,
     DemoOptions,
@@ -158,6 +159,22 @@ COMMANDS = {
             "tracin-func exclude metadata/plastic_500hz_influence_metadata.json --output-file exclusions.txt",
             "tracin-func exclude metadata/plastic_500hz_influence_metadata.json --sweep -5,-10,-15",
             "tracin-func exclude metadata/plastic_500hz_metadata.json --upper-threshold 99%",
+        ),
+    ),
+    "report": Command(
+        "tracin_func.cli.report:report",
+        REPORT,
+        """Write a report of scores: one HTML file to read, print and send, or Markdown.
+
+        With result files, it reports these. Without, it scores training pairs and test pairs first, as `influence
+        --with-self` with the same options, and reports everything that is known of the run. Recordings are shown with
+        spectrogram and sound where their folder is known, from provenance or --data-root.
+        """,
+        (
+            "tracin-func report",
+            "tracin-func report metadata/plastic_500hz_metadata.json --output report.html",
+            "tracin-func report --data-root recordings --checkpoint-dir checkpoints --num-test 5 --lang zh-TW",
+            "tracin-func report metadata/plastic_500hz_metadata.json --format markdown",
         ),
     ),
     "demo": Command(

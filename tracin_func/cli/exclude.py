@@ -21,6 +21,7 @@ from tracin_func.results.files.origins import provenance_path
 from tracin_func.results.files.read import read_result
 from tracin_func.results.files.registry import FORMATS
 from tracin_func.results.files.scores_json import JSON
+from tracin_func.results.files.table import SCORE_MARGIN
 from tracin_func.results.flips import suggested_flips
 from tracin_func.results.influence import Influence, SelfInfluence
 from tracin_func.results.load import load
@@ -88,7 +89,7 @@ def _loaded(path: Path, column: str | None) -> Result:
 def _table(path: Path, result: Result, *, flip: bool) -> ScoreTable:
     """The scores of a file, with the classes in its ids and, for flips, its score margins."""
     classes = classes_of_ids(sorted(items_named(items_of_ids(result.ids))))
-    margins = numbers(read_result(path).margins) if flip else {}
+    margins = numbers(read_result(path).facts.get(SCORE_MARGIN, {})) if flip else {}
     return score_table(result, f"`{path}`", classes or None, margins)
 
 

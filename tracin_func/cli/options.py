@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import typer
 
@@ -250,6 +250,30 @@ class CompareOptions:
 
 
 @dataclass(frozen=True)
+class ReportOptions:
+    """What is reported, in which form, and where the report goes."""
+
+    panel: ClassVar[str] = VIEW
+    files: list[Path] | None = option(
+        "Result files to report: JSON, CSV or Parquet. Without any, training and test pairs are scored first.",
+        argument=True,
+    )
+    output: Path | None = option(
+        "File to write.",
+        "tracin_report.html; tracin_analysis_report.md with --format markdown",
+        metavar="FILE",
+        variable=False,
+    )
+    format: Literal["html", "markdown"] | None = option(
+        "html (one file, complete in itself) or markdown (with pictures beside it).", "html", variable=False
+    )
+    lang: str | None = option("Language: en or zh-TW.", "en", words="report.languages.registry:LANGUAGES")
+    top: int | None = option("Number of hardest pairs to show.", "10", least=1)
+    metadata_dir: Path | None = option("Folder of the result files, if pairs are scored.", "metadata")
+    debug: bool = switch("Show the traceback of an error.", panel=RESULTS)
+
+
+@dataclass(frozen=True)
 class InspectOptions:
     """Which store, and what is done with it."""
 
@@ -288,6 +312,7 @@ GRADIENTS = (ModelOptions, PairOptions, ComputeOptions, StoreOptions, PrintOptio
 SCORING = (ScoringOptions, StoreOptions, ResultOptions, PrintOptions)
 SELF = (ModelOptions, loss_groups, PairOptions, ComputeOptions, *SCORING, source_groups)
 INFLUENCE = (*SELF, QueryOptions, InfluenceOptions)
+REPORT = (ReportOptions, ModelOptions, loss_groups, PairOptions, QueryOptions, ComputeOptions, source_groups)
 
 
 def parameters(groups: Sequence[type]) -> list[inspect.Parameter]:
@@ -307,8 +332,13 @@ def _promoted(own: Option) -> Option:
 
 def _parameter(own: Option) -> inspect.Parameter:
     if own.argument:
-        declared_as = typer.Argument(help=own.help, show_default=False, metavar=own.name.upper())
-        return inspect.Parameter(own.name, inspect.Parameter.KEYWORD_ONLY, annotation=Annotated[own.base, declared_as])
+        several = own.base == list[Path]
+        name = f"[{own.name.upper().removesuffix('S')}]..." if several else own.name.upper()
+        declared_as = typer.Argument(help=own.help, show_default=False, metavar=name)
+        kind: Any = own.base | None if several else own.base
+        annotation = Annotated[kind, declared_as]
+        default = None if several else inspect.Parameter.empty
+        return inspect.Parameter(own.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
     is_switch = own.base is bool
     declared_as = typer.Option(
         f"{own.flag}/--no-{own.flag.removeprefix('--')}" if own.on else own.flag,

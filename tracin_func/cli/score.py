@@ -78,6 +78,7 @@ from tracin_func.task.task import Task
 class Done:
     """The outcome of a run: results by score, and the notices given."""
 
+    task: Task
     output: Output
     results: Mapping[str, Result]
     notices: list[str]
@@ -96,10 +97,11 @@ def merge(options: Options) -> None:
     score_all(command, Options(groups, {**values, "quiet": own.quiet, "json": own.json}).checked())
 
 
-def score_all(command: str, options: Options) -> None:
+def score_all(command: str, options: Options, *, tables: bool = True) -> list[Done]:
     """Run the command "self" or "influence", once for each run of its source, in all processes that share it.
 
-    What is read is checked first, then the files of all runs, then they are scored.
+    What is read is checked first, then the files of all runs, then they are scored. Returns what was scored, of the
+    first process only; without `tables` no scores are printed.
 
     Raises:
         UsageError, InputError, NumericalError, OutputError: see `errors`; result files are then as they were.
@@ -112,12 +114,13 @@ def score_all(command: str, options: Options) -> None:
         own = options if world.first else options.changed(quiet=True, json=False)
         if own[StoreOptions].shard is not None:
             fill(command, own, scores, world)
-            return
-        finished = _score_runs(own, scores, world)
+            return []
+        finished = _score_runs(own, scores, world, tables=tables)
         if own[PrintOptions].json and finished:
             with interruption("the scores are in their files"), printing():
                 print_document(command, [_document(done, own[ResultOptions].top or 10) for done in finished])
         _require_verified(finished)
+        return finished if world.first else []
 
 
 self_influence, influence = functools.partial(score_all, "self"), functools.partial(score_all, "influence")
@@ -141,7 +144,7 @@ def _check(options: Options, scores: tuple[str, ...]) -> None:
         raise UsageError(f"--limit needs all pairs in memory, and {pairs} is read in blocks. Leave it out.")
 
 
-def _score_runs(options: Options, scores: tuple[str, ...], world: World) -> list[Done]:
+def _score_runs(options: Options, scores: tuple[str, ...], world: World, *, tables: bool) -> list[Done]:
     sources = runs_of(options)
     kernels = recorded_kernels(scores[0], options)
     runs = [
@@ -163,7 +166,7 @@ def _score_runs(options: Options, scores: tuple[str, ...], world: World) -> list
         done = _score_one(each, output, method, compute, scores, check_files)
         if done is not None:
             finished.append(done)
-            if not (options[PrintOptions].json or options[PrintOptions].quiet):
+            if tables and not (options[PrintOptions].json or options[PrintOptions].quiet):
                 show("\n")
                 _show(done, options)
             if done.verification is not None:
@@ -223,7 +226,7 @@ def _score_one(
         report.notices.append(str(checked) if checked.passed else f"warning: {checked}")
     if compute.world.first:
         output.save(results, report)
-    return Done(output, results, report.notices, checked)
+    return Done(task, output, results, report.notices, checked)
 
 
 def _at_once(

@@ -44,19 +44,44 @@ def load(path: str | Path, *, column: str | None = None) -> SelfInfluence | Infl
         Influence(4 training × 3 test pairs; strongest a_b on f_b +0.224)
     """
     file = read_result(Path(path))
-    if any(start == "side" for start, _, _ in file.parts.values()):
+    if _is_strongest(file):
         return _top_influences(file)
     found = _named(file, column)
     own, cross = ([name for name in found if _is_self(file, found[name]) == kind] for kind in (True, False))
     if len(own) > 1 or len(cross) > 1 or not found:
-        what = "scores of several names" if found else "scores of unknown meaning"
-        names = ", ".join(found or [*file.columns][:3])
-        raise InputError(f'`{path}` holds {what}: {names}. Choose those to load with column="...".')
+        raise _unclear(file, found)
     of_self = _self_influence(file, own[0], found[own[0]]) if own else None
     if cross:
         return _influence(file, cross[0], found[cross[0]], of_self)
     assert of_self is not None
     return of_self
+
+
+def load_each(file: ResultFile) -> list[SelfInfluence | Influence | TopInfluences]:
+    """All scores of a file, one result per name of scores; see `load`.
+
+    Raises:
+        InputError: the meaning of its scores is unknown.
+    """
+    if _is_strongest(file):
+        return [_top_influences(file)]
+    found = _named(file, None)
+    if not found:
+        raise _unclear(file, found)
+    return [
+        _self_influence(file, name, parts) if _is_self(file, parts) else _influence(file, name, parts, None)
+        for name, parts in found.items()
+    ]
+
+
+def _is_strongest(file: ResultFile) -> bool:
+    return any(start == "side" for start, _, _ in file.parts.values())
+
+
+def _unclear(file: ResultFile, found: Mapping[str, Any]) -> InputError:
+    what = "scores of several names" if found else "scores of unknown meaning"
+    names = ", ".join(found or [*file.columns][:3])
+    return InputError(f'`{file.path}` holds {what}: {names}. Choose those to load with column="...".')
 
 
 def _self_influence(file: ResultFile, column: str, parts: dict[str, Parts]) -> SelfInfluence:

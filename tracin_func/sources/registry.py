@@ -14,6 +14,7 @@ from tracin_func.sources.recordings.options import RecordingOptions
 from tracin_func.sources.source import Listener, Source, queries_of
 
 if TYPE_CHECKING:
+    from tracin_func.task.item_view import ItemView
     from tracin_func.task.task import Task
 
 DEFAULT_SOURCE = "recordings"  # if no source is asked for
@@ -28,16 +29,24 @@ class Entry:
         options: its group of options.
         place: `module:Class` of the `Source`, imported when needed.
         classes: reads the classes of items from their ids, as far as ids show them; used for result files.
+        viewer: `module:function`: from what provenance records about a source to a function that shows an item by its
+            id, or None if the items are not at hand; used for reports.
     """
 
     options: type
     place: str
     classes: Callable[[Iterable[str]], dict[str, str]] | None = None
+    viewer: str | None = None
 
 
 SOURCES = {
     "python": Entry(PythonOptions, "tracin_func.sources.python.source:PythonTask"),
-    "recordings": Entry(RecordingOptions, "tracin_func.sources.recordings.source:Recordings", classes_in_names),
+    "recordings": Entry(
+        RecordingOptions,
+        "tracin_func.sources.recordings.source:Recordings",
+        classes_in_names,
+        "tracin_func.sources.recordings.view:viewer",
+    ),
 }
 
 
@@ -87,7 +96,17 @@ def classes_of_ids(ids: Iterable[str]) -> dict[str, str]:
     return {item: found for each in known for item, found in each.items()}
 
 
+def viewer_of(record: Mapping[str, Any]) -> "Callable[[str], ItemView | None] | None":
+    """What shows items by their ids, by what provenance records about their source; None if no source can."""
+    found = (_object(entry.viewer)(record) for entry in SOURCES.values() if entry.viewer is not None)
+    return next((each for each in found if each is not None), None)
+
+
 def _load(name: str) -> type[Source]:
-    module, _, kind = SOURCES[name].place.partition(":")
-    found: type[Source] = getattr(import_module(module), kind)
+    found: type[Source] = _object(SOURCES[name].place)
     return found
+
+
+def _object(place: str) -> Any:
+    module, _, name = place.partition(":")
+    return getattr(import_module(module), name)

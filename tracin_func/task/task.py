@@ -38,6 +38,8 @@ class Task:
         held_out: the pairs on which the model is evaluated; `test` when None.
         trained_loss: the recorded loss of the training, if it is not `loss`.
         describe: what provenance records about the source.
+        show_item: position of an item -> what a report shows of it: a text, a mapping (a row of a table), the bytes or
+            the path of a picture, or an `ItemView`.
 
     Raises:
         InputError: a pair has an unknown item, ids are missing or repeated, or there are no pairs or checkpoints.
@@ -55,6 +57,7 @@ class Task:
     held_out: Pairs | None = None
     trained_loss: PairLoss | Callable[..., Tensor] | None = None
     describe: Mapping[str, Any] = field(default_factory=dict)
+    show_item: Callable[[int], Any] | None = None
 
     def __post_init__(self) -> None:
         items = as_items(self.items)

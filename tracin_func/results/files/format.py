@@ -40,20 +40,18 @@ class Contents:
     Args:
         pairs: ids, in the order of the file.
         columns: value by pair id of each column, in the order of the file.
-        facts: names of columns about pairs that are not scores.
+        facts: value by pair id of each column about pairs that is no score; of several rows of a pair the last one.
         items: the two items of each pair, if the file has columns of them.
         names: the user's own id of each pair, if the file has a column of them.
         parts: score name, test pair and checkpoint of each column, if the file has columns of them.
-        margins: score margin of each pair at the last checkpoint, if the file has a column of them.
     """
 
     pairs: list[str]
     columns: dict[str, Column]
-    facts: list[str] = field(default_factory=list)
+    facts: dict[str, Column] = field(default_factory=dict)
     items: dict[str, tuple[str, str]] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
     parts: dict[str, Parts] = field(default_factory=dict)
-    margins: Column = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -91,7 +91,7 @@ def _contents(read: Read, path: Path) -> Contents:
 
 
 def _by_column(
-    path: Path, scores: Sequence[str], rows: Iterable[Row], named: bool, both: bool, facts: list[str]
+    path: Path, scores: Sequence[str], rows: Iterable[Row], named: bool, both: bool, known: list[str]
 ) -> Contents:
     """The columns that a JSON file would have, such as `tracin_influence_TE1_TE2`."""
     pairs: dict[str, None] = {}
@@ -99,14 +99,12 @@ def _by_column(
     columns: dict[str, Column] = {}
     items: dict[str, tuple[str, str]] = {}
     parts: dict[str, Parts] = {}
-    margins: Column = {}
+    facts: dict[str, Column] = {name: {} for name in known}
     for line, row in enumerate(rows, start=2):
         pair = str(row["pair"]) if named else f"{row['first']}_{row['second']}"
         pairs[pair] = None
         if both:
             items[pair] = str(row["first"]), str(row["second"])
-        if SCORE_MARGIN in facts:
-            margins[pair] = row[SCORE_MARGIN]
         if OWN_NAME in row:
             names[pair] = str(row[OWN_NAME])
         about = [row.get(each) for each in ("test_pair", "checkpoint")]
@@ -114,6 +112,8 @@ def _by_column(
         what = "".join(f"_{each}" for each in (test, checkpoint) if each is not None)
         if STANDARD_ERROR in facts:
             columns.setdefault(f"{STANDARD_ERROR}_{scores[-1]}{what}", {})[pair] = row[STANDARD_ERROR]
+        for name in known:
+            facts[name][pair] = row.get(name)
         for name in scores:
             parts[f"{name}{what}"] = name, test, checkpoint
             column = columns.setdefault(f"{name}{what}", {})
@@ -122,4 +122,4 @@ def _by_column(
                     f"`{path}` has '{name}{what}' of pair {pair!r} a second time (row {line}). Remove one of the rows."
                 )
             column[pair] = row[name]
-    return Contents(list(pairs), columns, facts, items, names, parts, margins)
+    return Contents(list(pairs), columns, facts, items, names, parts)

@@ -1,0 +1,125 @@
+"""`tracin-func report`: a report of result files, or of a run that it starts."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tracin_func.cli.errors import interruption, printing, say
+from tracin_func.cli.options import INFLUENCE, ReportOptions
+from tracin_func.cli.score import Done, score_all
+from tracin_func.errors import OutputError, UsageError
+from tracin_func.files import locked, present, real_path, replace, require_writable
+from tracin_func.report.content.analysis import Analysis, analyse
+from tracin_func.report.content.evidence import Evidence, from_files, from_results
+from tracin_func.report.content.views import item_views, shower
+from tracin_func.report.html.page import MARK, page
+from tracin_func.results.influence import Influence, SelfInfluence
+from tracin_func.sources.options import Options, declared, flag, groups_of
+from tracin_func.sources.python.loading import load_task
+from tracin_func.sources.python.options import PythonOptions
+from tracin_func.sources.recordings.options import RecordingOptions
+from tracin_func.task.item_view import ItemView
+from tracin_func.task.task import Task
+
+TOP = 10
+REPORT_NAMES = {"html": "tracin_report.html", "markdown": "tracin_analysis_report.md"}
+LOCK_TIMEOUT = 60.0
+# Options that say more about the items of files; the others are of a run.
+_OF_ITEMS = ("data_root", "task", "sample_rate", "clip_seconds")
+
+
+def report(options: Options) -> None:
+    """Write a report of the files, or of a run.
+
+    Raises:
+        UsageError, InputError, OutputError: see `errors`; an older report is then as it was.
+    """
+    own = options[ReportOptions]
+    form = own.format or "html"
+    path = present(own.output or Path(REPORT_NAMES[form]))
+    _require_own(path)
+    if own.files:
+        paths = [present(each) for each in own.files]
+        _require_no_run(options)
+        named = options[PythonOptions].task
+        task = None if named is None else load_task(named)
+        _write(path, form, options, from_files(paths), task)
+        return
+    for done in _scored(options):
+        _write(path, form, options, _evidence(done), done.task)
+
+
+def _scored(options: Options) -> list[Done]:
+    """The runs that the options ask for, whose scores are then in their files."""
+    own = {name for name in declared(ReportOptions) if name not in ("metadata_dir", "debug")}
+    values = {name: value for name, value in options.values.items() if name not in own}
+    if values.get("frequency") == "all":
+        raise UsageError('`frequency="all"` makes several runs, and a report is about one. Name one `frequency`.')
+    groups = groups_of(INFLUENCE)
+    return score_all("influence", Options(groups, {**values, "with_self": True}).checked(), tables=False)
+
+
+def _evidence(done: Done) -> Evidence:
+    paths = {name: path for (name, per_checkpoint), path in done.output.files.items() if not per_checkpoint}
+    results = [(result, paths[name]) for name, result in done.results.items()]
+    return from_results((each, path) for each, path in results if isinstance(each, SelfInfluence | Influence))
+
+
+def _write(path: Path, form: str, options: Options, evidence: Evidence, task: Task | None) -> None:
+    own, top = options[ReportOptions], options[ReportOptions].top or TOP
+    analysis = analyse(evidence, top=top, sides=max(1, round(0.3 * top)))
+    views = item_views(analysis.shown_items, shower(_origin(options, evidence), task))
+    lang, title = own.lang or "en", _title(evidence)
+    for file, content in _content(real_path(path), form, analysis, lang, views, title).items():
+        require_writable(file)
+        with locked(file, LOCK_TIMEOUT):
+            replace(file, [(file, content)])
+    with interruption(f"the report is in {path}"), printing():
+        for scored in () if own.files else evidence.files:
+            print(f"Written  {scored} (+ .provenance.json)")
+        print(f"Written  {path} ({path.stat().st_size / 1e6:.1f} MB)")
+    if not views and evidence.classes:
+        say("note: no recordings are shown. Name their folder with --data-root.")
+
+
+def _content(
+    path: Path, form: str, analysis: Analysis, lang: str, views: Mapping[str, ItemView], title: str
+) -> dict[Path, str]:
+    """The text of each file of a report."""
+    return {path: page(analysis, lang, views, title)}
+
+
+def _origin(options: Options, evidence: Evidence) -> dict[str, Any]:
+    """What provenance says about the source; options win."""
+    own = options[RecordingOptions]
+    given: dict[str, Any] = {"sample_rate": own.sample_rate, "clip_seconds": own.clip_seconds}
+    if own.data_root is not None:
+        given["data_root"] = str(own.data_root)
+    return {**evidence.origin, **{name: value for name, value in given.items() if value is not None}}
+
+
+def _title(evidence: Evidence) -> str:
+    """What the scores are of: material and tone, otherwise the name of the first file."""
+    named = [evidence.origin.get(name) for name in ("material", "frequency")]
+    if all(named):
+        return " ".join(map(str, named))
+    return evidence.files[0].name.partition(".")[0].removesuffix("_metadata").replace("_", " ")
+
+
+def _require_no_run(options: Options) -> None:
+    kept = {*declared(ReportOptions), *_OF_ITEMS}
+    table = options.table  # variables are for runs, too, and may be set for them
+    asked = [name for name in options.given() if name not in kept and table[name].environment not in os.environ]
+    if given := [flag(name) for name in asked]:
+        raise UsageError(f"{given[0]} changes a run, and files are reported as they are. Leave one of them out.")
+
+
+def _require_own(path: Path) -> None:
+    """Refuse to replace a file that is no report."""
+    if not path.is_file():
+        return
+    with path.open("rb") as file:
+        start = file.read(4000)
+    if start and MARK.encode() not in start:
+        raise OutputError(f"`{path}` exists and is no report of tracin-func. Name another file with `output`.")

@@ -1,0 +1,1 @@
+"""What a report says, in whatever form: numbers, charts, sentences and views of items."""

@@ -1,0 +1,1 @@
+"""A report as a Markdown file with its pictures."""
