@@ -100,11 +100,11 @@ class Browser:
         return [each["message"] for each in found if each["level"] in ("WARNING", "SEVERE")]
 
     def requests(self) -> list[str]:
-        """Addresses that were asked for since the last call, other than data within the page."""
+        """Addresses asked for since the last call, but data within the page and the browser's own."""
         found = self._call("POST", "/se/log", {"type": "performance"})
         events = [json.loads(each["message"])["message"] for each in found]
         sent = [each["params"]["request"]["url"] for each in events if each["method"] == "Network.requestWillBeSent"]
-        return [url for url in sent if not url.startswith("data:")]
+        return [url for url in sent if not url.startswith(("data:", "chrome"))]
 
     def close(self) -> None:
         self._call("DELETE", "", None)

@@ -2,18 +2,21 @@
 
 import os
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from tracin_func.cli.errors import interruption, printing, say
 from tracin_func.cli.options import INFLUENCE, ReportOptions
 from tracin_func.cli.score import Done, score_all
 from tracin_func.errors import OutputError, UsageError
-from tracin_func.files import locked, present, real_path, replace, require_writable
+from tracin_func.files import Content, locked, present, real_path, replace, require_writable
 from tracin_func.report.content.analysis import Analysis, analyse
 from tracin_func.report.content.evidence import Evidence, from_files, from_results
+from tracin_func.report.content.sentences import MARK
 from tracin_func.report.content.views import item_views, shower
-from tracin_func.report.html.page import MARK, page
+from tracin_func.report.html.page import page
+from tracin_func.report.markdown.document import document
 from tracin_func.results.influence import Influence, SelfInfluence
 from tracin_func.sources.options import Options, declared, flag, groups_of
 from tracin_func.sources.python.loading import load_task
@@ -71,10 +74,10 @@ def _write(path: Path, form: str, options: Options, evidence: Evidence, task: Ta
     analysis = analyse(evidence, top=top, sides=max(1, round(0.3 * top)))
     views = item_views(analysis.shown_items, shower(_origin(options, evidence), task))
     lang, title = own.lang or "en", _title(evidence)
-    for file, content in _content(real_path(path), form, analysis, lang, views, title).items():
-        require_writable(file)
-        with locked(file, LOCK_TIMEOUT):
-            replace(file, [(file, content)])
+    real = real_path(path)
+    require_writable(real)
+    with locked(real, LOCK_TIMEOUT):
+        replace(real, _contents(real, form, analysis, lang, views, title))
     with interruption(f"the report is in {path}"), printing():
         for scored in () if own.files else evidence.files:
             print(f"Written  {scored} (+ .provenance.json)")
@@ -83,11 +86,23 @@ def _write(path: Path, form: str, options: Options, evidence: Evidence, task: Ta
         say("note: no recordings are shown. Name their folder with --data-root.")
 
 
-def _content(
+def _contents(
     path: Path, form: str, analysis: Analysis, lang: str, views: Mapping[str, ItemView], title: str
-) -> dict[Path, str]:
-    """The text of each file of a report."""
-    return {path: page(analysis, lang, views, title)}
+) -> list[tuple[Path, Content]]:
+    """Each file of a report and what it holds; the folder of pictures is there then."""
+    if form == "html":
+        return [(path, page(analysis, lang, views, title))]
+    folder = path.with_name(f"{path.stem}_files")
+    text, pictures = document(analysis, lang, views, title, folder.name)
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"`{folder}` cannot be made: {error.strerror}. Name another file with `output`.") from error
+    return [*((folder / name, partial(_put, content)) for name, content in pictures.items()), (path, text)]
+
+
+def _put(content: bytes, stream: BinaryIO) -> None:
+    stream.write(content)
 
 
 def _origin(options: Options, evidence: Evidence) -> dict[str, Any]:

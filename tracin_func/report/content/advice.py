@@ -51,8 +51,10 @@ def _of_self(overall: float, views: Mapping[str, Sequence[Spread]]) -> Iterator[
             yield _HIGH, group
         elif group.mean < _TAUGHT * overall:
             yield _NOTHING, group
+    pairs = sum(each.pairs for each in class_pairs)
+    wrong = sum((each.wrong or 0.0) * each.pairs for each in class_pairs) / max(1, pairs)
     for group in sorted(class_pairs, key=lambda each: each.wrong or 0.0, reverse=True):
-        if group.wrong:
+        if group.wrong and group.wrong > wrong:
             yield _WRONG, group
     for group in views[ITEM]:
         if group.pairs >= _LEAST_PAIRS and group.mean >= _LISTEN_TIMES * overall > 0:

@@ -27,6 +27,8 @@ from tracin_func.results.views import (
 
 BINS = 30
 MOST_CLASSES = 24  # of a heat map, and of class differences, that can be read
+TEST_SECTIONS = 20  # test pairs that are shown in full
+ITEM_ROWS = 15  # of a table of items
 LINES = 5  # pairs whose scores are shown by checkpoint
 
 
@@ -213,7 +215,7 @@ def _own(evidence: Evidence, column: Column, top: int, class_pairs: list[Spread]
         column=column.name,
         distribution=_distribution(column.values),
         hardest=tuple(rows),
-        easiest=tuple(_rows(evidence, column.values, order[top:][::-1][: max(1, top // 2)])),
+        easiest=tuple(_rows(evidence, column.values, order[top:][::-1][: 2 * max(1, top // 5)])),
         class_pairs=tuple(class_pairs),
         heat=_heat(evidence, class_pairs),
         differences=tuple(differences),

@@ -22,15 +22,15 @@ LIGHT = "--ink:#1c2430;--muted:#5b6675;--line:#d9dee6;--accent:#2563a8;--good:#2
 DARK = "--ink:#e8ecf2;--muted:#a3aebd;--line:#3a4452;--accent:#7db4ee;--good:#7db4ee;--bad:#f0a076;--card:#1a212b"
 STYLE = (
     "svg.chart text{font:12px system-ui,sans-serif;fill:var(--ink)}svg.chart .axis{fill:var(--muted)}"
-    "svg.chart .grid{stroke:var(--line);stroke-width:1}svg.chart .bar{fill:var(--accent)}"
-    "svg.chart .bad{fill:var(--bad)}svg.chart .rule{stroke:var(--ink);stroke-width:1.5;stroke-dasharray:4 3}"
-    "svg.chart .dots{stroke-dasharray:1.5 3}"
-    "svg.chart .whisker{stroke:var(--ink);stroke-width:1.5}svg.chart .range{stroke:var(--muted);stroke-width:1}"
-    "svg.chart .dot{fill:var(--ink)}svg.chart .mean{fill:var(--card);stroke:var(--ink);stroke-width:1.5}"
+    "svg.chart .grid{stroke:var(--line)}svg.chart .bar{fill:var(--accent)}svg.chart .bad{fill:var(--bad)}"
+    "svg.chart .rule{stroke:var(--ink);stroke-width:1.5;stroke-dasharray:4 3}"
+    "svg.chart .dots{stroke-dasharray:1.5 3}svg.chart .range{stroke:var(--muted)}"
+    "svg.chart .whisker{stroke:var(--ink);stroke-width:1.5}svg.chart .median{stroke:var(--card);stroke-width:2}"
+    "svg.chart .mean{fill:var(--card);stroke:var(--ink);stroke-width:1.5}"
     "svg.chart .line{fill:none;stroke:var(--accent);stroke-width:2}svg.chart .line.second{stroke:var(--bad)}"
-    "svg.chart .line.thin{stroke:var(--muted);stroke-width:1}svg.chart .hollow{fill:none;stroke-width:1.5}"
-    "svg.chart .hollow.first{stroke:var(--accent)}svg.chart .hollow.second{stroke:var(--bad)}"
-    "svg.chart .first{fill:var(--accent)}svg.chart .second{fill:var(--bad)}"
+    "svg.chart .line.thin{stroke:var(--muted);stroke-width:1}svg.chart .point{fill:var(--accent)}"
+    "svg.chart .point.second{fill:var(--bad)}svg.chart .point.thin{fill:var(--muted)}"
+    "svg.chart .hollow{fill:none;stroke:var(--accent);stroke-width:1.5}svg.chart .hollow.second{stroke:var(--bad)}"
 )
 
 
@@ -131,24 +131,26 @@ def bars(found: Sequence[Spread], title: str, x: str, pairs: str) -> Markup:
 def heat_map(found: Heat, title: str, pairs: str, *, signed: bool) -> Markup:
     """Means by pair of classes with their counts; lower triangle, since the order of a pair has no meaning."""
     names = found.names
+    diagonal = any(row[-1] for row in found.cells)  # pairs within a class
+    rows, columns = (names, names) if diagonal else (names[1:], names[:-1])
     left = min(110, 12 + max(map(len, names)) * 6.8)
-    cell = (CHART_WIDTH - left - 4) / len(names)
+    cell = (CHART_WIDTH - left - 4) / len(columns)
     tall = min(cell, 46.0)
-    height = round(tall * len(names) + 34)
+    height = round(tall * len(rows) + 34)
     most = max((abs(each.mean) for row in found.cells for each in row if each), default=0.0) or 1.0
     parts = []
-    for row, name in enumerate(names):
+    for row, name in enumerate(rows):
         parts.append(_text(left - 6, tall * row + tall / 2 + 8, _short(name, 15), "end"))
-        for column, each in enumerate(found.cells[row]):
+        for column, each in enumerate(found.cells[names.index(name)]):
             place = left + cell * column, tall * row + 4
             if each is None:
                 continue
             words = f"{name} – {names[column]}: {figure(each.mean)} ({each.pairs:,} {pairs})"
             parts += _cell(place, (cell - 2, tall - 2), each, each.mean / most, words, signed=signed)
-    for column, name in enumerate(names):
+    for column, name in enumerate(columns):
         if cell >= 7 * len(name) or len(names) <= 8:
             middle = left + cell * (column + 0.5)
-            parts.append(_text(middle, tall * len(names) + 18, _short(name, max(3, int(cell / 6.4))), "middle"))
+            parts.append(_text(middle, tall * len(rows) + 18, _short(name, max(3, int(cell / 6.4))), "middle"))
     return _svg(height, title, parts)
 
 
@@ -172,7 +174,7 @@ def boxes(found: Sequence[Spread], title: str, x: str, y: str) -> Markup:
         parts.append(_rect(middle - half, upper, 2 * half, max(1.5, lower - upper), "bar", words))
         at = up(each.median)
         left, right = middle - half, middle + half
-        parts.append(f'<line class="whisker" x1="{left:.1f}" x2="{right:.1f}" y1="{at:.1f}" y2="{at:.1f}"/>')
+        parts.append(f'<line class="median" x1="{left:.1f}" x2="{right:.1f}" y1="{at:.1f}" y2="{at:.1f}"/>')
         parts.append(f'<circle class="mean" cx="{middle:.1f}" cy="{up(each.mean):.1f}" r="3.5"/>')
         parts.append(_text(middle, height - 36, each.name, "middle", "axis"))
         parts.append(_text(middle, height - 22, f"n={each.pairs:,}", "middle", "axis"))
@@ -204,11 +206,11 @@ def lines(series: Sequence[Series], names: Sequence[str], title: str, x: str, y:
             path = " ".join(f"{left:.1f},{top:.1f}" for left, top in points)
             parts.append(f'<polyline class="line {each.kind}" points="{path}"/>')
         if each.kind != "thin":
-            kind = f"hollow {each.kind}" if each.hollow else each.kind
+            kind = f"{'hollow' if each.hollow else 'point'} {each.kind}"
             radius = 6 if each.hollow else 3
             parts += [f'<circle class="{kind}" cx="{at:.1f}" cy="{top:.1f}" r="{radius}"/>' for at, top in points]
     for place, each in enumerate(named):
-        kind = f"hollow {each.kind}" if each.hollow else each.kind
+        kind = f"{'hollow' if each.hollow else 'point'} {each.kind}"
         parts.append(f'<circle class="{kind}" cx="{_LEFT + 6}" cy="{10 + 15 * place}" r="4"/>')
         parts.append(_text(_LEFT + 16, 14 + 15 * place, each.name, "start"))
     every = max(1, math.ceil(len(names) / 8))
@@ -275,8 +277,10 @@ def _cell(
 
 def _brief(value: float) -> str:
     """A number in six signs at most, for a small place."""
-    shown = figure(value)
-    return shown if len(shown) <= 6 else f"{value:.0e}".replace("e-0", "e-").replace("-", "−").replace("e+0", "e")
+    for shown in (figure(value), f"{value:.2g}"):
+        if len(shown) <= 6:
+            return shown.replace("-", "−")
+    return f"{value:.0e}".replace("e-0", "e-").replace("-", "−").replace("e+0", "e")
 
 
 def _shade(share: float, *, signed: bool) -> tuple[int, int, int]:

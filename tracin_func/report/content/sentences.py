@@ -14,6 +14,7 @@ from tracin_func.sources.options import flag
 
 _DATA = ("data_root", "checkpoint_dir", "material", "frequency", "task", "model", "pairs", "seed")  # of a run again
 _THRESHOLD = -5
+MARK = "tracin-func report"  # in every report, by which an older one is known
 
 
 class Command(NamedTuple):
@@ -187,7 +188,7 @@ def _notices(record: Mapping[str, Any], origin: Mapping[str, Any]) -> list[str]:
 def _engine(value: Any) -> str:
     if not isinstance(value, dict):
         return ""
-    return ", ".join(str(value[name]) for name in ("engine", "device", "dtype") if value.get(name))
+    return ", ".join(str(value[name]) for name in ("engine", "device") if value.get(name))
 
 
 def _listed(value: Any) -> str:

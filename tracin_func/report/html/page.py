@@ -9,16 +9,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from tracin_func.report.content import pictures
-from tracin_func.report.content.analysis import Analysis
+from tracin_func.report.content.analysis import ITEM_ROWS, TEST_SECTIONS, Analysis
 from tracin_func.report.content.charts import DARK, LIGHT, STYLE, figure
-from tracin_func.report.content.sentences import advised, commands, facts, findings, percent, warnings
+from tracin_func.report.content.sentences import MARK, advised, commands, facts, findings, percent, warnings
 from tracin_func.report.html.table import as_script, table
 from tracin_func.report.languages.registry import sayer
 from tracin_func.task.item_view import ItemView
-
-TEST_SECTIONS = 20  # test pairs that have a section of their own
-ITEM_ROWS = 15  # rows of the table of items
-MARK = "tracin-func report"  # in every page, by which an older one is known
 
 _ENVIRONMENT = Environment(
     loader=PackageLoader("tracin_func.report.html"),

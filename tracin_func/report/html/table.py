@@ -9,7 +9,7 @@ from tracin_func.report.content.evidence import KNOWN_FACTS, Values
 from tracin_func.report.languages.registry import Say
 from tracin_func.results.views import SCORE, in_order
 
-DIGITS = 4  # of every number
+DIGITS = 5  # of every number
 MOST_CELLS = 1_000_000  # of influences on single test pairs; beyond, their sum alone is in the table
 
 _SCRIPT = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"}  # what could end a script element

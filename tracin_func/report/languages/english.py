@@ -2,6 +2,7 @@
 
 ENGLISH = {
     # The page
+    "alone": "This file is complete with the pictures in {folder}.",
     "title": "TracIn report",
     "about": "Which training pairs shaped the ranking of this model",
     "theme": "Light or dark",
@@ -31,14 +32,15 @@ ENGLISH = {
     "oddities": "Read this first",
     "odd_zero column": "Every score is 0 ({pairs} pairs). A hinge whose margin is satisfied has gradient 0. Check that "
     "the margin is that of the training, or score with --test-functional score-margin, which does not saturate.",
-    "odd_constant runs": "{pairs} pairs are in {groups} runs of identical consecutive scores, such as {value}, "
+    "odd_constant runs": "{pairs} pairs are in runs of identical consecutive scores ({groups} in all); "
+    "{value} is there {most} times in a row.",
+    "odd_repeated values": "{pairs} pairs have a score that others have to the last digit; {value} is there "
     "{most} times.",
-    "odd_repeated values": "{pairs} pairs share {groups} scores to the last digit, such as {value}, {most} times.",
     "odd_not numbers": "{pairs} values are no numbers and are left out, such as {value}.",
     "odd_averages": "Identical scores come from averages over a batch: they are no scores of single pairs. Score again "
     "with tracin-func self or tracin-func influence.",
     "odd_alike": "Scores are equal where gradients are: for copies of an item, or for a scorer with few parameters.",
-    "odd_more": "{count} more columns have the same.",
+    "odd_more": "also in {count} more columns",
     # Self-influence
     "self": "Self-influence",
     "self_about": "How hard a pair is for the model: Σ over checkpoints of η ‖∇ℓ‖². High scores mark hard pairs and "
@@ -53,8 +55,9 @@ ENGLISH = {
     "maximum {maximum}; mean {mean}. {zero} of them are 0.",
     "hardest": "Hardest pairs",
     "easiest": "Easiest pairs",
-    "hardest_about": "Look at these first. The rank by loss is the baseline: 1 is the pair with the largest loss.",
-    "no_hardest": "No pair has a score.",
+    "hardest_about": "Look at these first.",
+    "baseline_about": "The rank by loss is the baseline: 1 is the pair with the largest loss.",
+    "target_about": "▲ marks the item that should score higher.",
     "easiest_about": "These taught the model least; more pairs like them would not help.",
     "class_pairs": "By pair of classes",
     "class_pairs_about": "Bars are means, lines go from the lower to the upper quartile. A high bar: the model "
@@ -89,6 +92,7 @@ ENGLISH = {
     "test_margin": "score margin {margin}",
     "test_loss": "loss {loss}",
     "test_zero": "Every influence on this test pair is 0: it has no gradient at any checkpoint.",
+    "test_none": "no gradient",
     "influence": "influence",
     "proponents": "Proponents",
     "opponents": "Opponents",
@@ -137,6 +141,7 @@ ENGLISH = {
     "search": "Search",
     "search_hint": "part of an id or class",
     "rows": "Rows",
+    "column": "Column",
     "previous": "Previous",
     "next": "Next",
     "range": "{from} – {to} of {count}",
@@ -170,7 +175,7 @@ ENGLISH = {
     "accuracy_test_recorded": "test pairs, as recorded",
     "rate": "learning rate",
     "inactive": "inactive",
-    "recorded": "recorded",
+    "recorded": "In brackets: as the training recorded it.",
     "train": "training",
     "held_out": "test",
     "no_origin": "These files have no provenance: they were written by another program. Accuracy, loss and checkpoints "

@@ -2,6 +2,7 @@
 
 TRADITIONAL_CHINESE = {
     # The page
+    "alone": "本檔案的圖片位於 {folder}。",
     "title": "TracIn 分析報告",
     "about": "哪些訓練配對形塑了這個模型的排序",
     "theme": "淺色或深色",
@@ -31,13 +32,13 @@ TRADITIONAL_CHINESE = {
     "oddities": "請先閱讀",
     "odd_zero column": "所有分數都是 0（{pairs} 個配對）。已滿足邊際（margin）的 hinge 損失梯度為 0。"
     "請確認 margin 與訓練時相同，或改用不會飽和的 --test-functional score-margin。",
-    "odd_constant runs": "{pairs} 個配對位於 {groups} 段連續且完全相同的分數中，例如 {value} 連續出現 {most} 次。",
-    "odd_repeated values": "{pairs} 個配對共用 {groups} 個完全相同的分數，例如 {value} 出現 {most} 次。",
+    "odd_constant runs": "{pairs} 個配對位於連續且完全相同的分數中（共 {groups} 段），例如 {value} 連續出現 {most} 次。",
+    "odd_repeated values": "{pairs} 個配對的分數與其他配對完全相同，例如 {value} 出現 {most} 次。",
     "odd_not numbers": "{pairs} 個值不是數字而未採用，例如 {value}。",
     "odd_averages": "完全相同的分數來自整個批次的平均，並不是單一配對的分數。"
     "請用 tracin-func self 或 tracin-func influence 重新計算。",
     "odd_alike": "梯度相同時分數也相同：例如重複的項目，或參數很少的模型。",
-    "odd_more": "另有 {count} 個欄位有相同情形。",
+    "odd_more": "另有 {count} 個欄位",
     # Self-influence
     "self": "自我影響力",
     "self_about": "配對對模型而言有多難：各檢查點 η ‖∇ℓ‖² 的總和。分數高代表配對困難，或標籤可能有誤。",
@@ -51,8 +52,9 @@ TRADITIONAL_CHINESE = {
     "最大 {maximum}；平均 {mean}。其中 {zero} 為 0。",
     "hardest": "最難的配對",
     "easiest": "最容易的配對",
-    "hardest_about": "請先檢查這些配對。損失名次是基準：1 代表損失最大的配對。",
-    "no_hardest": "沒有任何配對有分數。",
+    "hardest_about": "請先檢查這些配對。",
+    "baseline_about": "損失名次是基準（baseline）：1 代表損失最大的配對。",
+    "target_about": "▲ 標示應得較高分的項目。",
     "easiest_about": "這些配對教給模型的最少，增加類似的配對沒有幫助。",
     "class_pairs": "依類別配對",
     "class_pairs_about": "長條是平均，線段從下四分位數到上四分位數。長條越長，模型越容易混淆這兩個類別。",
@@ -85,6 +87,7 @@ TRADITIONAL_CHINESE = {
     "test_margin": "帶號分數差 {margin}",
     "test_loss": "損失 {loss}",
     "test_zero": "對此測試配對的影響力全為 0：它在所有檢查點都沒有梯度。",
+    "test_none": "無梯度",
     "influence": "影響力",
     "proponents": "正向影響配對",
     "opponents": "負向影響配對",
@@ -131,6 +134,7 @@ TRADITIONAL_CHINESE = {
     "search": "搜尋",
     "search_hint": "id 或類別的一部分",
     "rows": "列數",
+    "column": "欄位",
     "previous": "上一頁",
     "next": "下一頁",
     "range": "第 {from} – {to} 筆，共 {count} 筆",
@@ -162,7 +166,7 @@ TRADITIONAL_CHINESE = {
     "accuracy_test_recorded": "測試配對（紀錄）",
     "rate": "學習率",
     "inactive": "無梯度",
-    "recorded": "紀錄",
+    "recorded": "括號內為訓練時的紀錄。",
     "train": "訓練",
     "held_out": "測試",
     "no_origin": "這些檔案沒有來源紀錄，是由其他程式寫出的，因此準確率、損失函數與檢查點皆不明。",

@@ -22,6 +22,11 @@
     remembered(root.dataset.theme);
   });
 
+  // On paper nothing can be opened
+  addEventListener("beforeprint", () => {
+    for (const each of document.querySelectorAll("details")) each.open = true;
+  });
+
   // Sound: one at a time
   const sounds = read("sounds");
   const audio = new Audio();
