@@ -81,8 +81,10 @@ class Browser:
         self.tools("Emulation.setDeviceMetricsOverride", **metrics)
 
     def prefer(self, scheme: str) -> None:
-        """`light` or `dark`."""
-        self.tools("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+        """`light` or `dark`; nothing moves, so that a click meets what it is meant for."""
+        wanted = {"prefers-color-scheme": scheme, "prefers-reduced-motion": "reduce"}
+        features = [{"name": name, "value": value} for name, value in wanted.items()]
+        self.tools("Emulation.setEmulatedMedia", features=features)
 
     def picture(self, path: Path, top: float, height: float, width: float) -> None:
         """A part of the page as a PNG file."""

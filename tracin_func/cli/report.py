@@ -119,7 +119,9 @@ def _title(evidence: Evidence) -> str:
     named = [evidence.origin.get(name) for name in ("material", "frequency")]
     if all(named):
         return " ".join(map(str, named))
-    return evidence.files[0].name.partition(".")[0].removesuffix("_metadata").replace("_", " ")
+    return (
+        evidence.files[0].name.partition(".")[0].removesuffix("_metadata").removesuffix("_influence").replace("_", " ")
+    )
 
 
 def _require_no_run(options: Options) -> None:

@@ -14,7 +14,7 @@ from tracin_func.report.content.analysis import Cell, Distribution, Heat
 from tracin_func.report.content.spread import Spread
 
 CHART_WIDTH = 400
-_LEFT, _RIGHT, _TOP, _BOTTOM = 48, 12, 12, 40
+_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 12, 12, 40
 _ROUND = (1.0, 2.0, 2.5, 5.0, 10.0)
 _MOST_BARS = 20
 
@@ -247,7 +247,8 @@ def _grid(y: float, words: str) -> str:
 
 
 def _below(height: float, x: float, words: str) -> str:
-    return _text(x, height - _BOTTOM + 16, words, "middle", "axis")
+    half = 4 * len(words)  # so that the last one does not leave the chart
+    return _text(min(x, CHART_WIDTH - half), height - _BOTTOM + 16, words, "middle", "axis")
 
 
 def _names(height: float, x: str, y: str) -> list[str]:
@@ -309,8 +310,11 @@ def _ticks(low: float, high: float, most: int) -> list[float]:
 
 def _label(tick: float) -> str:
     """A round value of an axis, without digits that say nothing."""
-    size = abs(tick)
-    return (f"{tick:.0e}" if size and not 1e-4 <= size < 1e6 else f"{tick:,.10g}").replace("-", "−")
+    shown = f"{tick:,.10g}"
+    if len(shown) > 7 or (tick and abs(tick) < 1e-3):
+        mantissa, _, power = f"{tick:.2e}".partition("e")
+        shown = f"{float(mantissa):g}e{int(power)}"
+    return shown.replace("-", "−")
 
 
 def _short(name: str, most: int) -> str:

@@ -32,7 +32,7 @@ TRADITIONAL_CHINESE = {
     "oddities": "請先閱讀",
     "odd_zero column": "所有分數都是 0（{pairs} 個配對）。已滿足邊際（margin）的 hinge 損失梯度為 0。"
     "請確認 margin 與訓練時相同，或改用不會飽和的 --test-functional score-margin。",
-    "odd_constant runs": "{pairs} 個配對位於連續且完全相同的分數中（共 {groups} 段），例如 {value} 連續出現 {most} 次。",
+    "odd_constant runs": "{pairs} 個配對位於連續且完全相同的分數中（{groups} 段），例如 {value} 連續出現 {most} 次。",
     "odd_repeated values": "{pairs} 個配對的分數與其他配對完全相同，例如 {value} 出現 {most} 次。",
     "odd_not numbers": "{pairs} 個值不是數字而未採用，例如 {value}。",
     "odd_averages": "完全相同的分數來自整個批次的平均，並不是單一配對的分數。"
