@@ -17,6 +17,7 @@ from tracin_func.report.content.charts import figure, standalone
 from tracin_func.report.content.sentences import MARK, advised, commands, facts, findings, percent, warnings
 from tracin_func.report.content.spread import Spread
 from tracin_func.report.languages.registry import Say, sayer
+from tracin_func.results.views import Statistics
 from tracin_func.task.item_view import ItemView
 
 _SIGNS = re.compile(r"([\\`*_\[\]<>|&#~])")
@@ -200,17 +201,18 @@ def _groups(rows: Sequence[Spread], name: str, say: Say) -> Iterator[str]:
         )
 
 
-def _statistics(found: object, say: Say) -> str:
-    names = {
-        "minimum": "minimum",
-        "lower": "lower_quartile",
-        "median": "median",
-        "upper": "upper_quartile",
-        "maximum": "maximum",
-        "mean": "mean",
-    }
-    values = {name: figure(getattr(found, field)) for name, field in names.items()}
-    return say("statistics", count=f"{found.count:,}", zero=percent(found.zero_share), **values)
+def _statistics(found: Statistics, say: Say) -> str:
+    return say(
+        "statistics",
+        count=f"{found.count:,}",
+        minimum=figure(found.minimum),
+        lower=figure(found.lower_quartile),
+        median=figure(found.median),
+        upper=figure(found.upper_quartile),
+        maximum=figure(found.maximum),
+        mean=figure(found.mean),
+        zero=percent(found.zero_share),
+    )
 
 
 def _fact(name: str, value: float | None) -> str:
