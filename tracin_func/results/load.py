@@ -49,7 +49,9 @@ def load(path: str | Path, *, column: str | None = None) -> SelfInfluence | Infl
     found = _named(file, column)
     own, cross = ([name for name in found if _is_self(file, found[name]) == kind] for kind in (True, False))
     if len(own) > 1 or len(cross) > 1 or not found:
-        raise _unclear(file, found)
+        what = "scores of several names" if found else "scores of unknown meaning"
+        names = ", ".join(found or [*file.columns][:3])
+        raise InputError(f'`{path}` holds {what}: {names}. Choose those to load with column="...".')
     of_self = _self_influence(file, own[0], found[own[0]]) if own else None
     if cross:
         return _influence(file, cross[0], found[cross[0]], of_self)
@@ -67,7 +69,11 @@ def load_each(file: ResultFile) -> list[SelfInfluence | Influence | TopInfluence
         return [_top_influences(file)]
     found = _named(file, None)
     if not found:
-        raise _unclear(file, found)
+        names = ", ".join([*file.columns][:3])
+        raise InputError(
+            f"`{file.path}` holds scores of unknown meaning: {names}. Expected columns such as '{SELF_COLUMN}', or the "
+            "provenance beside the file."
+        )
     return [
         _self_influence(file, name, parts) if _is_self(file, parts) else _influence(file, name, parts, None)
         for name, parts in found.items()
@@ -76,12 +82,6 @@ def load_each(file: ResultFile) -> list[SelfInfluence | Influence | TopInfluence
 
 def _is_strongest(file: ResultFile) -> bool:
     return any(start == "side" for start, _, _ in file.parts.values())
-
-
-def _unclear(file: ResultFile, found: Mapping[str, Any]) -> InputError:
-    what = "scores of several names" if found else "scores of unknown meaning"
-    names = ", ".join(found or [*file.columns][:3])
-    return InputError(f'`{file.path}` holds {what}: {names}. Choose those to load with column="...".')
 
 
 def _self_influence(file: ResultFile, column: str, parts: dict[str, Parts]) -> SelfInfluence:

@@ -64,7 +64,8 @@ def histogram(found: Distribution, title: str, x: str, y: str, mean: str, median
     """Counts on a logarithmic axis, with mean and median; `mean` and `median` are their words."""
     edges, counts = found.histogram.edges, found.histogram.counts
     height = 220
-    ticks = [0, *(each for power in range(7) for each in (10**power,) if each <= max(counts) * 1.01)]
+    steps = (1, 2, 5) if max(counts) < 20 else (1,)
+    ticks = [0, *(each * 10**power for power in range(8) for each in steps if each * 10**power <= max(counts))]
     top = math.log10(max(10, max(counts)) + 1) * 1.05
     low, high = edges[0], edges[-1] if edges[-1] > edges[0] else edges[0] + 1.0
 

@@ -19,7 +19,7 @@ from tracin_func.sources.registry import classes_of_ids
 Values = dict[str, float]
 Result = SelfInfluence | Influence | TopInfluences
 # What is known about pairs besides their scores, by the name it has in tables.
-KNOWN_FACTS = ("loss", "score_margin", "active_share", "count", "target", "left_out_margin")
+KNOWN_FACTS = ("loss", "score_margin", "active_share", "count", "target", "left_out_margin", "standard_error")
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,7 @@ class Evidence:
         test_facts: the same of test pairs, at the last checkpoint.
         records: provenance, without repeats.
         inactive: pair-checkpoints without gradient, and pairs without any; None if unknown.
+        strongest: whether influence is known of the strongest pairs only.
     """
 
     files: tuple[Path, ...]
@@ -72,6 +73,7 @@ class Evidence:
     test_facts: Mapping[str, Values] = field(default_factory=dict)
     records: tuple[Mapping[str, Any], ...] = ()
     inactive: tuple[float, int] | None = None
+    strongest: bool = False
 
     @property
     def record(self) -> Mapping[str, Any]:
@@ -120,6 +122,7 @@ class _Gathered:
         self._test_facts: dict[str, Values] = {}
         self._records: list[Mapping[str, Any]] = []
         self._inactive: tuple[float, int] | None = None
+        self._strongest = False
 
     def add(self, result: Result, path: Path, file: ResultFile | None = None) -> None:
         if result.provenance and result.provenance not in self._records:
@@ -134,6 +137,8 @@ class _Gathered:
         self._add_pairs(pairs)
         if isinstance(result, SelfInfluence):
             self._add_column(result.column, "self", None, _values(pairs.ids, result.scores.tolist()), path)
+            if (errors := result.standard_error) is not None:
+                self._facts["standard_error"] = _values(pairs.ids, errors.tolist())
             if holds(result, "per_checkpoint"):
                 for name, scores in zip(result.run.names, result.per_checkpoint.tolist(), strict=True):
                     self._steps[name] = _values(pairs.ids, scores)
@@ -173,7 +178,7 @@ class _Gathered:
                 self._test_facts[test] = facts | {"score_margin": float(result.test.score_margin[-1, place])}
 
     def _add_strongest(self, result: TopInfluences, path: Path) -> None:
-        meaning = result.run.method.test_functional
+        meaning, self._strongest = result.run.method.test_functional, True
         for place, test in enumerate(result.test_ids):
             found = [*result.proponents(place), *result.opponents(place)]
             self._pairs |= dict.fromkeys(each.pair for each in found)
@@ -208,6 +213,7 @@ class _Gathered:
             test_facts=self._test_facts,
             records=tuple(self._records),
             inactive=self._inactive,
+            strongest=self._strongest,
         )
 
 

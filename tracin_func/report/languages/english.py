@@ -23,11 +23,13 @@ ENGLISH = {
     "tile_inactive": "inactive pair–checkpoint combinations",
     "tile_never": "{count} pairs never had a gradient",
     "found_hardest": "The hardest training pair is {pair}: self-influence {score}, {times} times the mean.",
-    "found_classes": "{name} is the hardest pair of classes: mean {mean}, with {pairs} pairs.",
+    "found_classes": "{name} is the hardest pair of classes: mean {mean} (pairs: {pairs}).",
     "found_half": "Half of all self-influence is in the {count} hardest of {pairs} pairs.",
     "found_test": "{test}: the strongest proponent is {pair} ({score}).",
     "found_zero": "{count} of {tests} test pairs have no gradient, so nothing explains them here.",
     "found_odd": "{count} columns look odd: read the warnings below first.",
+    "kept_only": "Only the strongest pairs of each test pair were kept. Counts, means and distributions are of these "
+    "pairs alone.",
     # Oddities
     "oddities": "Read this first",
     "odd_zero column": "Every score is 0 ({pairs} pairs). A hinge whose margin is satisfied has gradient 0. Check that "
@@ -155,6 +157,7 @@ ENGLISH = {
     "active_share": "active",
     "count": "drawn",
     "left_out_margin": "left-out margin",
+    "standard_error": "standard error",
     "influence_sum": "influence, sum",
     "influence_on": "influence on {test}",
     "play": "Play {item}",

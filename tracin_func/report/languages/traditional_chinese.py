@@ -28,6 +28,7 @@ TRADITIONAL_CHINESE = {
     "found_test": "{test}：最強的正向影響配對是 {pair}（{score}）。",
     "found_zero": "{tests} 個測試配對中有 {count} 個沒有梯度，因此這裡無法解釋。",
     "found_odd": "有 {count} 個欄位異常，請先閱讀下方的警告。",
+    "kept_only": "每個測試配對只保留了最強的配對。數量、平均與分布都只涵蓋這些配對。",
     # Oddities
     "oddities": "請先閱讀",
     "odd_zero column": "所有分數都是 0（{pairs} 個配對）。已滿足邊際（margin）的 hinge 損失梯度為 0。"
@@ -148,6 +149,7 @@ TRADITIONAL_CHINESE = {
     "active_share": "有梯度",
     "count": "抽取次數",
     "left_out_margin": "移除後分數差",
+    "standard_error": "標準誤",
     "influence_sum": "影響力總和",
     "influence_on": "對 {test} 的影響力",
     "play": "播放 {item}",

@@ -21,7 +21,7 @@ from tracin_func.results.views import Statistics
 from tracin_func.task.item_view import ItemView
 
 _SIGNS = re.compile(r"([\\`*_\[\]<>|&#~])")
-_FACTS = ("loss_rank", "loss", "score_margin", "left_out_margin", "active_share", "count")
+_FACTS = ("loss_rank", "loss", "score_margin", "standard_error", "left_out_margin", "active_share", "count")
 _WHOLE = ("loss_rank", "count")
 _ENDINGS = {"image/png": "png", "image/jpeg": "jpg", "image/gif": "gif"}
 
@@ -45,6 +45,7 @@ def document(
         f"# {say('title')}: {plain(title)}",
         say("alone", folder=code(folder)),
         f"## {say('summary')}",
+        say("kept_only") if analysis.evidence.strongest else "",
         _listed(findings(analysis, say)),
         *_warned(analysis, say),
         f"## {say('self')}",
