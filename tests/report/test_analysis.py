@@ -83,6 +83,8 @@ def test_items_are_counted_in_every_pair_they_are_in(many: Path) -> None:
         item: (len(values), pytest.approx(statistics.fmean(values))) for item, values in direct.items()
     }
     assert found.items == len(direct)
+    means = [each.mean for each in found.by_item]
+    assert means == sorted(means, reverse=True)
 
 
 def test_the_hardest_and_the_easiest_pairs_are_the_ends_of_the_order(many: Path) -> None:

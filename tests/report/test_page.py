@@ -150,6 +150,11 @@ def test_sorting(browser: Browser, scored: Path) -> None:
     assert rising == sorted(rising)
     assert rising[0] < falling[-1]
     assert browser.run("return document.querySelector('#pairs th[aria-sort]').ariaSort") == "ascending"
+    browser.click('#pairs th button[data-column="0"]')
+    assert [float(each) for each in browser.run(CELLS)] == falling
+    browser.click('#pairs th button[data-column="ids"]')
+    ids = browser.run("return [...document.querySelectorAll('#pairs td.ids')].map(each => each.innerText)")
+    assert ids == sorted(ids)
 
 
 def test_searching(browser: Browser, scored: Path) -> None:

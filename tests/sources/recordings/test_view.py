@@ -55,6 +55,9 @@ def test_the_sound_is_that_of_the_file(lab: Lab) -> None:
 def test_only_recordings_of_the_tree_are_read(lab: Lab, tmp_path: Path) -> None:
     view = viewer({"data_root": str(lab.data)})
     assert view is not None
+    outside = lab.data / "box_deg036_500hz_01.wav"  # what `..` in an id would lead to
+    (lab.data / "box").mkdir()
+    outside.write_bytes((lab.data / "deg036/box/box_deg036_500hz_01.wav").read_bytes())
     for item in ("box_deg036_500hz_99", "no_class", "../box_deg036_500hz_01", "x/../box_deg036_500hz_01"):
         assert view(item) is None
     assert viewer({"data_root": str(tmp_path / "missing")}) is None
