@@ -174,6 +174,8 @@ def facts(analysis: Analysis, say: Say) -> list[tuple[str, str]]:
     ):
         if value:
             found.append((say(key), str(value)))
+    if isinstance(projection := record.get("projection"), dict) and projection.get("kind", "none") != "none":
+        found.append((say("projection"), _listed(projection)))
     runs = {(str(each.get("command")), str(each.get("loss"))) for each in evidence.records}
     if len(runs) > 1:
         found.append((say("others"), say("others_about", count=len(runs) - 1)))

@@ -48,7 +48,6 @@ ENGLISH = {
     "self_about": "How hard a pair is for the model: Σ over checkpoints of η ‖∇ℓ‖². High scores mark hard pairs and "
     "possible label errors.",
     "distribution": "Distribution",
-    "score": "score",
     "self_score": "self-influence",
     "pairs_log": "pairs (logarithmic)",
     "mean": "mean",
@@ -101,7 +100,6 @@ ENGLISH = {
     "no_proponents": "No training pair helped.",
     "no_opponents": "No training pair harmed.",
     "test_heat": "Mean influence by pair of classes",
-    "mean_influence": "mean influence",
     # Roll-ups
     "rolled": "Items and classes",
     "rolled_about_self": "Means of self-influence; a pair counts for both of its items, and for both classes.",
@@ -192,6 +190,7 @@ ENGLISH = {
     "sign": "meaning",
     "unit": "unit",
     "engine": "engine",
+    "projection": "projection",
     "versions": "versions",
     "notices": "notes of the run",
     "others": "other runs",
