@@ -80,9 +80,14 @@ def _row(option: Any) -> Row:
 def _commands(commands: dict[str, Any]) -> str:
     lines = ["| command | what it does |", "|---|---|"]
     for name, command in commands.items():
-        arguments = [each.name.upper() for each in command.params if each.param_type_name == "argument"]
+        arguments = [_argument(each) for each in command.params if each.param_type_name == "argument"]
         lines.append(_line(f"`{' '.join([name, *arguments])}`", _first_sentence(command.help or "")))
     return "\n".join(lines) + "\n"
+
+
+def _argument(argument: Any) -> str:
+    name = argument.name.upper()
+    return f"[{name.removesuffix('S')} ...]" if argument.nargs == -1 else name
 
 
 def _section(title: str, rows: dict[Row, list[str]]) -> str:

@@ -333,7 +333,7 @@ def _promoted(own: Option) -> Option:
 def _parameter(own: Option) -> inspect.Parameter:
     if own.argument:
         several = own.base == list[Path]
-        name = f"[{own.name.upper().removesuffix('S')}]..." if several else own.name.upper()
+        name = own.name.upper().removesuffix("S") if several else own.name.upper()
         declared_as = typer.Argument(help=own.help, show_default=False, metavar=name)
         kind: Any = own.base | None if several else own.base
         annotation = Annotated[kind, declared_as]
