@@ -77,6 +77,7 @@ def test_a_run_is_scored_and_reported_with_its_recordings(lab: Lab, monkeypatch:
     assert text.count("data:image/png;base64,") > 4
     assert text.count("data:audio/flac;base64,") > 4
     assert "rank by loss" in text
+    assert "`preconditioner" not in text  # settings are named as options
     assert "http://" not in text
     assert "https://" not in text
 

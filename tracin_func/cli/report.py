@@ -2,12 +2,13 @@
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace as replace_fields
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from tracin_func.cli.errors import interruption, printing, say
-from tracin_func.cli.options import INFLUENCE, ReportOptions
+from tracin_func.cli.options import INFLUENCE, ReportOptions, in_flags
 from tracin_func.cli.score import Done, score_all
 from tracin_func.errors import OutputError, UsageError
 from tracin_func.files import Content, locked, present, real_path, replace, require_writable
@@ -71,6 +72,7 @@ def _evidence(done: Done) -> Evidence:
 
 def _write(path: Path, form: str, options: Options, evidence: Evidence, task: Task | None) -> None:
     own, top = options[ReportOptions], options[ReportOptions].top or TOP
+    evidence = replace_fields(evidence, records=tuple(map(_in_flags, evidence.records)))
     analysis = analyse(evidence, top=top, sides=max(1, round(0.3 * top)))
     views = item_views(analysis.shown_items, shower(_origin(options, evidence), task))
     lang, title = own.lang or "en", _title(evidence)
@@ -112,6 +114,13 @@ def _origin(options: Options, evidence: Evidence) -> dict[str, Any]:
     if own.data_root is not None:
         given["data_root"] = str(own.data_root)
     return {**evidence.origin, **{name: value for name, value in given.items() if value is not None}}
+
+
+def _in_flags(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Provenance whose notices name settings as options of the command line."""
+    notices = record.get("notices")
+    found = [in_flags(str(each)) for each in notices] if isinstance(notices, list) else []
+    return {**record, "notices": found}
 
 
 def _title(evidence: Evidence) -> str:
