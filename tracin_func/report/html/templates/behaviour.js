@@ -58,7 +58,7 @@
   const chooser = document.getElementById("second-column");
   const fixed = data.columns.map((column, place) => place).filter((place) => data.columns[place].name !== "test");
   const tests = data.columns.map((column, place) => place).filter((place) => data.columns[place].name === "test");
-  const small = matchMedia("(max-width: 640px)");
+  const small = matchMedia("(max-width: 820px)");
   let order = Array.from({ length: count }, (_, row) => row);
   let shown = order;
   let sorted = data.columns.length && data.columns[0].name === "self" ? 0 : null;
@@ -91,7 +91,7 @@
   };
 
   const heading = (place, title) => {
-    const cell = element("th", undefined, place === "ids" ? "" : "number");
+    const cell = element("th", undefined, place === "ids" ? "" : tests.includes(place) ? "number long" : "number");
     cell.scope = "col";
     const button = element("button", title);
     button.type = "button";
