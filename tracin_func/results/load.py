@@ -14,7 +14,7 @@ from tracin_func.results.files.format import REMEDY, Column, Parts
 from tracin_func.results.files.read import ResultFile, read_result, recorded_classes
 from tracin_func.results.frame import PairRecord
 from tracin_func.results.influence import Influence, SelfInfluence
-from tracin_func.results.names import meaning_of, start_of
+from tracin_func.results.names import SELF_COLUMN, meaning_of, start_of
 from tracin_func.results.partial import held, holds
 from tracin_func.results.run import SCORES, Run
 from tracin_func.results.scored import Loaded
