@@ -31,16 +31,15 @@ from tracin_func.cli.options import (
     INFLUENCE,
     REPORT,
     SELF,
-    CompareOptions,
     DemoOptions,
     DoctorOptions,
     InspectOptions,
     MergeOptions,
     PrintOptions,
-    ShowOptions,
     ViewOptions,
     parameters,
 )
+from tracin_func.cli.view_options import CompareOptions, ShowOptions
 from tracin_func.errors import OutputError
 from tracin_func.report.terminal.tables import is_plain
 from tracin_func.sources.options import Options, groups_of

@@ -3,7 +3,8 @@
 import json
 
 from tracin_func.cli.errors import printing
-from tracin_func.cli.options import CompareOptions, ViewOptions
+from tracin_func.cli.options import ViewOptions
+from tracin_func.cli.view_options import CompareOptions
 from tracin_func.report.terminal.comparison import document, print_comparison, rows_of
 from tracin_func.results.comparison import compare as compared
 from tracin_func.results.views import PAIR

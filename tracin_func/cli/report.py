@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from tracin_func.cli.errors import interruption, printing, say
-from tracin_func.cli.options import INFLUENCE, ReportOptions, in_flags
+from tracin_func.cli.options import INFLUENCE, in_flags
 from tracin_func.cli.score import Done, score_all
+from tracin_func.cli.view_options import ReportOptions
 from tracin_func.errors import OutputError, UsageError
 from tracin_func.files import Content, locked, present, real_path, replace, require_writable
 from tracin_func.report.content.analysis import Analysis, analyse

@@ -3,7 +3,8 @@
 import json
 
 from tracin_func.cli.errors import printing
-from tracin_func.cli.options import ShowOptions, ViewOptions
+from tracin_func.cli.options import ViewOptions
+from tracin_func.cli.view_options import ShowOptions
 from tracin_func.report.terminal.file import document, print_selection, select
 from tracin_func.results.files.read import read_result
 from tracin_func.results.views import PAIR

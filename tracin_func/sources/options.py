@@ -72,7 +72,7 @@ class Option:
         """The value; a path in the Unicode normal form that the file system has for it."""
         if self.kind == PATHS and isinstance(value, tuple | list):
             return tuple(present(Path(each)) for each in value)
-        if self.kind == list[Path]:
+        if self.kind == list[Path] and value:
             return [present(each) for each in value]
         if not value or not (self.path or self.kind is Path) or (found := present(Path(value))) == Path(value):
             return value
