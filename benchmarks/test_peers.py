@@ -15,8 +15,8 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from benchmarks.measure import Timed, best, facts
-from benchmarks.workloads import conv
+from benchmarks.measure import Timed, best, facts, plain_pass
+from benchmarks.workloads import ConvRanker, StridedRanker, conv
 from tracin_func import Compute, Pairs, Task
 from tracin_func.scoring.score import score
 from tracin_func.task.checkpoints import load
@@ -89,10 +89,13 @@ def by_dattri(task: Task, train: TensorDataset, test: TensorDataset, batch_size:
 @pytest.mark.peers
 @pytest.mark.benchmark(group="peers: 40 items, 666 pairs, 5 test pairs, 2 checkpoints, 129×126")
 @pytest.mark.parametrize("peer", [by_captum, by_dattri], ids=["captum", "dattri"])
-def test_peer(benchmark: BenchmarkFixture, peer: Peer) -> None:
+@pytest.mark.parametrize("model", [ConvRanker, StridedRanker])
+def test_peer(benchmark: BenchmarkFixture, peer: Peer, model: type[nn.Module]) -> None:
     """Self-influence and influence end to end, and equal scores."""
     enabled = benchmark.enabled
-    task = conv(40, (129, 126), checkpoints=2) if enabled else conv(6, (33, 30), checkpoints=2)
+    sizes = (40, (129, 126)) if enabled else (6, (33, 30))
+    torch.manual_seed(0)
+    task = conv(*sizes, checkpoints=2, model=model())
     pairs = task.train_pairs
     train = pairs.select(torch.arange(666 if enabled else 8))
     test = pairs.select(torch.arange(len(pairs) - 5, len(pairs)))
@@ -116,6 +119,8 @@ def test_peer(benchmark: BenchmarkFixture, peer: Peer) -> None:
 
         return once
 
+    plain = plain_pass(task, torch.device("cpu"), with_test=True)
+    one_pass = min(plain[best(plain)]() for _ in range(3)) if enabled else 1.0
     batch_size = best({size: tried(size) for size in SIZES}, times=1) if enabled else 4
     start = time.perf_counter()
     own, influence = benchmark.pedantic(run, args=(batch_size,), rounds=1)
@@ -133,12 +138,13 @@ def test_peer(benchmark: BenchmarkFixture, peer: Peer) -> None:
     assert _deviation(own, exact.self_influence.scores) < EQUAL
     assert _deviation(influence, exact.influence.scores) < EQUAL
     benchmark.extra_info |= {**facts(task, torch.device("cpu")), "engine": ours.self_influence.run.engine["engine"]}
-    found = {"seconds": seconds, "ours": min(taken), "ratio": seconds / min(taken)}
+    found = {"seconds": seconds, "ours": min(taken), "ratio": seconds / min(taken), "plain pass": one_pass}
     benchmark.extra_info |= {**found, "batch_size": batch_size, "deviations_in_float32": in_float32}
+    own_passes, passes = min(taken) / one_pass, seconds / one_pass
     print(
-        f"\n{peer.__name__[3:]}: {seconds:.1f} s in batches of {batch_size}, ours {min(taken):.3f} s: "
-        f"{seconds / min(taken):.0f} times; self and influence differ by {in_float32[0]:.1e} and {in_float32[1]:.1e} "
-        "of the largest in float32"
+        f"\n{model.__name__}, {peer.__name__[3:]}: {seconds:.1f} s in batches of {batch_size}, {passes:.0f} plain passes; "
+        f"ours {min(taken):.3f} s, {own_passes:.2f} plain passes: {seconds / min(taken):.0f} times less; self and "
+        f"influence differ by {in_float32[0]:.1e} and {in_float32[1]:.1e} of the largest in float32"
     )
 
 
