@@ -143,8 +143,8 @@ def test_peer(benchmark: BenchmarkFixture, peer: Peer, model: type[nn.Module]) -
     own_passes, passes = min(taken) / one_pass, seconds / one_pass
     print(
         f"\n{model.__name__}, {peer.__name__[3:]}: {seconds:.1f} s in batches of {batch_size}, {passes:.0f} plain "
-        f"passes; ours {min(taken):.3f} s, {own_passes:.2f} plain passes: {seconds / min(taken):.0f} times less; self and "
-        f"influence differ by {in_float32[0]:.1e} and {in_float32[1]:.1e} of the largest in float32"
+        f"passes; ours {min(taken):.3f} s, {own_passes:.2f} plain passes: {seconds / min(taken):.0f} times less; "
+        f"differences of the largest in float32: self {in_float32[0]:.1e}, influence {in_float32[1]:.1e}"
     )
 
 
