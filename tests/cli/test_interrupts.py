@@ -65,7 +65,7 @@ def results(lab: Lab) -> dict[str, bytes]:
 
 def ended(capsys: pytest.CaptureFixture[str]) -> tuple[object, str]:
     """Exit code and stderr of the command line in this process, which leaves its handler of signals behind."""
-    before = signal.getsignal(signal.SIGINT)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it for what runs in background
     with pytest.raises(SystemExit) as end:
         main()
     signal.signal(signal.SIGINT, before)

@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -80,7 +80,9 @@ def jobs(draw: st.DrawFn) -> Job:
             if tensor.is_floating_point():
                 tensor.copy_(torch.rand_like(tensor) + 0.1)
         tokens = torch.randint(0, 7, (ITEMS, CHANNELS))
-        tokens[:, 0] = torch.arange(1, ITEMS + 1)  # equal items differ by rounding alone
+        tokens[:, 0] = torch.arange(1, ITEMS + 1)
+    # Items that hold the same tokens differ by rounding alone, as some nets do not see their order.
+    assume(len({tuple(row) for row in tokens.sort(dim=1).values.tolist()}) == ITEMS)
     apart = draw(st.booleans())  # each item in one pair: the units are score differences
     rows = st.tuples(st.integers(0, ITEMS - 1), st.integers(1, ITEMS - 1), st.sampled_from([1, -1]))
     drawn = [(0, 1, 1), (2, 1, -1)] if apart else draw(st.lists(rows, min_size=4, max_size=12))
