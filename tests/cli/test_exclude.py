@@ -67,6 +67,13 @@ def own(tmp_path: Path) -> Path:
 # What is listed
 
 
+def test_help_names_the_files_without_python_types() -> None:
+    text = CliRunner().invoke(app, ["exclude", "--help"], env={"COLUMNS": "120"}).output
+    assert "{FILE}..." in text
+    assert "list[" not in text
+    assert invoke().exit_code == 2  # a file is required
+
+
 def test_counts_of_the_lab_are_printed_by_threshold(tmp_path: Path) -> None:
     for tone, rows in (("500hz", "268 98 0 228 85 0 201 71 0"), ("1000hz", "222 36 0 182 6 0 163 0 0")):
         path = influence_file(tone, tmp_path)
@@ -114,6 +121,14 @@ def test_the_screen_has_the_result_first_and_the_next_command_last(small: Path) 
     assert flat.endswith(f"Next tracin-func exclude {small} --output-file exclusions.txt")
 
 
+def test_a_large_part_of_the_pairs_is_pointed_out(small: Path, own: Path) -> None:
+    words = "These are {} of all pairs. For a shorter list: {}."
+    stdout = output(small, "--threshold", "3.5")
+    assert words.format("83%", "--threshold 1% or --min-occurrences 2") in stdout
+    assert words.format("50%", "--upper-threshold 99%") in output(own, "--upper-threshold", "22")
+    assert "of all pairs" not in output(small, "--drop", "90%") + output(small, "--threshold", "-5")
+
+
 def test_the_next_command_runs(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for words in (["--sweep", "-5,-10", "--min-occurrences", "2"], ["--drop", "20%"], ["--threshold", "-8.5"]):
@@ -122,9 +137,9 @@ def test_the_next_command_runs(small: Path, tmp_path: Path, monkeypatch: pytest.
     assert read_lines(tmp_path / "exclusions.txt") == ["a_b"]
     small.write_text(small.read_text().replace("-", ""))
     stdout = output(small)
-    assert "Lowest live score: 0. Set a higher threshold, or a quantile such as 5%." in stdout
+    assert "Lowest live score: 0. Set a higher threshold, or a quantile such as 1%." in stdout
     following = stdout.partition("Next tracin-func ")[2]
-    assert following.endswith("--threshold 5%")
+    assert following.endswith("--threshold 1%")
     assert "1 of 6 training pairs" in CliRunner().invoke(app, shlex.split(following)).stdout
 
 

@@ -1,7 +1,7 @@
 """A format of one's own is a module and a line of the registry: results are saved, loaded and shown through it."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -14,7 +14,7 @@ from tests.support.lab import Lab, refused, run
 from tests.support.scored import small_scores
 from tracin_func.cli.app import app
 from tracin_func.results.files.registry import FORMATS
-from tracin_func.results.files.table import Row, table_format
+from tracin_func.results.files.table import table_format
 
 
 def write(stream: BinaryIO, blocks: Iterator[Any], metadata: Mapping[str, str]) -> None:
@@ -25,9 +25,9 @@ def write(stream: BinaryIO, blocks: Iterator[Any], metadata: Mapping[str, str]) 
             stream.write(f"{json.dumps(row)}\n".encode())
 
 
-def read(path: Path) -> tuple[list[str], Sequence[Row]]:
+def read(path: Path) -> dict[str, list[Any]]:
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    return list(rows[0]), rows
+    return {name: [row[name] for row in rows] for name in rows[0]}
 
 
 @pytest.fixture

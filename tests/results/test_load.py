@@ -93,14 +93,23 @@ def test_names_of_ones_own(tmp_path: Path) -> None:
     own = ti.load(both.self_influence.save(tmp_path / "own.json", column="mine"))
     assert (type(own), own.column) == (ti.SelfInfluence, "mine")
     path = both.influence.save(tmp_path / "cross.json", column="mine")
-    with pytest.raises(ti.InputError, match=r'holds scores of unknown meaning: mine_é4_é0, .* with column="..."'):
-        ti.load(path)
-    named = ti.load(path, column="mine")
+    named = ti.load(path)
     assert isinstance(named, ti.Influence)
-    assert named.test_ids == both.influence.test_ids
-    options = {"score_name": "theirs"}
-    asked = ti.load(both.influence.save(tmp_path / "asked.json", column="theirs", options=options))
-    assert asked.column == "theirs"
+    assert (named.column, named.test_ids) == ("mine", both.influence.test_ids)
+    assert ti.load(named.save(tmp_path / "again.json", column="theirs")).column == "theirs"
+    record = json.loads((tmp_path / "cross.json.provenance.json").read_text())
+    for origin in record["columns"].values():  # as command lines have recorded it before
+        origin["options"] = {"score_name": origin.pop("score_name")}
+    written(tmp_path / "cross.json.provenance.json", record)
+    assert ti.load(path).column == "mine"
+    (tmp_path / "cross.json.provenance.json").unlink()
+    with pytest.raises(ti.InputError, match=r"holds scores of unknown meaning: mine_é4_é0, .* name with `column`\."):
+        ti.load(path)
+    again = ti.load(path, column="mine")
+    assert isinstance(again, ti.Influence)
+    assert again.test_ids == both.influence.test_ids
+    with pytest.raises(ti.InputError, match=r'`column="yours"` not found in `.*`\. Names of its scores: mine_é4_é0, '):
+        ti.load(path, column="yours")
     assert ti.load(both.influence.save(tmp_path / "cross.csv", column="mine")).column == "mine"
 
 

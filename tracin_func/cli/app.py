@@ -13,6 +13,7 @@ from inspect import Signature
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from tracin_func.cli.errors import (
     INTERRUPTED,
@@ -232,6 +233,17 @@ def _options(
         print(WELCOME)
 
 
+class _Named(TyperCommand):
+    """A command whose help names its arguments without their Python types, such as list[Path]."""
+
+    def get_params(self, ctx: Any) -> Any:
+        found = super().get_params(ctx)
+        for each in found:
+            if each.param_type_name == "argument":
+                vars(each)["display_type"] = lambda ctx: ""
+        return found
+
+
 def make_app() -> typer.Typer:
     """The commands of the table, with the options of the sources and losses that are registered now."""
     made = typer.Typer(
@@ -248,9 +260,8 @@ def make_app() -> typer.Typer:
     made.callback()(_options)
     for name, command in COMMANDS.items():
         examples = "\n".join(f"- {example}" for example in command.examples)
-        made.command(name, help=command.help, epilog=f"Examples:\n\n{examples}" if examples else None)(
-            _function(command)
-        )
+        epilog = f"Examples:\n\n{examples}" if examples else None
+        made.command(name, cls=_Named, help=command.help, epilog=epilog)(_function(command))
     return made
 
 

@@ -18,13 +18,13 @@ from tracin_func.results.exclusion_rule import FULL_PAIR, RANKING_PAIR, Rule
 from tracin_func.results.exclusions import Exclusions, choose, counts
 from tracin_func.results.files.marks import mark_excluded
 from tracin_func.results.files.origins import provenance_path
-from tracin_func.results.files.read import read_result
+from tracin_func.results.files.read import ResultFile, read_result
 from tracin_func.results.files.registry import FORMATS
 from tracin_func.results.files.scores_json import JSON
 from tracin_func.results.files.table import SCORE_MARGIN
 from tracin_func.results.flips import suggested_flips
 from tracin_func.results.influence import Influence, SelfInfluence
-from tracin_func.results.load import load
+from tracin_func.results.load import loaded
 from tracin_func.results.score_table import ScoreTable, joined
 from tracin_func.results.scored import score_table
 from tracin_func.results.views import items_named, items_of_ids, numbers
@@ -44,8 +44,9 @@ def exclude(options: Options) -> None:
     """List pairs to exclude or to flip; write the list and mark the files if asked to."""
     own, view = options[ExcludeOptions], options[ViewOptions]
     _require_apart(own)
-    results = [_loaded(path, own.column) for path in own.file]
-    tables = [_table(path, each, flip=own.suggest is not None) for path, each in zip(own.file, results, strict=True)]
+    files = [read_result(path) for path in own.file]
+    results = [_result(file, own.column) for file in files]
+    tables = [_table(file, each) for file, each in zip(files, results, strict=True)]
     table = joined(tables)
     if own.sweep is not None:
         found = _counts(table, words("sweep", own.sweep) or [], _rule(own))
@@ -53,7 +54,7 @@ def exclude(options: Options) -> None:
             if view.json:
                 _print_json(document(table, found, None))
             else:
-                _print_origins(own, verbose=view.verbose)
+                _print_origins(files if view.verbose else ())
                 print_counts(table, found, own.mode or RANKING_PAIR)
                 print(f"\nNext     {_of_sweep(own, table, found)}")
         return
@@ -65,7 +66,7 @@ def exclude(options: Options) -> None:
         if view.json:
             _print_json(document(table, found, chosen) | written)
             return
-        _print_origins(own, verbose=view.verbose)
+        _print_origins(files if view.verbose else ())
         print_exclusions(table, found, chosen, rule, top=own.top or TOP)
         print()
         if "written" in written:
@@ -76,21 +77,20 @@ def exclude(options: Options) -> None:
             print(f"Next     {following}")
 
 
-def _loaded(path: Path, column: str | None) -> Result:
-    found = load(path, column=column)
+def _result(file: ResultFile, column: str | None) -> Result:
+    found = loaded(file, column)
     if not isinstance(found, Result):
         raise InputError(
-            f"`{path}` holds the strongest pairs of each test pair only, so that no threshold can be applied to all. "
-            "Score without `keep`."
+            f"`{file.path}` holds the strongest pairs of each test pair only, so that no threshold can be applied to "
+            "all. Score without `keep`."
         )
     return found
 
 
-def _table(path: Path, result: Result, *, flip: bool) -> ScoreTable:
-    """The scores of a file, with the classes in its ids and, for flips, its score margins."""
+def _table(file: ResultFile, result: Result) -> ScoreTable:
+    """The scores of a file, with the classes in its ids and its score margins."""
     classes = classes_of_ids(sorted(items_named(items_of_ids(result.ids))))
-    margins = numbers(read_result(path).facts.get(SCORE_MARGIN, {})) if flip else {}
-    return score_table(result, f"`{path}`", classes or None, margins)
+    return score_table(result, f"`{file.path}`", classes or None, numbers(file.facts.get(SCORE_MARGIN, {})))
 
 
 def _rule(own: ExcludeOptions) -> Rule:
@@ -171,9 +171,9 @@ def _facts(table: ScoreTable, chosen: Exclusions, kept: Mapping[str, bool]) -> d
 # What is printed
 
 
-def _print_origins(own: ExcludeOptions, *, verbose: bool) -> None:
-    """Where the scores come from, if asked for."""
-    for each in map(read_result, own.file if verbose else ()):
+def _print_origins(files: Sequence[ResultFile]) -> None:
+    """Where the scores come from."""
+    for each in files:
         print_file(open_console(), each, list(each.columns), verbose=True)
         print()
 
@@ -184,7 +184,7 @@ def _next(own: ExcludeOptions, results: Sequence[Result], chosen: Exclusions) ->
         return None
     if not len(chosen):
         of_default = (own.threshold, own.upper_threshold, own.drop) == (None, None, None)
-        return f"{_command(own)} --threshold 5%" if of_default and isinstance(results[0], Influence) else None
+        return f"{_command(own)} --threshold 1%" if of_default and isinstance(results[0], Influence) else None
     if own.output_file is None:
         return f"{_command(own)} --output-file exclusions.txt"
     if own.format == "parquet" or own.format == "mask" or own.output_file.suffix.lower() in (".parquet", ".npy"):

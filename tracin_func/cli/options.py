@@ -272,12 +272,11 @@ def _promoted(own: Option) -> Option:
 
 def _parameter(own: Option) -> inspect.Parameter:
     if own.argument:
-        several = own.base == list[Path]
-        name = own.name.upper().removesuffix("S") if several else own.name.upper()
+        name = own.name.upper().removesuffix("S") if own.base == list[Path] else own.name.upper()
         declared_as = typer.Argument(help=own.help, show_default=False, metavar=name)
-        kind: Any = own.base | None if several else own.base
+        kind: Any = own.base | None if own.optional else own.base
         annotation = Annotated[kind, declared_as]
-        default = None if several else inspect.Parameter.empty
+        default = None if own.optional else inspect.Parameter.empty
         return inspect.Parameter(own.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
     is_switch = own.base is bool
     declared_as = typer.Option(

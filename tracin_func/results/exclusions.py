@@ -246,7 +246,7 @@ def _require_remaining(part: TrainingPairs, ids: Collection[str], rule: Rule) ->
     if not remaining:
         items = {item for both in part.items.values() for item in both}
         what = (
-            f"{counted(len(items), 'training item')}" if rule.mode == FULL_PAIR else f"{len(part.ids)} training pairs"
+            f"{counted(len(items), 'training item')}" if rule.mode == FULL_PAIR else f"{len(part.ids):,} training pairs"
         )
         raise InputError(f"{part.words}: {_of_rule(rule)} excludes all {what}. Expected some to remain. {step}")
     before, after = _by_class(part, part.ids), _by_class(part, remaining)

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from tracin_func.results.columns import position_of, sides_html, test_ids, zero_columns
 from tracin_func.results.frame import PairRecord
 from tracin_func.results.listing import Listing, Ranked, html_table, shown
 from tracin_func.results.names import INFLUENCE_COLUMNS, SELF_COLUMN, counted
 from tracin_func.results.run import Run
-from tracin_func.results.scored import EVERY, Loaded, Scored, position_of, sides_html, test_ids, zero_columns
+from tracin_func.results.scored import EVERY, Loaded, Scored
 from tracin_func.results.views import Group
 
 

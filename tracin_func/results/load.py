@@ -14,7 +14,7 @@ from tracin_func.results.files.format import REMEDY, Column, Parts
 from tracin_func.results.files.read import ResultFile, read_result, recorded_classes
 from tracin_func.results.frame import PairRecord
 from tracin_func.results.influence import Influence, SelfInfluence
-from tracin_func.results.names import SELF_COLUMN, meaning_of, start_of
+from tracin_func.results.names import SELF_COLUMN, few, meaning_of, start_of
 from tracin_func.results.partial import held, holds
 from tracin_func.results.run import SCORES, Run
 from tracin_func.results.scored import Loaded
@@ -43,15 +43,21 @@ def load(path: str | Path, *, column: str | None = None) -> SelfInfluence | Infl
         >>> ti.load(path)
         Influence(4 training × 3 test pairs; strongest a_b on f_b +0.224)
     """
-    file = read_result(Path(path))
+    return loaded(read_result(Path(path)), column)
+
+
+def loaded(file: ResultFile, column: str | None = None) -> SelfInfluence | Influence | TopInfluences:
+    """The scores of a file that was read; see `load`."""
     if _is_strongest(file):
         return _top_influences(file)
     found = _named(file, column)
     own, cross = ([name for name in found if _is_self(file, found[name]) == kind] for kind in (True, False))
     if len(own) > 1 or len(cross) > 1 or not found:
-        what = "scores of several names" if found else "scores of unknown meaning"
-        names = ", ".join(found or [*file.columns][:3])
-        raise InputError(f'`{path}` holds {what}: {names}. Choose those to load with column="...".')
+        names, what = list(found or file.columns), "several names" if found else "unknown meaning"
+        if column is not None:
+            known = list(_named(file, None)) or names
+            raise InputError(f'`column="{column}"` not found in `{file.path}`. Names of its scores: {few(known)}.')
+        raise InputError(f"`{file.path}` holds scores of {what}: {few(names)}. Choose one name with `column`.")
     of_self = _self_influence(file, own[0], found[own[0]]) if own else None
     if cross:
         return _influence(file, cross[0], found[cross[0]], of_self)
@@ -69,10 +75,9 @@ def load_each(file: ResultFile) -> list[SelfInfluence | Influence | TopInfluence
         return [_top_influences(file)]
     found = _named(file, None)
     if not found:
-        names = ", ".join([*file.columns][:3])
         raise InputError(
-            f"`{file.path}` holds scores of unknown meaning: {names}. Expected columns such as '{SELF_COLUMN}', or the "
-            "provenance beside the file."
+            f"`{file.path}` holds scores of unknown meaning: {few([*file.columns])}. Expected columns such as "
+            f"'{SELF_COLUMN}', or the provenance beside the file."
         )
     return [
         _self_influence(file, name, parts) if _is_self(file, parts) else _influence(file, name, parts, None)

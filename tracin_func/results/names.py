@@ -13,6 +13,7 @@ INFLUENCE_COLUMNS = {  # by test functional and normalisation: scores of another
 STANDARD_ERROR = "standard_error"  # a column of its own, in JSON followed by the name of the scores
 OWN_NAME = "id"  # column of the user's own pair ids in a table whose 'pair' is a row number
 FEW = 3  # names in a sentence; more are counted
+SCORE_NAME = "score_name"  # in provenance: a name of the scores that was asked for
 MEAN = "mean"  # in place of the test pair, if one column covers all of them
 MARKS = EXCLUDED, NOTES, TRACIN_INFO = "excluded", "notes", "tracin_info"  # fields of a pair that are no scores
 # Starts of the names of columns, before a test pair or a checkpoint.
@@ -29,8 +30,8 @@ def meaning_of(column: str) -> str | None:
 def start_of(column: str, origin: Mapping[str, Any]) -> str | None:
     """The name of the scores with which the name of a column begins, ours or a recorded one; None if unknown."""
     options = origin.get("options")
-    named = options.get("score_name") if isinstance(options, dict) else None
-    starts = [SELF_COLUMN, *INFLUENCE_COLUMNS.values(), str(named)]
+    named = options.get(SCORE_NAME) if isinstance(options, dict) else None  # of a command line, in older files
+    starts = [SELF_COLUMN, *INFLUENCE_COLUMNS.values(), str(origin.get(SCORE_NAME, named))]
     return max((each for each in starts if column == each or column.startswith(f"{each}_")), key=len, default=None)
 
 
@@ -46,8 +47,8 @@ def common_start(columns: Sequence[str]) -> str:
 
 
 def counted(count: int, noun: str) -> str:
-    """A number with its noun: `1 pair`, `441 pairs`."""
-    return f"{count} {noun}{'' if count == 1 else 's'}"
+    """A number with its noun: `1 pair`, `1,441 pairs`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def few(names: Sequence[str]) -> str:

@@ -79,12 +79,12 @@ class ScoreTable:
         """The sum of each pair over the live columns, [pairs]: what it did to these test pairs together."""
         return self.live_scores.nansum(dim=1)
 
-    @property
+    @cached_property
     def item_ids(self) -> set[str]:
         """The items of all pairs, as far as known."""
         return {item for both in self.items.values() for item in both}
 
-    @property
+    @cached_property
     def classes(self) -> dict[str, str]:
         """Class by item."""
         return {item: name for part in self.parts for item, name in part.classes.items()}

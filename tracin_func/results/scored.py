@@ -1,8 +1,7 @@
 """Tables, views and files of scores, for all results."""
 
-import difflib
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -17,16 +16,14 @@ from tracin_func.results.files.format import Sheet
 from tracin_func.results.files.registry import format_of
 from tracin_func.results.flips import suggested_flips
 from tracin_func.results.frame import Frame, PairRecord, to_pandas
-from tracin_func.results.listing import Listing, Ranked, html_table, ranked, shown
-from tracin_func.results.names import MEAN, counted
+from tracin_func.results.listing import Listing, Ranked, ranked
+from tracin_func.results.names import SCORE_NAME, counted
 from tracin_func.results.partial import Partial, holds
 from tracin_func.results.run import Run
 from tracin_func.results.score_table import ScoreTable, TrainingPairs
 from tracin_func.results.views import CLASS, CLASS_PAIR, ITEM, SCORE, Group, groups, groups_in_order
 
-SIDES = ("proponent", "opponent")
 EVERY = slice(None)
-_SHOWN = 3  # number of test pairs, and of pairs of each, in a notebook
 
 
 @dataclass(frozen=True)
@@ -211,10 +208,11 @@ class Scored(Recorded):
         """
         for names in (self.ids, self._tests or ()):
             _require_distinct(names)
-        form, column = format_of(path), column or self.column
-        frame = self._frame(column, per_checkpoint)
-        record = self._record(command, options) or None
-        sheet = Sheet(column, lambda: iter([frame.long()]), frame.rows, self._pairs.swapped, record)
+        form, record = format_of(path), self._record(command, options)
+        if column is not None and record:
+            record[SCORE_NAME] = column
+        frame = self._frame(column or self.column, per_checkpoint)
+        sheet = Sheet(frame.column, lambda: iter([frame.long()]), frame.rows, self._pairs.swapped, record or None)
         return form.write(Path(path), sheet)
 
     def _frame(self, column: str, per_checkpoint: bool) -> Frame:
@@ -300,44 +298,6 @@ def score_table(
     tests, scores = ("",) if result._tests is None else result._tests, result.scores.reshape(len(ids), -1)
     part = TrainingPairs(words, ids, items, classes or pairs.classes or {})
     return ScoreTable((part,), ids, items, tests, scores, result._tests is None, margins)
-
-
-def test_ids(test: PairRecord, run: Run) -> tuple[str, ...]:
-    """Names of the test columns of a run."""
-    return test.ids if run.method.aggregate is None else (MEAN,)
-
-
-def zero_columns(test: PairRecord, run: Run) -> list[int]:
-    """Test columns of a run whose gradient is exactly 0 at every checkpoint."""
-    zero = test.inactive.all(dim=0)
-    return (zero if run.method.aggregate is None else zero.all()[None]).nonzero()[:, 0].tolist()
-
-
-def position_of(test: int | str, ids: Sequence[str]) -> int:
-    """The position of a test column.
-
-    Raises:
-        UsageError: not found; the message lists similar ids.
-    """
-    if isinstance(test, str):
-        if test in ids:
-            return ids.index(test)
-        near = difflib.get_close_matches(test, ids, n=3, cutoff=0.4) or ids[:3]
-        raise UsageError(f"`test` {test!r} not found among {len(ids)} test pairs, such as {', '.join(near)}.")
-    if not -len(ids) <= test < len(ids):
-        raise UsageError(f"`test` should be a position below {len(ids)}, or an id. Got {test}.")
-    return test % len(ids)
-
-
-def sides_html(caption: str, tests: Sequence[str], *sides: Callable[[int, int], Listing[Ranked]]) -> str:
-    """Proponents and opponents of the first test pairs, as HTML."""
-    rows = [
-        (test, side, pair, shown(score, sign=True))
-        for position, test in enumerate(tests[:_SHOWN])
-        for side, found in zip(SIDES, sides, strict=True)
-        for pair, score, *_ in found(position, _SHOWN)
-    ]
-    return html_table(caption, ("test pair", "side", "training pair", "influence"), rows)
 
 
 def _require_distinct(ids: tuple[str, ...]) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from tracin_func.losses.terms import PIECE
+from tracin_func.results.columns import SIDES, position_of, sides_html, test_ids, zero_columns
 from tracin_func.results.files.format import Sheet
 from tracin_func.results.files.registry import format_of
 from tracin_func.results.frame import PairRecord, array, texts, to_pandas
@@ -17,7 +18,7 @@ from tracin_func.results.listing import Listing, Ranked, Score, ranked
 from tracin_func.results.names import OWN_NAME, STANDARD_ERROR, counted
 from tracin_func.results.partial import Partial, holds
 from tracin_func.results.run import Run
-from tracin_func.results.scored import SIDES, Loaded, Recorded, position_of, sides_html, test_ids, zero_columns
+from tracin_func.results.scored import Loaded, Recorded
 from tracin_func.task.pair_table import PairBlocks
 
 SCORE = "score"

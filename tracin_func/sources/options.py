@@ -54,6 +54,7 @@ class Option:
     spelled: str | None = None
     name: str = ""
     kind: Any = None
+    optional: bool = False
 
     @property
     def flag(self) -> str:
@@ -125,7 +126,13 @@ def declared(group: type) -> dict[str, Option]:
     types, panel, own = get_type_hints(group), getattr(group, "panel", ""), fields(group)
     options = {each.name: each.metadata["option"] for each in own}
     return {
-        name: replace(each, name=name, kind=_kind(types[name]), panel=each.panel or panel)
+        name: replace(
+            each,
+            name=name,
+            kind=_kind(types[name]),
+            optional=_kind(types[name]) != types[name],
+            panel=each.panel or panel,
+        )
         for name, each in options.items()
     }
 

@@ -201,3 +201,17 @@ def test_embedded_and_own_results_do_not_take_each_others_place(tmp_path: Path) 
     write_table(path, {"score": [1.0]})
     assert conflict(path, False) is None
     assert "holds other scores ('a column')" in str(conflict(path, True))
+
+
+def test_rows_of_csv_are_counted_on_from_piece_to_piece(tmp_path: Path) -> None:
+    rows = "".join(f"a_{row},{row}\n\n" for row in range(10_001))
+    path = tmp_path / "x.csv"
+    path.write_text(f"pair,mine\n{rows}")
+    found = format_of(path).read(path)
+    assert list(found.columns["mine"].values()) == list(range(10_001))
+    path.write_text(f"pair,mine\n{rows}short\n")
+    with pytest.raises(InputError, match="row 10003 should have 2 cells"):
+        format_of(path).read(path)
+    path.write_text(f"pair,mine\n{rows}a_5,text\n")
+    with pytest.raises(InputError, match=r"'mine' of pair 'a_5' a second time \(row 10003\)"):
+        format_of(path).read(path)

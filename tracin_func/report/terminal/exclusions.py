@@ -22,6 +22,7 @@ from tracin_func.results.score_table import ScoreTable
 from tracin_func.results.views import CLASS, ITEM, members_of
 
 GROUPS_SHOWN = 5
+LARGE_SHARE = 1 / 3  # share of the pairs, above which a list is rarely what is wanted
 
 
 class Count(NamedTuple):
@@ -45,6 +46,7 @@ def print_exclusions(table: ScoreTable, found: Sequence[Count], chosen: Exclusio
     """A list: result, counts by threshold, first rows, most affected items and classes, and how to read it."""
     console = open_console()
     print_words(console, _title(table, chosen, rule), style="bold")
+    _print_share(console, table, chosen, rule)
     _print_live(console, table)
     if len(chosen):
         console.print()
@@ -84,11 +86,11 @@ def document(table: ScoreTable, found: Sequence[Count], chosen: Exclusions | Non
 def _title(table: ScoreTable, chosen: Exclusions, rule: Rule) -> str:
     pairs = counted(len(table.ids), "training pair")
     if chosen.verb == "flip":
-        return f"{len(chosen)} of {pairs} with a label that looks inverted"
-    what = f"{len(chosen)} of {pairs} to exclude"
+        return f"{len(chosen):,} of {pairs} with a label that looks inverted"
+    what = f"{len(chosen):,} of {pairs} to exclude"
     if chosen.kind == "item":
         gone = int((~chosen.kept).sum())
-        what = f"{counted(len(chosen), 'item')} to exclude, with {gone} of {pairs}"
+        what = f"{counted(len(chosen), 'item')} to exclude, with {gone:,} of {pairs}"
     if rule.drop is not None:
         return f"{what}: the {rule.drop} with the {'highest self-influence' if table.of_self else 'lowest influence'}"
     limits = [
@@ -96,6 +98,14 @@ def _title(table: ScoreTable, chosen: Exclusions, rule: Rule) -> str:
     ]
     where = "" if table.of_self else f" on at least {counted(rule.min_occurrences, 'test pair')}"
     return f"{what}: {'self-influence' if table.of_self else 'influence'} {' or '.join(limits)}{where}"
+
+
+def _print_share(console: Console, table: ScoreTable, chosen: Exclusions, rule: Rule) -> None:
+    """A warning where thresholds list a large part of the pairs."""
+    share = int((~chosen.kept).sum()) / len(chosen.kept)
+    if chosen.verb == "exclude" and rule.drop is None and share > LARGE_SHARE:
+        stricter = "--upper-threshold 99%" if table.of_self else "--threshold 1% or --min-occurrences 2"
+        print_words(console, f"These are {share:.0%} of all pairs. For a shorter list: {stricter}.", style="yellow")
 
 
 def _print_live(console: Console, table: ScoreTable) -> None:
@@ -190,10 +200,10 @@ def _reading(table: ScoreTable, chosen: Exclusions, rule: Rule) -> list[str]:
         known = table.live_scores[~table.live_scores.isnan()]
         if table.of_self:
             return [f"Highest score: {float(known.max()):.4g}. Set a lower threshold, or a quantile such as 90%."]
-        return [f"Lowest live score: {float(known.min()):.4g}. Set a higher threshold, or a quantile such as 5%."]
+        return [f"Lowest live score: {float(known.min()):.4g}. Set a higher threshold, or a quantile such as 1%."]
     found = []
     if not table.of_self and (helped := sum(row.total > 0 for row in chosen.rows)):
-        found.append(f"{helped} of these {chosen.kind}s have a sum above 0: they helped the test pairs together.")
+        found.append(f"Sum above 0: {counted(helped, chosen.kind)} of these, which helped the test pairs together.")
     if chosen.mirrored:
         found.append(
             f"{counted(chosen.mirrored, 'more pair')} of the same items in the other order: --exclusions-file leaves "

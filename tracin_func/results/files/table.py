@@ -5,7 +5,7 @@ any moment, finds the old table or the new one, and a provenance that does not c
 """
 
 import json
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -22,9 +22,9 @@ from tracin_func.results.files.origins import (
 )
 from tracin_func.results.names import OWN_NAME, STANDARD_ERROR
 
-Row = Mapping[str, Json]
+Table = Mapping[str, Sequence[Json]]  # columns by name
 Write = Callable[[BinaryIO, Iterator[Any], Mapping[str, str]], None]
-Read = Callable[[Path], tuple[list[str], Sequence[Row]]]
+Read = Callable[[Path], Table]
 
 # Columns of names, and columns about pairs that are not scores.
 NAME_COLUMNS = ("pair", OWN_NAME, "first", "second", "test_pair", "test_first", "test_second", "checkpoint", "split")
@@ -40,7 +40,7 @@ def table_format(name: str, label: str, write: Write, read: Read) -> Format:
     """A format of long tables.
 
     `write(stream, blocks, metadata)` writes `pyarrow.Table` blocks, at least one, all of one schema; `metadata` has the
-    sentences about sign and unit, and the provenance document. `read` returns names of columns, and rows by name.
+    sentences about sign and unit, and the provenance document. `read` returns the columns.
     """
     return Format(name, label, partial(_replace, write), partial(_contents, read), _columns)
 
@@ -78,48 +78,53 @@ def _replace(write: Write, path: Path, sheet: Sheet, lock_timeout: float = 60.0)
 
 
 def _contents(read: Read, path: Path) -> Contents:
-    names, rows = read(path)
-    both = {"first", "second"} <= set(names)
-    if "pair" not in names and not both:
+    table = read(path)
+    both = "first" in table and "second" in table
+    if "pair" not in table and not both:
         raise InputError(
-            f"`{path}` has the columns {', '.join(names) or '(none)'}. It should have 'pair', or 'first' and 'second', "
+            f"`{path}` has the columns {', '.join(table) or '(none)'}. It should have 'pair', or 'first' and 'second', "
             f"and columns of scores. {REMEDY}"
         )
-    scores = [name for name in names if name.startswith(SCORE_PREFIX)]
-    scores = scores or [name for name in names if name not in (*NAME_COLUMNS, *FACTS)]
-    return _by_column(path, scores, rows, "pair" in names, both, [name for name in names if name in FACTS])
+    scores = [name for name in table if name.startswith(SCORE_PREFIX)]
+    scores = scores or [name for name in table if name not in (*NAME_COLUMNS, *FACTS)]
+    items = list(zip(map(str, table["first"]), map(str, table["second"]), strict=True)) if both else []
+    pairs = list(map(str, table["pair"])) if "pair" in table else list(map("_".join, items))
+    columns, parts = _by_column(path, table, pairs, scores)
+    return Contents(
+        pairs=list(dict.fromkeys(pairs)),
+        columns=columns,
+        facts={name: dict(zip(pairs, table[name], strict=True)) for name in table if name in FACTS},
+        items=dict(zip(pairs, items, strict=True)) if both else {},
+        names=dict(zip(pairs, map(str, table[OWN_NAME]), strict=True)) if OWN_NAME in table else {},
+        parts=parts,
+    )
 
 
 def _by_column(
-    path: Path, scores: Sequence[str], rows: Iterable[Row], named: bool, both: bool, known: list[str]
-) -> Contents:
-    """The columns that a JSON file would have, such as `tracin_influence_TE1_TE2`."""
-    pairs: dict[str, None] = {}
-    names: dict[str, str] = {}
+    path: Path, table: Table, pairs: Sequence[str], scores: Sequence[str]
+) -> tuple[dict[str, Column], dict[str, Parts]]:
+    """The columns that a JSON file would have, such as `tracin_influence_TE1_TE2`, and the parts of their names."""
+    about = list(zip(*(table.get(name, [None] * len(pairs)) for name in ("test_pair", "checkpoint")), strict=True))
     columns: dict[str, Column] = {}
-    items: dict[str, tuple[str, str]] = {}
     parts: dict[str, Parts] = {}
-    facts: dict[str, Column] = {name: {} for name in known}
-    for line, row in enumerate(rows, start=2):
-        pair = str(row["pair"]) if named else f"{row['first']}_{row['second']}"
-        pairs[pair] = None
-        if both:
-            items[pair] = str(row["first"]), str(row["second"])
-        if OWN_NAME in row:
-            names[pair] = str(row[OWN_NAME])
-        about = [row.get(each) for each in ("test_pair", "checkpoint")]
-        test, checkpoint = (None if each in (None, "") else str(each) for each in about)
+    by_name: dict[tuple[str, Any], Column] = {}
+    for row in dict.fromkeys(about):
+        test, checkpoint = (None if each in (None, "") else str(each) for each in row)
         what = "".join(f"_{each}" for each in (test, checkpoint) if each is not None)
-        if STANDARD_ERROR in facts:
-            columns.setdefault(f"{STANDARD_ERROR}_{scores[-1]}{what}", {})[pair] = row[STANDARD_ERROR]
-        for name in known:
-            facts[name][pair] = row.get(name)
+        if STANDARD_ERROR in table:
+            by_name[STANDARD_ERROR, row] = columns.setdefault(f"{STANDARD_ERROR}_{scores[-1]}{what}", {})
         for name in scores:
             parts[f"{name}{what}"] = name, test, checkpoint
-            column = columns.setdefault(f"{name}{what}", {})
+            by_name[name, row] = columns.setdefault(f"{name}{what}", {})
+    for name in scores:
+        for line, (pair, row, value) in enumerate(zip(pairs, about, table[name], strict=True), start=2):
+            column = by_name[name, row]
             if pair in column:
+                what = next(each for each, found in columns.items() if found is column)
                 raise InputError(
-                    f"`{path}` has '{name}{what}' of pair {pair!r} a second time (row {line}). Remove one of the rows."
+                    f"`{path}` has '{what}' of pair {pair!r} a second time (row {line}). Remove one of the rows."
                 )
-            column[pair] = row[name]
-    return Contents(list(pairs), columns, facts, items, names, parts)
+            column[pair] = value
+    for pair, row, value in zip(pairs, about, table.get(STANDARD_ERROR, ()), strict=False):
+        by_name[STANDARD_ERROR, row][pair] = value
+    return columns, parts
