@@ -203,7 +203,7 @@ def _reading(table: ScoreTable, chosen: Exclusions, rule: Rule) -> list[str]:
         return [f"Lowest live score: {float(known.min()):.4g}. Set a higher threshold, or a quantile such as 1%."]
     found = []
     if not table.of_self and (helped := sum(row.total > 0 for row in chosen.rows)):
-        found.append(f"Sum above 0: {counted(helped, chosen.kind)} of these, which helped the test pairs together.")
+        found.append(f"Sum above 0: {helped:,} of these {chosen.kind}s, which helped the test pairs together.")
     if chosen.mirrored:
         found.append(
             f"{counted(chosen.mirrored, 'more pair')} of the same items in the other order: --exclusions-file leaves "
