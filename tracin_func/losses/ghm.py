@@ -97,6 +97,12 @@ class GHMRankingLoss(PairLoss):
             table[1:] = torch.tensor(own, dtype=torch.float64)[nearest]
         return lambda *scored: table[self._place(*scored)]
 
+    def batch_weights(self, first: Tensor, second: Tensor, target: Tensor, margin: Tensor | None = None) -> Tensor:
+        """R_k^(−alpha) of each pair, with R_k of the batch's pairs in bin k; 0 for a pair in no bin."""
+        place = self.bin(first, second, target, margin) + 1
+        density = torch.bincount(place, minlength=1 + self.bins)[place]
+        return torch.where(place > 0, density.to(first) ** -self.alpha, 0.0)
+
     def remark(
         self, tally: Tensor, first: Tensor, second: Tensor, target: Tensor, margin: Tensor | None = None
     ) -> str | None:

@@ -91,3 +91,18 @@ LOSSES: dict[str, Registered] = {
 def loss_options() -> dict[str, LossOption]:
     """Every option of a registered loss, by name."""
     return {option.name: option for loss in LOSSES.values() for option in loss.options}
+
+
+def as_args(loss: Any) -> dict[str, Any]:
+    """A loss by the names of its options in a checkpoint's `args`, from which scoring makes it again.
+
+    Of a loss that no options describe in full, only its description, under 'loss'.
+    """
+    known = LOSSES.get(loss.loss_type)
+    if known is not None:
+        fields = {each.field: getattr(loss, each.field, None) for each in known.options}
+        if known.make(**fields) == loss:
+            return {"loss_type": loss.loss_type} | {
+                each.argument or each.name: fields[each.field] for each in known.options
+            }
+    return {"loss": loss.describe()}

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import asdict, is_dataclass
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
 from tracin_func.errors import UsageError
@@ -47,6 +48,11 @@ class PairLoss:
     def weights(self, tally: Tensor) -> Weigh:
         """A function from any pairs' scores to their weights [pairs], given the tally of all training pairs."""
         raise UsageError(f"`loss` {type(self).__name__} declares 'weighted'. Define its methods tally and weights.")
+
+    def batch_weights(self, first: Tensor, second: Tensor, target: Tensor, margin: Tensor | None = None) -> Tensor:
+        """The weights [pairs] of the pairs of one training batch, from these pairs alone."""
+        scored = first, second, target, margin
+        return self.weights(self.tally(*scored, torch.ones_like(first, dtype=torch.int64)))(*scored).to(first)
 
     def remark(
         self, tally: Tensor, first: Tensor, second: Tensor, target: Tensor, margin: Tensor | None = None

@@ -57,13 +57,21 @@ def save_checkpoint(
         raise UsageError(f"`step` should be at least 0. Got {step}.")
     if taken := [name for name in _OWN if name in recorded]:
         raise UsageError(f"`{taken[0]}` is a part of the file. Choose another name for the recorded value.")
-    path = Path(folder) / f"{PREFIX}{step}.pt"
-    require_writable(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     model = model.module if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel) else model
     content: dict[str, Any] = {"model_state_dict": model.state_dict()}
     if optimizer is not None:
         content["optimizer_state_dict"] = optimizer.state_dict()
-    content |= {"epoch": step, **recorded, "args": dict(args or {})}
-    replace(path, [(path, partial(torch.save, content))])
+    return save_content(folder, content | {"epoch": step, **recorded, "args": dict(args or {})})
+
+
+def save_content(folder: str | Path, content: Mapping[str, Any]) -> Path:
+    """Write the content of a checkpoint to `folder/model_epoch_N.pt`, N its 'epoch', whole or not at all.
+
+    Raises:
+        OutputError: the file cannot be written; the old one is unchanged.
+    """
+    path = Path(folder) / f"{PREFIX}{content['epoch']}.pt"
+    require_writable(path, "checkpoint_dir")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    replace(path, [(path, partial(torch.save, content))], "checkpoint_dir")
     return path

@@ -1,174 +1,226 @@
-"""Training a small ranker on drawn pairs, with checkpoints.
+"""Training a scorer on ranking pairs: the loop over epochs and batches.
 
-The loss is the per-batch GHM margin loss with Adam: in a batch with R_k pairs in the bin of pair p, the weight of p is
-R_k^(−alpha), and the loss is the mean over the batch of weight × margin loss.
+The loss of a batch is the mean over its pairs of weight × loss. A weighted loss takes its weights from the pairs of the
+batch: with R_k of them in the bin of pair p, the GHM weight of p is R_k^(−alpha).
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from tracin_func.errors import NumericalError, UsageError
+from tracin_func.errors import InputError, NumericalError
+from tracin_func.losses.custom import as_loss
 from tracin_func.losses.ghm import GHMRankingLoss
+from tracin_func.losses.registry import as_args
+from tracin_func.task.items import Items, as_items
+from tracin_func.task.loss import PairLoss
 from tracin_func.task.pairs import Pairs
-from tracin_func.training.checkpoint import save_checkpoint
-
-
-@dataclass(frozen=True)
-class TrainingSettings:
-    """Settings of one run, recorded in its checkpoints.
-
-    A checkpoint is saved after each of `epochs`, which increase; the last one ends the run. Tone and material are only
-    recorded.
-    """
-
-    frequency: str = "500hz"
-    material: str = "plastic"
-    epochs: tuple[int, ...] = (1, 2, 3, 4, 6, 8)
-    margin: float = 10.0
-    ghm_bins: int = 10
-    ghm_alpha: float = 0.75
-    batch_size: int = 32
-    learning_rate: float = 1e-4
-    seed: int = 42  # of the initial weights and of the order of pairs
-
-    def __post_init__(self) -> None:
-        rising = all(before < after for before, after in zip(self.epochs, self.epochs[1:], strict=False))
-        if not self.epochs or self.epochs[0] < 1 or not rising:
-            raise UsageError(f"`epochs` should be increasing numbers from 1. Got {self.epochs}.")
-        if self.batch_size < 2:
-            raise UsageError(f"`batch_size` should be at least 2, for BatchNorm. Got {self.batch_size}.")
-
-    def as_args(self) -> dict[str, Any]:
-        """The settings by their names in the `args` of checkpoints."""
-        fixed = {"loss_type": "ghm", "ghm_variant": "symmetric", "exclusions_file": None, "synthetic": True}
-        return asdict(self) | {"epochs": self.epochs[-1]} | fixed
+from tracin_func.training.ranking import accuracy, differences, forward
+from tracin_func.training.settings import TrainingSettings
+from tracin_func.training.state import RunState, deterministic
 
 
 @dataclass(frozen=True)
 class EpochReport:
-    """Results of one epoch; pair accuracies count repeated pairs as often as drawn."""
+    """Results of one epoch.
+
+    Args:
+        epoch, epochs: its number, from 1, and that of the last one.
+        step: steps of the optimiser so far.
+        loss: mean loss of its batches.
+        learning_rate: of the steps of this epoch.
+        train_accuracy, test_accuracy: pair accuracy after it in eval mode, repeats counted; None without such pairs.
+        bins: training pairs, repeats counted, in no bin and in each bin of the loss; empty for a loss without bins.
+    """
 
     epoch: int
     epochs: int
+    step: int
     loss: float
+    learning_rate: float
     train_accuracy: float
-    test_accuracy: float
+    test_accuracy: float | None
+    bins: tuple[int, ...] = ()
 
 
-def train(
-    model: nn.Module,
-    items: Tensor,
-    train_pairs: Pairs,
-    test_pairs: Pairs,
-    settings: TrainingSettings,
-    directory: Path,
-    *,
-    on_epoch: Callable[[EpochReport], None] | None = None,
-) -> list[Path]:
-    """Train `model` from its current weights and save a checkpoint at each of `settings.epochs`.
-
-    One thread is used: results then do not depend on the number of threads, and a small model on busy cores is four
-    times faster (measured). Equal weights, settings and items give bit-equal checkpoints. torch's global random state
-    and number of threads are not changed.
+@dataclass(frozen=True)
+class Trained:
+    """The outcome of `fit`.
 
     Args:
-        model: a batch of items -> scores [items]; it is trained in place.
-        items: float [items, 1, frequencies, frames], on the CPU.
-        train_pairs: over `items`; a pair with count k is visited k times per epoch.
-        test_pairs: over `items`, for their pair accuracy.
+        scorer: the trained module.
+        checkpoints: by epoch; what `save` returned for each, such as its content or path. A `Task` takes them.
+        history: the report of every epoch.
+    """
+
+    scorer: nn.Module
+    checkpoints: list[Any] = field(default_factory=list)
+    history: list[EpochReport] = field(default_factory=list)
+
+
+def kept(content: dict[str, Any]) -> Any:
+    """The content of a checkpoint itself, to keep it in memory."""
+    return content
+
+
+def fit(
+    scorer: nn.Module,
+    items: Any,
+    train: Pairs,
+    loss: PairLoss | Callable[..., Tensor] | None,
+    settings: TrainingSettings,
+    *,
+    held_out: Pairs | None = None,
+    joint: bool = False,
+    device: torch.device | str = "cpu",
+    args: Mapping[str, Any] | None = None,
+    state: Mapping[str, Any] | None = None,
+    save: Callable[[dict[str, Any]], Any] = kept,
+    on_epoch: Callable[[EpochReport], None] | None = None,
+) -> Trained:
+    """Train `scorer`, in place and from its current weights.
+
+    Equal weights, settings and items give bit-equal checkpoints on the CPU, also after an interruption: with the
+    content of a checkpoint as `state` the run continues behind it. torch's global random state and number of threads
+    are not changed. Each item of a batch is scored once, however many of its pairs contain it.
+
+    Args:
+        scorer: batch of items -> scores [items] or [items, 1]; with `joint`, two batches -> score differences [pairs].
+        items: those of a `Task`.
+        train: the training pairs.
+        loss: as that of a `Task`.
         settings: see `TrainingSettings`.
-        directory: folder for `model_epoch_N.pt`, created if missing.
+        held_out: pairs for the pair accuracy after each epoch; nothing else depends on them.
+        joint: the scorer takes both items of a pair at once.
+        device: where it runs; the scorer stays there.
+        args: further settings for the `args` of checkpoints, which scoring reads.
+        state: the content of a checkpoint of this run to continue from; None for the start.
+        save: receives the content of each checkpoint, whose tensors it may keep.
         on_epoch: called after every epoch.
 
     Returns:
-        Paths of the checkpoints, by epoch. Each holds `model_state_dict`, `optimizer_state_dict`, `epoch`,
-        `train_accuracy`, `test_accuracy` and `args`.
+        The scorer, what `save` returned for each checkpoint, and the report of every epoch.
 
     Raises:
-        NumericalError: a score became NaN or infinite.
+        NumericalError: the loss became NaN or infinite.
+        InputError: there are fewer pairs than a batch takes and `drop_last` leaves none, or `state` does not fit.
     """
-    optimizer = torch.optim.Adam(model.parameters(), lr=settings.learning_rate)
-    shuffle = torch.Generator().manual_seed(settings.seed)
-    visits = train_pairs.select(torch.arange(len(train_pairs)).repeat_interleave(train_pairs.counts))
-    last, paths = settings.epochs[-1], []
-    for epoch in range(1, last + 1):
-        with _one_thread():
-            loss = _train_epoch(model, optimizer, items, visits, settings, shuffle)
-            scores = score(model, items)
-        report = EpochReport(epoch, last, loss, accuracy(scores, train_pairs), accuracy(scores, test_pairs))
-        if epoch in settings.epochs:
-            shares = {"train_accuracy": report.train_accuracy, "test_accuracy": report.test_accuracy}
-            paths.append(save_checkpoint(model, optimizer, epoch, directory, args=settings.as_args(), **shares))
-        if on_epoch is not None:
-            on_epoch(report)
-    return paths
+    device = torch.device(device)
+    visits = train.select(torch.arange(len(train)).repeat_interleave(train.counts))
+    if settings.drop_last and len(visits) < settings.batch_size:
+        raise InputError(
+            f"{len(visits)} training pairs are fewer than a batch takes. Lower `batch_size={settings.batch_size}`."
+        )
+    data = _Data(as_items(items), train, visits, held_out, as_loss(loss), joint, device)
+    found = Trained(scorer.to(device))
+    with deterministic(settings, device):
+        run = RunState(scorer, settings, device)
+        if state is not None:
+            run.restore(state)
+            found.history.extend(EpochReport(**each) for each in state["history"])
+        for epoch in range(run.epoch + 1, settings.epochs + 1):
+            report = _train_epoch(run, data)
+            found.history.append(report)
+            if settings.is_saved(epoch):
+                shares = {"train_accuracy": report.train_accuracy}
+                shares |= {} if report.test_accuracy is None else {"test_accuracy": report.test_accuracy}
+                history = {"history": [asdict(each) for each in found.history]}
+                own_args = {"args": as_args(data.loss) | settings.as_args() | dict(args or {})}
+                found.checkpoints.append(save(run.content() | shares | history | own_args))
+            if on_epoch is not None:
+                on_epoch(report)
+    return found
 
 
-def score(model: nn.Module, items: Tensor) -> Tensor:
-    """Scores [items] in eval mode; the mode of `model` is restored."""
-    training = model.training
-    model.eval()
-    with torch.no_grad():
-        scores = torch.cat([model(batch) for batch in torch.split(items, 32)])
-    model.train(training)
-    return scores
+def batch_loss(
+    first: Tensor,
+    second: Tensor,
+    target: Tensor,
+    loss: PairLoss,
+    margin: Tensor | None = None,
+    weight: Tensor | None = None,
+) -> Tensor:
+    """Mean over the pairs of one batch of weight × loss; `weight` [pairs] are further weights of the pairs."""
+    values = loss(first, second, target, margin)
+    if loss.weighted:
+        values = loss.batch_weights(first.detach(), second.detach(), target, margin) * values
+    return (values if weight is None else weight * values).mean()
 
 
-def accuracy(scores: Tensor, pairs: Pairs) -> float:
-    """Pair accuracy: share of drawn pairs in the right order by `scores` [items]; a tie is wrong."""
-    right = pairs.target * (scores[pairs.first] - scores[pairs.second]) > 0
-    return float((right * pairs.counts).sum() / pairs.counts.sum())
+@dataclass(frozen=True)
+class _Data:
+    """What a run trains on; `visits` has a row for each time a training pair is drawn."""
+
+    items: Items
+    train: Pairs
+    visits: Pairs
+    held_out: Pairs | None
+    loss: PairLoss
+    joint: bool
+    device: torch.device
 
 
-def ghm_batch_loss(first: Tensor, second: Tensor, target: Tensor, loss: GHMRankingLoss) -> Tensor:
-    """Mean over the pairs of one batch of R_k^(−alpha) × margin loss, with R_k of the batch's pairs in bin k."""
-    index = loss.bin(first.detach(), second.detach(), target)
-    density = torch.bincount(index, minlength=loss.bins)[index]
-    return (density.to(first) ** -loss.alpha * loss(first, second, target)).mean()
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
-def _train_epoch(
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    items: Tensor,
-    visits: Pairs,
-    settings: TrainingSettings,
-    shuffle: torch.Generator,
-) -> float:
-    """One epoch in random order; returns the mean loss of the batches."""
-    model.train()
-    ghm = GHMRankingLoss(settings.margin, settings.ghm_bins, settings.ghm_alpha, settings.batch_size)
-    order = torch.randperm(len(visits), generator=shuffle)
+def _train_epoch(run: RunState, data: _Data) -> EpochReport:
+    """The next epoch, in random order."""
+    settings, rate, held_out = run.settings, run.learning_rate, data.held_out
+    run.scorer.train()
+    batches = torch.randperm(len(data.visits), generator=run.shuffle).split(settings.batch_size)
+    if settings.drop_last and len(batches[-1]) < settings.batch_size:
+        batches = batches[:-1]
     total = 0.0
-    batches = torch.split(order, settings.batch_size)
     for rows in batches:
+        run.step += 1
+        loss = _loss_of(run, data, rows)
+        run.optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        run.optimizer.step()
+        total += loss.item()
+    ahead = _ahead(run, data, data.train)
+    shares = accuracy(ahead, data.train), None if held_out is None else accuracy(_ahead(run, data, held_out), held_out)
+    run.end_epoch(total / len(batches))
+    return EpochReport(run.epoch, settings.epochs, run.step, total / len(batches), rate, *shares, _bins(ahead, data))
+
+
+def _bins(ahead: Tensor, data: _Data) -> tuple[int, ...]:
+    if not isinstance(data.loss, GHMRankingLoss):
+        return ()
+    scored = ahead, torch.zeros_like(ahead), data.train.target.to(ahead), data.train.margin
+    return tuple(data.loss.tally(*scored, data.train.counts).tolist())
+
+
+def _loss_of(run: RunState, data: _Data, rows: Tensor) -> Tensor:
+    """The loss of the batch of visits `rows`."""
+    scorer, visits = run.scorer, data.visits
+    both = torch.stack([visits.first[rows], visits.second[rows]])
+    if data.joint:
+        first = forward(scorer, data.items, list(both), data.device)
+        second = torch.zeros_like(first)
+    else:
         # An item in several pairs of the batch is scored once.
-        both = torch.stack([visits.first[rows], visits.second[rows]])
         used, slot = torch.unique(both, return_inverse=True)
-        scores = model(items[used])
-        if not scores.isfinite().all():
-            raise NumericalError("A score became NaN or infinite in training. Lower `learning_rate`.")
+        scores, slot = forward(scorer, data.items, [used], data.device), slot.to(data.device)
         # index_select, not indexing: its backward adds in one fixed order.
         first, second = scores.index_select(0, slot[0]), scores.index_select(0, slot[1])
-        loss = ghm_batch_loss(first, second, visits.target[rows].to(scores), ghm)
-        optimizer.zero_grad()
-        torch.autograd.backward(loss)
-        optimizer.step()
-        total += loss.item()
-    return total / len(batches)
+    _require_finite(run, first - second)
+    margin, weight = (None if each is None else each[rows].to(first) for each in (visits.margin, visits.weight))
+    loss = batch_loss(first, second, visits.target[rows].to(first), data.loss, margin, weight)
+    _require_finite(run, loss)
+    return loss
+
+
+def _ahead(run: RunState, data: _Data, pairs: Pairs) -> Tensor:
+    """Score differences of pairs after an epoch."""
+    found = differences(run.scorer, data.items, pairs, data.joint, data.device)
+    _require_finite(run, found)
+    return found
+
+
+def _require_finite(run: RunState, values: Tensor) -> None:
+    if not values.isfinite().all():
+        raise NumericalError(
+            f"the loss became NaN or infinite in epoch {run.epoch + 1}, step {run.step}. Lower "
+            f"`learning_rate={run.settings.learning_rate:g}`, or check the items."
+        )

@@ -16,6 +16,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -32,10 +33,21 @@ from tracin_func.sources.recordings import drawing, frontend
 from tracin_func.sources.recordings.drawing import draw_sequence, merge_repeats, split_items
 from tracin_func.sources.recordings.frontend import FrontEnd
 from tracin_func.sources.recordings.tree import find_clips, load_items
-from tracin_func.training import fit
-from tracin_func.training.fit import EpochReport, TrainingSettings, train
+from tracin_func.training import fit, ranking, settings, state
+from tracin_func.training.checkpoint import save_content
+from tracin_func.training.fit import EpochReport
+from tracin_func.training.settings import TrainingSettings
 
 COMMANDS_FILE = "COMMANDS.md"
+SETTINGS = TrainingSettings(
+    epochs=8,
+    checkpoint_interval=(1, 2, 3, 4, 6, 8),
+    learning_rate=1e-4,
+    weight_decay=0.0,
+    drop_last=False,
+    plateau=None,
+)
+TRAINED_LOSS = ghm.GHMRankingLoss(margin=10.0)
 SYNTHETIC_NOTICE = "Example data: synthetic tones. For yours: `data_root`, `checkpoint_dir`."
 
 Progress = Callable[[str], None]
@@ -195,10 +207,9 @@ def _make(demo: EmbeddedDemo, frequency: str, material: str, progress: Progress)
     write_tones(demo.data_root, materials=[material], frequencies=[frequency])
     clips = find_clips(demo.data_root, material=material, frequency=frequency)
     items = load_items(clips, FrontEnd())
-    settings = TrainingSettings(frequency=frequency, material=material)
-    classes, rng = torch.tensor([clip.degree for clip in clips]), np.random.RandomState(settings.seed)
+    classes, rng = torch.tensor([clip.degree for clip in clips]), np.random.RandomState(SETTINGS.seed)
     train_pairs, test_pairs = (
-        merge_repeats(draw_sequence(positions, classes, rng)) for positions in split_items(len(clips), settings.seed)
+        merge_repeats(draw_sequence(positions, classes, rng)) for positions in split_items(len(clips), SETTINGS.seed)
     )
 
     def report(epoch: EpochReport) -> None:
@@ -207,13 +218,16 @@ def _make(demo: EmbeddedDemo, frequency: str, material: str, progress: Progress)
             "on test pairs"
         )
 
-    model = ranker.AngleRanker.seeded(settings.seed)
-    train(model, items, train_pairs, test_pairs, settings, demo.checkpoint_dir, on_epoch=report)
+    args = {"frequency": frequency, "material": material, "exclusions_file": None, "synthetic": True}
+    save, model = partial(save_content, demo.checkpoint_dir), ranker.AngleRanker.seeded(SETTINGS.seed)
+    fit.fit(
+        model, items, train_pairs, TRAINED_LOSS, SETTINGS, held_out=test_pairs, args=args, save=save, on_epoch=report
+    )
 
 
 def _recipe_key() -> str:
     """A digest of everything that data and checkpoints depend on: after a change they are created anew."""
-    recipe = (drawing, frontend, fit, ghm, margin, ranker, synthesis, sys.modules[__name__])
+    recipe = (drawing, frontend, fit, ghm, margin, ranker, ranking, settings, state, synthesis, sys.modules[__name__])
     sources = [inspect.getsource(module) for module in recipe]
     return hashlib.sha256("".join(sources).encode()).hexdigest()[:12]
 
