@@ -45,7 +45,7 @@ def test_it_is_made_once_and_says_that_it_is_synthetic(cache: Path, monkeypatch:
     monkeypatch.undo()
     monkeypatch.setenv(demo.CACHE_VARIABLE, str(cache.parent))
     lines: list[str] = []
-    monkeypatch.setattr(demo, "train", lambda *args, **_: args[5].mkdir())
+    monkeypatch.setattr(demo.fit, "fit", lambda *_, save, **more: save.args[0].mkdir())
     first = embedded("3000hz", "box", progress=lines.append)
     assert "Creating the synthetic example (once, under a minute); cached in" in lines[0]
     assert len(list(first.data_root.rglob("box_*_3000hz_*.wav"))) == 54
