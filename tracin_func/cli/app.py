@@ -32,6 +32,7 @@ from tracin_func.cli.options import (
     INFLUENCE,
     REPORT,
     SELF,
+    TRAIN,
     DemoOptions,
     DoctorOptions,
     InspectOptions,
@@ -175,6 +176,21 @@ COMMANDS = {
             "tracin-func report metadata/plastic_500hz_metadata.json --output report.html",
             "tracin-func report --data-root recordings --checkpoint-dir checkpoints --num-test 5 --lang zh-TW",
             "tracin-func report metadata/plastic_500hz_metadata.json --format markdown",
+        ),
+    ),
+    "train": Command(
+        "tracin_func.cli.train:train",
+        TRAIN,
+        """Train a ranker on the training pairs and save checkpoints that `self` and `influence` read.
+
+        The tones ranker on the embedded example, on recordings (--data-root), a model of your own (--model), or the
+        scorer of a --task. Split and held-out pairs stay the same whatever --exclusions-file leaves out. A killed
+        training continues with --resume, to the same checkpoints.
+        """,
+        (
+            "tracin-func train --checkpoint-dir runs/all",
+            "tracin-func train --data-root recordings --checkpoint-dir runs/without --exclusions-file exclusions.txt",
+            "tracin-func train --task job.py:task --checkpoint-dir runs --seeds 1,2,3",
         ),
     ),
     "demo": Command(

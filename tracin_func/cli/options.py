@@ -29,6 +29,7 @@ from tracin_func.sources.options import (
     switch,
 )
 from tracin_func.sources.registry import source_groups
+from tracin_func.sources.training_options import TrainingOptions
 from tracin_func.sources.values import size_in_bytes, whole_or
 
 # What help shows first.
@@ -248,6 +249,7 @@ class DoctorOptions:
 
 
 # Of a run that fills a store, that scores, and that scores with test pairs.
+TRAIN = (TrainingOptions, PrintOptions, source_groups)
 GRADIENTS = (ModelOptions, PairOptions, ComputeOptions, StoreOptions, PrintOptions, source_groups)
 SCORING = (ScoringOptions, StoreOptions, ResultOptions, PrintOptions)
 SELF = (ModelOptions, loss_groups, PairOptions, ComputeOptions, *SCORING, source_groups)
@@ -307,7 +309,7 @@ def in_flags(sentence: str) -> str:
 
 def _as_flag(setting: re.Match[str]) -> str:
     name, value = _OTHER_NAMES.get(setting[1], setting[1]), setting[2]
-    every = groups_of((*INFLUENCE, ShowOptions, InspectOptions, ExcludeOptions))
+    every = groups_of((*INFLUENCE, *TRAIN, ShowOptions, InspectOptions, ExcludeOptions))
     known = next((own for group in every if (own := declared(group).get(name)) is not None), None)
     if known is None:
         return setting[0]

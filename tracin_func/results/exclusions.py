@@ -161,6 +161,27 @@ def kept_rows(pairs: Pairs, item_ids: Sequence[str], excluded: Collection[str]) 
     return kept, frozenset(excluded[name] for name in excluded.keys() - known)
 
 
+def flipped(pairs: Pairs, item_ids: Sequence[str], flips: Collection[str]) -> tuple[Pairs, frozenset[str]]:
+    """The pairs with the target of those that `flips` names inverted, and the ids that name none.
+
+    A pair is named by its own id, or by `ID1_ID2`. Only if no pair has this id, `ID2_ID1` is looked for.
+    """
+    columns = zip(pairs.first.tolist(), pairs.second.tolist(), strict=True)
+    rows: dict[str, list[int]] = {}
+    mirrored: dict[str, list[int]] = {}
+    for row, (first, second) in enumerate(columns):
+        a, b = one_form(item_ids[first]), one_form(item_ids[second])
+        for name in {f"{a}_{b}"} | ({one_form(pairs.ids[row])} if pairs.ids is not None else set()):
+            rows.setdefault(name, []).append(row)
+        mirrored.setdefault(f"{b}_{a}", []).append(row)
+    found = {name: rows.get(one_form(name), mirrored.get(one_form(name), [])) for name in flips}
+    named = torch.zeros(len(pairs), dtype=torch.bool)
+    named[[row for each in found.values() for row in each]] = True
+    target = torch.where(named, -pairs.target, pairs.target)
+    unknown = frozenset(name for name, each in found.items() if not each)
+    return Pairs(pairs.first, pairs.second, target, pairs.weight, pairs.margin, pairs.count, pairs.ids), unknown
+
+
 # The choice
 
 

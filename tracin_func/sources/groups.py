@@ -82,6 +82,9 @@ class PairOptions:
     exclusions_file: Path | None = option(
         "File of item or pair ids to leave out after the split, one per line; or none.", "the checkpoint's, else none"
     )
+    flips_file: Path | None = option(
+        "File of ids of training pairs whose target is inverted, one per line; or none.", "the checkpoint's, else none"
+    )
     exclude_before_split: bool = switch(
         "Apply exclusions before the train/test split. Other items may then move between train and test."
     )

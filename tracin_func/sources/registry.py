@@ -12,6 +12,7 @@ from tracin_func.sources.python.options import PythonOptions
 from tracin_func.sources.recordings.names import classes_in_names
 from tracin_func.sources.recordings.options import RecordingOptions
 from tracin_func.sources.source import Listener, Source, queries_of
+from tracin_func.sources.training import TrainingJob
 
 if TYPE_CHECKING:
     from tracin_func.task.item_view import ItemView
@@ -31,21 +32,28 @@ class Entry:
         classes: reads the classes of items from their ids, as far as ids show them; used for result files.
         viewer: `module:function`: from what provenance records about a source to a function that shows an item by its
             id, or None if the items are not at hand; used for reports.
+        training: `module:function` of options and listener that returns a `TrainingJob`; None if it has none.
     """
 
     options: type
     place: str
     classes: Callable[[Iterable[str]], dict[str, str]] | None = None
     viewer: str | None = None
+    training: str | None = None
 
 
 SOURCES = {
-    "python": Entry(PythonOptions, "tracin_func.sources.python.source:PythonTask"),
+    "python": Entry(
+        PythonOptions,
+        "tracin_func.sources.python.source:PythonTask",
+        training="tracin_func.sources.python.training:job",
+    ),
     "recordings": Entry(
         RecordingOptions,
         "tracin_func.sources.recordings.source:Recordings",
         classes_in_names,
         "tracin_func.sources.recordings.view:viewer",
+        "tracin_func.sources.recordings.training:job",
     ),
 }
 
@@ -61,14 +69,26 @@ def source_of(options: Options) -> Source:
     Raises:
         UsageError: options that contradict each other.
     """
-    name, kind = next(
-        ((name, found) for name in SOURCES if (found := _load(name)).asked(options)),
-        (DEFAULT_SOURCE, _load(DEFAULT_SOURCE)),
-    )
-    foreign = [field for group in source_groups() if group is not SOURCES[name].options for field in declared(group)]
-    if given := [f"`{each}`" for each in (*foreign, *kind.unused) if each in options.given()]:
-        raise UsageError(f"{', '.join(given)} cannot be used here: {kind.brings}.")
+    name, kind = _asked(options)
+    _refuse(options, [*_foreign(name), *kind.unused], kind.brings)
     return kind(options)
+
+
+def training_job(options: Options, listener: Listener) -> TrainingJob:
+    """What the options ask to train.
+
+    Raises:
+        UsageError, InputError: options contradict each other, or what they name does not fit.
+    """
+    name, kind = _asked(options)
+    place = SOURCES[name].training
+    if place is None:
+        raise UsageError(f"`train` cannot train on the data of {name}. Give a task of your own with `task`.")
+    recorded = ("model", "model_arg", "seed") if name != DEFAULT_SOURCE else ("keep_weights",)
+    _refuse(options, [*_foreign(name), *recorded], kind.brings)
+    module, _, function = place.partition(":")
+    found: TrainingJob = getattr(import_module(module), function)(options, listener)
+    return found
 
 
 def task_from(name: str, values: Mapping[str, Any], **more: Any) -> "Task":
@@ -100,6 +120,22 @@ def viewer_of(record: Mapping[str, Any]) -> "Callable[[str], ItemView | None] | 
     """What shows items by their ids, by what provenance records about their source; None if no source can."""
     found = (_object(entry.viewer)(record) for entry in SOURCES.values() if entry.viewer is not None)
     return next((each for each in found if each is not None), None)
+
+
+def _asked(options: Options) -> tuple[str, type[Source]]:
+    """The name and the class of the source that the options ask for."""
+    found = ((name, kind) for name in SOURCES if (kind := _load(name)).asked(options))
+    return next(found, (DEFAULT_SOURCE, _load(DEFAULT_SOURCE)))
+
+
+def _foreign(name: str) -> list[str]:
+    """The options of the other sources."""
+    return [field for group in source_groups() if group is not SOURCES[name].options for field in declared(group)]
+
+
+def _refuse(options: Options, names: Iterable[str], brings: str) -> None:
+    if given := [f"`{each}`" for each in names if each in options.given()]:
+        raise UsageError(f"{', '.join(given)} cannot be used here: {brings}.")
 
 
 def _load(name: str) -> type[Source]:

@@ -46,7 +46,7 @@ class EpochReport:
     bins: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Trained:
     """The outcome of `fit`.
 
@@ -59,6 +59,14 @@ class Trained:
     scorer: nn.Module
     checkpoints: list[Any] = field(default_factory=list)
     history: list[EpochReport] = field(default_factory=list)
+
+    def __repr__(self) -> str:
+        last = self.history[-1]
+        held_out = "" if last.test_accuracy is None else f", {last.test_accuracy:.1%} of held-out pairs"
+        return (
+            f"Trained({type(self.scorer).__qualname__}: {last.epoch} epochs, pair accuracy {last.train_accuracy:.1%} "
+            f"of training pairs{held_out})"
+        )
 
 
 def kept(content: dict[str, Any]) -> Any:

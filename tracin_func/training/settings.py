@@ -33,8 +33,8 @@ class TrainingSettings:
         threads: of the CPU; equal results need an equal number.
     """
 
-    epochs: int = 30
-    checkpoint_interval: int | tuple[int, ...] = 5
+    epochs: int = 10
+    checkpoint_interval: int | tuple[int, ...] = 1
     learning_rate: float = 0.03
     weight_decay: float = 1e-5
     batch_size: int = 32

@@ -9,7 +9,7 @@ import torch
 
 from tracin_func.errors import InputError
 from tracin_func.files import one_form, read_lines
-from tracin_func.results.exclusions import kept_rows
+from tracin_func.results.exclusions import flipped, kept_rows
 from tracin_func.results.names import counted
 from tracin_func.sources.groups import ALL, DRAWN, WORDS, PairOptions
 from tracin_func.sources.recordings.drawing import (
@@ -20,6 +20,7 @@ from tracin_func.sources.recordings.drawing import (
     split_items,
 )
 from tracin_func.sources.recordings.tree import Clip
+from tracin_func.sources.training import ids_in
 from tracin_func.sources.values import NUM_TEST
 from tracin_func.task.pair_files import first_pairs, named_pairs, read_pairs, read_test_pairs
 from tracin_func.task.pairs import DrawnPair, Pairs
@@ -36,6 +37,7 @@ class PairChoice:
         named: ids of the test pairs, of any items, instead of a sample.
         exclusions: file of item or pair ids to leave out after the split.
         streamed: training pairs of a Parquet file are read in blocks later; only the first ones are read here.
+        flips: file of ids of training pairs whose target is inverted.
     """
 
     asked: PairOptions
@@ -44,6 +46,7 @@ class PairChoice:
     named: Sequence[str] | None
     exclusions: Path | None
     streamed: bool
+    flips: Path | None = None
 
     @property
     def words(self) -> str:
@@ -90,6 +93,7 @@ class PairChoice:
         if some := sorted(unknown & unknown_of_test):
             notice(f"{self.exclusions}: no item or pair found for {counted(len(some), 'id')}: {', '.join(some[:3])}.")
         self._require_some(len(train), len(left), "training")
+        left = self._flipped(left, ids, notice)
         held_out = test.select(torch.tensor(kept, dtype=torch.int64)) if kept else None
         if not with_test:
             return left, None, held_out
@@ -101,6 +105,18 @@ class PairChoice:
         wanted = (min(NUM_TEST, len(kept)) or NUM_TEST) if self.num_test == "default" else self.num_test
         assert not isinstance(wanted, str)
         return left, sample_test_pairs(drawn, wanted, self.seed, table=test, kept=kept), held_out
+
+    def _flipped(self, train: Pairs, ids: Sequence[str], notice: Callable[[str], None]) -> Pairs:
+        flips = ids_in("flips_file", self.flips)
+        if flips and self.streamed:
+            raise InputError(
+                f"`flips_file` has {counted(len(flips), 'id')}, and {self.words} is read in blocks, in which no target "
+                'can be inverted. Invert these targets in the file and set `flips_file="none"`.'
+            )
+        found, unknown = flipped(train, ids, flips)
+        if unknown:
+            notice(f"{self.flips}: no training pair found for {counted(len(unknown), 'id')}: {sorted(unknown)[0]}.")
+        return found
 
     def _from_split(self, clips: Sequence[Clip]) -> tuple[Pairs, Pairs, list[DrawnPair]]:
         """Training pairs, distinct test pairs, and the drawn test pairs."""

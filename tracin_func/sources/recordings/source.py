@@ -1,13 +1,13 @@
 """Recordings in a tree of folders, with checkpoints of a model trained on them, as a source of tasks."""
 
-import hashlib
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
-from torch import Tensor, nn
+from torch import nn
 
 from tracin_func.errors import InputError, UsageError
 from tracin_func.files import present
@@ -21,16 +21,24 @@ from tracin_func.sources.recordings.frontend import FrontEnd
 from tracin_func.sources.recordings.options import SAMPLE_RATE, RecordingOptions
 from tracin_func.sources.recordings.pairs import PairChoice
 from tracin_func.sources.recordings.queries import queries_of, query_clips
-from tracin_func.sources.recordings.tree import Clip, find_clips, find_tones, load_items
+from tracin_func.sources.recordings.reading import (
+    clips_of,
+    described_file,
+    digest_of,
+    front_end_of,
+    read_items,
+    recorded_options,
+)
+from tracin_func.sources.recordings.tree import Clip, find_tones
 from tracin_func.sources.settings import Settings
 from tracin_func.sources.source import Job, Listener, Source
-from tracin_func.sources.values import checkpoint_choice, num_test, numbers, words
+from tracin_func.sources.training import listed
+from tracin_func.sources.values import checkpoint_choice, num_test
 from tracin_func.task.checkpoints import Checkpoint, find_checkpoints
 from tracin_func.task.pair_files import read_ids
 from tracin_func.task.task import Task
 
 ALL = "all"
-FRONT_END = FrontEnd()
 
 
 @dataclass(frozen=True)
@@ -40,7 +48,7 @@ class Recordings(Source):
     brings: ClassVar[str] = "recordings are scored"
 
     def __post_init__(self) -> None:
-        folders = {"data_root": self._own.data_root, "checkpoint_dir": self._model.checkpoint_dir}
+        folders = {"data_root": self._asked.data_root, "checkpoint_dir": self._model.checkpoint_dir}
         match [name for name, folder in folders.items() if folder is not None]:
             case [given]:
                 (missing,) = folders.keys() - {given}
@@ -64,7 +72,7 @@ class Recordings(Source):
 
     @property
     def synthetic(self) -> bool:
-        return self._own.data_root is None
+        return self._asked.data_root is None
 
     @property
     def stem(self) -> str:
@@ -75,9 +83,9 @@ class Recordings(Source):
         return self._own.placeholders
 
     def runs(self) -> list["Recordings"]:
-        if self._own.frequency != ALL:
+        if self._asked.frequency != ALL:
             return [self]
-        root, folder = self._own.data_root, str(self._model.checkpoint_dir)
+        root, folder = self._asked.data_root, str(self._model.checkpoint_dir)
         tones = FREQUENCIES if root is None else find_tones(root, self.placeholders["material"])
         if not self.synthetic and "{frequency}" not in folder and len(tones) > 1:
             raise UsageError(
@@ -87,8 +95,8 @@ class Recordings(Source):
         return [replace(self, options=self.options.changed(frequency=tone)) for tone in tones]
 
     def check(self) -> None:
-        if self._own.data_root is not None:
-            find_tones(self._own.data_root, self.placeholders["material"])
+        if self._asked.data_root is not None:
+            find_tones(self._asked.data_root, self.placeholders["material"])
             self._checkpoints(self._folder())
 
     def job(
@@ -103,7 +111,9 @@ class Recordings(Source):
             folder = self._folder()
         model = self._scorer() if scorer is None else scorer
         rate = self._model.learning_rate
-        checkpoints = [Checkpoint(path, rate) for path in self._checkpoints(folder)]
+        first, *others = self._checkpoints(folder)
+        known = self._first if self._first is not None and self._first.source == first else Checkpoint(first)
+        checkpoints = [replace(known, learning_rate=rate), *(Checkpoint(path, rate) for path in others)]
         settings = Settings(self.options.values, checkpoints[0].peek().args)
         for name, value in self.placeholders.items():
             settings.note(name, value)
@@ -115,12 +125,7 @@ class Recordings(Source):
         def notice(sentence: str) -> None:
             listener.report(f"note: {sentence}")
 
-        clips = find_clips(
-            *(root, self.placeholders["material"], self.placeholders["frequency"]),
-            classes=words("classes", self._own.classes),
-            takes=numbers("takes", self._own.takes),
-            notice=notice,
-        )
+        clips, front_end = clips_of(self._own, root, notice), front_end_of(settings)
         clips, excluded = choice.without_excluded(clips)
         # Chosen before the recordings are read, which takes long, so that wrong choices are reported at once.
         asked = self.options[QueryOptions] if with_test else QueryOptions()
@@ -129,7 +134,7 @@ class Recordings(Source):
         with_test = with_test and not queries
         train, test, held_out = choice.choose(clips, excluded, with_test=with_test, notice=notice)
         listener.chosen()
-        items, bad = self._items(every, listener)
+        items, bad = read_items(self._own, every, listener, front_end)
         if bad:
             some = f"{'; '.join(list(bad.values())[:3])}{' ...' if len(bad) > 3 else ''}"
             notice(f"{len(bad)} of {len(every)} recordings cannot be used. Their pairs are left out: {some}")
@@ -143,16 +148,33 @@ class Recordings(Source):
             trained_loss=trained_loss,
             describe={
                 "kind": kind,
-                **self._description(root, folder, model, clips, bad, choice),
+                **self._description(root, folder, model, clips, bad, choice, front_end),
                 **({"num_test": None} if queries else {}),
-                **({"query_audio": [_file(clip.path) for clip in extra]} if extra else {}),
+                **({"query_audio": [described_file(clip.path) for clip in extra]} if extra else {}),
             },
         )
         return Job(task, settings, queries)
 
     @property
-    def _own(self) -> RecordingOptions:
+    def _asked(self) -> RecordingOptions:
         return self.options[RecordingOptions]
+
+    @cached_property
+    def _own(self) -> RecordingOptions:
+        """The options; those that were not given are the ones of the training, as its checkpoints record them."""
+        return self._asked if self._first is None else recorded_options(self._asked, self._first.peek().args)
+
+    @cached_property
+    def _first(self) -> Checkpoint | None:
+        """The first of the user's own checkpoints; None if there is none that can be read, which `job` reports."""
+        if self.synthetic:
+            return None
+        try:
+            first = Checkpoint(self._checkpoints(self._folder())[0])
+            first.peek()
+        except (InputError, UsageError):
+            return None
+        return first
 
     @property
     def _model(self) -> ModelOptions:
@@ -161,7 +183,7 @@ class Recordings(Source):
     def _folder(self) -> Path:
         """The user's folder of checkpoints of this tone and material."""
         asked = folder = str(self._model.checkpoint_dir)
-        for name, value in self.placeholders.items():
+        for name, value in self._asked.placeholders.items():
             folder = folder.replace(f"{{{name}}}", value)
         if (left := re.search(r"\{\w*\}", folder)) and not Path(folder).exists():
             raise UsageError(
@@ -187,29 +209,23 @@ class Recordings(Source):
         tests = self.options[QueryOptions]
         return PairChoice(
             self.options[PairOptions],
-            exclusions=_exclusions(settings, listener),
+            exclusions=listed("exclusions_file", settings, listener),
+            flips=listed("flips_file", settings, listener),
             seed=settings.seed,
             num_test=num_test(tests.num_test) if tests.test_select in (None, "random") else None,
             named=None if tests.test_pairs is None else read_ids(tests.test_pairs),
             streamed=streamed,
         )
 
-    def _items(self, clips: Sequence[Clip], listener: Listener) -> tuple[Tensor, dict[str, str]]:
-        """The spectrograms of clips, and what is wrong with those that are to be left out, by id."""
-        bad = dict[str, str]()
-        with listener.progress("reading clips", 1) as advance:
-            items = load_items(
-                *(clips, FRONT_END),
-                sample_rate=self._own.sample_rate or SAMPLE_RATE,
-                clip_seconds=self._own.clip_seconds,
-                workers=self._own.num_workers or 0,
-                progress=lambda done: advance(1 / len(clips)),
-                bad=bad if self._own.skip_bad_audio else None,
-            )
-        return items, bad
-
     def _description(
-        self, root: Path, folder: Path, model: nn.Module, clips: list[Clip], bad: Collection[str], choice: PairChoice
+        self,
+        root: Path,
+        folder: Path,
+        model: nn.Module,
+        clips: list[Clip],
+        bad: Collection[str],
+        choice: PairChoice,
+        front_end: FrontEnd,
     ) -> dict[str, Any]:
         """What provenance records of recordings, pairs and model."""
         return {
@@ -221,53 +237,18 @@ class Recordings(Source):
             "items": len(clips),
             "seed": choice.seed,
             "split": {"train_share": 0.70, "by": "torch.utils.data.random_split"},
-            "pairs": choice.words if choice.words in WORDS else _file(Path(choice.words)),
+            "pairs": choice.words if choice.words in WORDS else described_file(Path(choice.words)),
             "num_test": choice.num_test,
             "test_pairs": None if choice.named is None else list(choice.named),
-            "exclusions": None if choice.exclusions is None else _file(choice.exclusions),
+            "exclusions": None if choice.exclusions is None else described_file(choice.exclusions),
+            "flips": None if choice.flips is None else described_file(choice.flips),
             "exclude_before_split": choice.asked.exclude_before_split,
-            "recordings_sha256": _digest([clip.path for clip in clips]),
+            "recordings_sha256": digest_of([clip.path for clip in clips]),
             "sample_rate": self._own.sample_rate or SAMPLE_RATE,
             "clip_seconds": self._own.clip_seconds,
-            "front_end": FRONT_END.describe(),
+            "front_end": front_end.describe(),
             "model": self._model.model or type(model).__qualname__,
             "bad": list(bad),
             **({} if self._model.model is None else {"model_arguments": self._model.model_arg or []}),
             "checkpoint_dir": str(folder.absolute()),
         }
-
-
-def _exclusions(settings: Settings, listener: Listener) -> Path | None:
-    value = settings.get("exclusions_file")
-    if value is None or str(value) in ("", "none"):
-        return None
-    path = Path(str(value))
-    if settings.given.get("exclusions_file") is not None:
-        return path
-    without = '`exclusions_file="none"`'
-    if not path.is_file():
-        raise InputError(
-            f"'exclusions_file' in the checkpoint's args is {path}, and {path.absolute()} is not a file. Set "
-            f"`exclusions_file`, or {without} to continue without it."
-        )
-    listener.report(
-        f"note: the exclusions file in the checkpoint's args, {path.absolute()}, is applied after the split. Set "
-        f"{without} to continue without it."
-    )
-    return path
-
-
-def _digest(paths: Sequence[Path]) -> str:
-    """One digest of the content of all files, in their order."""
-    every = hashlib.sha256()
-    for path in paths:
-        every.update(hashlib.sha256(path.read_bytes()).digest())
-    return every.hexdigest()
-
-
-def _file(path: Path) -> dict[str, str | None]:
-    """A file that was read, for provenance; what came through a pipe cannot be read again."""
-    if not path.is_file():
-        return {"path": str(path.absolute()), "sha256": None}
-    with path.open("rb") as file:  # a table of pairs may be larger than the memory
-        return {"path": str(path.absolute()), "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
