@@ -29,6 +29,7 @@ SECTIONS = {
     "Settings of a run": ("Method", "Projection", "Compute", "Observer"),
     "Before and after scoring": ("accuracy", "Evaluation", "forecast", "Forecast", "verify", "fill_store"),
     "Sources of tasks": ("sources.demo", "sources.recordings", "sources.python"),
+    "Training": ("train", "TrainingSettings", "Trained", "EpochReport"),
     "Errors": ("UsageError", "InputError", "NumericalError", "OutputError"),
 }
 

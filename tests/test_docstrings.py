@@ -16,6 +16,7 @@ MODULES = (
     "results.listing",
     "results.load",
     "scoring.queries",
+    "training.run",
 )
 
 

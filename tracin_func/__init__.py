@@ -45,6 +45,10 @@ if TYPE_CHECKING:
     from tracin_func.task.pairs import Pairs as Pairs
     from tracin_func.task.task import Task as Task
     from tracin_func.training.checkpoint import save_checkpoint as save_checkpoint
+    from tracin_func.training.fit import EpochReport as EpochReport
+    from tracin_func.training.fit import Trained as Trained
+    from tracin_func.training.run import train as train
+    from tracin_func.training.settings import TrainingSettings as TrainingSettings
 
 _MODULES = {
     "errors": ("InputError", "NumericalError", "OutputError", "UsageError"),
@@ -73,6 +77,9 @@ _MODULES = {
     "task.pairs": ("Pairs",),
     "task.task": ("Task",),
     "training.checkpoint": ("save_checkpoint",),
+    "training.fit": ("EpochReport", "Trained"),
+    "training.run": ("train",),
+    "training.settings": ("TrainingSettings",),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 __all__ = sorted([*_HOME, "sources"])

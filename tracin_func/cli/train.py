@@ -19,7 +19,7 @@ from tracin_func.sources.training import TrainingJob, ids_in
 from tracin_func.sources.training_options import TrainingOptions
 from tracin_func.sources.values import numbers
 from tracin_func.training.fit import EpochReport, Trained
-from tracin_func.training.run import require_free
+from tracin_func.training.run import check_folder
 from tracin_func.training.run import train as train_task
 from tracin_func.training.settings import TrainingSettings
 
@@ -36,8 +36,8 @@ def train(options: Options) -> None:
     own, shown = options[TrainingOptions], options[PrintOptions]
     device = resolve_device(own.device or "cpu")
     folders = _folders(own)
-    for folder in folders.values() if not own.resume else ():
-        require_free(folder)
+    for folder in folders.values():
+        check_folder(folder, resume=own.resume)
     ids = {name: ids_in(name, getattr(own, name)) for name in _LISTS}
     report = Reporter(shown.quiet, shown.verbose)
     job = training_job(options, listener_of(report))

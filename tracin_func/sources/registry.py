@@ -12,9 +12,9 @@ from tracin_func.sources.python.options import PythonOptions
 from tracin_func.sources.recordings.names import classes_in_names
 from tracin_func.sources.recordings.options import RecordingOptions
 from tracin_func.sources.source import Listener, Source, queries_of
-from tracin_func.sources.training import TrainingJob
 
 if TYPE_CHECKING:
+    from tracin_func.sources.training import TrainingJob
     from tracin_func.task.item_view import ItemView
     from tracin_func.task.task import Task
 
@@ -74,7 +74,7 @@ def source_of(options: Options) -> Source:
     return kind(options)
 
 
-def training_job(options: Options, listener: Listener) -> TrainingJob:
+def training_job(options: Options, listener: Listener) -> "TrainingJob":
     """What the options ask to train.
 
     Raises:

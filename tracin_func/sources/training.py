@@ -11,7 +11,7 @@ from tracin_func.sources.settings import Settings
 from tracin_func.sources.source import Listener
 from tracin_func.sources.training_options import TrainingOptions
 
-MARGIN = 10.0  # where no option names one
+TRAINED_MARGIN = 10.0  # where no option names one
 
 if TYPE_CHECKING:
     from torch import nn
@@ -57,7 +57,7 @@ def given_loss(options: TrainingOptions, own: Any) -> Any:
     """
     names = ("loss_type", "margin", "ghm_bins", "ghm_alpha")
     given = {name: value for name in names if (value := getattr(options, name)) is not None}
-    settings = Settings({"margin": MARGIN, **given, "ghm_batch_size": options.batch_size or 32})
+    settings = Settings({"margin": TRAINED_MARGIN, **given, "ghm_batch_size": options.batch_size or 32})
     if options.loss_type is None:
         return Settings(given).adjusted(own)
     made = settings.loss()

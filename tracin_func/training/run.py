@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from tracin_func.errors import InputError
-from tracin_func.files import locked
+from tracin_func.files import locked, require_writable
 from tracin_func.losses.custom import as_loss
 from tracin_func.losses.registry import as_args
 from tracin_func.results.exclusions import flipped, kept_rows
@@ -42,7 +42,7 @@ def train(
     device: torch.device | str = "cpu",
     args: Mapping[str, Any] | None = None,
     on_epoch: Callable[[EpochReport], None] | None = None,
-    notice: Callable[[str], None] = _log.warning,
+    notice: Callable[[str], None] | None = None,
 ) -> Trained:
     """Train the scorer of a task on its training pairs with its loss, from fresh weights.
 
@@ -61,7 +61,7 @@ def train(
         device: where the scorer is trained.
         args: further settings to record in checkpoints.
         on_epoch: called after every epoch.
-        notice: receives sentences for the user, which begin with `note: `.
+        notice: receives sentences for the user; by default the log does.
 
     Returns:
         The trained scorer, the checkpoints of this call (paths, or contents) and the report of every epoch.
@@ -74,11 +74,11 @@ def train(
         OutputError: a checkpoint cannot be written.
 
     Example:
-        >>> trained = ti.train(task, settings=ti.TrainingSettings(epochs=4, learning_rate=0.01))
+        >>> trained = ti.train(task, settings=ti.TrainingSettings(epochs=20, batch_size=2))
         >>> trained
-        Trained(Linear: 4 epochs, pair accuracy 100% of training pairs)
+        Trained(Linear: 20 epochs, pair accuracy 80.0% of training pairs, 100.0% of held-out pairs)
     """
-    own = settings or TrainingSettings()
+    own, notice = settings or TrainingSettings(), notice or _log.warning
     pairs = selected(task, exclude, flip, notice)
     if scorer is None and (kept_as := kept_weights(task.scorer)):
         notice(
@@ -94,14 +94,16 @@ def train(
     )  # fmt: skip
     if folder is None:
         return work(save=kept)
+    check_folder(Path(folder), resume=resume)
     with locked(Path(folder) / "training", timeout=0):
         recorded = as_args(as_loss(task.loss)) | own.as_args() | every
-        state = _state(Path(folder), recorded, resume=resume)
+        check_folder(Path(folder), resume=resume)
+        state = _state(Path(folder), recorded)
         return work(save=partial(save_content, folder), state=state)
 
 
 def selected(
-    task: Task, exclude: Collection[str] = (), flip: Collection[str] = (), notice: Callable[[str], None] = _log.warning
+    task: Task, exclude: Collection[str], flip: Collection[str], notice: Callable[[str], None] = _log.warning
 ) -> Pairs:
     """The training pairs of a task without those of `exclude`, and with the target of those of `flip` inverted.
 
@@ -120,13 +122,16 @@ def selected(
     return found
 
 
-def require_free(folder: Path) -> None:
-    """Refuse a folder with checkpoints of a training.
+def check_folder(folder: Path, *, resume: bool) -> None:
+    """Check, before anything else is read, that checkpoints can be written to the folder.
 
     Raises:
-        InputError: there is one.
+        OutputError: they cannot.
+        InputError: it holds checkpoints, and `resume` is False.
     """
-    if there := _checkpoints(folder):
+    require_writable(folder / f"{PREFIX}1.pt", "checkpoint_dir")
+    there = _checkpoints(folder)
+    if there and not resume:
         raise InputError(
             f"`checkpoint_dir`: {folder} already holds {counted(len(there), 'checkpoint')}, the last {there[-1].name}. "
             "Continue this training with `resume=True`, or name another folder."
@@ -137,14 +142,12 @@ def _checkpoints(folder: Path) -> list[Path]:
     return sorted(folder.glob(f"{PREFIX}*.pt"), key=natural_order)
 
 
-def _state(folder: Path, args: Mapping[str, Any], *, resume: bool) -> Mapping[str, Any] | None:
+def _state(folder: Path, args: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """The content of the last checkpoint in the folder, to continue from; None for the start.
 
     Raises:
-        InputError: there are checkpoints and `resume` is False, or they are of another training.
+        InputError: the checkpoints are of another training.
     """
-    if not resume:
-        require_free(folder)
     there = _checkpoints(folder)
     if not there:
         return None

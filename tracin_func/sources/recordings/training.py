@@ -17,7 +17,7 @@ from tracin_func.sources.recordings.options import RecordingOptions
 from tracin_func.sources.recordings.pairs import PairChoice
 from tracin_func.sources.recordings.reading import clips_of, digest_of, read_items
 from tracin_func.sources.source import Listener
-from tracin_func.sources.training import MARGIN, TrainingJob, given_loss
+from tracin_func.sources.training import TRAINED_MARGIN, TrainingJob, given_loss
 from tracin_func.sources.training_options import TrainingOptions
 from tracin_func.task.checkpoints import Checkpoint
 from tracin_func.task.task import Task
@@ -50,7 +50,7 @@ def job(options: Options, listener: Listener) -> TrainingJob:
     if bad:
         notice(f"{len(bad)} of {len(clips)} recordings cannot be used. Their pairs are left out: {min(bad.values())}")
         train, _, held_out = choice.choose(clips, bad.keys(), with_test=False)
-    loss = given_loss(asked, MarginRankingLoss(MARGIN))
+    loss = given_loss(asked, MarginRankingLoss(TRAINED_MARGIN))
     task = Task(
         *(first, items, train, [Checkpoint(first)], None, loss, ids),
         item_classes=[clip.degree_class for clip in clips],
