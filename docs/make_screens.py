@@ -29,7 +29,7 @@ ENGLISH, CHINESE = ROOT / "README.md", ROOT / "README.zh-TW.md"  # the same bloc
 PAGES = (
     ENGLISH,
     CHINESE,
-    *(DOCS / f"{name}.md" for name in ("tutorial", "reading", "excluding", "how-it-works", "large")),
+    *(DOCS / f"{name}.md" for name in ("tutorial", "reading", "excluding", "training", "how-it-works", "large")),
 )
 
 WIDTH, FOLDER = 80, "/home/you/work"  # FOLDER is shown for the temporary one that commands run in

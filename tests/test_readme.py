@@ -106,7 +106,9 @@ def test_the_commands_run(copy: Path, embedded_500hz: object) -> None:
     assert (copy / "results/plastic_500hz_metadata.json").exists()
 
 
-WITH_COMMANDS = [page for page in PAGES if page.stem in ("tutorial", "reading", "excluding")]  # of some minutes in all
+WITH_COMMANDS = [
+    page for page in PAGES if page.stem in ("tutorial", "reading", "excluding", "training")
+]  # of some minutes in all
 OTHERS = [page for page in PAGES if page.parent != ROOT and page not in WITH_COMMANDS]
 
 

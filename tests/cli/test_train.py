@@ -12,6 +12,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+import tracin_func as ti
 from tests.support.lab import Lab
 from tests.support.prepared import Started, start
 from tracin_func.cli.app import app
@@ -58,7 +59,7 @@ def run(*words: Any, code: int = 0) -> Any:
 def error(*words: Any, code: int) -> str:
     """The one line that says what is wrong."""
     (line,) = [each for each in run(*words, code=code).stderr.splitlines() if each.startswith("error: ")]
-    return line
+    return str(line)
 
 
 def contents(folder: Path) -> dict[str, dict[str, Any]]:
@@ -128,12 +129,11 @@ def test_exclusions_and_flips_change_neither_split_nor_held_out_pairs(lab: Lab, 
     result = run("self", *less, "--format", "parquet")
     assert str(exclusions) in result.stderr
     assert str(flips) in result.stderr
-    import pandas as pd
-
-    left = pd.read_parquet(tmp_path / "n" / "box_500hz_metadata.parquet")
+    left = ti.load(tmp_path / "n" / "box_500hz_metadata.parquet")
+    assert isinstance(left, ti.SelfInfluence)
     everything = scores(tmp_path / "m" / "box_500hz_metadata.json")
     mirror = "_".join(reversed([first[: len(first) // 2], first[len(first) // 2 + 1 :]]))
-    assert len(left) == len(everything.keys() - {first, mirror})
+    assert len(left.scores) == len(everything.keys() - {first, mirror})
     flips.unlink()
     assert "'flips_file' in the checkpoint's args is" in error("self", *less, code=3)
     run("self", *less, "--flips-file", "none", "--format", "csv")
