@@ -98,7 +98,7 @@ def test_it_learns_and_the_loss_falls(items: Tensor, tmp_path: Path) -> None:
     train(AngleRanker.seeded(QUICK.seed), items, TRAIN, settings, tmp_path, on_epoch=reports.append)
     assert reports[-1].loss < reports[0].loss / 2
     assert reports[-1].train_accuracy > 0.9
-    assert reports[-1].test_accuracy > 0.8
+    assert (reports[-1].test_accuracy or 0) > 0.8
 
 
 def test_the_same_settings_give_the_same_bytes_at_any_number_of_threads(items: Tensor, tmp_path: Path) -> None:

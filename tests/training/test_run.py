@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import tracin_func as ti
+from tracin_func.results.exclusions import flipped
 from tracin_func.training.fit import fit
 from tracin_func.training.initial import initialised, kept_weights
 
@@ -127,14 +128,13 @@ def test_what_is_left_out_or_inverted_changes_the_training_pairs_alone(tmp_path:
 
 
 def test_a_mirrored_pair_keeps_its_target_where_the_flip_names_the_other() -> None:
-    from tracin_func.results.exclusions import flipped
-
     both = ti.Pairs([0, 1], [1, 0], [1, -1])
     assert flipped(both, ["a", "b"], ["a_b"])[0].target.tolist() == [-1, -1]
     assert flipped(both.select(torch.tensor([1])), ["a", "b"], ["a_b"])[0].target.tolist() == [1]
     named = ti.Pairs([0, 1], [1, 0], [1, -1], ids=["x", "y"])
     found, unknown = flipped(named, ["a", "b"], ["y", "z"])
-    assert (found.target.tolist(), unknown) == ([1, 1], {"z"})
+    assert found.target.tolist() == [1, 1]
+    assert unknown == {"z"}
 
 
 def test_a_folder_of_another_training_is_refused(tmp_path: Path) -> None:
@@ -184,7 +184,8 @@ class Difference(nn.Module):
         self.layer = nn.Linear(5, 1)
 
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
-        return (self.layer(first) - self.layer(second)).squeeze(-1)
+        ahead: Tensor = self.layer(first) - self.layer(second)
+        return ahead.squeeze(-1)
 
 
 def test_scorers_of_pairs_and_datasets_of_unequal_items() -> None:
@@ -193,7 +194,8 @@ def test_scorers_of_pairs_and_datasets_of_unequal_items() -> None:
 
     class Mean(Difference):
         def forward(self, items: Tensor) -> Tensor:  # type: ignore[override]
-            return self.layer(items.mean(dim=1))
+            scores: Tensor = self.layer(items.mean(dim=1))
+            return scores
 
     ragged = [item.repeat(1 + row % 2, 1) for row, item in enumerate(ITEMS)]
     settings = replace(QUICK, epochs=20, learning_rate=0.05)
@@ -205,12 +207,12 @@ def test_scorers_of_pairs_and_datasets_of_unequal_items() -> None:
 
 def test_fresh_weights_leave_frozen_ones_and_name_those_that_cannot_be_drawn() -> None:
     scorer = net()
-    scorer[0].weight.requires_grad_(False)  # type: ignore[union-attr]
+    scorer.get_parameter("0.weight").requires_grad_(False)
     scorer.scale = nn.Parameter(torch.ones(()))
     made, again, other = initialised(scorer, 1), initialised(scorer, 1), initialised(scorer, 2)
     assert same(made.state_dict(), again.state_dict())
-    assert torch.equal(made[0].weight, scorer[0].weight)  # type: ignore[index]
-    assert not torch.equal(made[4].weight, other[4].weight)  # type: ignore[index]
+    assert torch.equal(made.get_parameter("0.weight"), scorer.get_parameter("0.weight"))
+    assert not torch.equal(made.get_parameter("4.weight"), other.get_parameter("4.weight"))
     assert kept_weights(scorer) == ["scale"]
     notices: list[str] = []
     ti.train(task(scorer=scorer), settings=replace(QUICK, epochs=1), notice=notices.append)
