@@ -183,13 +183,11 @@ COMMANDS = {
         TRAIN,
         """Train a ranker on the training pairs and save checkpoints that `self` and `influence` read.
 
-        The tones ranker on the embedded example, on recordings (--data-root), a model of your own (--model), or the
-        scorer of a --task. Split and held-out pairs stay the same whatever --exclusions-file leaves out. A killed
-        training continues with --resume, to the same checkpoints.
+        The tones ranker, a --model on recordings, or the scorer of a --task. Split and held-out pairs stay the same
+        whatever --exclusions-file leaves out. A killed training continues with --resume, to the same checkpoints.
         """,
         (
             "tracin-func train --checkpoint-dir runs/all",
-            "tracin-func train --data-root recordings --checkpoint-dir runs/without --exclusions-file exclusions.txt",
             "tracin-func train --task job.py:task --checkpoint-dir runs --seeds 1,2,3",
         ),
     ),
