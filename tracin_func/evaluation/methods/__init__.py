@@ -1,0 +1,1 @@
+"""Scores of training pairs to compare: one file per method, and a line in `registry`."""
