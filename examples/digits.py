@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import tracin_func as ti
 
-TRAIN_ITEMS, HELD_OUT_ITEMS, TRAIN_PAIRS, HELD_OUT_PAIRS = 200, 100, 1000, 400
+TRAIN_ITEMS, HELD_OUT_ITEMS, TRAIN_PAIRS, HELD_OUT_PAIRS = 200, 300, 1000, 3000
 
 
 def digits() -> tuple[Tensor, Tensor]:
@@ -39,7 +39,7 @@ def drawn(positions: Tensor, labels: Tensor, count: int, generator: torch.Genera
 
 
 def task(loss: ti.PairLoss | None = None, optimizer: str = "sgd") -> ti.Task:
-    """A small net trained on 1,000 pairs of 200 digits; 400 pairs of 100 other digits are held out."""
+    """A small net trained on 1,000 pairs of 200 digits; 3,000 pairs of 300 other digits are held out."""
     generator = torch.Generator().manual_seed(0)
     pixels, labels = digits()
     chosen = torch.randperm(len(pixels), generator=generator)[: TRAIN_ITEMS + HELD_OUT_ITEMS]

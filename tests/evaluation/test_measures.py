@@ -17,6 +17,7 @@ from tracin_func.evaluation.measures import (
     ranks,
     resampled,
     spearman,
+    student,
 )
 
 
@@ -80,14 +81,15 @@ def test_intervals_against_a_direct_bootstrap() -> None:
 
 
 def test_the_interval_of_a_mean_covers_it() -> None:
-    covered = sum(
-        interval(torch.randn(30, generator=generator(seed), dtype=torch.float64), seed).holds(0.0)
-        for seed in range(200)
-    )
-    assert 170 <= covered <= 200  # 95% less the bias of 30 values
-    single = interval(torch.tensor([0.5]))
-    assert single.value == 0.5
-    assert single.holds(0.0)  # one repetition shows nothing
+    for count in (3, 6, 20):
+        draws = (torch.randn(count, generator=generator(seed), dtype=torch.float64) for seed in range(400))
+        assert 0.92 <= sum(interval(each).holds(0.0) for each in draws) / 400 <= 0.98
+    pair = interval(torch.tensor([0.5, 0.7]))
+    assert pair.value == pytest.approx(0.6)
+    assert pair.holds(0.0)  # two repetitions show nothing
+    table = {(0.975, 2): 4.3027, (0.975, 5): 2.5706, (0.975, 19): 2.0930, (0.995, 9): 3.2498}
+    for (probability, freedom), value in table.items():
+        assert student(probability, freedom) == pytest.approx(value, rel=0.02 if freedom < 5 else 1e-3)
 
 
 def test_the_interval_of_random_scores_holds_zero() -> None:

@@ -28,6 +28,7 @@ from tracin_func.cli.errors import (
 from tracin_func.cli.exclusion_options import ExcludeOptions
 from tracin_func.cli.older import Commands
 from tracin_func.cli.options import (
+    EVALUATE,
     GRADIENTS,
     INFLUENCE,
     REPORT,
@@ -189,6 +190,21 @@ COMMANDS = {
         (
             "tracin-func train --checkpoint-dir runs/all",
             "tracin-func train --task job.py:task --checkpoint-dir runs --seeds 1,2,3",
+        ),
+    ),
+    "evaluate": Command(
+        "tracin_func.cli.evaluate:evaluate_scores",
+        EVALUATE,
+        """Retrain the model to find out whether scores deserve trust on your data.
+
+        Label flips are planted and searched, models are retrained without the pairs that a score ranks first, and on
+        random halves of the pairs. Plain loss, random scores and dropping nothing are always compared. Retrained
+        models are cached, so that another method takes seconds.
+        """,
+        (
+            "tracin-func evaluate --budget 10",
+            "tracin-func evaluate --task examples/digits.py:task --methods tracin,tracin-last,self --budget 5",
+            "tracin-func evaluate --parts datamodelling,items --budget 20 --figure evaluation.svg",
         ),
     ),
     "demo": Command(

@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import typer
 
+from tracin_func.cli.evaluate_options import EvaluateOptions
 from tracin_func.cli.exclusion_options import ExcludeOptions
 from tracin_func.cli.view_options import ReportOptions, ShowOptions, View
 from tracin_func.errors import UsageError
@@ -41,6 +42,9 @@ _MOST_USED = (
     "task",
     "pairs",
     "loss_type",
+    "methods",
+    "parts",
+    "budget",
     "num_test",
     "threshold",
     "sweep",
@@ -253,6 +257,7 @@ TRAIN = (TrainingOptions, PrintOptions, source_groups)
 GRADIENTS = (ModelOptions, PairOptions, ComputeOptions, StoreOptions, PrintOptions, source_groups)
 SCORING = (ScoringOptions, StoreOptions, ResultOptions, PrintOptions)
 SELF = (ModelOptions, loss_groups, PairOptions, ComputeOptions, *SCORING, source_groups)
+EVALUATE = (EvaluateOptions, ModelOptions, loss_groups, PairOptions, PrintOptions, source_groups)
 INFLUENCE = (*SELF, QueryOptions, InfluenceOptions)
 REPORT = (ReportOptions, ModelOptions, loss_groups, PairOptions, QueryOptions, ComputeOptions, source_groups)
 
@@ -309,7 +314,7 @@ def in_flags(sentence: str) -> str:
 
 def _as_flag(setting: re.Match[str]) -> str:
     name, value = _OTHER_NAMES.get(setting[1], setting[1]), setting[2]
-    every = groups_of((*INFLUENCE, *TRAIN, ShowOptions, InspectOptions, ExcludeOptions))
+    every = groups_of((*INFLUENCE, *TRAIN, ShowOptions, InspectOptions, ExcludeOptions, EvaluateOptions))
     known = next((own for group in every if (own := declared(group).get(name)) is not None), None)
     if known is None:
         return setting[0]

@@ -1,6 +1,7 @@
-"""Figures of an evaluation: AUC, precision, linear datamodelling score, and intervals by the bootstrap."""
+"""Figures of an evaluation: AUC, precision, linear datamodelling score, and their intervals."""
 
 import math
+from statistics import NormalDist
 from typing import NamedTuple
 
 import torch
@@ -10,6 +11,7 @@ from tracin_func.errors import UsageError
 
 RESAMPLES = 2000
 CONFIDENCE = 0.95
+_LEAST_REPEATED = 3  # repetitions that show their spread
 
 
 class Interval(NamedTuple):
@@ -79,12 +81,28 @@ def resampled(count: int, seed: int = 0, resamples: int = RESAMPLES) -> Tensor:
     return torch.randint(count, (resamples, count), generator=torch.Generator().manual_seed(seed))
 
 
-def interval(values: Tensor, seed: int = 0) -> Interval:
-    """The mean of repetitions, float64 [n], and its bootstrap interval; NaN limits for fewer than 2."""
-    if len(values) < 2:
-        return Interval(float(values.mean()) if len(values) else math.nan, math.nan, math.nan)
-    means = values.double()[resampled(len(values), seed)].mean(dim=1)
-    return Interval(float(values.double().mean()), *_limits(means))
+def interval(values: Tensor, confidence: float = CONFIDENCE) -> Interval:
+    """The mean of repetitions, float64 [n], and Student's interval: mean ± t s / √n; NaN limits for fewer than 3.
+
+    The quantile t of n − 1 degrees of freedom is the expansion 26.7.5 of Abramowitz and Stegun.
+    """
+    count, values = len(values), values.double()
+    if count < _LEAST_REPEATED:
+        return Interval(float(values.mean()) if count else math.nan, math.nan, math.nan)
+    half = student((1 + confidence) / 2, count - 1) * float(values.std()) / math.sqrt(count)
+    return Interval(float(values.mean()), float(values.mean()) - half, float(values.mean()) + half)
+
+
+def student(probability: float, freedom: int) -> float:
+    """The quantile of Student's distribution, within 2% from 2 degrees of freedom on and 0.1% from 5."""
+    z = NormalDist().inv_cdf(probability)
+    terms = (
+        (z**3 + z) / 4,
+        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
+        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
+        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
+    )
+    return z + sum(term / freedom**power for power, term in enumerate(terms, start=1))
 
 
 def datamodelling_intervals(predicted: list[Tensor], outcomes: Tensor, seed: int = 0) -> list[Interval]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from tracin_func.evaluation.flips import Draw
-from tracin_func.evaluation.measures import Interval, highest, interval
+from tracin_func.evaluation.measures import CONFIDENCE, Interval, highest, interval
 from tracin_func.evaluation.outcomes import Outcomes, Training
 from tracin_func.task.pairs import Pairs
 from tracin_func.training.retrain import Retrained
@@ -17,12 +17,16 @@ ORACLE = "oracle"  # the planted flips first, then pairs at random
 
 
 class Dropped(NamedTuple):
-    """Held-out pair accuracy after retraining without the first `k` pairs, and its gain over dropping nothing."""
+    """Held-out pair accuracy after retraining without the first `k` pairs, and its gain over dropping nothing.
+
+    `helps`: the gain is above 0 at 95%, corrected for all rankings and sizes that were tried (Bonferroni).
+    """
 
     method: str
     k: int
     accuracy: Interval
     gain: Interval
+    helps: bool
 
 
 @dataclass(frozen=True)
@@ -42,10 +46,6 @@ class Removal:
     planted: int
     judged: int
     seeds: tuple[int, ...]
-
-    def best(self, *, oracle: bool = False) -> Dropped:
-        """The row with the largest gain."""
-        return max((row for row in self.rows if oracle or row.method != ORACLE), key=lambda row: row.gain.value)
 
     def describe(self) -> dict[str, Any]:
         """For programs."""
@@ -76,9 +76,10 @@ def remove(
     trained = outcomes(jobs, advance)
     found = _accuracies(trained, judged).reshape(len(draws), len(cases))
     nothing = _accuracies([draw.trained for draw in draws], judged)
+    gains, sure = found - nothing[:, None], 1 - (1 - CONFIDENCE) / len(cases)
     rows = [
-        Dropped(name, k, interval(found[:, column]), interval(found[:, column] - nothing))
-        for column, (name, k) in enumerate(cases)
+        Dropped(name, k, interval(found[:, column]), interval(own), interval(own, sure).low > 0)
+        for column, ((name, k), own) in enumerate(zip(cases, gains.T, strict=True))
     ]
     return Removal(interval(nothing), tuple(rows), planted, len(judged), tuple(draw.seed for draw in draws))
 

@@ -56,6 +56,23 @@ def numbers(option: str, value: str | None) -> list[int] | None:
         raise UsageError(f"`{option}` should be whole numbers separated by commas. Got {value!r}.") from None
 
 
+def share(option: str, value: str | None) -> float | None:
+    """The share of a percentage such as 5%.
+
+    Raises:
+        UsageError: not a percentage from 0% to 100%.
+    """
+    if value is None:
+        return None
+    try:
+        found = float(value.strip().removesuffix("%")) / 100
+    except ValueError:
+        found = -1.0
+    if not value.strip().endswith("%") or not 0 <= found <= 1:
+        raise UsageError(f"`{option}` should be a percentage such as 5%. Got {value!r}.")
+    return found
+
+
 def size_in_bytes(option: str, value: str | None) -> int | None:
     """Bytes of a size such as 800MB, 4 GB or 1.5e9.
 

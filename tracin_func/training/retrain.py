@@ -98,7 +98,7 @@ def recipe_of(task: Task, **given: Any) -> Recipe:
     `weight_decay`. What is not recorded has the default of `Recipe`.
     """
     last = task.checkpoints[-1].peek()
-    found: dict[str, Any] = {"checkpoints": min(len(task.checkpoints), Recipe.checkpoints)}
+    found: dict[str, Any] = {}
     groups = (last.optimizer or {}).get("param_groups") or []
     if groups:
         moments = (last.optimizer or {}).get("state") or {}
