@@ -50,7 +50,7 @@ def task(loss: ti.PairLoss | None = None, optimizer: str = "sgd") -> ti.Task:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         scorer = nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 1))
-    rate, kind = (0.05, torch.optim.SGD) if optimizer == "sgd" else (1e-3, torch.optim.Adam)
+    rate, kind = (0.2, torch.optim.SGD) if optimizer == "sgd" else (1e-3, torch.optim.Adam)
     state = kind(scorer.parameters(), lr=rate).state_dict()
     args = {"epochs": 20, "batch_size": 32, "learning_rate": rate}
     start = {"model_state_dict": scorer.state_dict(), "optimizer_state_dict": state, "args": args}
