@@ -57,8 +57,13 @@ def _of_removal(removal: Removal, baselines: set[str]) -> Iterator[str]:
     yield f"Removal: {dropped} gains {gain}, beyond chance for the best of {len(rows)}."
     plain = max((row for row in rows if row.method in baselines), key=lambda row: row.gain.value, default=None)
     ours = max((row for row in rows if row.method not in baselines), key=lambda row: row.gain.value, default=None)
-    if plain is not None and ours is not None and plain.gain.value >= ours.gain.value:
-        yield f"Removal: {plain.method} does at least as well as {ours.method}, the best ranking with gradients."
+    if plain is None or ours is None or removal.ahead is None:
+        return
+    ahead = in_figures(removal.ahead, 1, signed=True, percent=True)
+    if removal.ahead.high < 0:
+        yield f"Removal: plain loss wins; {plain.method} does better than {ours.method} ({ours.method} {ahead})."
+    elif not removal.ahead.low > 0:
+        yield f"Removal: {ours.method} and {plain.method}, which needs no gradients, are tied ({ahead})."
 
 
 def _of_subsets(found: Datamodelling) -> Iterator[str]:

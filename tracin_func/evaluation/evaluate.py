@@ -184,7 +184,9 @@ def _on_flips(
         outcomes, task, sampled(queries, setup.queries, setup.seed), methods, setup.flip_share, seeds, advance
     )
     flips = find_flips(draws[: count[FLIPS]], methods) if FLIPS in count else None
-    removal = remove(outcomes, draws[: count[REMOVAL]], judged, setup.drop, advance) if REMOVAL in count else None
+    removal = (
+        remove(outcomes, draws[: count[REMOVAL]], methods, judged, setup.drop, advance) if REMOVAL in count else None
+    )
     return flips, removal
 
 

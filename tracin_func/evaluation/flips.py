@@ -71,8 +71,8 @@ class Flips:
 
 
 def with_flips(pairs: Pairs, share: float, seed: int) -> tuple[Pairs, Tensor]:
-    """The pairs with `share` of the targets turned, at least one, and which, bool [pairs]."""
-    count = max(1, round(share * len(pairs)))
+    """The pairs with `share` of the targets turned, at least one unless it is 0, and which, bool [pairs]."""
+    count = max(1, round(share * len(pairs))) if share else 0
     flipped = torch.zeros(len(pairs), dtype=torch.bool)
     flipped[torch.randperm(len(pairs), generator=torch.Generator().manual_seed(seed))[:count]] = True
     target = torch.where(flipped, -pairs.target, pairs.target)

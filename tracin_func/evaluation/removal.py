@@ -9,6 +9,7 @@ from torch import Tensor
 
 from tracin_func.evaluation.flips import Draw
 from tracin_func.evaluation.measures import CONFIDENCE, Interval, highest, interval
+from tracin_func.evaluation.methods.method import Scoring
 from tracin_func.evaluation.outcomes import Outcomes, Training
 from tracin_func.task.pairs import Pairs
 from tracin_func.training.retrain import Retrained
@@ -39,6 +40,7 @@ class Removal:
         planted: number of flipped pairs among the training pairs; 0: labels are as they are.
         judged: number of held-out pairs of the accuracy; they share no item with the queries.
         seeds: of the repetitions.
+        ahead: largest gain of a ranking with gradients minus that of one without, over the same repetitions.
     """
 
     nothing: Interval
@@ -46,19 +48,22 @@ class Removal:
     planted: int
     judged: int
     seeds: tuple[int, ...]
+    ahead: Interval | None = None
 
     def describe(self) -> dict[str, Any]:
         """For programs."""
         rows = [
             row._asdict() | {name: getattr(row, name)._asdict() for name in ("accuracy", "gain")} for row in self.rows
         ]
-        own = {"planted": self.planted, "judged": self.judged, "seeds": self.seeds}
+        own: dict[str, Any] = {"planted": self.planted, "judged": self.judged, "seeds": self.seeds}
+        own["ahead"] = None if self.ahead is None else self.ahead._asdict()
         return own | {"nothing": self.nothing._asdict(), "rows": rows}
 
 
 def remove(
     outcomes: Outcomes,
     draws: Sequence[Draw],
+    methods: Mapping[str, Scoring],
     judged: Pairs,
     shares: Sequence[float],
     advance: Callable[[float], None],
@@ -81,7 +86,17 @@ def remove(
         Dropped(name, k, interval(found[:, column]), interval(own), interval(own, sure).low > 0)
         for column, ((name, k), own) in enumerate(zip(cases, gains.T, strict=True))
     ]
-    return Removal(interval(nothing), tuple(rows), planted, len(judged), tuple(draw.seed for draw in draws))
+    best = {
+        kind: max(own, key=lambda column: float(gains[:, column].mean()))
+        for kind in (False, True)
+        if (
+            own := [
+                place for place, (name, _) in enumerate(cases) if name in methods and methods[name].is_baseline is kind
+            ]
+        )
+    }
+    ahead = interval(gains[:, best[False]] - gains[:, best[True]]) if len(best) == 2 else None
+    return Removal(interval(nothing), tuple(rows), planted, len(judged), tuple(draw.seed for draw in draws), ahead)
 
 
 def rankings_of(draw: Draw) -> Mapping[str, Tensor]:
