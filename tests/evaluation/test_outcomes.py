@@ -122,7 +122,13 @@ except KeyboardInterrupt:
 def started(seconds: float) -> tuple[subprocess.Popen[str], list[int]]:
     """A process with two workers in jobs of so many seconds, and the ids of these."""
     command = [sys.executable, "-c", SCRIPT, str(seconds)]
-    child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    child = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell ignores it in background
+    )
     assert child.stdout is not None
     return child, [int(child.stdout.readline()) for _ in range(2)]
 

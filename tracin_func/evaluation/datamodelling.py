@@ -101,7 +101,8 @@ def left_out_item_masks(pairs: Pairs, count: int, seed: int) -> Tensor:
 
 
 def _items(pairs: Pairs) -> Tensor:
-    return torch.unique(torch.cat([pairs.first, pairs.second]).long())
+    found: Tensor = torch.unique(torch.cat([pairs.first, pairs.second]).long())
+    return found
 
 
 def foresee(

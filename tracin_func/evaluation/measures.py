@@ -96,13 +96,13 @@ def interval(values: Tensor, confidence: float = CONFIDENCE) -> Interval:
 def student(probability: float, freedom: int) -> float:
     """The quantile of Student's distribution, within 2% from 2 degrees of freedom on and 0.1% from 5."""
     z = NormalDist().inv_cdf(probability)
-    terms = (
+    terms: tuple[float, ...] = (
         (z**3 + z) / 4,
         (5 * z**5 + 16 * z**3 + 3 * z) / 96,
         (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
         (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
     )
-    return z + sum(term / freedom**power for power, term in enumerate(terms, start=1))
+    return z + math.fsum(term / float(freedom**power) for power, term in enumerate(terms, start=1))
 
 
 def datamodelling_intervals(predicted: list[Tensor], outcomes: Tensor, seed: int = 0) -> list[Interval]:
