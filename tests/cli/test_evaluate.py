@@ -132,6 +132,7 @@ def hears_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
+@pytest.mark.thorough
 def test_an_interrupted_evaluation_keeps_what_is_done(file: Path, tmp_path: Path) -> None:
     file, size = written(tmp_path, 60), ("--parts", "datamodelling", "--masks", "8", "--retrain-seeds", "1")
     command = [sys.executable, "-m", "tracin_func", "evaluate", "--task", f"{file}:task", "--runs", "1", *size]

@@ -52,7 +52,8 @@ def _of_removal(removal: Removal, baselines: set[str]) -> Iterator[str]:
     gain = f"{in_figures(best.gain, 1, signed=True, percent=True)} pair accuracy"
     dropped = f"{best.method} with {best.k:,} pairs dropped"
     if not best.helps:
-        yield f"Removal: nothing dropped wins; the best ranking, {dropped}, gains {gain}, within chance."
+        chance = f"within chance for the best of {len(rows)}"
+        yield f"Removal: nothing dropped wins; the best ranking, {dropped}, gains {gain}, {chance}."
         return
     yield f"Removal: {dropped} gains {gain}, beyond chance for the best of {len(rows)}."
     plain = max((row for row in rows if row.method in baselines), key=lambda row: row.gain.value, default=None)

@@ -45,7 +45,7 @@ class Series(NamedTuple):
 
 def standalone(chart: Markup) -> str:
     """A chart as a file of its own, readable on light and on dark pages."""
-    style = f":root{{{LIGHT}}}@media(prefers-color-scheme:dark){{:root{{{DARK}}}}}{STYLE}"
+    style = f":root{{{LIGHT}}}@media (prefers-color-scheme: dark){{:root{{{DARK}}}}}{STYLE}"
     head, _, rest = str(chart).partition(">")
     return f'{head} xmlns="http://www.w3.org/2000/svg"><style>{style}</style>{rest}'
 

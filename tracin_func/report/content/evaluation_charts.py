@@ -10,10 +10,9 @@ from markupsafe import Markup, escape
 from tracin_func.evaluation.datamodelling import Datamodelling
 from tracin_func.evaluation.evaluate import EvaluationReport
 from tracin_func.evaluation.measures import Interval
-from tracin_func.report.content.charts import CHART_WIDTH, DARK, LIGHT, STYLE
+from tracin_func.report.content.charts import CHART_WIDTH, standalone
 
 _LEFT, _RIGHT, _ROW = 110, 46, 22
-_FIGURE = '<svg xmlns="http://www.w3.org/2000/svg" class="chart" viewBox="0 0 {width} {height}" role="img">'
 
 
 class Bar(NamedTuple):
@@ -41,8 +40,9 @@ def picture(report: EvaluationReport) -> str:
     for title, rows, zero in charts:
         parts.append(f'<g transform="translate(0 {height})">{_chart(title, rows, zero)}</g>')
         height += _ROW * (len(rows) + 2)
-    style = f":root{{{LIGHT}}}@media(prefers-color-scheme:dark){{:root{{{DARK}}}}}{STYLE}"
-    return f"{_FIGURE.format(width=CHART_WIDTH, height=height)}<style>{style}</style>{''.join(parts)}</svg>\n"
+    words = "Figures of an evaluation with 95% intervals"
+    box = f'class="chart" viewBox="0 0 {CHART_WIDTH} {height}" role="img" aria-label="{words}"'
+    return standalone(Markup(f"<svg {box}>{''.join(parts)}</svg>")) + "\n"
 
 
 def _title(found: Datamodelling) -> str:
