@@ -62,7 +62,7 @@ def _recipe(report: EvaluationReport) -> str:
 
 def _print_flips(console: Console, flips: Flips) -> None:
     console.print()
-    repeated = f"{counted(len(flips.seeds), 'draw')}, seeds {_span(flips.seeds)}"
+    repeated = f"{counted(len(flips.seeds), 'draw')}, {_named(flips.seeds)}"
     title = f"Planted flips: {flips.planted:,} of {flips.pairs:,} training labels flipped, then trained; {repeated}"
     print_words(console, title, style="bold")
     print_table(
@@ -78,7 +78,7 @@ def _print_flips(console: Console, flips: Flips) -> None:
 def _print_removal(console: Console, removal: Removal) -> None:
     console.print()
     planted = f"{removal.planted:,} flips planted" if removal.planted else "labels as they are"
-    repeated = f"{counted(len(removal.seeds), 'repetition')}, seeds {_span(removal.seeds)}"
+    repeated = f"{counted(len(removal.seeds), 'repetition')}, {_named(removal.seeds)}"
     print_words(console, f"Removal: retrained without the first pairs; {planted}; {repeated}", style="bold")
     nothing = in_figures(removal.nothing, 1, percent=True)
     print_words(console, f"Nothing dropped: {nothing} of {removal.judged:,} held-out pairs. Gain in points:")
@@ -104,12 +104,12 @@ def _print_datamodelling(console: Console, found: Datamodelling) -> None:
         ),
     ]
     print_table(console, columns)
-    seeds = f"Retrained with seeds {_span(found.seeds)} on {found.kept:.0%} of the pairs"
+    seeds = f"Retrained with {_named(found.seeds)} on {found.kept:.0%} of the pairs"
     ceiling = "unknown with one seed" if found.ceiling != found.ceiling else f"{found.ceiling:.2f}"
     print_words(
-        console, f"{seeds}; runs have seeds {_span(found.run_seeds)}. Noise ceiling, from split seeds: {ceiling}."
+        console, f"{seeds}; runs have {_named(found.run_seeds)}. Noise ceiling, from split seeds: {ceiling}."
     )
 
 
-def _span(seeds: tuple[int, ...]) -> str:
-    return str(seeds[0]) if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
+def _named(seeds: tuple[int, ...]) -> str:
+    return f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {seeds[0]} to {seeds[-1]}"
