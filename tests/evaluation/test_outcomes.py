@@ -109,7 +109,7 @@ import os, sys, time
 from tracin_func.evaluation.workers import unordered
 
 def work(job):
-    print(os.getpid(), flush=True)
+    os.write(1, f"{os.getpid()}\\n".encode())  # at once, beside that of the other worker
     time.sleep(float(sys.argv[1]))
 
 try:

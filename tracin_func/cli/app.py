@@ -197,13 +197,11 @@ COMMANDS = {
         EVALUATE,
         """Retrain the model to find out whether scores deserve trust on your data.
 
-        Label flips are planted and searched, models are retrained without the pairs that a score ranks first, and on
-        random halves of the pairs. Plain loss, random scores and dropping nothing are always compared. Retrained
-        models are cached, so that another method takes seconds.
+        With planted label flips, without the pairs that a score ranks first, and on random halves of the pairs. Plain
+        loss, random scores and dropping nothing are always compared. Retrained models are cached.
         """,
         (
-            "tracin-func evaluate --budget 10",
-            "tracin-func evaluate --task examples/digits.py:task --methods tracin,tracin-last,self --budget 5",
+            "tracin-func evaluate --budget 10 --methods tracin,tracin-last,self",
             "tracin-func evaluate --parts datamodelling,items --budget 20 --figure evaluation.svg",
         ),
     ),

@@ -106,9 +106,7 @@ def _print_datamodelling(console: Console, found: Datamodelling) -> None:
     print_table(console, columns)
     seeds = f"Retrained with {_named(found.seeds)} on {found.kept:.0%} of the pairs"
     ceiling = "unknown with one seed" if found.ceiling != found.ceiling else f"{found.ceiling:.2f}"
-    print_words(
-        console, f"{seeds}; runs have {_named(found.run_seeds)}. Noise ceiling, from split seeds: {ceiling}."
-    )
+    print_words(console, f"{seeds}; runs have {_named(found.run_seeds)}. Noise ceiling, from split seeds: {ceiling}.")
 
 
 def _named(seeds: tuple[int, ...]) -> str:
