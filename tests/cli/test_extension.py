@@ -6,7 +6,8 @@ from typing import ClassVar, Literal
 import pytest
 from typer.testing import CliRunner
 
-from tracin_func.cli.app import COMMANDS, Command, make_app
+from tracin_func.cli.app import make_app
+from tracin_func.cli.commands import COMMANDS, Command
 from tracin_func.cli.options import ViewOptions
 from tracin_func.errors import InputError
 from tracin_func.sources.options import VIEW, Options, option
