@@ -17,7 +17,7 @@ from tracin_func.cli.app import app
 pytestmark = pytest.mark.skipif(missing() is not None, reason=f"needs a browser: {missing()}")
 
 OLDER = sorted(DATA.glob("plastic_*_metadata.json"))
-WIDTHS = (1280, 960, 400)
+WIDTHS = (1280, 960, 400, 320)
 CELLS = "return [...document.querySelectorAll('#pairs tbody tr')].map(row => row.cells[1].textContent)"
 RANGE = "return document.getElementById('range').textContent"
 
@@ -85,6 +85,13 @@ def check_layout(browser: Browser, width: int) -> None:
             return box.width && (box.left < chart.left - 2 || box.right > chart.right + 2);
         }).map(each => each.textContent)"""
     assert browser.run(outside) == []
+    wider = """return [...document.querySelectorAll('.card, section > table')]
+        .filter(each => each.scrollWidth > each.clientWidth + 1).map(each => each.textContent.slice(0, 60))"""
+    assert browser.run(wider) == []
+    split = """return [...document.querySelectorAll('.single td code')]
+        .filter(each => innerWidth > 1000 && each.getClientRects().length > 1 && each.textContent.length < 40)
+        .map(each => each.textContent)"""
+    assert browser.run(split) == []
 
 
 @pytest.mark.parametrize("width", WIDTHS)

@@ -94,7 +94,14 @@ class OwnAnalysis:
 
 @dataclass(frozen=True)
 class TestAnalysis:
-    """Influence on one test pair; `zero`: every score is 0. `facts`: its own loss and margin."""
+    """Influence on one test pair.
+
+    Args:
+        zero: whether every score is 0.
+        facts: its own loss and margin.
+        asked: whether it is a query.
+        own_ranking: whether the model's own ranking of it is explained.
+    """
 
     __test__ = False  # no test of pytest
 
@@ -107,6 +114,8 @@ class TestAnalysis:
     heat: Heat | None
     facts: Mapping[str, float]
     zero: bool
+    asked: bool
+    own_ranking: bool
 
 
 class Checkpoint(NamedTuple):
@@ -239,6 +248,8 @@ def _test(evidence: Evidence, column: Column, sides: int) -> TestAnalysis:
         heat=_heat(evidence, spreads(values, CLASS_PAIR, evidence.items, evidence.classes, {})),
         facts=evidence.test_facts.get(test, {}),
         zero=_is_zero(column),
+        asked=test in evidence.queries,
+        own_ranking=evidence.queries.get(test, False),
     )
 
 

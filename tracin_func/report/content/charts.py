@@ -18,11 +18,17 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 56, 12, 12, 40
 _ROUND = (1.0, 2.0, 2.5, 5.0, 10.0)
 _MOST_BARS = 20
 
-LIGHT = "--ink:#1c2430;--muted:#5b6675;--line:#d9dee6;--accent:#2563a8;--good:#2563a8;--bad:#b3461b;--card:#ffffff"
-DARK = "--ink:#e8ecf2;--muted:#a3aebd;--line:#3a4452;--accent:#7db4ee;--good:#7db4ee;--bad:#f0a076;--card:#1a212b"
+LIGHT = (
+    "--bar:#5b8ec7;--ink:#1c2430;--muted:#5b6675;"
+    "--line:#d9dee6;--accent:#2563a8;--good:#2563a8;--bad:#b3461b;--card:#ffffff"
+)
+DARK = (
+    "--bar:#3f76b5;--ink:#e8ecf2;--muted:#a3aebd;"
+    "--line:#3a4452;--accent:#7db4ee;--good:#7db4ee;--bad:#f0a076;--card:#1a212b"
+)
 STYLE = (
     "svg.chart text{font:12px system-ui,sans-serif;fill:var(--ink)}svg.chart .axis{fill:var(--muted)}"
-    "svg.chart .grid{stroke:var(--line)}svg.chart .bar{fill:var(--accent)}svg.chart .bad{fill:var(--bad)}"
+    "svg.chart .grid{stroke:var(--line)}svg.chart .bar{fill:var(--bar)}svg.chart .bad{fill:var(--bad)}"
     "svg.chart .rule{stroke:var(--ink);stroke-width:1.5;stroke-dasharray:4 3}"
     "svg.chart .dots{stroke-dasharray:1.5 3}svg.chart .range{stroke:var(--muted)}"
     "svg.chart .whisker{stroke:var(--ink);stroke-width:1.5}svg.chart .median{stroke:var(--card);stroke-width:2}"

@@ -14,6 +14,7 @@ from tracin_func.results.names import MEAN, meaning_of
 from tracin_func.results.partial import holds
 from tracin_func.results.top import TopInfluences
 from tracin_func.results.views import Flag, Items, flags, items_named, items_of_ids, number, numbers
+from tracin_func.scoring.queries import is_own_ranking
 from tracin_func.sources.registry import classes_of_ids
 
 Values = dict[str, float]
@@ -57,6 +58,7 @@ class Evidence:
         steps: self-influence by checkpoint.
         facts: value by pair by name, see `KNOWN_FACTS`; losses of a run are means over its checkpoints.
         test_facts: the same of test pairs, at the last checkpoint.
+        queries: test pairs that were asked for, and whether it is the model's own ranking that is explained.
         records: provenance, without repeats.
         inactive: pair-checkpoints without gradient, and pairs without any; None if unknown.
         strongest: whether influence is known of the strongest pairs only.
@@ -71,6 +73,7 @@ class Evidence:
     steps: tuple[tuple[str, Values], ...] = ()
     facts: Mapping[str, Values] = field(default_factory=dict)
     test_facts: Mapping[str, Values] = field(default_factory=dict)
+    queries: Mapping[str, bool] = field(default_factory=dict)
     records: tuple[Mapping[str, Any], ...] = ()
     inactive: tuple[float, int] | None = None
     strongest: bool = False
@@ -120,6 +123,8 @@ class _Gathered:
         self._steps: dict[str, Values] = {}
         self._facts: dict[str, Values] = {}
         self._test_facts: dict[str, Values] = {}
+        self._queries: dict[str, bool] = {}
+        self._others: dict[str, dict[str, Any]] = {}
         self._records: list[Mapping[str, Any]] = []
         self._inactive: tuple[float, int] | None = None
         self._strongest = False
@@ -130,6 +135,9 @@ class _Gathered:
         if file is not None:
             self._facts |= {name: numbers(values) for name, values in file.facts.items() if name in KNOWN_FACTS}
             self._items |= file.items
+            for name, column in file.columns.items():
+                others = {pair: value for pair, value in column.items() if number(value) is None}
+                self._others[name] = self._others.get(name, {}) | others
         if isinstance(result, TopInfluences):
             self._add_strongest(result, path)
             return
@@ -169,6 +177,7 @@ class _Gathered:
             name = f"{result.column}_{test}"
             self._add_column(name, str(meaning), test, _values(result.ids, scores), path)
         self._items |= items_of_ids(test for test in result.test_ids if test != MEAN)
+        self._queries |= _queries(result)
         if holds(result.test, "items"):
             self._items |= dict(zip(result.test.ids, result.test.items, strict=True))
             self._classes |= result.test.classes or {}
@@ -200,7 +209,10 @@ class _Gathered:
 
     def evidence(self, paths: Sequence[Path]) -> Evidence:
         items = items_of_ids(self._pairs) | self._items
-        columns = [replace(each, flags=tuple(flags(each.values, items))) for each in self._columns.values()]
+        columns = [
+            replace(each, flags=tuple(flags({**each.values, **self._others.get(each.name, {})}, items)))
+            for each in self._columns.values()
+        ]
         return Evidence(
             files=tuple(paths),
             pairs=tuple(self._pairs),
@@ -211,6 +223,7 @@ class _Gathered:
             steps=tuple(self._steps.items()),
             facts={name: values for name, values in self._facts.items() if values},
             test_facts=self._test_facts,
+            queries=self._queries,
             records=tuple(self._records),
             inactive=self._inactive,
             strongest=self._strongest,
@@ -221,3 +234,12 @@ def _values(pairs: Sequence[str], scores: Sequence[float]) -> Values:
     """The finite scores by pair."""
     found = zip(pairs, map(number, scores), strict=True)
     return {pair: value for pair, value in found if value is not None}
+
+
+def _queries(result: Influence) -> dict[str, bool]:
+    """Test pairs that were asked for, and whether their target is the model's own."""
+    source = result.provenance.get("source") if result.provenance else None
+    listed = source.get("queries") if isinstance(source, dict) else None
+    if not isinstance(source, dict) or not isinstance(listed, list):
+        return {}
+    return {test: is_own_ranking(source, place) for place, test in enumerate(result.test_ids[: len(listed)])}

@@ -6,14 +6,16 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tracin_func.report.content.analysis import Analysis, Oddity
+from tracin_func.report.content.analysis import Analysis, Oddity, OwnAnalysis, TestAnalysis
+from tracin_func.report.content.candidates import candidates
 from tracin_func.report.content.charts import figure
 from tracin_func.report.languages.registry import Say
 from tracin_func.results.views import CONSTANT_RUNS, NOT_NUMBERS, REPEATED_VALUES, ZERO_COLUMN
 from tracin_func.sources.options import flag
 
 _DATA = ("data_root", "checkpoint_dir", "material", "frequency", "task", "model", "pairs", "seed")  # of a run again
-_THRESHOLD = -5
+_FINDINGS = 3
+_NAME = "\x1f"  # around an id in a sentence
 MARK = "tracin-func report"  # in every report, by which an older one is known
 
 
@@ -39,30 +41,85 @@ def percent(share: float) -> str:
     return f"{text.removesuffix('.0')}%"
 
 
+def named(name: str) -> str:
+    """An id in a sentence, marked so that each form of report can set it apart."""
+    return f"{_NAME}{name}{_NAME}"
+
+
+def parts_of(sentence: str) -> list[tuple[str, bool]]:
+    """A sentence in parts, and whether each is an id."""
+    return [(part, place % 2 == 1) for place, part in enumerate(sentence.split(_NAME)) if part]
+
+
+def lead(analysis: Analysis, say: Say) -> str:
+    """What was analysed, in a sentence or two."""
+    evidence = analysis.evidence
+    count, tests = f"{len(evidence.pairs):,}", len(analysis.tests)
+    kind = "both" if evidence.own and tests else "own" if evidence.own else "tests"
+    found = [say(f"lead_{kind}", pairs=count, items=f"{analysis.items:,}", tests=f"{tests:,}")]
+    loss = evidence.record.get("loss")
+    if analysis.checkpoints and isinstance(loss, dict):
+        model = str(evidence.origin.get("model") or say("lead_model"))
+        words = {"count": len(analysis.checkpoints), "model": model, "loss": loss.get("loss_type", loss.get("loss"))}
+        found.append(say("lead_run" if words["loss"] else "lead_checkpoints", **words))
+    return say("between").join(found)
+
+
 def findings(analysis: Analysis, say: Say) -> list[str]:
-    """What a reader should know first."""
+    """The three things that a reader should know first."""
+    own, tests = analysis.own, [test for test in analysis.tests if not test.zero]
+    found = list(_of_own(analysis, own, say)) if own is not None and own.hardest else []
+    found += _of_tests(analysis, tests, say)
+    if own is None and analysis.advice:
+        found += advised(analysis, say)[:1]
+    return found[:_FINDINGS]
+
+
+def _of_own(analysis: Analysis, own: OwnAnalysis, say: Say) -> Iterator[str]:
+    hardest, statistics = own.hardest[0], own.distribution.statistics
+    tied = sum(each == hardest.score for each in analysis.evidence.own.values.values()) if analysis.evidence.own else 1
+    times = figure(hardest.score / statistics.mean) if statistics.mean else "0"
+    key, both = "found_hardest" if tied == 1 else "found_tied", _both(hardest.pair, hardest.items, say)
+    sentence = say(key, pair=both, score=figure(hardest.score), times=times, tied=tied)
+    if 1 < (half := _half(analysis)) < statistics.count / 3:
+        sentence += say("between") + say("found_half", count=f"{half:,}", pairs=f"{statistics.count:,}")
+    yield sentence
+    if own.class_pairs:
+        top = own.class_pairs[0]
+        words = {"name": named(top.name), "mean": figure(top.mean), "pairs": f"{top.pairs:,}"}
+        sentence = say("found_classes", **words)
+        if top.wrong:
+            sentence += say("between") + say("found_wrong", wrong=round(top.wrong * top.pairs), pairs=f"{top.pairs:,}")
+        yield sentence
+
+
+def _of_tests(analysis: Analysis, tests: list[TestAnalysis], say: Say) -> Iterator[str]:
+    """The strongest proponent of all, and without self-influence the strongest opponent."""
+    sides = [("helped", 1, [(test.proponents[0], test) for test in tests if test.proponents])]
+    if analysis.own is None:
+        sides.append(("harmed", -1, [(test.opponents[0], test) for test in tests if test.opponents]))
+    for kind, sign, rows in sides:
+        if rows:
+            row, test = max(rows, key=lambda each: sign * each[0].score)
+            score = f"{'+' if sign > 0 else ''}{figure(row.score)}"
+            words = {"test": _both(test.name, test.items, say), "pair": _both(row.pair, row.items, say)}
+            yield say(f"found_{kind}", **words, score=score)
+
+
+def _both(pair: str, items: tuple[str, str] | None, say: Say) -> str:
+    """The two items of a pair, which are easier to read than its id."""
+    return named(pair) if items is None else say("found_pair", first=named(items[0]), second=named(items[1]))
+
+
+def cautions(analysis: Analysis, say: Say) -> list[str]:
+    """What limits everything on the page."""
     found = []
-    odd = {each.column for each in analysis.oddities}
-    if odd:
+    if odd := {each.column for each in analysis.oddities}:
         found.append(say("found_odd", count=len(odd)))
-    own = analysis.own
-    if own is not None and own.hardest:
-        hardest, mean = own.hardest[0], own.distribution.statistics.mean
-        times = figure(hardest.score / mean) if mean else "0"
-        found.append(say("found_hardest", pair=hardest.pair, score=figure(hardest.score), times=times))
-        if own.class_pairs:
-            top = own.class_pairs[0]
-            found.append(say("found_classes", name=top.name, mean=figure(top.mean), pairs=f"{top.pairs:,}"))
-        if half := _half(analysis):
-            pairs = own.distribution.statistics.count
-            found.append(say("found_half", count=f"{half:,}", pairs=f"{pairs:,}"))
     if zero := sum(test.zero for test in analysis.tests):
         found.append(say("found_zero", count=zero, tests=len(analysis.tests)))
-    strongest = [(test.proponents[0].score, test) for test in analysis.tests if test.proponents]
-    if strongest:
-        _, test = max(strongest, key=lambda each: each[0])
-        row = test.proponents[0]
-        found.append(say("found_test", test=test.name, pair=row.pair, score=f"+{figure(row.score)}"))
+    if analysis.evidence.strongest:
+        found.append(say("kept_only"))
     return found
 
 
@@ -97,14 +154,20 @@ def _reason(odd: Oddity, say: Say) -> str:
     return say("odd_alike" if odd.ours else "odd_averages")
 
 
+def averaged(analysis: Analysis) -> bool:
+    """Whether scores are averages over batches, which says little about single pairs."""
+    kinds = (CONSTANT_RUNS, REPEATED_VALUES)
+    return any(not each.ours and each.flag.kind in kinds for each in analysis.oddities)
+
+
 def advised(analysis: Analysis, say: Say) -> list[str]:
     """What to record, weight or check next."""
     return [
         say(
             f"advice_{each.kind}",
-            name=each.group.name,
+            name=named(each.group.name),
             pairs=f"{each.group.pairs:,}",
-            usual=figure(each.usual),
+            usual=f"{each.usual:,.0f}",
             mean=figure(each.group.mean),
             times=figure(each.group.mean / each.overall) if each.overall else "0",
             wrong=percent(each.group.wrong or 0.0),
@@ -122,11 +185,10 @@ def commands(analysis: Analysis, say: Say, *, with_media: bool) -> list[Command]
         found.append(Command(say("command_items"), f"tracin-func show {_quoted(evidence.own.path)} --by item"))
     else:
         found.append(Command(say("command_self"), f"tracin-func self{again}"))
-    if any(not test.zero for test in analysis.tests):
-        path = next(column.path for column in evidence.tests)
-        line = f"tracin-func exclude {_quoted(path)} --threshold {_THRESHOLD}"
-        found.append(Command(say("command_exclude"), line))
-    elif not analysis.tests:
+    for each in candidates(evidence):
+        words = {"count": f"{each.listed:,}", "pairs": f"{each.pairs:,}", "value": each.value.replace("-", "−")}
+        found.append(Command(say(f"command_{each.kind}", **words), each.line))
+    if not analysis.tests:
         found.append(Command(say("command_influence"), f"tracin-func influence{again} --num-test 5"))
     if any(test.zero for test in analysis.tests):
         line = f"tracin-func influence{again} --test-functional score-margin"
@@ -135,12 +197,11 @@ def commands(analysis: Analysis, say: Say, *, with_media: bool) -> list[Command]
     if isinstance(loss, dict) and loss.get("loss_type") == "ghm":
         line = f"tracin-func self{again} --loss-type standard --metadata-dir metadata-standard"
         found.append(Command(say("command_standard"), line))
+    files = " ".join(map(_quoted, evidence.files))
     if not with_media and analysis.classes and all(name.startswith("deg") for name in analysis.classes):
-        files = " ".join(map(_quoted, evidence.files))
         found.append(Command(say("command_sound"), f"tracin-func report {files} --data-root recordings"))
     if evidence.files:
-        line = f"tracin-func compare {_quoted(evidence.files[0])} NEW"
-        found.append(Command(say("command_compare"), line))
+        found.append(Command(say("command_compare"), f"tracin-func report {files} --compare NEW.json"))
     return found
 
 
@@ -184,7 +245,8 @@ def facts(analysis: Analysis, say: Say) -> list[tuple[str, str]]:
 
 def _notices(record: Mapping[str, Any], origin: Mapping[str, Any]) -> list[str]:
     found = [record.get("notices"), origin.get("notices")]
-    return list(dict.fromkeys(str(each) for one in found if isinstance(one, list) for each in one))
+    every = (str(each) for one in found if isinstance(one, list) for each in one)
+    return list(dict.fromkeys(each.removeprefix("note: ").removesuffix(".") for each in every))
 
 
 def _engine(value: Any) -> str:

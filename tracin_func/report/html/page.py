@@ -11,7 +11,19 @@ from markupsafe import Markup
 from tracin_func.report.content import pictures
 from tracin_func.report.content.analysis import ITEM_ROWS, TEST_SECTIONS, Analysis
 from tracin_func.report.content.charts import DARK, LIGHT, STYLE, figure
-from tracin_func.report.content.sentences import MARK, advised, commands, facts, findings, percent, warnings
+from tracin_func.report.content.sentences import (
+    MARK,
+    advised,
+    averaged,
+    cautions,
+    commands,
+    facts,
+    findings,
+    lead,
+    parts_of,
+    percent,
+    warnings,
+)
 from tracin_func.report.html.table import as_script, table
 from tracin_func.report.languages.registry import sayer
 from tracin_func.task.item_view import ItemView
@@ -23,7 +35,16 @@ _ENVIRONMENT = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_ENVIRONMENT.filters |= {"figure": figure, "percent": percent}
+
+
+def coded(sentence: str) -> Markup:
+    """A sentence whose ids are set as code."""
+    return Markup("").join(
+        Markup("<code>{}</code>").format(part) if code else part for part, code in parts_of(sentence)
+    )
+
+
+_ENVIRONMENT.filters |= {"figure": figure, "percent": percent, "coded": coded}
 
 
 class Section(NamedTuple):
@@ -65,7 +86,10 @@ def page(analysis: Analysis, lang: str, views: Mapping[str, ItemView], title: st
             tests=[(test, pictures.of_test(test, say)) for test in shown],
             items=analysis.by_item[:ITEM_ROWS],
             more=more,
+            lead=lead(analysis, say),
             findings=findings(analysis, say),
+            cautions=cautions(analysis, say),
+            averaged=averaged(analysis),
             warnings=list(warnings(analysis, say)),
             advice=advised(analysis, say),
             commands=commands(analysis, say, with_media=bool(views)),

@@ -4,7 +4,6 @@ ENGLISH = {
     # The page
     "alone": "This file is complete with the pictures in {folder}.",
     "title": "TracIn report",
-    "about": "Which training pairs shaped the ranking of this model",
     "theme": "Light or dark",
     "skip": "Skip to the content",
     "contents": "Contents",
@@ -13,33 +12,50 @@ ENGLISH = {
     "embedded": "Scores of the embedded example: synthetic tones, no recordings.",
     # Summary
     "summary": "At a glance",
+    "lead_both": "How hard {pairs} training pairs of {items} items are for the model, and what they did to "
+    "{tests} test "
+    "pairs.",
+    "lead_own": "How hard {pairs} training pairs of {items} items are for the model.",
+    "lead_tests": "What {pairs} training pairs of {items} items did to {tests} test pairs.",
+    "lead_run": "Model {model}, {loss} loss, checkpoints: {count}.",
+    "lead_checkpoints": "Model {model}, checkpoints: {count}.",
+    "lead_model": "unnamed",
+    "between": " ",
+    "findings": "The main findings",
     "tile_pairs": "training pairs",
     "tile_drawn": "drawn {count} times",
     "tile_items": "items",
     "tile_classes": "in {count} classes",
     "tile_tests": "test pairs explained",
-    "tile_accuracy": "pair accuracy, last checkpoint",
-    "tile_accuracy_both": "training {train}, test {test}",
-    "tile_inactive": "inactive pair–checkpoint combinations",
-    "tile_never": "{count} pairs never had a gradient",
+    "tile_accuracy": "test pairs ranked correctly",
+    "tile_accuracy_train": "training {train}; last checkpoint",
+    "tile_inactive": "inactive: gradient 0",
+    "tile_never": "of pairs × checkpoints; {count} pairs at all of them",
+    "found_pair": "{first} and {second}",
     "found_hardest": "The hardest training pair is {pair}: self-influence {score}, {times} times the mean.",
-    "found_classes": "{name} is the hardest pair of classes: mean {mean} (pairs: {pairs}).",
-    "found_half": "Half of all self-influence is in the {count} hardest of {pairs} pairs.",
-    "found_test": "{test}: the strongest proponent is {pair} ({score}).",
-    "found_zero": "{count} of {tests} test pairs have no gradient, so nothing explains them here.",
-    "found_odd": "{count} columns look odd: read the warnings below first.",
+    "found_tied": "{tied} training pairs share the highest self-influence, {score}, which is {times} times the "
+    "mean. One "
+    "of them is {pair}.",
+    "found_half": "The {count} hardest of {pairs} pairs hold half of all self-influence.",
+    "found_classes": "The model finds {name} hardest to tell apart: mean self-influence {mean} over {pairs} pairs.",
+    "found_wrong": "The last checkpoint ranks {wrong} of these {pairs} pairs wrong.",
+    "found_helped": "Training on {pair} helped the test pair {test} most: influence {score}.",
+    "found_harmed": "Training on {pair} harmed the test pair {test} most: influence {score}.",
+    "found_zero": "No training pair explains {count} of {tests} test pairs: they have no gradient.",
+    "found_odd": "{count} columns look odd. Read the warnings below before any score.",
     "kept_only": "Only the strongest pairs of each test pair were kept. Counts, means and distributions are of these "
     "pairs alone.",
     # Oddities
     "oddities": "Read this first",
     "odd_zero column": "Every score is 0 ({pairs} pairs). A hinge whose margin is satisfied has gradient 0. Check that "
     "the margin is that of the training, or score with --test-functional score-margin, which does not saturate.",
-    "odd_constant runs": "{pairs} pairs are in runs of identical consecutive scores ({groups} in all); "
-    "{value} is there {most} times in a row.",
-    "odd_repeated values": "{pairs} pairs have a score that others have to the last digit; {value} is there "
+    "odd_constant runs": "{pairs} pairs are in {groups} runs of identical consecutive scores. The longest "
+    "has {value} {most} times.",
+    "odd_repeated values": "{pairs} pairs share their exact score with others. The score {value} is there "
     "{most} times.",
-    "odd_not numbers": "{pairs} values are no numbers and are left out, such as {value}.",
-    "odd_averages": "Identical scores come from averages over a batch: they are no scores of single pairs. Score again "
+    "odd_not numbers": "{pairs} values are not numbers and are left out, such as {value}.",
+    "odd_averages": "Identical scores come from averages over a batch: they are not scores of single pairs. "
+    "Score again "
     "with tracin-func self or tracin-func influence.",
     "odd_alike": "Scores are equal where gradients are: for copies of an item, or for a scorer with few parameters.",
     "odd_more": "also in {count} more columns",
@@ -61,8 +77,8 @@ ENGLISH = {
     "target_about": "▲ marks the item that should score higher.",
     "easiest_about": "These taught the model least; more pairs like them would not help.",
     "class_pairs": "By pair of classes",
-    "class_pairs_about": "Bars are means, lines go from the lower to the upper quartile. A high bar: the model "
-    "confuses these classes.",
+    "class_pairs_about": "Bars are means, lines go from the lower to the upper quartile. A long bar: the "
+    "model confuses these classes.",
     "heat": "Class against class",
     "heat_about": "Mean self-influence and number of pairs (n) of two classes in either order.",
     "difference": "By difference of classes",
@@ -88,6 +104,9 @@ ENGLISH = {
     "tests_shown": "{shown} of {count} test pairs are shown in full; the table at the end has all of them.",
     "no_tests": "These files hold no influence on test pairs. Run tracin-func influence --num-test 5.",
     "test": "Test pair",
+    "query": "Query",
+    "test_own": "the model's own ranking, right or wrong",
+    "test_asked": "asked for with --query",
     "test_correct": "ranked correctly",
     "test_wrong": "ranked wrong",
     "test_margin": "score margin {margin}",
@@ -115,6 +134,8 @@ ENGLISH = {
     "wrong": "ranked wrong",
     # Advice
     "advice": "What to do next",
+    "averages_about": "These scores are averages over batches, not scores of single pairs. Take the advice as a "
+    "hint only.",
     "advice_none": "No class and no item differs much from the others. The table of all pairs shows single pairs.",
     "advice_few": "Record more of {name}: {pairs} pairs are few (usual: {usual}), and their mean {mean} is {times} "
     "times that of all pairs.",
@@ -127,13 +148,18 @@ ENGLISH = {
     "advice_helped": "More of {name} may help: the mean influence of its {pairs} pairs is {mean}.",
     "advice_hurt": "Check the labels of {name}: the mean influence of its {pairs} pairs is {mean}, so they harmed.",
     "commands": "Commands",
-    "command_items": "Rank the items by mean score:",
-    "command_exclude": "List the training pairs that harmed test pairs, to leave them out of the next training:",
+    "command_items": "Rank the items by mean score, to find faulty ones:",
+    "command_drop": "List the {value} of pairs that harmed the test pairs most, to train without them ({count} "
+    "of {pairs} "
+    "pairs):",
+    "command_threshold": "List every pair with an influence below {value} on some test pair ({count} of {pairs} "
+    "pairs):",
+    "command_hard": "List the hardest pairs, above the quantile of {value} ({count} of {pairs} pairs):",
     "command_standard": "Look for label errors; the weights of GHM hide them:",
     "command_margin": "Explain test pairs without a gradient by their score margin:",
     "command_self": "Score how hard each training pair is:",
     "command_influence": "Explain test pairs:",
-    "command_compare": "After the next training, compare with these scores:",
+    "command_compare": "After the next training, see what changed (NEW.json holds the new scores):",
     "command_sound": "Add spectrograms and sound of the recordings to this report:",
     # All pairs
     "all": "All training pairs",

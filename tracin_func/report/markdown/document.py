@@ -14,7 +14,19 @@ from tracin_func.report.content.analysis import (
     TestAnalysis,
 )
 from tracin_func.report.content.charts import figure, standalone
-from tracin_func.report.content.sentences import MARK, advised, commands, facts, findings, percent, warnings
+from tracin_func.report.content.sentences import (
+    MARK,
+    advised,
+    averaged,
+    cautions,
+    commands,
+    facts,
+    findings,
+    lead,
+    parts_of,
+    percent,
+    warnings,
+)
 from tracin_func.report.content.spread import Spread
 from tracin_func.report.languages.registry import Say, sayer
 from tracin_func.results.views import Statistics
@@ -45,8 +57,9 @@ def document(
         f"# {say('title')}: {plain(title)}",
         say("alone", folder=code(folder)),
         f"## {say('summary')}",
-        say("kept_only") if analysis.evidence.strongest else "",
-        _listed(findings(analysis, say)),
+        plain(lead(analysis, say)),
+        _listed(cautions(analysis, say)),
+        _listed(findings(analysis, say), "1. "),
         *_warned(analysis, say),
         f"## {say('self')}",
         *(written.own(analysis.own) if analysis.own else [say("no_self")]),
@@ -57,6 +70,7 @@ def document(
         *_groups(analysis.by_class, say("class"), say),
         *_groups(analysis.by_item[:ITEM_ROWS], say("item"), say),
         f"## {say('advice')}",
+        say("averages_about") if averaged(analysis) and analysis.advice else "",
         _listed(advised(analysis, say)),
         *(f"{each.why}\n\n```sh\n{each.line}\n```" for each in commands(analysis, say, with_media=bool(views))),
         f"## {say('origin')}",
@@ -120,11 +134,14 @@ class _Written:
         if len(shown) < count:
             parts.append(self.say("tests_shown", shown=len(shown), count=count))
         for place, test in enumerate(shown, start=1):
-            parts += [f"### {self.say('test')} {place}: {code(test.name)}", *self._test(test, place)]
+            name = self.say("query" if test.asked else "test")
+            parts += [f"### {name} {place}: {code(test.name)}", *self._test(test, place)]
         return "\n\n".join(parts)
 
     def _test(self, test: TestAnalysis, place: int) -> Iterator[str]:
         say = self.say
+        if test.own_ranking:
+            yield say("test_own")
         if test.zero:
             yield say("test_zero")
             return
@@ -224,8 +241,10 @@ def _fact(name: str, value: float | None) -> str:
     return f"{value:,.0f}" if name in _WHOLE else figure(value)
 
 
-def _listed(sentences: Sequence[str]) -> str:
-    return "\n".join(f"- {plain(each)}" for each in sentences)
+def _listed(sentences: Sequence[str], mark: str = "- ") -> str:
+    return "\n".join(
+        mark + "".join(code(part) if is_id else plain(part) for part, is_id in parts_of(each)) for each in sentences
+    )
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

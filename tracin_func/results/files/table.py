@@ -31,7 +31,7 @@ NAME_COLUMNS = ("pair", OWN_NAME, "first", "second", "test_pair", "test_first", 
 SCORE_MARGIN = "score_margin"
 FACTS = (
     *("target", "loss", SCORE_MARGIN, "active_share", "count", "weight", "ghm_bin", "ghm_weight", "inactive"),
-    STANDARD_ERROR,
+    *("left_out_margin", STANDARD_ERROR),
 )
 SCORE_PREFIX = "tracin_"  # start of the names of columns of scores
 
