@@ -17,6 +17,7 @@ from tracin_func.report.content.candidates import candidates
 from tracin_func.report.content.evidence import from_files
 from tracin_func.report.content.sentences import commands, findings, parts_of, warnings
 from tracin_func.report.languages.registry import sayer
+from tracin_func.results.comparison import compare
 
 SAY = sayer("en")
 OLDER = sorted(DATA.glob("plastic_*_metadata.json"))
@@ -89,7 +90,7 @@ def test_the_hardest_pair_is_said_to_be_tied(scored: Path) -> None:
     scores = [columns[SELF] for columns in json.loads(scored.read_text()).values()]
     first, second, third = map(plain, findings(of(scored), SAY))
     assert first.startswith(f"{scores.count(90.0)} training pairs share the highest self-influence, 90.0, which is")
-    assert second.startswith("The model finds deg")
+    assert second.startswith("The model confuses deg")
     assert third.startswith("Training on box_deg")
 
 
@@ -120,3 +121,34 @@ def test_a_query_is_shown_as_such(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> 
     first = html.unescape((lab.folder / "tracin_report.html").read_text(encoding="utf-8"))
     assert first.count("the model's own ranking, right or wrong") == 1
     assert first.count("asked for with --query") == 2
+
+
+@pytest.mark.parametrize("form", ["html", "markdown"])
+def test_what_changed_is_shown(scored: Path, tmp_path: Path, form: str) -> None:
+    document, other, output = json.loads(scored.read_text()), tmp_path / "new.json", tmp_path / "out"
+    pairs = list(document)
+    values = [document[pair][SELF] for pair in pairs]
+    other.write_text(json.dumps({pair: {SELF: value} for pair, value in zip(pairs[1:], values[:0:-1], strict=True)}))
+    words = ["report", str(scored), "--compare", str(other), "--output", str(output), "--format", form]
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 0, result.output
+    text = html.unescape(output.read_text(encoding="utf-8"))
+    found = compare(scored, other)
+    assert found.whole is not None
+    assert found.whole.correlation is not None
+    assert "119 pairs are in both; 1 are here only, 0 in the other file only." in text
+    assert f"The rank correlation (Spearman) is {found.whole.correlation:+.2f}".replace("-", "−") in text
+    first, second = found.items[found.whole.moves()[0].pair]
+    moved = text[text.index("Pairs whose rank changed most") :]
+    assert moved.index(first) < moved.index(second) < moved.index("Pairs of classes whose mean rank changed most")
+
+
+def test_files_without_a_common_column_are_not_compared(scored: Path, tmp_path: Path) -> None:
+    other = tmp_path / "new.json"
+    other.write_text(json.dumps({"a_b": {f"{TEST}c_d": 1.5}}))
+    words = ["report", str(scored), "--compare", str(other), "--output", str(tmp_path / "out.html")]
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 3
+    assert "no column in common" in result.stderr
+    assert "Compare scores of the same kind." in result.stderr
+    assert not (tmp_path / "out.html").exists()

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import replace as replace_fields
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 from tracin_func.cli.errors import interruption, printing, say
 from tracin_func.cli.options import INFLUENCE, in_flags
@@ -14,11 +14,14 @@ from tracin_func.cli.view_options import ReportOptions
 from tracin_func.errors import OutputError, UsageError
 from tracin_func.files import Content, locked, present, real_path, replace, require_writable
 from tracin_func.report.content.analysis import Analysis, analyse
+from tracin_func.report.content.comparing import Compared, compared_with, comparison
 from tracin_func.report.content.evidence import Evidence, from_files, from_results
 from tracin_func.report.content.sentences import MARK
 from tracin_func.report.content.views import item_views, shower
-from tracin_func.report.html.page import page
+from tracin_func.report.html.page import comparison_section, page
+from tracin_func.report.languages.registry import sayer
 from tracin_func.report.markdown.document import document
+from tracin_func.results.files.read import read_result
 from tracin_func.results.influence import Influence, SelfInfluence
 from tracin_func.sources.options import Options, declared, flag, groups_of
 from tracin_func.sources.python.loading import load_task
@@ -34,6 +37,16 @@ LOCK_TIMEOUT = 60.0
 _OF_ITEMS = ("data_root", "task", "sample_rate", "clip_seconds")
 
 
+class Written(NamedTuple):
+    """What is written, in whatever form."""
+
+    analysis: Analysis
+    lang: str
+    views: Mapping[str, ItemView]
+    title: str
+    compared: Compared | None
+
+
 def report(options: Options) -> None:
     """Write a report of the files, or of a run.
 
@@ -44,6 +57,8 @@ def report(options: Options) -> None:
     form = own.format or "html"
     path = present(own.output or Path(REPORT_NAMES[form]))
     _require_own(path)
+    if own.compare is not None:
+        read_result(own.compare)  # before anything is scored
     if own.files:
         paths = [present(each) for each in own.files]
         _require_no_run(options)
@@ -77,10 +92,13 @@ def _write(path: Path, form: str, options: Options, evidence: Evidence, task: Ta
     analysis = analyse(evidence, top=top, sides=max(1, round(0.3 * top)))
     views = item_views(analysis.shown_items, shower(_origin(options, evidence), task))
     lang, title = own.lang or "en", _title(evidence)
+    compared = None
+    if own.compare is not None:
+        compared = comparison(compared_with(evidence, own.compare), evidence, own.compare, sayer(lang))
     real = real_path(path)
     require_writable(real)
     with locked(real, LOCK_TIMEOUT):
-        replace(real, _contents(real, form, analysis, lang, views, title))
+        replace(real, _contents(real, form, Written(analysis, lang, views, title, compared)))
     with interruption(f"the report is in {path}"), printing():
         for scored in () if own.files else evidence.files:
             print(f"Written  {scored} (+ .provenance.json)")
@@ -89,14 +107,13 @@ def _write(path: Path, form: str, options: Options, evidence: Evidence, task: Ta
         say("note: no recordings are shown. Name their folder with --data-root.")
 
 
-def _contents(
-    path: Path, form: str, analysis: Analysis, lang: str, views: Mapping[str, ItemView], title: str
-) -> list[tuple[Path, Content]]:
+def _contents(path: Path, form: str, of: Written) -> list[tuple[Path, Content]]:
     """Each file of a report and what it holds; the folder of pictures is there then."""
     if form == "html":
-        return [(path, page(analysis, lang, views, title))]
+        more = [] if of.compared is None else [comparison_section(of.compared, of.lang)]
+        return [(path, page(of.analysis, of.lang, of.views, of.title, more))]
     folder = path.with_name(f"{path.stem}_files")
-    text, pictures = document(analysis, lang, views, title, folder.name)
+    text, pictures = document(of.analysis, of.lang, of.views, of.title, folder.name, of.compared)
     try:
         folder.mkdir(exist_ok=True)
     except OSError as error:

@@ -65,6 +65,9 @@ class ReportOptions:
         "html (one file, complete in itself) or markdown (with pictures beside it).", "html", variable=False
     )
     lang: str | None = option("Language: en or zh-TW.", "en", words="report.languages.registry:LANGUAGES")
+    compare: Path | None = option(
+        "Result file to compare the scores with, such as those after the next training.", metavar="FILE", variable=False
+    )
     top: int | None = option("Number of hardest pairs to show.", "10", least=1)
     metadata_dir: Path | None = option("Folder of the result files, if pairs are scored.", "metadata")
     debug: bool = switch("Show the traceback of an error.", panel=RESULTS)

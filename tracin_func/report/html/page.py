@@ -11,6 +11,7 @@ from markupsafe import Markup
 from tracin_func.report.content import pictures
 from tracin_func.report.content.analysis import ITEM_ROWS, TEST_SECTIONS, Analysis
 from tracin_func.report.content.charts import DARK, LIGHT, STYLE, figure
+from tracin_func.report.content.comparing import Compared
 from tracin_func.report.content.sentences import (
     MARK,
     advised,
@@ -104,6 +105,12 @@ def page(analysis: Analysis, lang: str, views: Mapping[str, ItemView], title: st
         )
         .lstrip()
     )
+
+
+def comparison_section(found: Compared, lang: str) -> Section:
+    """What changed, as a section for `page`."""
+    content = _ENVIRONMENT.get_template("comparison.html").render(found=found)
+    return Section("compare", sayer(lang)("compare"), Markup(content))
 
 
 def data_uri(kind: str, content: bytes | None) -> str:

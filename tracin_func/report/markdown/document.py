@@ -14,6 +14,7 @@ from tracin_func.report.content.analysis import (
     TestAnalysis,
 )
 from tracin_func.report.content.charts import figure, standalone
+from tracin_func.report.content.comparing import Compared
 from tracin_func.report.content.sentences import (
     MARK,
     advised,
@@ -39,7 +40,12 @@ _ENDINGS = {"image/png": "png", "image/jpeg": "jpg", "image/gif": "gif"}
 
 
 def document(
-    analysis: Analysis, lang: str, views: Mapping[str, ItemView], title: str, folder: str
+    analysis: Analysis,
+    lang: str,
+    views: Mapping[str, ItemView],
+    title: str,
+    folder: str,
+    compared: Compared | None = None,
 ) -> tuple[str, dict[str, bytes]]:
     """The text of the file, and the content of each picture in `folder` by its name.
 
@@ -49,6 +55,7 @@ def document(
         views: what is shown of items, by id; their sound is left out.
         title: what the scores are of.
         folder: name of the folder of pictures beside the file.
+        compared: the scores beside those of another file.
     """
     written = _Written(sayer(lang), folder, views)
     say = written.say
@@ -65,6 +72,7 @@ def document(
         *(written.own(analysis.own) if analysis.own else [say("no_self")]),
         f"## {say('tests')}",
         *([written.tests(analysis)] if analysis.tests else [say("no_tests")]),
+        *_compared(compared, say),
         f"## {say('rolled')}",
         say(f"rolled_about_{analysis.rolled}"),
         *_groups(analysis.by_class, say("class"), say),
@@ -201,6 +209,18 @@ def _warned(analysis: Analysis, say: Say) -> Iterator[str]:
         yield _listed([f"{each.what} {each.reason} ({each.where})" for each in found])
 
 
+def _compared(found: Compared | None, say: Say) -> Iterator[str]:
+    if found is None:
+        return
+    yield f"## {say('compare')}"
+    yield from map(_sentence, found.sentences)
+    for each in found.tables:
+        yield f"### {each.heading}"
+        yield each.about
+        rows = [[code(cell) if place < each.names else cell for place, cell in enumerate(row)] for row in each.rows]
+        yield _table(each.heads, rows)
+
+
 def _groups(rows: Sequence[Spread], name: str, say: Say) -> Iterator[str]:
     if rows:
         heads = (name, say("mean"), say("quartiles"), say("largest"), say("pairs"))
@@ -242,9 +262,11 @@ def _fact(name: str, value: float | None) -> str:
 
 
 def _listed(sentences: Sequence[str], mark: str = "- ") -> str:
-    return "\n".join(
-        mark + "".join(code(part) if is_id else plain(part) for part, is_id in parts_of(each)) for each in sentences
-    )
+    return "\n".join(f"{mark}{_sentence(each)}" for each in sentences)
+
+
+def _sentence(sentence: str) -> str:
+    return "".join(code(part) if is_id else plain(part) for part, is_id in parts_of(sentence))
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
