@@ -25,7 +25,7 @@ from tracin_func.report.content.sentences import (
     percent,
     warnings,
 )
-from tracin_func.report.html.table import as_script, table
+from tracin_func.report.html.table import as_script, packed, table
 from tracin_func.report.languages.registry import sayer
 from tracin_func.task.item_view import ItemView
 
@@ -69,7 +69,8 @@ def page(analysis: Analysis, lang: str, views: Mapping[str, ItemView], title: st
     say = sayer(lang)
     shown = analysis.tests[:TEST_SECTIONS]
     own = analysis.own
-    words = ("rows", "previous", "next", "range", "nothing", "play", "pair", "first", "second")
+    words = ("rows", "previous", "next", "range", "nothing", "play", "pair", "first", "second", "too_old")
+    data, data_type = packed(as_script(table(analysis, say)))
     return (
         _ENVIRONMENT.get_template("page.html")
         .render(
@@ -99,7 +100,8 @@ def page(analysis: Analysis, lang: str, views: Mapping[str, ItemView], title: st
             places={item: place for place, item in enumerate(views)},
             has_spectrograms=any(view.axes for view in views.values()),
             pictures=[(place, data_uri(view.picture_type, view.picture)) for place, view in enumerate(views.values())],
-            data=Markup(as_script(table(analysis, say))),
+            data=Markup(data),
+            data_type=data_type,
             sounds=Markup(as_script([data_uri(view.sound_type, view.sound) for view in views.values()])),
             words=Markup(as_script({name: _template(say, name) for name in words})),
         )

@@ -1,6 +1,8 @@
-"""The table of all pairs as compact JSON, which the page sorts, searches and shows a part of."""
+"""The table of all pairs as compact JSON, which the page sorts, searches and shows a part of; packed if it is large."""
 
+import base64
 import json
+import zlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +12,9 @@ from tracin_func.report.languages.registry import Say
 from tracin_func.results.views import SCORE, in_order
 
 DIGITS = 5  # of every number
+FEWER_DIGITS = 3  # of a large table: those that are shown
+LARGE = 20_000  # pairs
+_PACKED = 500_000  # letters of JSON beyond which it is packed
 MOST_CELLS = 1_000_000  # of influences on single test pairs; beyond, their sum alone is in the table
 
 _SCRIPT = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"}  # what could end a script element
@@ -22,6 +27,7 @@ def table(analysis: Analysis, say: Say) -> dict[str, Any]:
     items = dict.fromkeys(item for pair in pairs for item in evidence.items.get(pair, ()))
     place = {item: position for position, item in enumerate(items)}
     both = [evidence.items.get(pair) for pair in pairs]
+    digits = FEWER_DIGITS if len(pairs) > LARGE else DIGITS
     named = all(each is not None and "_".join(each) == pair for each, pair in zip(both, pairs, strict=True))
     return {
         "items": list(items),
@@ -30,7 +36,7 @@ def table(analysis: Analysis, say: Say) -> dict[str, Any]:
         "second": [-1 if each is None else place[each[1]] for each in both],
         "ids": [] if named else list(pairs),
         "columns": [
-            {"title": title, "name": name, "values": [_short(values.get(pair)) for pair in pairs]}
+            {"title": title, "name": name, "values": [_short(values.get(pair), digits) for pair in pairs]}
             for name, title, values in _columns(analysis, pairs, say)
         ],
     }
@@ -42,6 +48,13 @@ def as_script(value: Any) -> str:
     for sign, escaped in _SCRIPT.items():
         text = text.replace(sign, escaped)
     return text
+
+
+def packed(script: str) -> tuple[str, str]:
+    """JSON for a script element and its type: as it is, or deflated and in base64, which every later browser reads."""
+    if len(script) < _PACKED:
+        return script, "application/json"
+    return base64.b64encode(zlib.compress(script.encode(), 9)).decode("ascii"), "application/deflate"
 
 
 def _ordered(analysis: Analysis) -> list[str]:
@@ -78,8 +91,8 @@ def _sum(columns: list[Values]) -> Values:
     return total
 
 
-def _short(value: float | None) -> float | int | None:
+def _short(value: float | None, digits: int) -> float | int | None:
     if value is None:
         return None
-    rounded = float(f"{value:.{DIGITS}g}")
+    rounded = float(f"{value:.{digits}g}")
     return int(rounded) if rounded == int(rounded) and abs(rounded) < 1e15 else rounded

@@ -196,6 +196,7 @@ ENGLISH = {
     "next": "Next",
     "range": "{from} – {to} of {count}",
     "nothing": "No pair fits. Shorten the search.",
+    "too_old": "This browser cannot unpack the table of all pairs. A newer one can.",
     "pair": "pair",
     "first": "first item",
     "second": "second item",

@@ -180,6 +180,7 @@ TRADITIONAL_CHINESE = {
     "next": "下一頁",
     "range": "第 {from} – {to} 筆，共 {count} 筆",
     "nothing": "沒有符合的配對，請縮短搜尋字串。",
+    "too_old": "此瀏覽器無法解開所有配對的表格，請改用較新的版本。",
     "pair": "配對",
     "first": "第一個項目",
     "second": "第二個項目",
