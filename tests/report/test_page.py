@@ -127,6 +127,19 @@ def test_of_texts_that_look_like_markup(browser: Browser, texts: Path, width: in
     )
 
 
+@pytest.mark.parametrize("width", WIDTHS)
+def test_of_a_comparison(browser: Browser, scored: Path, tmp_path: Path, width: int) -> None:
+    path, numbers = scored.parent / "many.json", random.Random(1)
+    other = tmp_path / "other.json"
+    other.write_text(
+        json.dumps({pair: {"tracin_self_influence": numbers.random()} for pair in json.loads(path.read_text())})
+    )
+    opened(browser, made(tmp_path / "page.html", path, "--compare", other), width)
+    check_layout(browser, width)
+    assert browser.run("return document.querySelectorAll('#compare table').length") == 3
+    assert browser.run("return document.querySelector('nav a[href=\"#compare\"]').textContent") == "What changed"
+
+
 def test_sound_plays_and_stops(browser: Browser, recorded: Path) -> None:
     opened(browser, recorded)
     lengths = """

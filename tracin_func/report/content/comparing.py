@@ -98,14 +98,14 @@ def _moves(found: Comparison, whole: Agreement, say: Say) -> Rows:
 
 
 def _shifts(found: Comparison, evidence: Evidence, say: Say) -> Rows:
-    heads = say("classes"), say("pairs"), say("compare_here"), say("compare_there"), say("compare_change")
+    heads = say("class"), say("pairs"), say("compare_here"), say("compare_there"), say("compare_change")
     try:
         shifts = found.by(CLASS_PAIR, classes={**evidence.classes, **found.classes})
         shifts = [each for each in shifts if each.change]
     except InputError:  # no classes
         shifts = []
     rows = [
-        (each.name, f"{each.pairs:,}", figure(each.first_rank), figure(each.second_rank), _moved(each.change))
+        (each.name, f"{each.pairs:,}", figure(each.first_rank), figure(each.second_rank), _tenths(each.change))
         for each in shifts[:ROWS]
     ]
     return Rows(say("compare_classes"), say("compare_classes_about"), heads, tuple(rows), 1)
@@ -128,4 +128,8 @@ def _rank(rank: float) -> str:
 
 
 def _moved(change: float) -> str:
-    return f"{change:+,.1f}".removesuffix(".0").replace("-", "−")
+    return _tenths(change).removesuffix(".0")
+
+
+def _tenths(change: float) -> str:
+    return f"{change:+,.1f}".replace("-", "−")

@@ -30,12 +30,12 @@ ENGLISH = {
     "tile_accuracy": "test pairs ranked correctly",
     "tile_accuracy_train": "training {train}; last checkpoint",
     "tile_inactive": "inactive: gradient 0",
-    "tile_never": "of pairs × checkpoints; {count} pairs at all of them",
+    "tile_never": "of pairs × checkpoints; {count} pairs throughout",
     "found_pair": "{first} and {second}",
     "found_hardest": "The hardest training pair is {pair}: self-influence {score}, {times} times the mean.",
     "found_tied": "{tied} training pairs share the highest self-influence, {score}, which is {times} times the "
-    "mean. One "
-    "of them is {pair}.",
+    "mean. One of them: "
+    "{pair}.",
     "found_half": "The {count} hardest of {pairs} pairs hold half of all self-influence.",
     "found_classes": "The model confuses {name} most: mean self-influence {mean} over {pairs} pairs.",
     "found_wrong": "The last checkpoint ranks {wrong} of these {pairs} pairs wrong.",
@@ -50,7 +50,7 @@ ENGLISH = {
     "odd_zero column": "Every score is 0 ({pairs} pairs). A hinge whose margin is satisfied has gradient 0. Check that "
     "the margin is that of the training, or score with --test-functional score-margin, which does not saturate.",
     "odd_constant runs": "{pairs} pairs are in {groups} runs of identical consecutive scores. The longest "
-    "has {value} {most} times.",
+    "repeats {value}, {most} times.",
     "odd_repeated values": "{pairs} pairs share their exact score with others. The score {value} is there "
     "{most} times.",
     "odd_not numbers": "{pairs} values are not numbers and are left out, such as {value}.",
@@ -173,9 +173,7 @@ ENGLISH = {
     "advice_hurt": "Check the labels of {name}: the mean influence of its {pairs} pairs is {mean}, so they harmed.",
     "commands": "Commands",
     "command_items": "Rank the items by mean score, to find faulty ones:",
-    "command_drop": "List the {value} of pairs that harmed the test pairs most, to train without them ({count} "
-    "of {pairs} "
-    "pairs):",
+    "command_drop": "List the pairs that harmed the test pairs most, at most {value} ({count} of {pairs} pairs):",
     "command_threshold": "List every pair with an influence below {value} on some test pair ({count} of {pairs} "
     "pairs):",
     "command_hard": "List the hardest pairs, above the quantile of {value} ({count} of {pairs} pairs):",

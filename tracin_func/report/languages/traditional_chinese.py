@@ -160,7 +160,7 @@ TRADITIONAL_CHINESE = {
     "advice_hurt": "請檢查 {name} 的標籤：它的 {pairs} 個配對平均影響為 {mean}，是有害的。",
     "commands": "指令",
     "command_items": "依平均分數排列項目，找出有問題的項目：",
-    "command_drop": "列出對測試配對傷害最大的 {value} 配對，供下次訓練排除（{pairs} 個中的 {count} 個）：",
+    "command_drop": "列出對測試配對傷害最大的配對，最多 {value}，供下次訓練排除（{pairs} 個中的 {count} 個）：",
     "command_threshold": "列出對任一測試配對的影響低於 {value} 的所有配對（{pairs} 個中的 {count} 個）：",
     "command_hard": "列出自我影響高於 {value} 分位數的最難配對（{pairs} 個中的 {count} 個）：",
     "command_standard": "尋找標籤錯誤；GHM 的權重會掩蓋它們：",
