@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from tracin_func.results.views import Items, members_of
 
+OVERVIEW = "5%"  # the top whose overlap the overview of several columns has
 TOPS = (10, 0.01, 0.05, 0.1)  # pairs at the top whose overlap is counted: a number, or a share of all
 
 

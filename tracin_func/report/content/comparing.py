@@ -9,13 +9,12 @@ from tracin_func.report.content.charts import figure
 from tracin_func.report.content.evidence import Evidence
 from tracin_func.report.content.sentences import named, percent
 from tracin_func.report.languages.registry import Say
-from tracin_func.results.agreement import Agreement, Overlap
+from tracin_func.results.agreement import OVERVIEW, Agreement, Overlap
 from tracin_func.results.comparison import Comparison, compare
 from tracin_func.results.views import CLASS_PAIR
 
 ROWS = 10  # of each table
 _STEP = "Choose one of each with `column`, given twice."  # a report compares what both files have
-_OVERVIEW = "5%"  # the top whose overlap the overview of several columns has
 
 
 class Rows(NamedTuple):
@@ -72,7 +71,7 @@ def comparison(found: Comparison, evidence: Evidence, other: Path, say: Say) -> 
 
 
 def _overview(agreements: Sequence[Agreement], say: Say) -> Rows:
-    heads = say("column"), say("pairs"), say("compare_rank"), say("compare_highest", top=_OVERVIEW)
+    heads = say("column"), say("pairs"), say("compare_rank"), say("compare_highest", top=OVERVIEW)
     rows = [(each.name, f"{len(each.pairs):,}", _correlation(each), _share(each.highest)) for each in agreements]
     return Rows(say("compare_columns"), "", heads, tuple(rows[:ROWS]), 1)
 
@@ -112,7 +111,7 @@ def _shifts(found: Comparison, evidence: Evidence, say: Say) -> Rows:
 
 
 def _share(overlaps: Sequence[Overlap]) -> str:
-    return next((percent(each.shared / each.top) for each in overlaps if each.asked == _OVERVIEW), "–")
+    return next((percent(each.shared / each.top) for each in overlaps if each.asked == OVERVIEW), "–")
 
 
 def _correlation(each: Agreement) -> str:

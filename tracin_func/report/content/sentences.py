@@ -59,12 +59,12 @@ def lead(analysis: Analysis, say: Say) -> str:
     found = [say(f"lead_{kind}", pairs=count, items=f"{analysis.items:,}", tests=f"{tests:,}")]
     loss = evidence.record.get("loss")
     if analysis.checkpoints and isinstance(loss, dict):
-        kind = loss.get("loss_type", loss.get("loss"))
+        of_loss = loss.get("loss_type", loss.get("loss"))
         model = str(evidence.origin.get("model") or say("lead_model"))
         words = {
             "count": len(analysis.checkpoints),
             "model": model,
-            "loss": str(kind).upper() if kind == "ghm" else kind,
+            "loss": "GHM" if of_loss == "ghm" else of_loss,
         }
         found.append(say("lead_run" if words["loss"] else "lead_checkpoints", **words))
     return say("between").join(found)

@@ -12,8 +12,8 @@ from tracin_func.report.languages.registry import Say
 from tracin_func.results.views import SCORE, in_order
 
 DIGITS = 5  # of every number
-FEWER_DIGITS = 3  # of a large table: those that are shown
-LARGE = 20_000  # pairs
+FEWER_DIGITS = 3  # of a table of many pairs: those that are shown
+MANY = 20_000  # pairs
 _PACKED = 500_000  # letters of JSON beyond which it is packed
 MOST_CELLS = 1_000_000  # of influences on single test pairs; beyond, their sum alone is in the table
 
@@ -27,7 +27,7 @@ def table(analysis: Analysis, say: Say) -> dict[str, Any]:
     items = dict.fromkeys(item for pair in pairs for item in evidence.items.get(pair, ()))
     place = {item: position for position, item in enumerate(items)}
     both = [evidence.items.get(pair) for pair in pairs]
-    digits = FEWER_DIGITS if len(pairs) > LARGE else DIGITS
+    digits = FEWER_DIGITS if len(pairs) > MANY else DIGITS
     named = all(each is not None and "_".join(each) == pair for each, pair in zip(both, pairs, strict=True))
     return {
         "items": list(items),

@@ -7,14 +7,13 @@ from rich.console import Console
 
 from tracin_func.report.terminal.origin import print_file
 from tracin_func.report.terminal.tables import Column, figures, item_columns, open_console, print_table, print_words
-from tracin_func.results.agreement import Agreement, Move, Overlap, Shift
+from tracin_func.results.agreement import OVERVIEW, Agreement, Move, Overlap, Shift
 from tracin_func.results.comparison import Comparison, Side
 from tracin_func.results.names import counted, few
 from tracin_func.results.views import CLASS, CLASS_PAIR, ITEM, PAIR, items_named
 from tracin_func.sources.registry import classes_of_ids
 
 _GROUPS = {ITEM: ("item", "Items"), CLASS: ("class", "Classes"), CLASS_PAIR: ("classes", "Class pairs")}
-_OVERVIEW = "5%"  # the top whose overlap the overview of several columns has
 
 
 def rows_of(found: Comparison, by: str) -> list[Move] | list[Shift]:
@@ -117,9 +116,9 @@ def _print_overview(console: Console, agreements: Sequence[Agreement], top: int)
         Column("rank correlation", [_correlation(each) for each in rows]),
     ]
     for heading, side in (("highest", [each.highest for each in rows]), ("lowest", [each.lowest for each in rows])):
-        cells = [next((_share(each) for each in overlaps if each.asked == _OVERVIEW), "") for overlaps in side]
+        cells = [next((_share(each) for each in overlaps if each.asked == OVERVIEW), "") for overlaps in side]
         if any(cells):
-            columns.append(Column(f"{heading} {_OVERVIEW}", cells, drop=1))
+            columns.append(Column(f"{heading} {OVERVIEW}", cells, drop=1))
     print_table(console, columns)
     if undefined := [each for each in agreements if each.undefined is not None]:
         print_words(console, f"{undefined[0].name}: no rank correlation; {undefined[0].undefined}.")
