@@ -94,7 +94,7 @@ def counting(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.parametrize("graph", GRAPHS)
-@pytest.mark.parametrize("rows", [2, 7, 30])
+@pytest.mark.parametrize("rows", [pytest.param(2, marks=pytest.mark.thorough), 7, 30])
 def test_scores_are_right_and_the_forecast_counts_what_is_differentiated(
     graph: str, rows: int, counting: Counting
 ) -> None:

@@ -127,7 +127,7 @@ def test_the_recipe_is_that_of_the_training() -> None:
     assert Recipe(epochs=2, checkpoints=5).kept == [1, 2]
 
 
-@pytest.mark.parametrize(("wrong", "words"), [({"epochs": 0}, "`epochs`"), ({"optimizer": "x"}, "adam, sgd")])
+@pytest.mark.parametrize(("wrong", "words"), [({"epochs": 0}, "`epochs`"), ({"optimizer": "x"}, "adam, adamw, sgd")])
 def test_what_is_wrong_in_itself(wrong: dict[str, object], words: str) -> None:
     with pytest.raises(ti.UsageError, match=words):
         Recipe(**wrong)  # type: ignore[arg-type]

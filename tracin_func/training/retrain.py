@@ -15,8 +15,8 @@ from tracin_func.task.checkpoints import Checkpoint
 from tracin_func.task.loss import PairLoss
 from tracin_func.task.pairs import PairBlock, Pairs
 from tracin_func.task.task import Task
+from tracin_func.training.settings import OPTIMIZERS
 
-OPTIMIZERS = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}
 INITIAL = ("drawn", "scorer")
 _AT_ONCE = 256  # items scored at once
 
@@ -228,7 +228,8 @@ def _finite(scores: Tensor) -> Tensor:
 def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     own: Mapping[str, Any] = {"lr": recipe.learning_rate, "weight_decay": recipe.weight_decay}
-    optimizer: torch.optim.Optimizer = OPTIMIZERS[recipe.optimizer](trained, **own)
+    make: Any = OPTIMIZERS[recipe.optimizer]
+    optimizer: torch.optim.Optimizer = make(trained, **own)
     return optimizer
 
 

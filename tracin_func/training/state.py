@@ -11,7 +11,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from tracin_func.errors import InputError
 from tracin_func.training.settings import OPTIMIZERS, TrainingSettings
 
-PARTS = ("optimizer_state_dict", "scheduler_state_dict", "rng", "epoch", "step", "history")
+SAVED = ("optimizer_state_dict", "scheduler_state_dict", "rng", "epoch", "step", "history")
 
 
 class RunState:
@@ -61,7 +61,7 @@ class RunState:
         Raises:
             InputError: a part is missing, or does not fit the scorer.
         """
-        if missing := [name for name in PARTS if name not in content]:
+        if missing := [name for name in SAVED if name not in content]:
             raise InputError(f"the checkpoint lacks {missing[0]!r}, so the training cannot continue from it.")
         try:
             self.scorer.load_state_dict(content["model_state_dict"])
