@@ -38,8 +38,8 @@ DARK = {
 }
 ON_DARK, ON_LIGHT = "#fefefe", "#0b0b0b"  # words on a coloured cell, in either mode
 # Seconds for the same scores, from the row "Peers" of benchmarks/README.md.
-PEERS = {"tracin-func": 3.0, "captum 0.9": 141.7, "dattri 0.3": 175.2}
-COST_RATIOS = {"captum 0.9": 48, "dattri 0.3": 54}  # beside its own run of tracin-func, 3.0 and 3.2 s
+PEERS = {"tracin-func": 2.3, "captum 0.9": 116.1, "dattri 0.3": 188.6}
+COST_RATIOS = {"captum 0.9": 50, "dattri 0.3": 83}  # beside its own run of tracin-func, 2.3 s each
 
 Rows = list[dict[str, str]]
 
@@ -336,7 +336,7 @@ def cost() -> None:
     axes.set_xlim(0, 1.45 * max(PEERS.values()))
     axes.set_xticks([])
     axes.spines["bottom"].set_visible(False)
-    axes.set_xlabel("seconds for 666 pairs of 40 items, 5 test pairs, 2 checkpoints; 2 cores of an AMD EPYC CPU")
+    axes.set_xlabel("seconds for 666 pairs of 40 items, 5 test pairs, 2 checkpoints; one core of an Intel Xeon CPU")
     save(figure, axes, "cost", left=False)
 
 
