@@ -336,7 +336,7 @@ def cost() -> None:
     axes.set_xlim(0, 1.45 * max(PEERS.values()))
     axes.set_xticks([])
     axes.spines["bottom"].set_visible(False)
-    axes.set_xlabel("seconds for 666 pairs of 40 items, 5 test pairs, 2 checkpoints; one core of an Intel Xeon CPU")
+    axes.set_xlabel("seconds for 666 pairs of 40 items, 5 test pairs, 2 checkpoints; one Intel Xeon core")
     save(figure, axes, "cost", left=False)
 
 
