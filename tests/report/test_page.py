@@ -17,7 +17,7 @@ from tracin_func.cli.app import app
 pytestmark = pytest.mark.skipif(missing() is not None, reason=f"needs a browser: {missing()}")
 
 OLDER = sorted(DATA.glob("plastic_*_metadata.json"))
-WIDTHS = (1280, 960, 400, 320)
+WIDTHS = (1280, *(pytest.param(width, marks=pytest.mark.thorough) for width in (960, 320)), 400)
 CELLS = "return [...document.querySelectorAll('#pairs tbody tr')].map(row => row.cells[1].textContent)"
 RANGE = "return document.getElementById('range').textContent"
 
