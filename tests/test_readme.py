@@ -98,7 +98,7 @@ def test_a_command_on_the_example_folder_runs(tmp_path: Path, embedded_500hz: Em
 
 @pytest.mark.thorough
 def test_the_commands_run(copy: Path, embedded_500hz: object) -> None:
-    assert len(COMMANDS) == 12
+    assert len(COMMANDS) == 13
     for command in COMMANDS:
         result = shell(command, copy)
         assert result.returncode == 0, (command, result.stderr)
