@@ -74,8 +74,11 @@ class EvaluateOptions:
         metavar="N",
         variable=False,
     )
-    optimizer: Literal["adam", "sgd"] | None = option(
-        "Optimiser of each retraining: adam or sgd.", "the checkpoint's, else adam", panel=TRAINING, variable=False
+    optimizer: Literal["adam", "adamw", "sgd"] | None = option(
+        "Optimiser of each retraining: adam, adamw or sgd.",
+        "the checkpoint's, else adam",
+        panel=TRAINING,
+        variable=False,
     )
     start: Literal["drawn", "scorer"] | None = option(
         "Initial weights of each retraining: drawn (anew, by the seed) or scorer (those of the model, such as "

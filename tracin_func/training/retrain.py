@@ -29,7 +29,7 @@ class Recipe:
         epochs: passes over the pairs.
         batch_size: pairs per step; the last batch of an epoch may be smaller.
         learning_rate: constant.
-        optimizer: `adam` or `sgd`.
+        optimizer: `adam`, `adamw` or `sgd`.
         weight_decay: of the optimiser.
         checkpoints: number of states to keep, at equal distances of epochs, the last one at the end.
         start: `drawn`: weights are redrawn with the seed, by `reset_parameters` of every module that has one and whose
